@@ -1,0 +1,28 @@
+//! Names that several crates must spell the same way.
+//!
+//! Each is part of what users see, so a change here is a change of the product's interface.
+
+/// The name of the one Node object of a standalone Coracle.
+pub const NODE: &str = "coracle";
+
+/// Annotation on a Pod run as plain processes: a JSON object from container port (as a string) to the host port that
+/// the node allocated for it, for example `{"8080":41235}`. Written before the first container starts.
+pub const PORTS_ANNOTATION: &str = "coracle.dev/ports";
+
+/// The GatewayClass that is there from the start.
+pub const GATEWAY_CLASS: &str = "coracle";
+
+/// `spec.controllerName` of [`GATEWAY_CLASS`].
+pub const GATEWAY_CONTROLLER: &str = "coracle.dev/gateway";
+
+/// The image that needs no recipe: the host's own programs; the container's `command` says which.
+pub const HOST_IMAGE: &str = "coracle.dev/host";
+
+/// The DNS domain of Services: `NAME.NAMESPACE.svc.cluster.local`.
+pub const DOMAIN: &str = "cluster.local";
+
+/// The Kubernetes version whose API is served, as `major`, `minor` and full version.
+pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "33", "v1.33.0+coracle");
+
+/// Label from an EndpointSlice to its Service (discovery.k8s.io).
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";

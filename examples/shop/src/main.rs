@@ -1,0 +1,2 @@
+//! The shop example.
+fn main() {}
