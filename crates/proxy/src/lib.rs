@@ -1,1 +1,24 @@
-//! Placeholder while the crate is being laid out.
+//! The L7 and L4 data path: listeners, routes, balancing and connection pools, fed by whole [`Snapshot`]s.
+//!
+//! A request goes one way: accept, identify, match, change, pick an endpoint, send, stream back (`request.rs` has the
+//! steps in order). A snapshot goes another: check and compile whole, bind, swap, retire (`service.rs`).
+//!
+//! Invariants: a snapshot is refused whole or serves whole; a swap drops no request; an endpoint that left the
+//! snapshot gets no new request once [`Handle::apply`] has returned; everything that waits has a limit; every task
+//! belongs to [`Proxy::run`], which ends them in order.
+//!
+//! It must not know Kubernetes: names are opaque here, and who makes snapshots is nobody's business.
+
+mod config;
+mod error;
+mod handle;
+mod service;
+pub mod snapshot;
+mod stats;
+
+pub use config::Settings;
+pub use error::{BindError, Refused, RunError};
+pub use handle::{Applied, Bound, Handle};
+pub use service::{Proxy, build};
+pub use snapshot::Snapshot;
+pub use stats::{BUCKETS, Class, Series, Stats};

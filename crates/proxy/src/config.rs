@@ -1,0 +1,57 @@
+//! The limits that one proxy keeps. They hold for all of its listeners.
+
+use std::time::Duration;
+
+/// Limits and times; the defaults suit a development machine as well as a server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// How long connections get to end by themselves when their listener goes or the proxy stops.
+    pub drain: Duration,
+    /// The longest that a connection to an endpoint may take to be made.
+    pub connect_timeout: Duration,
+    /// The longest wait for the head of an answer where the rule sets no limit. None waits as long as the client does.
+    pub response_timeout: Option<Duration>,
+    /// The longest that the head of a request may take, and the longest that a client's connection may be idle between two.
+    pub header_timeout: Duration,
+    /// The longest that a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long an unused connection to an endpoint is kept.
+    pub pool_idle: Duration,
+    /// How many unused connections are kept for each endpoint.
+    pub pool_size: usize,
+    /// How many endpoints a request is offered to at most.
+    pub attempts: u32,
+    /// How many client connections there may be at once; more wait in the socket's own queue.
+    pub max_connections: usize,
+    /// How many headers a request may have.
+    pub max_headers: usize,
+    /// How many bytes the head of a request may have.
+    pub max_head_bytes: usize,
+    /// How many requests at once one HTTP/2 connection may carry.
+    pub max_streams: u32,
+    /// How long a sniffing listener waits for the client's first bytes before it takes the protocol for one where the server speaks first.
+    pub sniff_wait: Duration,
+    /// How many different counters are kept; requests of further rules are counted together.
+    pub max_series: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            drain: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(3),
+            response_timeout: Some(Duration::from_secs(300)),
+            header_timeout: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            pool_idle: Duration::from_secs(30),
+            pool_size: 256,
+            attempts: 3,
+            max_connections: 16_384,
+            max_headers: 128,
+            max_head_bytes: 64 * 1024,
+            max_streams: 256,
+            sniff_wait: Duration::from_millis(100),
+            max_series: 10_000,
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! What the proxy serves, as plain data: listeners, the rules behind them, and the backends those rules name.
+//!
+//! A [`Snapshot`] is complete: applying it replaces everything that was served before. It is checked whole
+//! before anything changes, so a bad one leaves the last good one serving.
+//!
+//! Invariants: no IO and no shared state here; equality is by value, so that whoever makes snapshots can leave
+//! out an application that would change nothing. This module must not know where routes come from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+
+/// The name of a backend inside one snapshot.
+pub type BackendId = Arc<str>;
+
+/// Everything that the proxy serves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// The sockets that are listened on. Their ids are unique, and so are their addresses (port 0 apart).
+    pub listeners: Vec<Listener>,
+    /// The backends that rules and listeners name.
+    pub backends: BTreeMap<BackendId, Backend>,
+}
+
+/// One listening socket and what it serves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Unique name; used in logs, in counters and by [`crate::Handle::bound`].
+    pub id: Arc<str>,
+    /// The address to listen on; port 0 lets the system choose, and that choice stays while the listener does.
+    pub bind: SocketAddr,
+    /// Tried when `bind` is refused for want of permission.
+    pub fallback: Option<SocketAddr>,
+    /// What is spoken on accepted connections.
+    pub protocol: ListenerProtocol,
+    /// How much of the client's forwarding headers is believed.
+    pub forwarded: Forwarded,
+    /// The hosts served; exactly the most specific one that matches a request is looked at (an exact name before the
+    /// longest suffix before any), there is no falling through to the next. Each `host` occurs once.
+    pub hosts: Vec<VirtualHost>,
+}
+
+/// What is spoken on a listener's connections.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ListenerProtocol {
+    /// HTTP/1.1 and HTTP/2 by prior knowledge.
+    Http,
+    /// The same behind TLS, by ALPN.
+    Https {
+        /// Chosen by server name; the first one where no name matches or none is sent.
+        certificates: Vec<Certificate>,
+    },
+    /// Bytes, to one backend; `hosts` is not looked at.
+    Tcp {
+        /// Where the bytes go.
+        backend: BackendId,
+    },
+    /// HTTP where the first bytes look like it, else bytes to a backend (also when the client stays silent at first).
+    Sniff {
+        /// Where bytes that are not HTTP go.
+        tcp: BackendId,
+    },
+}
+
+/// A certificate chain and its key, as PEM.
+#[derive(Clone, PartialEq)]
+pub struct Certificate {
+    /// The server names it is for. May be empty for the only or default certificate.
+    pub hosts: Vec<HostMatch>,
+    /// The chain in PEM, leaf first.
+    pub chain: Arc<[u8]>,
+    /// The private key in PEM.
+    pub key: Arc<[u8]>,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The key must never reach a log.
+        f.debug_struct("Certificate")
+            .field("hosts", &self.hosts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How much of the `X-Forwarded-*` and `Forwarded` headers of a request is believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwarded {
+    /// Nothing: they are replaced by what the proxy itself sees. For listeners that face the outside.
+    #[default]
+    Replace,
+    /// All: the caller is appended. For listeners between services.
+    Append,
+}
+
+/// The rules of one host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VirtualHost {
+    /// Which requests are meant.
+    pub host: HostMatch,
+    /// The first rule that matches is used: they are in order of precedence.
+    pub rules: Vec<Rule>,
+}
+
+/// Matches the host of a request, without its port, whatever its letter case.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostMatch {
+    /// Every host.
+    Any,
+    /// This one.
+    Exact(Arc<str>),
+    /// Every host with at least one label before this suffix, which is written without the star: `example.com` for `*.example.com`.
+    Suffix(Arc<str>),
+}
+
+impl HostMatch {
+    /// Reads a host as Gateway API and Ingress write it: empty is any, `*.x` is a suffix, all else exact.
+    #[must_use]
+    pub fn parse(host: &str) -> Self {
+        let lower = host.trim_end_matches('.').to_ascii_lowercase();
+        match lower.strip_prefix("*.") {
+            Some(suffix) => Self::Suffix(suffix.into()),
+            None if lower.is_empty() || lower == "*" => Self::Any,
+            None => Self::Exact(lower.into()),
+        }
+    }
+}
+
+/// One rule: which requests, what is changed about them, and where they go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// For logs and counters, such as `namespace/route/rule`. Several rules may share one.
+    pub id: Arc<str>,
+    /// Which requests. One that matches in several ways is written as several rules.
+    pub matches: Match,
+    /// Changes, in the order in which they are made.
+    pub filters: Vec<Filter>,
+    /// What answers.
+    pub action: Action,
+    /// Limits of time.
+    pub timeouts: Timeouts,
+}
+
+/// Conditions which must all hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Match {
+    /// The path.
+    pub path: PathMatch,
+    /// The method; every one where there is none.
+    pub method: Option<Method>,
+    /// Headers that must be there.
+    pub headers: Vec<HeaderMatch>,
+    /// Query parameters that must be there.
+    pub query: Vec<QueryMatch>,
+}
+
+/// A condition on the path of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// This path and no other.
+    Exact(Arc<str>),
+    /// Whole segments: `/a` matches `/a`, `/a/` and `/a/b`, not `/ab`. A trailing slash makes no difference; `/` is every path.
+    Prefix(Arc<str>),
+    /// The whole path must match this expression.
+    Regex(Arc<str>),
+}
+
+impl Default for PathMatch {
+    fn default() -> Self {
+        Self::Prefix("/".into())
+    }
+}
+
+/// A condition on a header.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeaderMatch {
+    /// Its name.
+    pub name: HeaderName,
+    /// Its value; several fields of one name count as one, joined by commas.
+    pub value: ValueMatch,
+}
+
+/// A condition on a query parameter; the first one of that name counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryMatch {
+    /// Its name, decoded.
+    pub name: Arc<str>,
+    /// Its value, decoded.
+    pub value: ValueMatch,
+}
+
+/// A condition on a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueMatch {
+    /// Equal, byte for byte.
+    Exact(Arc<str>),
+    /// The whole value must match this expression.
+    Regex(Arc<str>),
+    /// There is one, whatever it says.
+    Present,
+}
+
+/// A change to a request or its response.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Filter {
+    /// Changes the headers that the backend gets.
+    RequestHeaders(HeaderChanges),
+    /// Changes the headers that the client gets.
+    ResponseHeaders(HeaderChanges),
+    /// Changes host or path on the way to the backend.
+    Rewrite {
+        /// The new `Host`.
+        host: Option<Arc<str>>,
+        /// The new path.
+        path: Option<PathRewrite>,
+    },
+    /// Answers with a redirect; nothing goes to a backend.
+    Redirect(Redirect),
+}
+
+/// Header changes: removal first, then `set`, then `add`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeaderChanges {
+    /// Replaces all fields of that name.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Adds a field beside those that are there.
+    pub add: Vec<(HeaderName, HeaderValue)>,
+    /// Removes all fields of that name.
+    pub remove: Vec<HeaderName>,
+}
+
+/// A new path. The query stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathRewrite {
+    /// The whole path.
+    Full(Arc<str>),
+    /// What the rule's [`PathMatch::Prefix`] matched.
+    Prefix(Arc<str>),
+}
+
+/// Where a redirect points; what is not given stays as the client asked for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Redirect {
+    /// `http` or `https`.
+    pub scheme: Option<Arc<str>>,
+    /// The host name, without a port.
+    pub host: Option<Arc<str>>,
+    /// The port. Where there is none and a scheme is given, that scheme's own; otherwise the one the client asked for.
+    pub port: Option<u16>,
+    /// The path.
+    pub path: Option<PathRewrite>,
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+}
+
+/// What answers a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// One of these backends, drawn by weight. Weights that are all zero answer 500.
+    Forward {
+        /// The backends.
+        backends: Vec<Weighted>,
+    },
+    /// The proxy itself.
+    Respond {
+        /// The status.
+        status: StatusCode,
+        /// The body, as plain text.
+        body: Arc<str>,
+    },
+}
+
+/// A backend and its share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighted {
+    /// Which backend; it must be in [`Snapshot::backends`].
+    pub backend: BackendId,
+    /// Its share of the sum of all weights.
+    pub weight: u32,
+    /// Changes for this backend alone, made after the rule's.
+    pub filters: Vec<Filter>,
+}
+
+/// Limits of time on a request; expiry answers 504.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the request's head until the head of the answer, with all tries.
+    pub request: Option<Duration>,
+    /// The same for one try.
+    pub backend_request: Option<Duration>,
+}
+
+/// Where requests end up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// The endpoints that are ready; one that is not gets no request and is not listed.
+    pub endpoints: Vec<Endpoint>,
+    /// What they speak.
+    pub protocol: BackendProtocol,
+    /// The answer while there is no endpoint: 503 for a Service without ready Pods, 500 for a reference that cannot be followed.
+    pub when_empty: StatusCode,
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            protocol: BackendProtocol::Auto,
+            when_empty: StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// One address that answers for a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// What endpoints speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 by prior knowledge.
+    H2c,
+    /// HTTP/2 by prior knowledge for gRPC (`content-type: application/grpc...`), HTTP/1.1 for all else.
+    #[default]
+    Auto,
+}
