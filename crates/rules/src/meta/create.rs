@@ -1,0 +1,111 @@
+//! Creation: what the server sets and what it drops from a new object.
+
+use super::{has_generation, metadata_mut};
+use serde_json::{Value, json};
+
+/// What the server decides about a new object.
+#[derive(Debug, Clone, Copy)]
+pub struct Creation<'a> {
+    /// Its new uid.
+    pub uid: &'a str,
+    /// The time, RFC 3339 with seconds.
+    pub now: &'a str,
+    /// Whether the kind has the status subresource, so that a status in the body doesn't count.
+    pub has_status: bool,
+}
+
+/// A name from `generateName` and a random suffix, shortened to what a name may hold.
+pub fn generate_name(base: &str, suffix: &str) -> String {
+    let most = 63_usize.saturating_sub(suffix.len());
+    let cut = base.char_indices().map(|(at, one)| at + one.len_utf8()).take_while(|end| *end <= most).last().unwrap_or(0);
+    format!("{}{suffix}", &base[..cut])
+}
+
+/// Makes a body what is stored on create.
+pub fn prepare_create(api_version: &str, kind: &str, obj: &mut Value, creation: &Creation<'_>) {
+    let metadata = metadata_mut(obj);
+    for gone in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        metadata.remove(gone);
+    }
+    metadata.insert("uid".to_owned(), creation.uid.into());
+    metadata.insert("creationTimestamp".to_owned(), creation.now.into());
+    if has_generation(api_version, kind) {
+        metadata.insert("generation".to_owned(), 1.into());
+    }
+    if creation.has_status && !matches!((api_version, kind), ("v1", "Node")) {
+        if let Some(top) = obj.as_object_mut() {
+            top.remove("status");
+        }
+    }
+    match (api_version, kind) {
+        ("v1", "Namespace") => namespace(obj),
+        ("v1", "Pod") => obj["status"] = json!({"phase": "Pending", "qosClass": qos_class(obj)}),
+        ("v1", "PersistentVolumeClaim" | "PersistentVolume") => obj["status"] = json!({"phase": "Pending"}),
+        ("v1", "Service") => obj["status"] = json!({"loadBalancer": {}}),
+        ("batch/v1", "Job") => job_selector(obj, creation.uid),
+        _ => {}
+    }
+}
+
+/// A namespace stays until its contents are gone: that is what its own finalizer is for.
+fn namespace(obj: &mut Value) {
+    obj["status"] = json!({"phase": "Active"});
+    let name = obj["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if !obj["spec"]["finalizers"].as_array().is_some_and(|all| all.iter().any(|one| one == "kubernetes")) {
+        obj["spec"] = json!({"finalizers": ["kubernetes"]});
+    }
+    let metadata = metadata_mut(obj);
+    let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+    if labels.is_null() {
+        *labels = json!({});
+    }
+    labels["kubernetes.io/metadata.name"] = name.into();
+}
+
+/// A Job selects its own Pods by its uid unless the author chose the selector.
+fn job_selector(obj: &mut Value, uid: &str) {
+    if obj.pointer("/spec/manualSelector") == Some(&Value::Bool(true)) || !obj["spec"].is_object() {
+        return;
+    }
+    let name = obj["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let labels = &mut obj["spec"]["template"]["metadata"]["labels"];
+    if !labels.is_object() {
+        *labels = json!({});
+    }
+    for (label, value) in [
+        ("controller-uid", uid),
+        ("batch.kubernetes.io/controller-uid", uid),
+        ("job-name", name.as_str()),
+        ("batch.kubernetes.io/job-name", name.as_str()),
+    ] {
+        labels[label] = value.into();
+    }
+    if !obj["spec"]["selector"].is_object() {
+        obj["spec"]["selector"] = json!({});
+    }
+    let matched = &mut obj["spec"]["selector"]["matchLabels"];
+    if !matched.is_object() {
+        *matched = json!({});
+    }
+    matched["batch.kubernetes.io/controller-uid"] = uid.into();
+}
+
+/// The Pod's quality of service class, from its containers' requests and limits of cpu and memory.
+fn qos_class(pod: &Value) -> &'static str {
+    let mut any = false;
+    let mut guaranteed = true;
+    let lists = ["/spec/containers", "/spec/initContainers"];
+    for container in lists.iter().filter_map(|list| pod.pointer(list)?.as_array()).flatten() {
+        for resource in ["cpu", "memory"] {
+            let limit = container.pointer("/resources/limits").and_then(|all| all.get(resource));
+            let request = container.pointer("/resources/requests").and_then(|all| all.get(resource));
+            any |= limit.is_some() || request.is_some();
+            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
