@@ -1,0 +1,82 @@
+//! The way in for the rest of the program: where Gateways answer, and on which port a Service really listens.
+//!
+//! A handle is cheap to clone and only reads what the mesh has published.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// One listener of a Gateway, and where it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayListener {
+    /// The Gateway's namespace.
+    pub namespace: String,
+    /// The Gateway's name.
+    pub gateway: String,
+    /// The listener's name.
+    pub listener: String,
+    /// `HTTP` or `HTTPS`.
+    pub protocol: String,
+    /// The host names served; every one where there is none.
+    pub hostname: Option<String>,
+    /// The address it is bound to, or why it does not serve.
+    pub address: Result<SocketAddr, String>,
+}
+
+impl GatewayListener {
+    /// The URL under which it answers, where it does.
+    #[must_use]
+    pub fn url(&self) -> Option<String> {
+        let address = self.address.as_ref().ok()?;
+        let scheme = if self.protocol == "HTTPS" {
+            "https"
+        } else {
+            "http"
+        };
+        Some(format!("{scheme}://{address}"))
+    }
+}
+
+/// What the mesh has made of the objects it watches, as of the last snapshot that the proxy took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Every listener of every Gateway of our class, oldest Gateway first.
+    pub gateways: Vec<GatewayListener>,
+    /// The port that is bound for each Service port: (cluster address, declared port) to the actual one.
+    pub services: BTreeMap<(IpAddr, u16), u16>,
+    /// True once the first complete picture of the cluster has been applied.
+    pub ready: bool,
+}
+
+/// Reads what the mesh has published.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(crate) published: watch::Receiver<Arc<Published>>,
+}
+
+impl Handle {
+    /// The listeners of all Gateways, with the address each really has.
+    #[must_use]
+    pub fn gateway_addresses(&self) -> Vec<GatewayListener> {
+        self.published.borrow().gateways.clone()
+    }
+
+    /// Follows all that is published; changes whenever an address does.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.clone()
+    }
+
+    /// The port on which `cluster_ip` really answers for the declared `port`. It differs where the declared one could not be
+    /// bound. None while the Service is not (yet) served.
+    #[must_use]
+    pub fn service_port(&self, cluster_ip: IpAddr, port: u16) -> Option<u16> {
+        self.published
+            .borrow()
+            .services
+            .get(&(cluster_ip, port))
+            .copied()
+    }
+}
