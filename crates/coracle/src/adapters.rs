@@ -1,0 +1,87 @@
+//! Where roles meet: each trait is owned by the role that needs something, and implemented here by one that has it.
+
+use apiserver::{LogOptions, LogsError, PodLogs};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::OnceLock;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The API server's view of the node's logs. The node is built after the API server, so it is told later.
+#[derive(Default)]
+pub(crate) struct NodeLogs {
+    node: OnceLock<node::Handle>,
+}
+
+impl NodeLogs {
+    /// Says which node keeps the logs; only the first word counts.
+    pub(crate) fn connect(&self, node: node::Handle) {
+        let _ = self.node.set(node);
+    }
+}
+
+impl PodLogs for NodeLogs {
+    fn logs(
+        &self,
+        namespace: &str,
+        pod: &str,
+        options: LogOptions,
+    ) -> BoxFuture<'static, Result<BoxStream<'static, io::Result<Bytes>>, LogsError>> {
+        let node = self.node.get().cloned();
+        let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
+        Box::pin(async move {
+            let Some(node) = node else {
+                return Err(LogsError::NotStarted { reason: "the node is still starting; try again".to_owned() });
+            };
+            node.logs(&namespace, &pod, query(options)).await.map_err(refusal)
+        })
+    }
+}
+
+fn query(options: LogOptions) -> node::LogQuery {
+    node::LogQuery {
+        container: options.container,
+        follow: options.follow,
+        previous: options.previous,
+        tail_lines: options.tail_lines,
+        since_seconds: options.since_seconds,
+        since_time: options.since_time,
+        timestamps: options.timestamps,
+        limit_bytes: options.limit_bytes,
+    }
+}
+
+fn refusal(error: node::LogError) -> LogsError {
+    match error {
+        node::LogError::Io { source, .. } => LogsError::Io(source),
+        node::LogError::NotFound { .. } => LogsError::NotFound,
+        other => LogsError::NotStarted { reason: other.to_string() },
+    }
+}
+
+/// The node's view of the data plane.
+pub(crate) struct DataPlane {
+    pub(crate) proxy: proxy::Handle,
+    pub(crate) mesh: mesh::Handle,
+    /// Set once the whole platform ends: the gateways are closed by then, so no program need wait for its traffic.
+    pub(crate) closed: CancellationToken,
+}
+
+impl node::Traffic for DataPlane {
+    fn drained(&self, address: SocketAddr, limit: Duration) -> BoxFuture<'static, ()> {
+        let (proxy, closed) = (self.proxy.clone(), self.closed.clone());
+        Box::pin(async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                _ = proxy.drained(address, limit) => {}
+            }
+        })
+    }
+
+    fn service_port(&self, cluster_ip: IpAddr, port: u16) -> Option<u16> {
+        self.mesh.service_port(cluster_ip, port)
+    }
+}

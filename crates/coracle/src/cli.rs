@@ -1,0 +1,340 @@
+//! The command line as users type it.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  coracle up examples/shop                 start everything in that directory and show its logs
+  coracle get pods                         what runs
+  coracle logs -f orders-6c9d-x2x4         one Pod's log
+  export KUBECONFIG=$(coracle kubeconfig)  and then kubectl works
+  coracle down                             stop it; --purge also deletes its data
+
+Exit codes: 0 done, 1 failed, 2 wrong input and nothing changed, 3 no running Coracle found.";
+
+/// A whole cloud-native architecture in one binary: a Kubernetes API, controllers, a node and a gateway.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version = crate::commands::version::LONG, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// More words on stderr; twice for all of them
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build, start and apply what a directory holds, wait until it is ready, then show its logs until Ctrl-C
+    Up(Up),
+    /// Stop a running Coracle and everything it started
+    Down(Down),
+    /// Start Coracle without any manifests
+    Serve(Serve),
+    /// Apply manifests from files, directories or stdin (-) to a running Coracle
+    Apply(Apply),
+    /// List objects, or show some
+    Get(Get),
+    /// Show one object in full, with its events
+    Describe(Describe),
+    /// Print a container's log
+    Logs(Logs),
+    /// Delete objects by name, by label or by manifest
+    Delete(Delete),
+    /// What is running, and what is not yet ready and why
+    Status(Status),
+    /// Print the path of the kubeconfig of a running Coracle
+    Kubeconfig(Kubeconfig),
+    /// Print the version
+    Version(Version),
+    /// Print a completion script for a shell
+    Completion(Completion),
+}
+
+/// Where a running Coracle is found.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Target {
+    /// Data directory of the Coracle to talk to [default: ./.coracle, else the only one running]
+    #[arg(long, value_name = "DIR", env = "CORACLE_DATA")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// Which namespace is meant.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Scope {
+    /// Namespace
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+}
+
+/// How the platform is started.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Start {
+    /// Data directory; made where needed
+    #[arg(long, value_name = "DIR", env = "CORACLE_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// Port of the API on loopback; 0 takes any free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) api_port: u16,
+    /// Port of the first HTTP listener of a Gateway, instead of what its manifest says; 0 takes any free one
+    #[arg(long, value_name = "PORT")]
+    pub(crate) gateway_port: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle up examples/shop
+  coracle up deploy --gateway-port 0 -o json   # for scripts: one line of JSON on stdout once all is ready
+
+The directory's *.yaml, *.yml and *.json files are applied. A coracle.yaml beside them (or in a directory above) says
+how images run on this machine:
+  images:
+    shop/orders:
+      build: cargo build --release
+      command: [target/release/orders]")]
+pub(crate) struct Up {
+    /// Directory with Kubernetes manifests
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) directory: PathBuf,
+    #[command(flatten)]
+    pub(crate) start: Start,
+    /// How to say that all is ready
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: UpOutput,
+    /// How long to wait until all is ready, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) timeout: u64,
+    /// Stay up although something fails to start
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum UpOutput {
+    /// Text on stderr, logs on stdout
+    #[default]
+    Text,
+    /// One line of JSON on stdout once ready, all else on stderr
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) start: Start,
+    /// Recipes for images [default: coracle.yaml in the current directory, if there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipes: Option<PathBuf>,
+    /// How to say that the API is ready
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: UpOutput,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Also delete the data directory: every object, volume and log
+    #[arg(long)]
+    pub(crate) purge: bool,
+    /// How long to wait for the end, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle apply -f deploy/            every manifest of a directory
+  cat pod.yaml | coracle apply -f -   from stdin")]
+pub(crate) struct Apply {
+    /// File, directory, or - for stdin; may be repeated
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Take over fields that others own
+    #[arg(long)]
+    pub(crate) force_conflicts: bool,
+    /// Ask the API what would happen, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GetOutput {
+    /// JSON as the API has it
+    Json,
+    /// The same as YAML
+    Yaml,
+    /// KIND/NAME, one a line
+    Name,
+    /// A table with more columns
+    Wide,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle get pods -o wide
+  coracle get deployments,services -n shop
+  coracle get deploy/orders -o yaml
+  coracle get pods -l app=orders -w")]
+pub(crate) struct Get {
+    /// KIND, KIND,KIND, KIND/NAME, or KIND and NAMEs
+    #[arg(required = true, value_name = "KIND|KIND/NAME")]
+    pub(crate) what: Vec<String>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Objects of all namespaces
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// Label selector
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// Form of the answer [default: a table]
+    #[arg(short, long, value_enum)]
+    pub(crate) output: Option<GetOutput>,
+    /// Go on with every change until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    /// KIND/NAME, or KIND and NAMEs
+    #[arg(required = true, value_name = "KIND/NAME")]
+    pub(crate) what: Vec<String>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle logs orders-6c9d-x2x4 --tail 20
+  coracle logs deploy/orders -f
+  coracle logs orders-6c9d-x2x4 --previous")]
+pub(crate) struct Logs {
+    /// Pod, or deployment/NAME, replicaset/NAME, job/NAME for one of its Pods
+    pub(crate) pod: String,
+    /// Container [default: the first]
+    #[arg(short, long)]
+    pub(crate) container: Option<String>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Go on until the container ends
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The log of the container before its last restart
+    #[arg(short, long)]
+    pub(crate) previous: bool,
+    /// Only the last N lines
+    #[arg(long, value_name = "N")]
+    pub(crate) tail: Option<i64>,
+    /// Only what is newer than N seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) since: Option<i64>,
+    /// With the time of each line
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle delete pod/orders-6c9d-x2x4
+  coracle delete -f deploy/
+  coracle delete pods -l app=orders")]
+pub(crate) struct Delete {
+    /// KIND/NAME, or KIND and NAMEs, or KIND with -l
+    #[arg(value_name = "KIND/NAME", required_unless_present = "files")]
+    pub(crate) what: Vec<String>,
+    /// What a manifest names; may be repeated
+    #[arg(short, long = "filename", value_name = "FILE", conflicts_with = "what")]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Label selector
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// Seconds that a Pod has for its end; 0 ends it at once
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) grace_period: Option<u32>,
+    /// What happens to the objects that these own
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) cascade: Cascade,
+    /// Don't wait until the objects are gone
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum Cascade {
+    /// They are deleted soon after
+    #[default]
+    Background,
+    /// They are deleted first
+    Foreground,
+    /// They stay
+    Orphan,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: UpOutput,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  export KUBECONFIG=$(coracle kubeconfig)
+  kubectl get pods")]
+pub(crate) struct Kubeconfig {
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Version {
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: UpOutput,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle completion bash > ~/.local/share/bash-completion/completions/coracle
+  coracle completion zsh > \"${fpath[1]}/_coracle\"")]
+pub(crate) struct Completion {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,114 @@
+//! `coracle apply -f`: server-side apply of manifests, all checked before the first is sent.
+
+use crate::cli::Apply;
+use crate::commands::say;
+use crate::connect::{self, Api};
+use crate::kinds::{Kinds, Resource};
+use crate::manifests::Manifest;
+use crate::{exit, manifests, order};
+use serde_json::Value;
+use std::process::ExitCode;
+
+pub(crate) async fn run(arguments: Apply) -> anyhow::Result<ExitCode> {
+    let mut found = manifests::read(&arguments.files)?;
+    if found.is_empty() {
+        return Err(exit::bad_input("there is no manifest in what was given"));
+    }
+    let api = Api::of(&arguments.target).await?;
+    order::for_apply(&mut found, |manifest| &manifest.object);
+    let mut applier = Applier::new(&api, &arguments.scope.namespace, arguments.force_conflicts).await?;
+    if !arguments.dry_run {
+        // All or nothing, as far as the API can tell beforehand.
+        applier.rehearse(&found).await?;
+    }
+    for manifest in &found {
+        let outcome = applier.apply(manifest, arguments.dry_run).await?;
+        say(&format!("{}/{} {}", outcome.resource.label(), manifest.name(), outcome.word));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What happened to one object.
+pub(crate) struct Outcome {
+    pub(crate) resource: Resource,
+    pub(crate) word: &'static str,
+    pub(crate) object: Value,
+}
+
+/// Applies manifests one after the other; asks for the kinds again when a definition came in between.
+pub(crate) struct Applier<'a> {
+    api: &'a Api,
+    kinds: Kinds,
+    namespace: &'a str,
+    force: bool,
+}
+
+impl<'a> Applier<'a> {
+    pub(crate) async fn new(api: &'a Api, namespace: &'a str, force: bool) -> anyhow::Result<Self> {
+        Ok(Self { api, kinds: api.kinds().await?, namespace, force })
+    }
+
+    /// Asks the API about every object whose kind and namespace are there already.
+    pub(crate) async fn rehearse(&self, manifests: &[Manifest]) -> anyhow::Result<()> {
+        let mut problems = Vec::new();
+        let new_namespaces: Vec<&str> = manifests.iter().filter(|m| m.kind() == "Namespace").map(Manifest::name).collect();
+        let new_kinds: Vec<&Value> =
+            manifests.iter().filter(|m| m.kind() == "CustomResourceDefinition").map(|m| &m.object["spec"]["names"]["kind"]).collect();
+        for manifest in manifests {
+            let Some(resource) = self.kinds.of(manifest.api_version(), manifest.kind()) else {
+                if !new_kinds.iter().any(|kind| *kind == manifest.kind()) {
+                    problems.push(format!("{}: {}", manifest.label(), unknown(manifest)));
+                }
+                continue;
+            };
+            let namespace = manifest.namespace().unwrap_or(self.namespace);
+            if resource.namespaced && new_namespaces.contains(&namespace) {
+                continue;
+            }
+            let path = resource.path(Some(namespace), Some(manifest.name()));
+            if let Err(error) = self.api.apply(&path, &manifest.object, self.force, true).await {
+                problems.push(format!("{}: {}", manifest.label(), exit::sentence(&error)));
+            }
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(exit::bad_input(format!("refused, and nothing was changed:\n  {}", problems.join("\n  "))))
+    }
+
+    /// Applies one object and says what became of it.
+    pub(crate) async fn apply(&mut self, manifest: &Manifest, dry_run: bool) -> anyhow::Result<Outcome> {
+        if self.kinds.of(manifest.api_version(), manifest.kind()).is_none() {
+            self.kinds = self.api.kinds().await?;
+        }
+        let Some(resource) = self.kinds.of(manifest.api_version(), manifest.kind()).cloned() else {
+            return Err(exit::bad_input(format!("{}: {}", manifest.label(), unknown(manifest))));
+        };
+        let namespace = manifest.namespace().unwrap_or(self.namespace);
+        let path = resource.path(Some(namespace), Some(manifest.name()));
+        let before = match self.api.get(&path).await {
+            Ok(object) => Some(object),
+            Err(error) if connect::is_not_found(&error) => None,
+            Err(error) => return Err(error),
+        };
+        let object = self
+            .api
+            .apply(&path, &manifest.object, self.force, dry_run)
+            .await
+            .map_err(|error| error.context(format!("cannot apply {}", manifest.label())))?;
+        let word = match before {
+            None => "created",
+            Some(before) if before["metadata"]["resourceVersion"] == object["metadata"]["resourceVersion"] => "unchanged",
+            Some(_) => "configured",
+        };
+        Ok(Outcome { resource, word, object })
+    }
+}
+
+fn unknown(manifest: &Manifest) -> String {
+    format!(
+        "the API has no kind {} in {}; apply its CustomResourceDefinition first",
+        manifest.kind(),
+        manifest.api_version()
+    )
+}

@@ -1,0 +1,118 @@
+//! `coracle delete`: by name, by label or by manifest; waits until the objects are gone.
+
+use crate::cli::{Cascade, Delete};
+use crate::commands::get::percent;
+use crate::commands::{references, say};
+use crate::connect::{self, Api};
+use crate::kinds::Resource;
+use crate::{exit, manifests, order};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+struct Victim {
+    resource: Resource,
+    namespace: String,
+    name: String,
+}
+
+pub(crate) async fn run(arguments: Delete) -> anyhow::Result<ExitCode> {
+    let api = Api::of(&arguments.target).await?;
+    let victims = if arguments.files.is_empty() { named(&api, &arguments).await? } else { listed(&api, &arguments).await? };
+    let mut options = json!({
+        "kind": "DeleteOptions", "apiVersion": "v1",
+        "propagationPolicy": match arguments.cascade {
+            Cascade::Background => "Background",
+            Cascade::Foreground => "Foreground",
+            Cascade::Orphan => "Orphan",
+        },
+    });
+    if let Some(seconds) = arguments.grace_period {
+        options["gracePeriodSeconds"] = seconds.into();
+    }
+    let mut gone = Vec::new();
+    let mut missing = 0;
+    for victim in &victims {
+        let path = victim.resource.path(Some(&victim.namespace), Some(&victim.name));
+        match api.delete(&path, &options).await {
+            Ok(answer) => {
+                say(&format!("{} \"{}\" deleted", victim.resource.label(), victim.name));
+                let uid = answer["metadata"]["uid"].as_str().or(answer["details"]["uid"].as_str()).unwrap_or_default();
+                gone.push((victim, uid.to_owned()));
+            }
+            Err(error) if connect::is_not_found(&error) => {
+                eprintln!("{} \"{}\" is not there", victim.resource.label(), victim.name);
+                missing += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if !arguments.no_wait {
+        for (victim, uid) in gone {
+            wait_until_gone(&api, victim, &uid).await?;
+        }
+    }
+    Ok(if missing > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+async fn named(api: &Api, arguments: &Delete) -> anyhow::Result<Vec<Victim>> {
+    let kinds = api.kinds().await?;
+    let namespace = arguments.scope.namespace.clone();
+    let mut victims = Vec::new();
+    for (kind, name) in references(&arguments.what)? {
+        let resource = kinds.find(&kind)?;
+        match (name, &arguments.selector) {
+            (Some(name), _) => victims.push(Victim { resource, namespace: namespace.clone(), name }),
+            (None, Some(selector)) => {
+                let path = format!("{}?labelSelector={}", resource.path(Some(&namespace), None), percent(selector));
+                let list = api.get(&path).await?;
+                for item in list["items"].as_array().into_iter().flatten() {
+                    let name = item["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                    victims.push(Victim { resource: resource.clone(), namespace: namespace.clone(), name });
+                }
+            }
+            (None, None) => {
+                return Err(exit::bad_input(format!("which {kind}? Write {kind}/NAME, or select some with -l")));
+            }
+        }
+    }
+    Ok(victims)
+}
+
+async fn listed(api: &Api, arguments: &Delete) -> anyhow::Result<Vec<Victim>> {
+    let mut found = manifests::read(&arguments.files)?;
+    order::for_apply(&mut found, |manifest| &manifest.object);
+    let kinds = api.kinds().await?;
+    // The reverse of applying, so that nothing refers to what is gone.
+    let victims = found.iter().rev().filter_map(|manifest| {
+        let resource = kinds.of(manifest.api_version(), manifest.kind())?.clone();
+        let namespace = manifest.namespace().unwrap_or(&arguments.scope.namespace).to_owned();
+        Some(Victim { resource, namespace, name: manifest.name().to_owned() })
+    });
+    Ok(victims.collect())
+}
+
+/// Waits for the object of this uid to go; another one of the same name is not it.
+async fn wait_until_gone(api: &Api, victim: &Victim, uid: &str) -> anyhow::Result<()> {
+    let selector = percent(&format!("metadata.name={}", victim.name));
+    let base = victim.resource.path(Some(&victim.namespace), None);
+    let is_it = |object: &Value| object["metadata"]["uid"] == uid;
+    loop {
+        let list = api.get(&format!("{base}?fieldSelector={selector}")).await?;
+        if !list["items"].as_array().into_iter().flatten().any(is_it) {
+            return Ok(());
+        }
+        let version = list["metadata"]["resourceVersion"].as_str().unwrap_or("0");
+        let path = format!("{base}?watch=true&fieldSelector={selector}&resourceVersion={version}&timeoutSeconds=300");
+        let mut events = Box::pin(api.watch(&path, "application/json").await?);
+        while let Some(event) = events.next().await {
+            let event = event?;
+            if event["type"] == "DELETED" && is_it(&event["object"]) {
+                return Ok(());
+            }
+            if event["type"] == "ERROR" {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `coracle status`: what runs, and what is not ready and why.
+
+use crate::cli::{Status, UpOutput};
+use crate::commands::get::layout;
+use crate::commands::say;
+use crate::connect::{self, Api};
+use crate::data_dir;
+use crate::readiness::{self, State, World};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+/// The collections that decide whether all is ready.
+pub(crate) const WATCHED: &[&str] = &[
+    "/apis/apps/v1/deployments",
+    "/apis/apps/v1/replicasets",
+    "/apis/batch/v1/jobs",
+    "/api/v1/pods",
+    "/apis/gateway.networking.k8s.io/v1/gateways",
+    "/apis/gateway.networking.k8s.io/v1/httproutes",
+];
+
+pub(crate) async fn run(arguments: Status) -> anyhow::Result<ExitCode> {
+    let data = connect::data_of(&arguments.target)?;
+    let api = Api::of(&arguments.target).await?;
+    let holder = data_dir::running(&data);
+    let world = world(&api).await?;
+    let states = shown(&world);
+    let ready = states.iter().all(|(_, state)| *state == State::Ready);
+    if arguments.output == UpOutput::Json {
+        let objects: Vec<Value> = states.iter().map(|(object, state)| as_json(object, state)).collect();
+        say(&json!({ "ready": ready, "api": holder.as_ref().and_then(|h| h.api.clone()),
+            "gateway": holder.as_ref().and_then(|h| h.gateway.clone()), "objects": objects })
+        .to_string());
+    } else {
+        print(holder.as_ref(), &states);
+    }
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Everything that [`WATCHED`] holds now.
+pub(crate) async fn world(api: &Api) -> anyhow::Result<World> {
+    let mut world = World::new();
+    for path in WATCHED {
+        let list = api.get(path).await?;
+        let kind = list["kind"].as_str().unwrap_or_default().trim_end_matches("List").to_owned();
+        for mut object in list["items"].as_array().cloned().unwrap_or_default() {
+            object["kind"] = kind.as_str().into();
+            world.insert(readiness::key(&object), object);
+        }
+    }
+    Ok(world)
+}
+
+/// The objects that people think of: what is owned by another is left out.
+fn shown(world: &World) -> Vec<(&Value, State)> {
+    let top = world.values().filter(|o| o["metadata"]["ownerReferences"].as_array().is_none_or(Vec::is_empty));
+    top.map(|object| (object, readiness::state_in(object, world))).collect()
+}
+
+fn words(state: &State) -> (&'static str, &str) {
+    match state {
+        State::Ready => ("ready", ""),
+        State::Waiting(why) => ("waiting", why),
+        State::Failed(why) => ("failed", why),
+    }
+}
+
+fn as_json(object: &Value, state: &State) -> Value {
+    let (word, why) = words(state);
+    json!({ "kind": object["kind"], "namespace": object["metadata"]["namespace"], "name": object["metadata"]["name"],
+        "state": word, "reason": why })
+}
+
+fn print(holder: Option<&data_dir::Holder>, states: &[(&Value, State)]) {
+    if let Some(holder) = holder {
+        say(&format!("Coracle {} (process {})", env!("CARGO_PKG_VERSION"), holder.pid));
+        say(&format!("  API      {}", holder.api.as_deref().unwrap_or("not served yet")));
+        say(&format!("  gateway  {}", holder.gateway.as_deref().unwrap_or("none")));
+        say("");
+    }
+    let mut rows = vec![["NAMESPACE", "OBJECT", "STATE", "REASON"].map(str::to_owned).to_vec()];
+    for (object, state) in states {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (word, why) = words(state);
+        let name = format!("{}/{}", text(&object["kind"]).to_lowercase(), text(&object["metadata"]["name"]));
+        rows.push(vec![text(&object["metadata"]["namespace"]), name, word.to_owned(), why.to_owned()]);
+    }
+    layout(&rows).iter().for_each(|line| say(line));
+}

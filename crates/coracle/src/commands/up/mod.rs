@@ -1,0 +1,132 @@
+//! `coracle up DIR`: check, build, start, apply, wait, tell, follow the logs, drain.
+//!
+//! Everything that can be wrong with the input is found before anything is started or written.
+
+mod follow;
+pub(crate) mod signals;
+mod wait;
+
+use crate::cli::{Up, UpOutput};
+use crate::commands::apply::Applier;
+use crate::commands::{say, serve};
+use crate::data_dir::DataDir;
+use crate::manifests::Manifest;
+use crate::platform::{Platform, Settings};
+use crate::{colour, exit, manifests, order};
+use node::recipe::Recipes;
+use serde_json::Value;
+use signals::Signals;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+pub(crate) async fn run(arguments: Up) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
+    let mut signals = Signals::new()?;
+    let plan = Plan::read(&arguments.directory)?;
+    let data = DataDir::hold(&serve::data(&arguments.start, &arguments.directory))?;
+    let built = serve::build(&plan.recipes, &plan.images, data.path());
+    tokio::select! {
+        outcome = built => outcome?,
+        () = signals.next() => anyhow::bail!("stopped while building; nothing was started"),
+    }
+    let settings = Settings {
+        api_port: arguments.start.api_port,
+        gateway_port: arguments.start.gateway_port,
+        recipes: plan.recipes.clone(),
+    };
+    let mut platform = Platform::start(data, settings).await?;
+    let outcome = tokio::select! {
+        outcome = bring_up(&platform, &plan.manifests, &arguments) => Some(outcome),
+        () = signals.next() => None,
+    };
+    let outcome = match outcome {
+        None => Ok(ExitCode::SUCCESS),
+        Some(Err(error)) => Err(error),
+        Some(Ok(())) => stay(&mut platform, &mut signals, &arguments, began).await,
+    };
+    eprintln!("{}", colour::dim("stopping…"));
+    signals.kill_on_the_next();
+    platform.stop().await;
+    outcome
+}
+
+/// What is to be done, known to be sound.
+struct Plan {
+    manifests: Vec<Manifest>,
+    recipes: Recipes,
+    images: Vec<String>,
+}
+
+impl Plan {
+    fn read(directory: &Path) -> anyhow::Result<Self> {
+        if !directory.is_dir() {
+            return Err(exit::bad_input(format!(
+                "{} is not a directory; `up` takes one with Kubernetes manifests",
+                directory.display()
+            )));
+        }
+        if let Some(why) = manifests::needs_kustomize(directory) {
+            return Err(exit::bad_input(why));
+        }
+        let mut found = manifests::read(&[directory.to_owned()])?;
+        if found.is_empty() {
+            return Err(exit::bad_input(format!("there are no manifests in {}", directory.display())));
+        }
+        manifests::check(&found)?;
+        order::for_apply(&mut found, |manifest| &manifest.object);
+        let file = manifests::recipe_file(directory);
+        let recipes = file.as_deref().map_or_else(|| Ok(Recipes::empty()), serve::load)?;
+        let images = manifests::images(&found);
+        let missing: Vec<String> = images
+            .iter()
+            .filter(|(image, _)| recipes.lookup(image).is_none())
+            .map(|(image, user)| format!("  {image}, wanted by {user}"))
+            .collect();
+        if !missing.is_empty() {
+            let file = file.unwrap_or_else(|| directory.join("coracle.yaml"));
+            return Err(exit::bad_input(format!(
+                "no recipe says how to run these images on this machine, and nothing was changed:\n{}\n\
+                 Add each under `images:` in {} with a `command:`, or use the image {} for a program of this host",
+                missing.join("\n"),
+                file.display(),
+                resources::names::HOST_IMAGE
+            )));
+        }
+        Ok(Self { manifests: found, recipes, images: images.into_keys().collect() })
+    }
+}
+
+async fn bring_up(platform: &Platform, manifests: &[Manifest], arguments: &Up) -> anyhow::Result<()> {
+    let api = platform.api();
+    let mut applier = Applier::new(api, "default", true).await?;
+    applier.rehearse(manifests).await?;
+    let mut applied: Vec<Value> = Vec::with_capacity(manifests.len());
+    for manifest in manifests {
+        applied.push(applier.apply(manifest, false).await?.object);
+    }
+    eprintln!("applied {} objects; waiting until all is ready", applied.len());
+    let limit = Duration::from_secs(arguments.timeout);
+    wait::until_ready(api, &applied, limit, arguments.keep_going).await
+}
+
+async fn stay(
+    platform: &mut Platform,
+    signals: &mut Signals,
+    arguments: &Up,
+    began: Instant,
+) -> anyhow::Result<ExitCode> {
+    platform.announce_gateway()?;
+    let lines = platform.lines();
+    let json = arguments.output == UpOutput::Json;
+    if json {
+        say(&serve::ready_line(platform, began));
+    }
+    eprintln!("{} in {:.2} s", colour::good("ready"), began.elapsed().as_secs_f64());
+    serve::print_access(platform);
+    tokio::select! {
+        () = signals.next() => Ok(ExitCode::SUCCESS),
+        error = platform.broken() => Err(error),
+        () = follow::logs(lines, json) => Ok(ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,194 @@
+//! The platform in one process: which role needs what, in which order they start, and in which they end.
+//!
+//! Start: store, API server, proxy and mesh, node, controllers. End, so that no request is lost: the controllers (nothing
+//! new is made), the gateways (nothing new comes in, what is under way ends), the node's Pods, the rest of the data
+//! plane, the API server, and the store last, so that every status written on the way is kept.
+
+use crate::adapters::{DataPlane, NodeLogs};
+use crate::connect::Api;
+use crate::data_dir::{DataDir, Holder};
+use crate::instances;
+use anyhow::Context;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How the platform is to run.
+pub(crate) struct Settings {
+    pub(crate) api_port: u16,
+    pub(crate) gateway_port: Option<u16>,
+    pub(crate) recipes: node::recipe::Recipes,
+}
+
+/// A role that runs, and how it is told to end.
+struct Role {
+    name: &'static str,
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Role {
+    fn start<E>(name: &'static str, run: impl FnOnce(CancellationToken) -> BoxedRun<E>) -> Self
+    where
+        E: Into<anyhow::Error> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let running = run(stop.clone());
+        Self { name, stop, task: tokio::spawn(async move { running.await.map_err(Into::into) }) }
+    }
+
+    /// Tells the role to end, and waits until it has.
+    async fn end(self) {
+        self.stop.cancel();
+        match self.task.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(role = self.name, "did not end cleanly: {error:#}"),
+            Err(error) => tracing::error!(role = self.name, "broke: {error}"),
+        }
+    }
+}
+
+type BoxedRun<E> = std::pin::Pin<Box<dyn Future<Output = Result<(), E>> + Send>>;
+
+/// A running platform.
+pub(crate) struct Platform {
+    data: DataDir,
+    holder: Holder,
+    _listed: instances::Entry,
+    api: Api,
+    kubeconfig: PathBuf,
+    mesh: mesh::Handle,
+    node: node::Handle,
+    closed: CancellationToken,
+    // In the order in which they end.
+    controllers: Role,
+    routes: Role,
+    pods: Role,
+    traffic: Role,
+    server: Role,
+    store: store::StoreTask,
+}
+
+impl Platform {
+    /// Starts every role on a data directory that is held already.
+    pub(crate) async fn start(mut data: DataDir, settings: Settings) -> anyhow::Result<Self> {
+        let (store, store_task) =
+            store::SqliteStore::open(store::Settings::new(data.path().join("state.db"))).context("cannot open the store")?;
+        let logs = Arc::new(NodeLogs::default());
+        let mut api_settings = apiserver::Settings::new(data.path());
+        api_settings.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.api_port));
+        let dependencies = apiserver::Dependencies { logs: logs.clone() };
+        let (server, api) = apiserver::build(api_settings, Arc::new(store), dependencies)?;
+        let client = |user: &str| kube::Client::new(api.service_as(user), "default");
+
+        let (proxy, proxy_handle) = proxy::build(proxy::Settings::default());
+        let mesh_settings = mesh::Settings { first_gateway_port: settings.gateway_port, ..mesh::Settings::default() };
+        let (mesh, mesh_handle) = mesh::build(mesh_settings, client("system:coracle:mesh"), proxy_handle.clone());
+
+        let closed = CancellationToken::new();
+        let traffic = DataPlane { proxy: proxy_handle, mesh: mesh_handle.clone(), closed: closed.clone() };
+        let user = format!("system:node:{}", resources::names::NODE);
+        let dependencies = node::Dependencies { client: client(&user), traffic: Arc::new(traffic) };
+        let node_settings = node::Settings::new(data.path().to_owned(), settings.recipes);
+        let (node, node_handle) = node::build(node_settings, dependencies)?;
+        logs.connect(node_handle.clone());
+
+        let controllers = workloads::Settings { ca_pem: api.ca_pem().to_owned(), ..workloads::Settings::default() };
+        let controllers = workloads::build(controllers, |name| {
+            client(&format!("system:serviceaccount:kube-system:{name}"))
+        });
+
+        let server = Role::start("API server", |stop| Box::pin(server.run(stop)));
+        api.ready().await;
+        mesh::install(client("system:coracle:mesh")).await.context("cannot install the Gateway API")?;
+        let traffic = Role::start("proxy", |stop| Box::pin(proxy.run(stop)));
+        let routes = Role::start("mesh", |stop| Box::pin(mesh.run(stop)));
+        let pods = Role::start("node", |stop| Box::pin(node.run(stop)));
+        let controllers = Role::start("controllers", |stop| Box::pin(controllers.run(stop)));
+
+        let holder = Holder { pid: std::process::id(), api: Some(api.url()), gateway: None };
+        data.announce(&holder)?;
+        Ok(Self {
+            _listed: instances::add(data.path()),
+            kubeconfig: api.kubeconfig_path().to_owned(),
+            api: Api::over(client("system:admin")),
+            data,
+            holder,
+            mesh: mesh_handle,
+            node: node_handle,
+            closed,
+            controllers,
+            routes,
+            pods,
+            traffic,
+            server,
+            store: store_task,
+        })
+    }
+
+    /// The API, as the administrator.
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    pub(crate) fn api_url(&self) -> &str {
+        self.holder.api.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The address of the first Gateway listener that serves.
+    pub(crate) fn gateway_url(&self) -> Option<String> {
+        self.mesh.gateway_addresses().iter().find_map(mesh::GatewayListener::url)
+    }
+
+    /// Says in the data directory where the gateway answers, for `coracle status`.
+    pub(crate) fn announce_gateway(&mut self) -> anyhow::Result<()> {
+        self.holder.gateway = self.gateway_url();
+        self.data.announce(&self.holder)
+    }
+
+    /// The lines that Pods write, from now on.
+    pub(crate) fn lines(&self) -> node::Lines {
+        self.node.lines()
+    }
+
+    /// Resolves when a role has ended though nobody asked it to.
+    pub(crate) async fn broken(&mut self) -> anyhow::Error {
+        let roles = [&mut self.server, &mut self.traffic, &mut self.routes, &mut self.pods, &mut self.controllers];
+        let ends = roles.map(|role| {
+            let name = role.name;
+            Box::pin(async move { (name, (&mut role.task).await) })
+        });
+        let ((name, outcome), _, _) = futures::future::select_all(ends).await;
+        match outcome {
+            Ok(Ok(())) => anyhow::anyhow!("the {name} ended unasked"),
+            Ok(Err(error)) => error.context(format!("the {name} failed")),
+            Err(error) => anyhow::anyhow!("the {name} broke: {error}"),
+        }
+    }
+
+    /// Ends everything in order; bounded, because each role bounds its own end.
+    pub(crate) async fn stop(self) {
+        self.controllers.end().await;
+        self.mesh.close_gateways().await;
+        self.closed.cancel();
+        self.pods.end().await;
+        self.routes.end().await;
+        self.traffic.end().await;
+        self.server.end().await;
+        let closed = tokio::task::spawn_blocking(move || self.store.close());
+        match tokio::time::timeout(Duration::from_secs(10), closed).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!("the store did not close cleanly: {error}"),
+            Ok(Err(error)) => tracing::error!("closing the store broke: {error}"),
+            Err(_) => tracing::warn!("the store took too long to close; what was acknowledged is on the disk"),
+        }
+    }
+}
