@@ -1,0 +1,101 @@
+//! A program that misbehaves on request, for the system tests. Standard library only.
+//!
+//! It serves HTTP/1.1 on `PORT`. `START_DELAY_MS` delays listening. Paths:
+//! `/` name of the Pod · `/count` a counter in memory · `/env?NAME` a variable · `/slow?MS` answers later ·
+//! `/hang` from now on nothing is answered · `/unready` and `/ready-again` turn `/readyz` to 503 and back ·
+//! `/exit?CODE` ends the program · `/healthz`, `/readyz`. With the argument `exit CODE` it prints a line and ends.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+static HUNG: AtomicBool = AtomicBool::new(false);
+static UNREADY: AtomicBool = AtomicBool::new(false);
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+fn main() -> std::io::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, code] = arguments.as_slice() {
+        if word == "exit" {
+            println!("fixture: ending with {code} as told");
+            std::process::exit(code.parse().unwrap_or(1));
+        }
+    }
+    println!("fixture: starting with {arguments:?}");
+    if let Some(delay) = variable("START_DELAY_MS").parse().ok() {
+        std::thread::sleep(Duration::from_millis(delay));
+    }
+    let port: u16 = variable("PORT").parse().unwrap_or(8080);
+    let listener = TcpListener::bind(("0.0.0.0", port))?;
+    println!("fixture: listening on {port}");
+    for stream in listener.incoming() {
+        std::thread::spawn(move || stream.and_then(serve));
+    }
+    Ok(())
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}
+
+fn serve(stream: TcpStream) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut writer = stream;
+    loop {
+        let mut request = String::new();
+        if reader.read_line(&mut request)? == 0 {
+            return Ok(());
+        }
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? <= 2 {
+                break;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap_or(0);
+            }
+        }
+        std::io::copy(&mut std::io::Read::take(&mut reader, length), &mut std::io::sink())?;
+        while HUNG.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
+        let target = request.split(' ').nth(1).unwrap_or("/").to_owned();
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let (status, body) = answer(path, query);
+        write!(
+            writer,
+            "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nx-pod: {}\r\n\r\n{body}",
+            body.len(),
+            variable("HOSTNAME")
+        )?;
+    }
+}
+
+fn answer(path: &str, query: &str) -> (u16, String) {
+    match path {
+        "/count" => (200, COUNT.fetch_add(1, Ordering::SeqCst).to_string()),
+        "/env" => (200, variable(query)),
+        "/slow" => {
+            std::thread::sleep(Duration::from_millis(query.parse().unwrap_or(0)));
+            (200, "slow".into())
+        }
+        "/hang" => {
+            HUNG.store(true, Ordering::SeqCst);
+            (200, "from now on silent".into())
+        }
+        "/unready" => {
+            UNREADY.store(true, Ordering::SeqCst);
+            (200, "from now on unready".into())
+        }
+        "/ready-again" => {
+            UNREADY.store(false, Ordering::SeqCst);
+            (200, "ready again".into())
+        }
+        "/exit" => std::process::exit(query.parse().unwrap_or(1)),
+        "/readyz" if UNREADY.load(Ordering::SeqCst) => (503, "unready".into()),
+        "/healthz" | "/readyz" => (200, "ok".into()),
+        _ => (200, variable("HOSTNAME")),
+    }
+}

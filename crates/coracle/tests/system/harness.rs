@@ -1,0 +1,289 @@
+//! Starting Coracle, talking to it, and waiting for conditions with a limit.
+//!
+//! Nothing here sleeps to let something happen: a wait asks again until the condition holds or the limit has passed.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long anything may take here before the test fails. Machines of tests are slow and shared.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+
+/// The binary under test.
+pub(crate) const CORACLE: &str = env!("CARGO_BIN_EXE_coracle");
+
+/// The program of `examples/fixture.rs`, which `cargo test` builds beside the binary.
+pub(crate) fn fixture() -> PathBuf {
+    let path = Path::new(CORACLE).parent().expect("the binary is in a folder").join("examples/fixture");
+    assert!(path.is_file(), "{} is missing; build it with `cargo build --example fixture`", path.display());
+    path
+}
+
+/// The repository's root.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace is two folders up")
+}
+
+/// A directory of manifests that is gone after the test, with a recipe for the image `fixture`.
+pub(crate) fn manifests(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let recipe = format!("images:\n  fixture:\n    command: [{:?}]\n", fixture());
+    std::fs::write(directory.path().join("coracle.yaml"), recipe).expect("a writable directory");
+    for (name, text) in files {
+        std::fs::write(directory.path().join(name), text).expect("a writable directory");
+    }
+    directory
+}
+
+/// A running Coracle; ended (and its data deleted) when dropped.
+pub(crate) struct Coracle {
+    pub(crate) child: Child,
+    pub(crate) ready: Value,
+    data: Option<TempDir>,
+    data_path: PathBuf,
+    home: TempDir,
+}
+
+/// A command of the binary, in an environment of its own.
+fn command(home: &Path) -> Command {
+    let mut command = Command::new(CORACLE);
+    command.env("HOME", home).env_remove("XDG_STATE_HOME").env_remove("KUBECONFIG").env_remove("CORACLE_DATA");
+    // Builds inside recipes need cargo's own home, whatever HOME says.
+    if let Some(original) = std::env::var_os("HOME") {
+        for (name, folder) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+            if std::env::var_os(name).is_none() {
+                command.env(name, Path::new(&original).join(folder));
+            }
+        }
+    }
+    command
+}
+
+impl Coracle {
+    /// `coracle up DIRECTORY` with a data directory of its own; returns when it says it is ready.
+    pub(crate) fn up(directory: &Path) -> Self {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let path = data.path().to_owned();
+        let mut this = Self::up_on(directory, &path, &[]).unwrap_or_else(|output| panic!("up failed:\n{output}"));
+        this.data = Some(data);
+        this
+    }
+
+    /// `coracle up DIRECTORY` on a data directory of the caller's. An end before it is ready is an error with its stderr.
+    pub(crate) fn up_on(directory: &Path, data: &Path, more: &[&str]) -> Result<Self, String> {
+        let directory = directory.to_str().expect("a path in UTF-8");
+        let mut arguments = vec!["up", directory, "--gateway-port", "0", "-o", "json"];
+        arguments.extend(more);
+        Self::start(&arguments, data)
+    }
+
+    /// `coracle serve` with a data directory of its own.
+    #[allow(dead_code, reason = "not every set of tests serves without manifests")]
+    pub(crate) fn serve(more: &[&str]) -> Self {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let path = data.path().to_owned();
+        let mut arguments = vec!["serve", "--gateway-port", "0", "-o", "json"];
+        arguments.extend(more);
+        let mut this = Self::start(&arguments, &path).unwrap_or_else(|output| panic!("serve failed:\n{output}"));
+        this.data = Some(data);
+        this
+    }
+
+    fn start(arguments: &[&str], data: &Path) -> Result<Self, String> {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let mut child = command(home.path())
+            .args(arguments)
+            .arg("--data")
+            .arg(data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut stderr = child.stderr.take().expect("stderr is piped");
+        let (said, heard) = mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            let mut lines = BufReader::new(stdout).lines();
+            let _ = said.send(lines.next().and_then(Result::ok));
+            lines.for_each(drop);
+        });
+        let errors = std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = stderr.read(&mut buffer) {
+                if std::env::var_os("CORACLE_TEST_SHOW").is_some() {
+                    let _ = std::io::stderr().write_all(&buffer[..count]);
+                }
+                kept.extend_from_slice(&buffer[..count]);
+                kept.drain(..kept.len().saturating_sub(64 * 1024));
+            }
+            String::from_utf8_lossy(&kept).into_owned()
+        });
+        // A first build of a recipe may take minutes.
+        match heard.recv_timeout(Duration::from_secs(900)) {
+            Ok(Some(line)) => {
+                let ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("stdout is {line:?}: {e}"));
+                Ok(Self { child, ready, data: None, data_path: data.to_owned(), home })
+            }
+            Ok(None) => {
+                let status = child.wait().expect("a child to wait for");
+                Err(format!("{status}\n{}", errors.join().unwrap_or_default()))
+            }
+            Err(_) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(format!("not ready in time\n{}", errors.join().unwrap_or_default()))
+            }
+        }
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        &self.data_path
+    }
+
+    pub(crate) fn kubeconfig(&self) -> &str {
+        self.ready["kubeconfig"].as_str().expect("the ready line names the kubeconfig")
+    }
+
+    /// The gateway's address.
+    pub(crate) fn gateway(&self) -> SocketAddr {
+        let url = self.ready["gateway"].as_str().expect("the ready line names the gateway");
+        url.trim_start_matches("http://").parse().expect("an address")
+    }
+
+    /// Runs a command of the binary against this instance; its output, whatever its exit code.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = command(self.home.path());
+        command.args(arguments).arg("--data").arg(&self.data_path).stdin(Stdio::null());
+        command.output().expect("the binary starts")
+    }
+
+    /// The same, which must succeed; its stdout.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "coracle {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// The objects of a kind as JSON.
+    pub(crate) fn get(&self, arguments: &[&str]) -> Value {
+        let text = self.ok(&[&["get"], arguments, &["-o", "json"]].concat());
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Runs kubectl against this instance.
+    #[allow(dead_code, reason = "only tests that need kubectl use it")]
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Output {
+        let mut kubectl = Command::new("kubectl");
+        kubectl.args(arguments).env("KUBECONFIG", self.kubeconfig()).env("HOME", self.home.path());
+        kubectl.stdin(Stdio::null()).output().expect("kubectl starts; is it installed?")
+    }
+
+    /// Sends a signal and waits for the end; the exit code, or None where a signal ended it.
+    pub(crate) fn end(&mut self, signal: nix::sys::signal::Signal) -> Option<i32> {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
+        nix::sys::signal::kill(pid, signal).expect("the process is ours");
+        let mut status = None;
+        eventually("the process ends", || {
+            status = self.child.try_wait().expect("a child to wait for");
+            status.map(drop).ok_or_else(|| "it runs".to_owned())
+        });
+        status.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Coracle {
+    fn drop(&mut self) {
+        // Its shims see the end and take everything with them.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks until it holds; panics with the last reason after [`LIMIT`].
+pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match check() {
+            Ok(value) => return value,
+            Err(reason) if Instant::now() > deadline => panic!("{what}: not so after {LIMIT:?}: {reason}"),
+            // The pause between two looks, not a wait for something to have happened.
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// An answer over HTTP/1.1.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// The value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        lines.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+}
+
+/// One GET on a connection of its own.
+pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
+    request(address, "GET", path, "")
+}
+
+/// One request on a connection of its own.
+pub(crate) fn request(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\nconnection: close\r\n\
+         idempotency-key: {}\r\ncontent-length: {}\r\n\r\n{body}",
+        unique(),
+        body.len()
+    )?;
+    let mut reader = BufReader::new(stream);
+    let (mut head, mut line) = (String::new(), String::new());
+    while reader.read_line(&mut line)? > 2 {
+        head.push_str(&line);
+        line.clear();
+    }
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let status = status.ok_or_else(|| std::io::Error::other(format!("no answer but {head:?}")))?;
+    let mut body = Vec::new();
+    if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        read_chunks(&mut reader, &mut body)?;
+    } else {
+        reader.read_to_end(&mut body)?;
+    }
+    Ok(Answer { status, head, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> std::io::Result<()> {
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let size = u64::from_str_radix(line.trim(), 16).map_err(std::io::Error::other)?;
+        std::io::copy(&mut reader.take(size), body)?;
+        line.clear();
+        reader.read_line(&mut line)?;
+        if size == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// A name that no other in this run has.
+pub(crate) fn unique() -> String {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+}

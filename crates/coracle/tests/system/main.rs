@@ -1,0 +1,6 @@
+//! The real binary as users drive it: one process a test, on free ports and in a directory of the test's own.
+//!
+//! Tests that need a program which a fresh machine may lack (kubectl, curl, python3) are `#[ignore]`d with the reason;
+//! `.ci/run` installs those programs and runs them.
+
+mod harness;
