@@ -3,4 +3,9 @@
 //! Tests that need a program which a fresh machine may lack (kubectl, curl, python3) are `#[ignore]`d with the reason;
 //! `.ci/run` installs those programs and runs them.
 
+mod bad_input;
+mod first_light;
 mod harness;
+mod load;
+mod probes;
+mod rollouts;
