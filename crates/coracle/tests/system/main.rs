@@ -6,6 +6,7 @@
 mod bad_input;
 mod first_light;
 mod harness;
+mod kubectl;
 mod load;
 mod probes;
 mod rollouts;
