@@ -14,10 +14,25 @@ def log(message, **fields):
     print(json.dumps({"message": message, "pod": os.environ.get("POD_NAME", ""), **fields}), flush=True)
 
 
+under_way = 0
+changed = threading.Condition()
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        global under_way
+        with changed:
+            under_way += 1
+        try:
+            self.answer()
+        finally:
+            with changed:
+                under_way -= 1
+                changed.notify_all()
+
+    def answer(self):
         if self.path in ("/startup", "/live", "/ready"):
             return self.reply(200, {"status": "ok"})
         if self.path == "/config":
@@ -49,9 +64,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    # Waits for the requests under way when it closes.
-    daemon_threads = False
-    block_on_close = True
+    daemon_threads = True
     request_queue_size = 128
 
 
@@ -65,10 +78,11 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     log("listening", port=server.server_port, environment=os.environ["ENVIRONMENT"])
     server.serve_forever(poll_interval=0.1)
-    # Idle keep-alive connections would hold the end up; their clients know how to reconnect.
-    log("stopped")
-    sys.stdout.flush()
-    os._exit(0)
+    # Requests under way are answered; idle keep-alive connections are not waited for, their clients know how to reconnect.
+    with changed:
+        finished = changed.wait_for(lambda: under_way == 0, timeout=20)
+    log("stopped", finished=finished)
+    return 0
 
 
 if __name__ == "__main__":
