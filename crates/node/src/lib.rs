@@ -1,1 +1,30 @@
-//! Placeholder while the crate is being laid out.
+//! Runs Pods as plain processes of this machine.
+//!
+//! The node watches the Pods that are bound to it, resolves each container's image to a recipe, starts the program under
+//! a small supervising process (the [`shim`]), probes it, restarts it, keeps its logs and reports its status as a kubelet
+//! would.
+//!
+//! Invariants:
+//! - No process outlives Coracle, however Coracle dies: every program lives below a shim that ends when its control socket does.
+//! - What to do is decided by pure functions over a snapshot of the Pod (`pod::plan`); IO only carries it out.
+//! - Everything is bounded: logs on disk, lines in memory, Events, retries, waits.
+//!
+//! It must not know: the store, the API server's insides, routes or Services beyond their names and addresses. It talks to the
+//! API through [`kube::Client`] and to the data plane through [`Traffic`] alone.
+
+mod config;
+mod env;
+mod error;
+mod handle;
+mod logs;
+mod machine;
+mod ports;
+pub mod recipe;
+mod service;
+pub mod shim;
+mod view;
+
+pub use config::{Dependencies, Settings, Traffic};
+pub use error::{BuildError, Error, LogError};
+pub use handle::{Handle, Lagged, Lines, LogLine, LogQuery, LogStream};
+pub use service::{Node, build};

@@ -1,0 +1,60 @@
+//! What the node is told at start: validated settings, and the two doors it has to the rest (the API and the data plane).
+//!
+//! It must not know where settings come from (command line, file): whoever wires the node fills them in.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use crate::recipe::Recipes;
+
+/// How this node runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The Node object's name.
+    pub name: String,
+    /// Where Pods' volumes and logs live; the node owns `pods/` below it.
+    pub data_dir: PathBuf,
+    /// What each image means on this machine.
+    pub recipes: Recipes,
+    /// The executable that is re-executed as `<shim> container-shim`. `/proc/self/exe` stays right even when the file on
+    /// disk is replaced while Coracle runs.
+    pub shim: PathBuf,
+    /// No Pod may take longer than this to end when the node shuts down, whatever its grace period says.
+    pub shutdown_limit: Duration,
+}
+
+impl Settings {
+    /// Settings with the defaults that fit a laptop.
+    pub fn new(data_dir: PathBuf, recipes: Recipes) -> Self {
+        Settings {
+            name: resources::names::NODE.to_owned(),
+            data_dir,
+            recipes,
+            shim: PathBuf::from("/proc/self/exe"),
+            shutdown_limit: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What the node needs from others.
+#[derive(Clone)]
+pub struct Dependencies {
+    /// The Kubernetes API.
+    pub client: kube::Client,
+    /// The data plane, asked before a program is told to end.
+    pub traffic: Arc<dyn Traffic>,
+}
+
+/// What the node must know about traffic to its Pods.
+pub trait Traffic: Send + Sync {
+    /// Resolves when no new request will be sent to this address and those under way have ended, or when `limit` has passed.
+    fn drained(&self, address: SocketAddr, limit: Duration) -> BoxFuture<'static, ()>;
+
+    /// The port on which a Service's port is really reached, when it is known (it differs from the declared one where that
+    /// could not be bound).
+    fn service_port(&self, cluster_ip: IpAddr, port: u16) -> Option<u16>;
+}

@@ -1,0 +1,93 @@
+//! The node's handle: what others may ask of a running node. Cheap to clone; no channel type is public.
+//!
+//! It must not know how logs are kept (`logs` does) nor change anything on the node.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::error::LogError;
+use crate::logs::Logs;
+use crate::view::PodView;
+
+/// Bytes of a log, as they are to be sent to the one who asked.
+pub type LogStream = BoxStream<'static, io::Result<Bytes>>;
+
+/// Which part of a container's log is wanted. The default is all there is of the current run.
+#[derive(Clone, Debug, Default)]
+pub struct LogQuery {
+    /// Which container; may be left out where the Pod has one alone or names a default.
+    pub container: Option<String>,
+    /// Go on with what comes, until the container has ended for good.
+    pub follow: bool,
+    /// The run before the current one.
+    pub previous: bool,
+    /// Only so many lines from the end.
+    pub tail_lines: Option<u64>,
+    /// Only lines younger than so many seconds.
+    pub since_seconds: Option<i64>,
+    /// Only lines from this time on.
+    pub since_time: Option<jiff::Timestamp>,
+    /// Each line with its time in front.
+    pub timestamps: bool,
+    /// At most so many bytes.
+    pub limit_bytes: Option<u64>,
+}
+
+/// One line of one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// The Pod's namespace.
+    pub namespace: Arc<str>,
+    /// The Pod's name.
+    pub pod: Arc<str>,
+    /// The container's name.
+    pub container: Arc<str>,
+    /// Whether it came from standard error.
+    pub stderr: bool,
+    /// When it was read.
+    pub time: jiff::Timestamp,
+    /// The line without its end, at most 16 KiB of it.
+    pub text: Bytes,
+}
+
+/// So many lines were lost because the reader was slower than the writers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lagged(pub u64);
+
+/// The lines of all Pods as they come.
+pub struct Lines(pub(crate) tokio::sync::broadcast::Receiver<LogLine>);
+
+impl Lines {
+    /// The next line; `Err` says how many were lost before it; `None` when the node has ended.
+    pub async fn next(&mut self) -> Option<Result<LogLine, Lagged>> {
+        use tokio::sync::broadcast::error::RecvError;
+        match self.0.recv().await {
+            Ok(line) => Some(Ok(line)),
+            Err(RecvError::Lagged(lost)) => Some(Err(Lagged(lost))),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+/// What others may ask of a running node.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) pods: PodView,
+    pub(crate) logs: Arc<Logs>,
+}
+
+impl Handle {
+    /// A container's log.
+    pub async fn logs(&self, namespace: &str, pod: &str, query: LogQuery) -> Result<LogStream, LogError> {
+        let chosen = self.pods.container(namespace, pod, query.container.as_deref())?;
+        self.logs.read(chosen, query).await
+    }
+
+    /// All lines of all Pods from now on. A slow reader loses lines and is told how many.
+    pub fn lines(&self) -> Lines {
+        Lines(self.logs.subscribe())
+    }
+}

@@ -1,0 +1,76 @@
+//! Finding processes: the descendants of one, and those that carry a mark in their environment.
+//!
+//! Everything here is a look at `/proc`, out of date as soon as it is taken; whoever kills by it looks again until nothing is
+//! left.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A process, told from a later one with the same number by its start time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Process {
+    pub pid: i32,
+    /// In clock ticks since the machine started.
+    pub started: u64,
+}
+
+impl Process {
+    /// The process that has this number now.
+    pub(crate) fn of(pid: i32) -> Option<Process> {
+        let (_, started) = stat(pid)?;
+        Some(Process { pid, started })
+    }
+}
+
+/// Parent and start time. The command's name may hold spaces and parentheses, so fields are counted behind the last one.
+fn stat(pid: i32) -> Option<(i32, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let behind = &text[text.rfind(')')? + 1..];
+    let mut fields = behind.split_ascii_whitespace();
+    // Behind the name: state, parent, ..., and the 20th is the start time.
+    let state = fields.next()?;
+    if state == "Z" {
+        return None;
+    }
+    let parent = fields.next()?.parse().ok()?;
+    let started = fields.nth(17)?.parse().ok()?;
+    Some((parent, started))
+}
+
+fn all() -> Vec<i32> {
+    let Ok(read) = std::fs::read_dir("/proc") else { return Vec::new() };
+    read.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The living descendants of a process, without itself.
+pub(crate) fn tree(root: i32) -> Vec<Process> {
+    let mut children: BTreeMap<i32, Vec<Process>> = BTreeMap::new();
+    for pid in all() {
+        if let Some((parent, started)) = stat(pid) {
+            children.entry(parent).or_default().push(Process { pid, started });
+        }
+    }
+    let (mut found, mut open) = (Vec::new(), vec![root]);
+    let mut seen = BTreeSet::from([root]);
+    while let Some(pid) = open.pop() {
+        for child in children.remove(&pid).unwrap_or_default() {
+            if seen.insert(child.pid) {
+                open.push(child.pid);
+                found.push(child);
+            }
+        }
+    }
+    found
+}
+
+/// The living processes whose environment has a variable `name` with a value that begins with `prefix`.
+pub(crate) fn marked(name: &str, prefix: &str) -> Vec<Process> {
+    let wanted = format!("{name}={prefix}");
+    all()
+        .into_iter()
+        .filter(|pid| {
+            std::fs::read(format!("/proc/{pid}/environ"))
+                .is_ok_and(|env| env.split(|b| *b == 0).any(|entry| entry.starts_with(wanted.as_bytes())))
+        })
+        .filter_map(Process::of)
+        .collect()
+}

@@ -1,0 +1,111 @@
+//! The second step: becomes the program.
+//!
+//! What fails before that is said on the control socket, which closes by itself when the program takes over (it is not
+//! inherited), so that silence means success.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{getegid, geteuid, getppid};
+
+use super::{Config, Report, mounts, read_config, say};
+
+pub(super) fn run(socket: UnixStream) -> io::Result<()> {
+    let parent = getppid();
+    let mut input = BufReader::new(socket.try_clone()?);
+    let (config, _) = read_config(&mut input)?;
+    drop(input);
+    let why = match prepare(&config, &socket) {
+        Ok(()) => {
+            // After everything that changes credentials, which would take it back; and a parent that died before is noticed.
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
+            if getppid() != parent {
+                return Ok(());
+            }
+            execute(&config)
+        }
+        Err(why) => why,
+    };
+    say(&socket, &Report::Failed(why));
+    Ok(())
+}
+
+fn prepare(config: &Config, socket: &UnixStream) -> Result<(), String> {
+    nix::unistd::setsid().map_err(|e| format!("can't become a session leader: {e}"))?;
+    if let Some(pid) = config.join {
+        join(pid).map_err(|e| format!("can't see the file system as process {pid} does: {e}"))?;
+    } else if !config.mounts.is_empty()
+        && let Err(why) = view(config)
+    {
+        say(socket, &Report::Plain(why));
+    }
+    let null = File::open("/dev/null").map_err(|e| format!("can't open /dev/null: {e}"))?;
+    nix::unistd::dup2_stdin(null).map_err(|e| format!("can't set standard input: {e}"))?;
+    SigSet::empty().thread_set_mask().map_err(|e| format!("can't unblock signals: {e}"))?;
+    std::env::set_current_dir(&config.working_dir)
+        .map_err(|e| format!("can't enter the working directory {}: {e}", config.working_dir.display()))
+}
+
+/// Makes a private view of the file system, in a user namespace where that is what it takes.
+fn view(config: &Config) -> Result<(), String> {
+    let (uid, gid) = (geteuid(), getegid());
+    match unshare(CloneFlags::CLONE_NEWNS) {
+        Ok(()) => {}
+        Err(Errno::EPERM) => {
+            unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+                .map_err(|e| format!("no mount namespace is to be had here ({e})"))?;
+            let write = |file: &str, text: String| {
+                std::fs::write(format!("/proc/self/{file}"), text).map_err(|e| format!("can't write {file}: {e}"))
+            };
+            write("setgroups", "deny".to_owned())?;
+            write("uid_map", format!("{uid} {uid} 1"))?;
+            write("gid_map", format!("{gid} {gid} 1"))?;
+        }
+        Err(error) => return Err(format!("no mount namespace is to be had here ({error})")),
+    }
+    mounts::apply(&config.mounts, &config.staging)
+}
+
+/// Enters the namespaces of a process that was started by [`view`].
+fn join(pid: i32) -> io::Result<()> {
+    let differs = |kind: &str| -> io::Result<Option<File>> {
+        let theirs = format!("/proc/{pid}/ns/{kind}");
+        let same = std::fs::read_link(&theirs)? == std::fs::read_link(format!("/proc/self/ns/{kind}"))?;
+        if same { Ok(None) } else { File::open(theirs).map(Some) }
+    };
+    // Both are opened before either is entered: the path may not be there afterwards.
+    let (user, mount) = (differs("user")?, differs("mnt")?);
+    if let Some(user) = user {
+        setns(user, CloneFlags::CLONE_NEWUSER)?;
+    }
+    if let Some(mount) = mount {
+        setns(mount, CloneFlags::CLONE_NEWNS)?;
+    }
+    Ok(())
+}
+
+/// Only returns when it failed, with why.
+fn execute(config: &Config) -> String {
+    let Some((program, args)) = config.command.split_first() else {
+        return "there is no command".to_owned();
+    };
+    let error =
+        Command::new(program).args(args).env_clear().envs(config.env.iter().map(|(k, v)| (k, v))).exec();
+    let why = match error.kind() {
+        io::ErrorKind::NotFound if program.contains('/') && Path::new(program).exists() => {
+            "its interpreter is not there".to_owned()
+        }
+        io::ErrorKind::NotFound if program.contains('/') => "no such file or directory".to_owned(),
+        io::ErrorKind::NotFound => "executable file not found in $PATH".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("exec: \"{program}\": {why}")
+}
