@@ -1,1 +1,57 @@
-//! Placeholder while the crate is being laid out.
+//! The Kubernetes API over HTTP: discovery, OpenAPI, reading, writing, watching, admission, authentication.
+//!
+//! One generic handler works on JSON values and a table of resources (built-in kinds and CustomResourceDefinitions);
+//! there is no handler per kind. A request passes the steps that `server` names, in that order.
+//!
+//! Invariants:
+//! - A 2xx for a write comes after the store has it on disk.
+//! - A write that changes nothing does not change `resourceVersion`.
+//! - What reaches the store is whole and valid; a refused request changes nothing.
+//! - Requests in process go through the same steps as requests over TLS.
+//!
+//! It must not know what controllers, the node or the proxy do. What it needs from them it asks through the traits it
+//! owns ([`PodLogs`]).
+
+mod addresses;
+mod admission;
+mod aftermath;
+mod body;
+mod bootstrap;
+mod call;
+mod catalog;
+mod config;
+mod credential;
+mod definitions;
+mod discovery;
+mod encode;
+mod error;
+mod events;
+mod expiry;
+mod files;
+mod handle;
+mod identity;
+mod intake;
+mod kubeconfig;
+mod list;
+mod logs;
+mod negotiate;
+mod object;
+mod openapi;
+mod page;
+mod pki;
+mod query;
+mod route;
+mod selection;
+mod server;
+mod service;
+mod status;
+mod subresource;
+mod verb;
+mod watch;
+
+pub use body::{Body, BoxError};
+pub use config::{Limits, Settings};
+pub use error::{BuildError, RunError};
+pub use handle::{Handle, InProcess};
+pub use logs::{LogOptions, LogsError, PodLogs};
+pub use service::{ApiServer, Dependencies, build};

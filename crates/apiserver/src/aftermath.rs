@@ -1,0 +1,41 @@
+//! What follows a write that was done: addresses are let go, definitions take effect.
+//!
+//! It runs before the write is answered, so that a client which has seen its answer sees the effect too.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+use crate::catalog::Resource;
+use crate::definitions;
+use crate::object;
+use crate::server::Server;
+
+/// `new` is what is stored now (`None`: the object is gone), `old` what was there before.
+pub(crate) fn written<'a>(
+    server: &'a Arc<Server>,
+    resource: &'a Arc<Resource>,
+    new: Option<&'a Value>,
+    old: Option<&'a Value>,
+) -> BoxFuture<'a, ()> {
+    // Boxed, because the end of a definition deletes instances, which are writes again.
+    Box::pin(async move {
+        if resource.is("", "services") {
+            let service = new.or(old).unwrap_or(&Value::Null);
+            let namespace = object::meta(service, "namespace");
+            server.addresses.settle(&resource.key(Some(namespace), object::name(service)), new);
+        }
+        if resource.is(definitions::GROUP, definitions::PLURAL) {
+            server.definitions.refresh(&*server.store, &server.catalog);
+            if let Some(definition) = new.filter(|definition| object::is_terminating(definition)) {
+                definitions::clean_up(server, object::name(definition)).await;
+            }
+        }
+        if let (Some(custom), None) = (&resource.custom, new) {
+            if custom.terminating {
+                definitions::clean_up(server, &custom.definition).await;
+            }
+        }
+    })
+}

@@ -1,0 +1,322 @@
+//! Watching: changes of a resource as a stream of JSON lines.
+//!
+//! Invariants: events come in the order of their revisions, each once; a bookmark never runs ahead of the events; an
+//! object that leaves the selection is DELETED to the watcher, one that enters it is ADDED. There is no queue and no
+//! task per watcher: the stream reads the store's history as fast as its client reads the stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use serde_json::{Value, json};
+use store::{Entry, Event, WatchItem};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::body;
+use crate::call::{Call, Reply};
+use crate::catalog::Resource;
+use crate::encode::View;
+use crate::list::resource_version;
+use crate::object;
+use crate::query::Query;
+use crate::route::Target;
+use crate::selection::Selection;
+use crate::server::Server;
+use crate::status::{Answer, Failure};
+
+/// How much of the initial state goes into one chunk.
+const CHUNK: usize = 64 * 1024;
+
+/// Where a watch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// With the state there is, then changes; `true` marks the end of the state by a bookmark.
+    State(bool),
+    /// With the changes after now.
+    Now,
+    /// With the changes after a revision.
+    After(u64),
+}
+
+fn start(query: &Query) -> Answer<Start> {
+    let forbid = |field: &str, why: &str| Failure::bad_option("ListOptions", field, &format!("Forbidden: {why}"));
+    let version = resource_version(query)?;
+    let initial = query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents"));
+    match (initial, query.get("resourceVersionMatch")) {
+        (None, Some(_)) => {
+            return Err(forbid(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ));
+        }
+        (Some(_), Some("NotOlderThan")) | (None, None) => {}
+        (Some(_), _) => {
+            return Err(forbid(
+                "resourceVersionMatch",
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ));
+        }
+    }
+    Ok(match (initial, version) {
+        (Some(true), _) => Start::State(true),
+        (None, None | Some(0)) => Start::State(false),
+        (Some(false), None | Some(0)) => Start::Now,
+        (_, Some(version)) => Start::After(version),
+    })
+}
+
+/// `watch`
+pub(crate) fn watch(
+    server: &Server,
+    call: &Call,
+    resource: &Arc<Resource>,
+    target: &Target,
+    permit: OwnedSemaphorePermit,
+) -> Answer<Reply> {
+    let selection = Selection::parse(&call.query, resource)?;
+    let view = View::of(call)?;
+    let start = start(&call.query)?;
+    let prefix = match (selection.name(), &target.namespace) {
+        (Some(name), Some(_)) => resource.key(target.namespace.as_deref(), name),
+        (Some(name), None) if !resource.namespaced => resource.key(None, name),
+        _ => resource.keys_in(target.namespace.as_deref()),
+    };
+    let (initial, after) = match start {
+        Start::State(marked) => {
+            let listing = server
+                .store
+                .list(&prefix, None, 0, None)
+                .map_err(|error| Failure::internal(format!("listing before a watch: {error}")))?;
+            let asked = resource_version(&call.query)?.unwrap_or(0);
+            if marked && asked > listing.revision {
+                return Err(Failure::future_version(asked, listing.revision));
+            }
+            (listing.entries, listing.revision)
+        }
+        Start::Now => (Vec::new(), server.store.revision()),
+        Start::After(version) => (Vec::new(), version),
+    };
+    let (changes, expired) = match server.store.watch(&prefix, after) {
+        Ok(changes) => (Some(changes), None),
+        Err(compacted) => (None, Some(Failure::expired(after, compacted.oldest))),
+    };
+    let bookmarks = call.query.flag("allowWatchBookmarks");
+    let seconds = call.query.number::<u64>("timeoutSeconds")?.filter(|seconds| *seconds > 0);
+    // Spread, so that watches which began together do not all end together.
+    let seconds = seconds.unwrap_or_else(|| fastrand::u64(1800..3600)).min(24 * 3600);
+    let mut period = tokio::time::interval(server.settings.limits.bookmark_period);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    period.reset();
+    let feed = Feed {
+        resource: resource.clone(),
+        selection,
+        view,
+        initial: initial.into_iter(),
+        mark: (start == Start::State(true)).then_some(after),
+        changes,
+        expired,
+        bookmarks,
+        period,
+        end: Instant::now() + Duration::from_secs(seconds),
+        stopping: server.stopping.clone(),
+        columns: true,
+        _permit: permit,
+    };
+    let lines = stream::unfold(Some(Box::new(feed)), |feed| async move {
+        let mut feed = feed?;
+        let (line, more) = feed.next().await?;
+        Some((Ok::<_, std::io::Error>(line), more.then_some(feed)))
+    });
+    Ok(Reply::Stream { media: "application/json", body: body::stream(lines) })
+}
+
+struct Feed {
+    resource: Arc<Resource>,
+    selection: Selection,
+    view: View,
+    initial: std::vec::IntoIter<Entry>,
+    mark: Option<u64>,
+    changes: Option<store::Watch>,
+    expired: Option<Failure>,
+    bookmarks: bool,
+    period: Interval,
+    end: Instant,
+    stopping: CancellationToken,
+    columns: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Feed {
+    /// The next lines, and whether more may follow.
+    async fn next(&mut self) -> Option<(Bytes, bool)> {
+        if let Some(failure) = self.expired.take() {
+            return Some((error_line(&failure), false));
+        }
+        if let Some(chunk) = self.initial_chunk() {
+            return Some((chunk, true));
+        }
+        if let Some(revision) = self.mark.take() {
+            return Some((self.bookmark(revision, true), true));
+        }
+        loop {
+            let changes = self.changes.as_mut()?;
+            tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => return None,
+                item = changes.next() => match item {
+                    Ok(WatchItem::Event(event)) => {
+                        if let Some(line) = self.change(&event) {
+                            return Some((line, true));
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(compacted) => {
+                        let failure = Failure::expired(changes.progress(), compacted.oldest);
+                        return Some((error_line(&failure), false));
+                    }
+                },
+                () = tokio::time::sleep_until(self.end) => {
+                    // A last bookmark saves the client from looking at everything again.
+                    let revision = changes.progress();
+                    return self.bookmarks.then(|| (self.bookmark(revision, false), false));
+                }
+                _ = self.period.tick(), if self.bookmarks => {
+                    let revision = changes.progress();
+                    return Some((self.bookmark(revision, false), true));
+                }
+            }
+        }
+    }
+
+    fn initial_chunk(&mut self) -> Option<Bytes> {
+        let mut chunk = Vec::new();
+        while chunk.len() < CHUNK {
+            let Some(entry) = self.initial.next() else { break };
+            match object::read(&self.resource, &entry) {
+                Ok(object) if self.selection.matches(&object) => chunk.extend_from_slice(&self.line("ADDED", object)),
+                Ok(_) => {}
+                Err(failure) => tracing::error!(key = %entry.key, reason = %failure.message, "left out of a watch"),
+            }
+        }
+        (!chunk.is_empty()).then(|| chunk.into())
+    }
+
+    fn change(&mut self, event: &Event) -> Option<Bytes> {
+        match plan(&self.resource, &self.selection, event) {
+            Ok(Some((kind, object))) => Some(self.line(kind, object)),
+            Ok(None) => None,
+            Err(failure) => {
+                tracing::error!(key = %event.key, reason = %failure.message, "left out of a watch");
+                None
+            }
+        }
+    }
+
+    fn line(&mut self, kind: &str, object: Value) -> Bytes {
+        let columns = std::mem::take(&mut self.columns);
+        line(kind, &self.view.object(&self.resource, object, columns))
+    }
+
+    fn bookmark(&self, revision: u64, initial_end: bool) -> Bytes {
+        let mut metadata = json!({ "creationTimestamp": null, "resourceVersion": revision.to_string() });
+        if initial_end {
+            metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
+        }
+        let object = json!({ "kind": self.resource.kind, "apiVersion": self.resource.api_version, "metadata": metadata });
+        line("BOOKMARK", &object)
+    }
+}
+
+/// What a change is to a watcher with this selection.
+fn plan(resource: &Resource, selection: &Selection, event: &Event) -> Answer<Option<(&'static str, Value)>> {
+    let now = event
+        .value
+        .as_ref()
+        .map(|bytes| object::read_at(resource, &event.key, bytes, event.revision))
+        .transpose()?
+        .filter(|object| selection.matches(object));
+    let before = || {
+        let entry = event.previous.as_ref();
+        // A DELETED event shows the last state, as of the revision at which it went.
+        let object = entry.map(|entry| object::read_at(resource, &entry.key, &entry.value, event.revision)).transpose()?;
+        Ok(object.filter(|object| selection.matches(object)))
+    };
+    Ok(match now {
+        Some(object) if event.previous.is_none() => Some(("ADDED", object)),
+        Some(object) if selection.is_everything() || before()?.is_some() => Some(("MODIFIED", object)),
+        Some(object) => Some(("ADDED", object)),
+        None => before()?.map(|object| ("DELETED", object)),
+    })
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    Bytes::from(format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n"))
+}
+
+fn error_line(failure: &Failure) -> Bytes {
+    line("ERROR", &failure.to_value())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Catalog;
+
+    #[test]
+    fn where_a_watch_begins() {
+        let is = |query: &str| start(&Query::parse(Some(query))).map_err(|failure| failure.code);
+        for (query, expected) in [
+            ("watch=1", Ok(Start::State(false))),
+            ("resourceVersion=0", Ok(Start::State(false))),
+            ("resourceVersion=5", Ok(Start::After(5))),
+            ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan", Ok(Start::State(true))),
+            ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=0", Ok(Start::State(true))),
+            ("sendInitialEvents=false&resourceVersionMatch=NotOlderThan", Ok(Start::Now)),
+            ("sendInitialEvents=false&resourceVersionMatch=NotOlderThan&resourceVersion=3", Ok(Start::After(3))),
+            ("sendInitialEvents=true", Err(422)),
+            ("sendInitialEvents=true&resourceVersionMatch=Exact", Err(422)),
+            ("resourceVersionMatch=NotOlderThan&resourceVersion=1", Err(422)),
+        ] {
+            assert_eq!(is(query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_selection_turns_changes_into_additions_and_deletions() {
+        let catalog = Catalog::new(&Catalog::builtins(), &[]);
+        let resource = catalog.core("configmaps");
+        let all = Selection::parse(&Query::default(), resource).expect("a selection");
+        let red = Selection::parse(&Query::parse(Some("labelSelector=color%3Dred")), resource).expect("a selection");
+        let bytes = |color: &str| {
+            Bytes::from(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a", "labels": { "color": color } } }).to_string())
+        };
+        let event = |before: Option<&str>, after: Option<&str>| Event {
+            revision: 9,
+            key: "/core/configmaps/x/a".into(),
+            value: after.map(bytes),
+            previous: before.map(|color| Entry { key: "/core/configmaps/x/a".into(), value: bytes(color), revision: 8, created: 8 }),
+        };
+        for (before, after, everyone, reds) in [
+            (None, Some("red"), Some("ADDED"), Some("ADDED")),
+            (None, Some("blue"), Some("ADDED"), None),
+            (Some("red"), Some("red"), Some("MODIFIED"), Some("MODIFIED")),
+            (Some("red"), Some("blue"), Some("MODIFIED"), Some("DELETED")),
+            (Some("blue"), Some("red"), Some("MODIFIED"), Some("ADDED")),
+            (Some("blue"), None, Some("DELETED"), None),
+            (Some("red"), None, Some("DELETED"), Some("DELETED")),
+        ] {
+            let event = event(before, after);
+            let seen = |selection| plan(resource, selection, &event).expect("a plan");
+            assert_eq!(seen(&all).map(|(kind, _)| kind), everyone, "{before:?} {after:?}");
+            let shown = seen(&red);
+            assert_eq!(shown.as_ref().map(|(kind, _)| *kind), reds, "{before:?} {after:?}");
+            if let Some((kind, object)) = shown {
+                assert_eq!(object["metadata"]["resourceVersion"], "9");
+                assert_eq!(object["metadata"]["labels"]["color"], "red", "{kind} shows what matched");
+            }
+        }
+    }
+}
