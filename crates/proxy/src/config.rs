@@ -47,7 +47,7 @@ impl Default for Settings {
             pool_size: 256,
             attempts: 3,
             max_connections: 16_384,
-            max_headers: 128,
+            max_headers: 100,
             max_head_bytes: 64 * 1024,
             max_streams: 256,
             sniff_wait: Duration::from_millis(100),

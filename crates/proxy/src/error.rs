@@ -16,9 +16,7 @@ pub enum Refused {
         id: Arc<str>,
     },
     /// Two listeners want one address.
-    #[error(
-        "listeners {first} and {second} both want {address}; merge their hosts into one listener"
-    )]
+    #[error("listeners {first} and {second} both want {address}; merge their hosts into one listener")]
     DuplicateAddress {
         /// The address.
         address: SocketAddr,
@@ -28,9 +26,7 @@ pub enum Refused {
         second: Arc<str>,
     },
     /// A host occurs twice in one listener.
-    #[error(
-        "listener {listener} has the host {host} twice; merge the rules of both in order of precedence"
-    )]
+    #[error("listener {listener} has the host {host} twice; merge the rules of both in order of precedence")]
     DuplicateHost {
         /// The listener.
         listener: Arc<str>,
@@ -84,9 +80,7 @@ pub struct BindError {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Not all connections ended in the time given for draining.
-    #[error(
-        "{open} connections were still open {limit:?} after the proxy was told to stop; they were closed"
-    )]
+    #[error("{open} connections were still open {limit:?} after the proxy was told to stop; they were closed")]
     NotDrained {
         /// How many.
         open: usize,

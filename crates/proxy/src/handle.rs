@@ -44,10 +44,7 @@ impl Handle {
     /// Says what is wrong with the snapshot; nothing has changed then.
     pub async fn apply(&self, snapshot: Snapshot) -> Result<Applied, Refused> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(Command::Apply { snapshot, reply })
-            .await
-            .map_err(|_| Refused::Closed)?;
+        self.commands.send(Command::Apply { snapshot, reply }).await.map_err(|_| Refused::Closed)?;
         answer.await.map_err(|_| Refused::Closed)?
     }
 
@@ -66,7 +63,7 @@ impl Handle {
     /// Resolves when the endpoint at `address` is in no backend and carries no request, or when `limit` has passed. Says
     /// whether it was the former. Tunnels (upgrades, raw TCP) count as requests until the limit.
     pub async fn drained(&self, address: SocketAddr, limit: Duration) -> bool {
-        self.shared.drained(address, limit).await
+        self.shared.endpoints.drained(address, limit).await
     }
 
     /// Everything counted so far.

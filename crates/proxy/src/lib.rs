@@ -9,12 +9,27 @@
 //!
 //! It must not know Kubernetes: names are opaque here, and who makes snapshots is nobody's business.
 
+mod answer;
+mod balance;
+mod body;
 mod config;
+mod connection;
+mod endpoint;
 mod error;
+mod filter;
+mod forward;
 mod handle;
+mod headers;
+mod listen;
+mod prefixed;
+mod request;
+mod route;
 mod service;
 pub mod snapshot;
 mod stats;
+mod tls;
+mod tunnel;
+mod upstream;
 
 pub use config::Settings;
 pub use error::{BindError, Refused, RunError};

@@ -1,79 +1,287 @@
-//! The running proxy.
+//! The running proxy: applies snapshots one after the other, owns every task, and ends them in order.
+//!
+//! Invariants: nothing changes before a snapshot has been compiled whole; a listener is swapped before the endpoints that only the old
+//! one used are retired, so that every request finds a rule whose endpoints serve.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::balance::{Backend, Members};
 use crate::config::Settings;
-use crate::error::{Refused, RunError};
-use crate::handle::{Applied, Handle};
-use crate::snapshot::Snapshot;
+use crate::endpoint::Endpoints;
+use crate::error::{BindError, Refused, RunError};
+use crate::handle::{Applied, Bound, Handle};
+use crate::listen::{self, Slot};
+use crate::route::{Ingredients, Table, compile};
+use crate::snapshot::{self, BackendId, Listener, Snapshot};
 use crate::stats::{Registry, Stats};
 
+/// What a handle asks for.
 pub(crate) enum Command {
-    Apply {
-        snapshot: Snapshot,
-        reply: oneshot::Sender<Result<Applied, Refused>>,
-    },
+    Apply { snapshot: Snapshot, reply: oneshot::Sender<Result<Applied, Refused>> },
 }
 
+/// What every connection uses.
 pub(crate) struct Shared {
-    stats: Registry,
+    pub(crate) settings: Settings,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) counters: Registry,
+    /// One for each client connection there may be.
+    pub(crate) permits: Arc<Semaphore>,
+    /// Shared connections to endpoints.
+    pub(crate) upstreams: TaskTracker,
+    pub(crate) stop: CancellationToken,
 }
 
 impl Shared {
-    pub(crate) async fn drained(&self, _address: SocketAddr, _limit: Duration) -> bool {
-        true
-    }
     pub(crate) fn stats(&self) -> Stats {
         Stats {
-            series: self.stats.read(),
-            ..Stats::default()
+            connections: self.settings.max_connections.saturating_sub(self.permits.available_permits()),
+            in_flight: self.endpoints.in_flight(),
+            series: self.counters.read(),
         }
     }
 }
 
 /// The proxy, ready to run.
 pub struct Proxy {
+    shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
+    bound: watch::Sender<Bound>,
+    listeners: HashMap<SocketKey, Running>,
+    ended: JoinSet<usize>,
+    backends: HashMap<BackendId, (snapshot::Backend, Arc<Backend>)>,
+    tables: HashMap<Arc<str>, (Listener, Arc<Table>)>,
+}
+
+/// What makes a socket the same one in two snapshots. Where the system chooses the port, only the listener's id tells.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct SocketKey {
+    bind: SocketAddr,
+    fallback: Option<SocketAddr>,
+    id: Option<Arc<str>>,
+}
+
+impl SocketKey {
+    fn of(listener: &Listener) -> Self {
+        let id = (listener.bind.port() == 0).then(|| listener.id.clone());
+        Self { bind: listener.bind, fallback: listener.fallback, id }
+    }
+}
+
+struct Running {
+    address: SocketAddr,
+    slot: Arc<Slot>,
+    closed: oneshot::Receiver<()>,
 }
 
 /// Makes a proxy that serves nothing yet.
 #[must_use]
 pub fn build(settings: Settings) -> (Proxy, Handle) {
     let (commands, received) = mpsc::channel(16);
-    let (_bound, bound) = watch::channel(Arc::default());
+    let (bound, following) = watch::channel(Arc::default());
     let shared = Arc::new(Shared {
-        stats: Registry::new(settings.max_series),
+        endpoints: Endpoints::default(),
+        counters: Registry::new(settings.max_series),
+        permits: Arc::new(Semaphore::new(settings.max_connections)),
+        upstreams: TaskTracker::new(),
+        stop: CancellationToken::new(),
+        settings,
     });
-    (
-        Proxy { commands: received },
-        Handle {
-            commands,
-            shared,
-            bound,
-        },
-    )
+    let handle = Handle { commands, shared: Arc::clone(&shared), bound: following };
+    let proxy = Proxy {
+        shared,
+        commands: received,
+        bound,
+        listeners: HashMap::new(),
+        ended: JoinSet::new(),
+        backends: HashMap::new(),
+        tables: HashMap::new(),
+    };
+    (proxy, handle)
+}
+
+/// A snapshot that can be served.
+struct Compiled {
+    tables: Vec<(Listener, Arc<Table>)>,
+    backends: HashMap<BackendId, (snapshot::Backend, Arc<Backend>)>,
 }
 
 impl Proxy {
-    /// Serves until `shutdown`, then lets connections end for as long as [`Settings::drain`] says.
+    /// Serves until `shutdown`, then lets connections end for as long as [`Settings::drain`] says. It goes on serving what
+    /// was applied last when every handle is gone.
     ///
     /// # Errors
     ///
     /// Connections that did not end in that time; they were closed.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let pause = (self.shared.settings.pool_idle / 2).max(Duration::from_millis(10));
+        let mut sweep = tokio::time::interval(pause);
+        let mut handles = true;
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                command = self.commands.recv() => match command {
-                    Some(Command::Apply { reply, snapshot }) => { drop(snapshot); let _ = reply.send(Err(Refused::Closed)); }
-                    None => return Ok(()),
-                }
+                () = shutdown.cancelled() => break,
+                command = self.commands.recv(), if handles => match command {
+                    Some(Command::Apply { snapshot, reply }) => {
+                        let applied = self.apply(snapshot).await;
+                        // Whoever asked may have gone; the snapshot serves all the same.
+                        let _ = reply.send(applied);
+                    }
+                    None => handles = false,
+                },
+                _ = sweep.tick() => self.shared.endpoints.sweep(Instant::now()),
+                // A listener that went with an earlier snapshot has drained.
+                Some(_) = self.ended.join_next() => {}
             }
         }
+        self.end().await
     }
+
+    async fn end(mut self) -> Result<(), RunError> {
+        self.commands.close();
+        for running in self.listeners.values() {
+            running.slot.life.drain();
+        }
+        let mut open = 0;
+        while let Some(forced) = self.ended.join_next().await {
+            open += forced.unwrap_or(0);
+        }
+        self.shared.endpoints.retire_others(|_| false);
+        self.shared.stop.cancel();
+        self.shared.upstreams.close();
+        self.shared.upstreams.wait().await;
+        if open == 0 { Ok(()) } else { Err(RunError::NotDrained { open, limit: self.shared.settings.drain }) }
+    }
+
+    async fn apply(&mut self, snapshot: Snapshot) -> Result<Applied, Refused> {
+        let compiled = self.compile(snapshot)?;
+        self.serve_backends(&compiled);
+        let sockets: HashSet<SocketKey> = compiled.tables.iter().map(|(listener, _)| SocketKey::of(listener)).collect();
+        self.unbind_others(&sockets).await;
+        let mut bound = BTreeMap::new();
+        for (listener, table) in &compiled.tables {
+            bound.insert(listener.id.clone(), self.serve_listener(listener, table));
+        }
+        self.tables =
+            compiled.tables.into_iter().map(|(listener, table)| (listener.id.clone(), (listener, table))).collect();
+        self.backends = compiled.backends;
+        let serving: HashSet<SocketAddr> = self
+            .backends
+            .values()
+            .flat_map(|(backend, _)| &backend.endpoints)
+            .map(|endpoint| endpoint.address)
+            .collect();
+        self.shared.endpoints.retire_others(|address| serving.contains(address));
+        let bound: Bound = Arc::new(bound);
+        self.bound.send_replace(Arc::clone(&bound));
+        Ok(Applied { bound })
+    }
+
+    /// Checks and compiles everything. Nothing changes yet.
+    fn compile(&self, snapshot: Snapshot) -> Result<Compiled, Refused> {
+        check_listeners(&snapshot.listeners)?;
+        let named = |id: &BackendId| match self.backends.get(id) {
+            Some((_, backend)) => Arc::clone(backend),
+            None => Arc::new(Backend::new(id.clone())),
+        };
+        let by_id: HashMap<BackendId, Arc<Backend>> =
+            snapshot.backends.keys().map(|id| (id.clone(), named(id))).collect();
+        let ingredients = Ingredients { backends: &by_id, counters: &self.shared.counters };
+        let mut tables = Vec::with_capacity(snapshot.listeners.len());
+        for listener in snapshot.listeners {
+            let table = match self.tables.get(&listener.id) {
+                // The same words mean the same, as long as the backends they name are still there.
+                Some((before, table)) if *before == listener && self.still_there(&by_id) => Arc::clone(table),
+                _ => Arc::new(compile(&listener, &ingredients)?),
+            };
+            tables.push((listener, table));
+        }
+        let pair = |(id, backend): (BackendId, snapshot::Backend)| {
+            let live = Arc::clone(&by_id[&id]);
+            (id, (backend, live))
+        };
+        Ok(Compiled { tables, backends: snapshot.backends.into_iter().map(pair).collect() })
+    }
+
+    fn still_there(&self, by_id: &HashMap<BackendId, Arc<Backend>>) -> bool {
+        self.backends.keys().all(|id| by_id.contains_key(id))
+    }
+
+    /// Gives every backend its endpoints of now. Endpoints that are in none any more go on serving until they are retired.
+    fn serve_backends(&self, compiled: &Compiled) {
+        for (id, (backend, live)) in &compiled.backends {
+            if self.backends.get(id).is_some_and(|(before, _)| before == backend) {
+                continue;
+            }
+            live.replace(Members {
+                endpoints: backend.endpoints.iter().map(|e| self.shared.endpoints.serving(e.address)).collect(),
+                protocol: backend.protocol,
+                when_empty: backend.when_empty,
+            });
+        }
+    }
+
+    /// Closes the sockets that are not wanted any more, and waits until they are closed (not until they have drained).
+    async fn unbind_others(&mut self, wanted: &HashSet<SocketKey>) {
+        let gone: Vec<SocketKey> = self.listeners.keys().filter(|key| !wanted.contains(*key)).cloned().collect();
+        for running in gone.iter().filter_map(|key| self.listeners.remove(key)).collect::<Vec<_>>() {
+            running.slot.life.drain();
+            // An error means that its task is gone, and the socket with it.
+            let _ = running.closed.await;
+        }
+    }
+
+    fn serve_listener(&mut self, listener: &Listener, table: &Arc<Table>) -> Result<SocketAddr, BindError> {
+        let key = SocketKey::of(listener);
+        if let Some(running) = self.listeners.get(&key) {
+            running.slot.table.store(Arc::clone(table));
+            return Ok(running.address);
+        }
+        let failed = |address, source| {
+            let error = BindError { listener: listener.id.clone(), address, source: Arc::new(source) };
+            tracing::warn!("{error}");
+            error
+        };
+        let socket =
+            listen::bind(listener.bind, listener.fallback).map_err(|(address, error)| failed(address, error))?;
+        let address = socket.local_addr().map_err(|error| failed(listener.bind, error))?;
+        let running = self.start(socket, address, table);
+        self.listeners.insert(key, running);
+        Ok(address)
+    }
+
+    fn start(&mut self, socket: TcpListener, address: SocketAddr, table: &Arc<Table>) -> Running {
+        let slot = Arc::new(Slot::new(Arc::clone(table)));
+        let (tell, closed) = oneshot::channel();
+        self.ended.spawn(listen::run(socket, Arc::clone(&slot), Arc::clone(&self.shared), tell));
+        Running { address, slot, closed }
+    }
+}
+
+fn check_listeners(listeners: &[Listener]) -> Result<(), Refused> {
+    let mut ids = HashSet::new();
+    let mut addresses: HashMap<SocketAddr, &Arc<str>> = HashMap::new();
+    for listener in listeners {
+        if !ids.insert(&listener.id) {
+            return Err(Refused::DuplicateListener { id: listener.id.clone() });
+        }
+        if listener.bind.port() != 0
+            && let Some(first) = addresses.insert(listener.bind, &listener.id)
+        {
+            return Err(Refused::DuplicateAddress {
+                address: listener.bind,
+                first: first.clone(),
+                second: listener.id.clone(),
+            });
+        }
+    }
+    Ok(())
 }

@@ -81,9 +81,7 @@ pub struct Certificate {
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The key must never reach a log.
-        f.debug_struct("Certificate")
-            .field("hosts", &self.hosts)
-            .finish_non_exhaustive()
+        f.debug_struct("Certificate").field("hosts", &self.hosts).finish_non_exhaustive()
     }
 }
 
@@ -307,11 +305,7 @@ pub struct Backend {
 
 impl Default for Backend {
     fn default() -> Self {
-        Self {
-            endpoints: Vec::new(),
-            protocol: BackendProtocol::Auto,
-            when_empty: StatusCode::SERVICE_UNAVAILABLE,
-        }
+        Self { endpoints: Vec::new(), protocol: BackendProtocol::Auto, when_empty: StatusCode::SERVICE_UNAVAILABLE }
     }
 }
 

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 /// Upper limits of the latency buckets, in microseconds; one more bucket holds what is slower.
 pub const BUCKETS: [u64; 15] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
-    1_000_000, 5_000_000, 30_000_000,
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
+    30_000_000,
 ];
 
 /// How a request ended.
@@ -33,13 +33,8 @@ pub enum Class {
 
 impl Class {
     /// All of them, in the order of [`Series::classes`].
-    pub const ALL: [Self; 5] = [
-        Self::Informational,
-        Self::Success,
-        Self::Redirect,
-        Self::ClientError,
-        Self::ServerError,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Informational, Self::Success, Self::Redirect, Self::ClientError, Self::ServerError];
 
     fn index(status: http::StatusCode) -> usize {
         usize::from(status.as_u16() / 100).clamp(1, 5) - 1
@@ -103,29 +98,17 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            series: Mutex::new(HashMap::new()),
-        }
+        Self { limit, series: Mutex::new(HashMap::new()) }
     }
 
     /// The counters of a series; those that all share where there are too many.
-    pub(crate) fn counter(
-        &self,
-        listener: &Arc<str>,
-        rule: &Arc<str>,
-        backend: &Arc<str>,
-    ) -> Arc<Counter> {
+    pub(crate) fn counter(&self, listener: &Arc<str>, rule: &Arc<str>, backend: &Arc<str>) -> Arc<Counter> {
         let mut series = self.series.lock();
         let key = (listener.clone(), rule.clone(), backend.clone());
         if let Some(counter) = series.get(&key) {
             return counter.clone();
         }
-        let key = if series.len() < self.limit {
-            key
-        } else {
-            ("*".into(), "*".into(), "*".into())
-        };
+        let key = if series.len() < self.limit { key } else { ("*".into(), "*".into(), "*".into()) };
         series.entry(key).or_default().clone()
     }
 
@@ -145,9 +128,7 @@ impl Registry {
             })
             .filter(|series| series.classes.iter().any(|count| *count > 0))
             .collect();
-        all.sort_by(|a, b| {
-            (&a.listener, &a.rule, &a.backend).cmp(&(&b.listener, &b.rule, &b.backend))
-        });
+        all.sort_by(|a, b| (&a.listener, &a.rule, &a.backend).cmp(&(&b.listener, &b.rule, &b.backend)));
         all
     }
 }
@@ -161,9 +142,7 @@ mod tests {
     fn series_are_bounded_and_the_rest_is_counted_together() {
         let registry = Registry::new(1);
         let name = |s: &str| -> Arc<str> { s.into() };
-        registry
-            .counter(&name("l"), &name("a"), &name(""))
-            .record(StatusCode::OK, Duration::from_micros(90));
+        registry.counter(&name("l"), &name("a"), &name("")).record(StatusCode::OK, Duration::from_micros(90));
         for rule in ["b", "c"] {
             registry
                 .counter(&name("l"), &name(rule), &name(""))

@@ -1,0 +1,149 @@
+//! The proxy's own answers: why a request got no answer from a backend, with the id to look for.
+
+use std::borrow::Cow;
+
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::body::Body;
+use crate::headers::REQUEST_ID;
+
+/// Why a request is not answered by a backend.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) status: StatusCode,
+    /// A word for machines.
+    pub(crate) reason: &'static str,
+    /// A sentence for people. It goes to the client, so it names no address.
+    pub(crate) detail: Cow<'static, str>,
+}
+
+impl Fault {
+    pub(crate) fn new(status: StatusCode, reason: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, reason, detail: detail.into() }
+    }
+
+    pub(crate) fn bad_request(reason: &'static str, detail: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, reason, detail)
+    }
+
+    /// In the form that the client understands.
+    pub(crate) fn answer(&self, kind: Kind, id: &HeaderValue) -> Response<Body> {
+        let id_text = id.to_str().unwrap_or_default();
+        let (content_type, text) = match kind {
+            Kind::Grpc => return self.grpc_answer(id),
+            Kind::Json => ("application/json", self.json(id_text)),
+            Kind::Text => (
+                "text/plain; charset=utf-8",
+                format!(
+                    "{} {}\n{}\nreason: {}\nrequest id: {id_text}\n",
+                    self.status.as_u16(),
+                    self.title(),
+                    self.detail,
+                    self.reason
+                ),
+            ),
+        };
+        let mut response = Response::new(Body::text(text));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response.headers_mut().insert(REQUEST_ID, id.clone());
+        response
+    }
+
+    fn title(&self) -> &'static str {
+        self.status.canonical_reason().unwrap_or("Error")
+    }
+
+    fn json(&self, id: &str) -> String {
+        let mut json = format!("{{\"status\":{},\"reason\":\"{}\",\"message\":\"", self.status.as_u16(), self.reason);
+        escape(&mut json, &self.detail);
+        json.push_str("\",\"requestId\":\"");
+        escape(&mut json, id);
+        json.push_str("\"}\n");
+        json
+    }
+
+    /// gRPC says in a header what went wrong, and is always 200.
+    fn grpc_answer(&self, id: &HeaderValue) -> Response<Body> {
+        let code = match self.status {
+            StatusCode::GATEWAY_TIMEOUT => "4",
+            StatusCode::NOT_FOUND => "12",
+            StatusCode::BAD_REQUEST => "13",
+            _ => "14",
+        };
+        let message: String =
+            self.detail.chars().map(|c| if matches!(c, ' '..='~') && c != '%' { c } else { '_' }).collect();
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from_static(code));
+        if let Ok(message) = HeaderValue::try_from(message) {
+            headers.insert(HeaderName::from_static("grpc-message"), message);
+        }
+        headers.insert(REQUEST_ID, id.clone());
+        response
+    }
+}
+
+fn escape(json: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => json.extend(['\\', c]),
+            c if c.is_control() => json.push(' '),
+            c => json.push(c),
+        }
+    }
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Json,
+    Grpc,
+}
+
+impl Kind {
+    /// What a client understands.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let has = |name: HeaderName, what: &[u8]| {
+            headers.get(name).is_some_and(|value| value.as_bytes().windows(what.len()).any(|window| window == what))
+        };
+        if is_grpc(headers) {
+            Self::Grpc
+        } else if has(ACCEPT, b"application/json") {
+            Self::Json
+        } else {
+            Self::Text
+        }
+    }
+}
+
+/// Whether a request is gRPC.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_escaped() {
+        let fault = Fault::new(StatusCode::BAD_GATEWAY, "refused", "a \"quoted\" \\ word");
+        let expected =
+            "{\"status\":502,\"reason\":\"refused\",\"message\":\"a \\\"quoted\\\" \\\\ word\",\"requestId\":\"i\"}\n";
+        assert_eq!(fault.json("i"), expected);
+    }
+
+    #[test]
+    fn the_form_follows_the_request() {
+        let kind = |name: &'static str, value: &'static str| {
+            Kind::of(&HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]))
+        };
+        assert_eq!(kind("content-type", "application/grpc+proto"), Kind::Grpc);
+        assert_eq!(kind("accept", "text/html, application/json"), Kind::Json);
+        assert_eq!(kind("accept", "*/*"), Kind::Text);
+    }
+}

@@ -1,0 +1,322 @@
+//! One client's connection: what it speaks, and serving it until it ends or has to.
+//!
+//! Invariants: nothing is decided on less than the bytes that decide it, nor waited for without limit; when told to drain, a
+//! connection finishes what it is doing and ends.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::HeaderValue;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::Settings;
+use crate::listen::{Life, Slot};
+use crate::prefixed::Prefixed;
+use crate::request::{self, Caller};
+use crate::route::Protocol;
+use crate::service::Shared;
+use crate::tunnel;
+use crate::upstream::Tasks;
+
+/// What the first bytes of a connection look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looks {
+    Http1,
+    Http2,
+    Other,
+    /// More bytes are needed to tell.
+    Unclear,
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Tells by the first bytes. A method is up to 16 letters and a space, and a target follows.
+fn looks(bytes: &[u8]) -> Looks {
+    let common = bytes.iter().zip(PREFACE).take_while(|(a, b)| a == b).count();
+    if common == PREFACE.len() {
+        return Looks::Http2;
+    }
+    if common == bytes.len() {
+        return Looks::Unclear;
+    }
+    match bytes.iter().position(|b| !(b.is_ascii_uppercase() || *b == b'-')) {
+        None if bytes.len() <= 16 => Looks::Unclear,
+        Some(end) if end > 0 && end <= 16 && bytes[end] == b' ' => match bytes.get(end + 1) {
+            None => Looks::Unclear,
+            Some(b'/' | b'*') => Looks::Http1,
+            // The absolute form, or the authority of CONNECT.
+            Some(byte) if byte.is_ascii_alphanumeric() && bytes[..end] != *b"PRI" => Looks::Http1,
+            Some(_) => Looks::Other,
+        },
+        _ => Looks::Other,
+    }
+}
+
+/// Reads until the first bytes tell what is spoken, or the client ends or is silent for too long.
+async fn first_bytes<S: AsyncRead + Unpin>(stream: &mut S, limit: Duration) -> io::Result<(Bytes, Looks)> {
+    let mut bytes = BytesMut::with_capacity(4096);
+    let deadline = tokio::time::Instant::now() + limit;
+    loop {
+        match tokio::time::timeout_at(deadline, stream.read_buf(&mut bytes)).await {
+            Ok(Ok(0)) | Err(_) => return Ok((bytes.freeze(), Looks::Unclear)),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+        }
+        let looks = looks(&bytes);
+        if looks != Looks::Unclear {
+            return Ok((bytes.freeze(), looks));
+        }
+    }
+}
+
+/// Serves a connection.
+pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStream, peer: SocketAddr) {
+    let table = slot.table.load_full();
+    let ended = match &table.protocol {
+        Protocol::Http => serve_plain(&shared, &slot, stream, peer, None).await,
+        Protocol::Sniff(backend) => serve_plain(&shared, &slot, stream, peer, Some(backend)).await,
+        Protocol::Https(config) => serve_tls(&shared, &slot, stream, peer, Arc::clone(config)).await,
+        Protocol::Tcp(backend) => {
+            tunnel::carry(&shared, &slot, backend, stream).await;
+            Ok(())
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(listener = &*table.id, %peer, %error, "a client's connection ended");
+    }
+}
+
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn serve_plain(
+    shared: &Arc<Shared>,
+    slot: &Arc<Slot>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    otherwise: Option<&Arc<crate::balance::Backend>>,
+) -> Ended {
+    let settings = &shared.settings;
+    let limit = if otherwise.is_some() { settings.sniff_wait } else { settings.header_timeout };
+    let first = tokio::select! {
+        first = first_bytes(&mut stream, limit) => first,
+        // Nothing has been asked yet; the client may as well go elsewhere.
+        () = slot.life.draining() => return Ok(()),
+    };
+    let (prefix, looks) = first?;
+    let silent = prefix.is_empty();
+    let stream = Prefixed::new(prefix, stream);
+    match (looks, otherwise) {
+        (Looks::Http2, _) => serve_http2(shared, slot, stream, peer, "http").await,
+        (Looks::Http1, _) => serve_http1(shared, slot, stream, peer, "http").await,
+        (Looks::Other | Looks::Unclear, Some(backend)) => {
+            tunnel::carry(shared, slot, backend, stream).await;
+            Ok(())
+        }
+        (Looks::Unclear, None) if silent => Ok(()),
+        // What is no HTTP gets its answer from the parser.
+        (Looks::Other | Looks::Unclear, None) => serve_http1(shared, slot, stream, peer, "http").await,
+    }
+}
+
+async fn serve_tls(
+    shared: &Arc<Shared>,
+    slot: &Arc<Slot>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    config: Arc<rustls::ServerConfig>,
+) -> Ended {
+    let handshake = TlsAcceptor::from(config).accept(stream);
+    let stream = tokio::select! {
+        stream = tokio::time::timeout(shared.settings.handshake_timeout, handshake) => stream??,
+        () = slot.life.draining() => return Ok(()),
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        serve_http2(shared, slot, stream, peer, "https").await
+    } else {
+        serve_http1(shared, slot, stream, peer, "https").await
+    }
+}
+
+fn caller(shared: &Arc<Shared>, slot: &Arc<Slot>, peer: SocketAddr, scheme: &'static str) -> Arc<Caller> {
+    Arc::new(Caller {
+        shared: Arc::clone(shared),
+        slot: Arc::clone(slot),
+        // An address is always a valid value.
+        address: HeaderValue::try_from(peer.ip().to_canonical().to_string())
+            .unwrap_or(HeaderValue::from_static("unknown")),
+        scheme,
+        active: AtomicUsize::new(0),
+        begun: AtomicU64::new(0),
+    })
+}
+
+async fn serve_http1<S>(
+    shared: &Arc<Shared>,
+    slot: &Arc<Slot>,
+    stream: S,
+    peer: SocketAddr,
+    scheme: &'static str,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let caller = caller(shared, slot, peer, scheme);
+    let settings = &shared.settings;
+    let mut builder = http1::Builder::new();
+    builder.timer(CoarseTimer).header_read_timeout(settings.header_timeout).max_header_size(settings.max_head_bytes);
+    builder.max_buf_size(settings.max_head_bytes.max(8192) + 8192);
+    if settings.max_headers != DEFAULT_HEADERS {
+        builder.max_headers(settings.max_headers);
+    }
+    let service = service_fn(move |request| request::serve(Arc::clone(&caller), request));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    drive(connection.as_mut(), |connection| connection.graceful_shutdown(), &slot.life, settings, || false).await
+}
+
+/// What hyper takes without making room for it on the heap.
+const DEFAULT_HEADERS: usize = 100;
+
+async fn serve_http2<S>(
+    shared: &Arc<Shared>,
+    slot: &Arc<Slot>,
+    stream: S,
+    peer: SocketAddr,
+    scheme: &'static str,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let caller = caller(shared, slot, peer, scheme);
+    let settings = &shared.settings;
+    let mut builder = http2::Builder::new(Tasks(slot.tasks.clone()));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.max_streams)
+        .max_header_list_size(u32::try_from(settings.max_head_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .max_send_buf_size(256 * 1024)
+        .adaptive_window(true);
+    let asked = Arc::clone(&caller);
+    let mut seen = 0;
+    // Idle when nothing is under way and nothing was begun since the last look.
+    let idle = move || {
+        let begun = asked.begun.load(Ordering::Relaxed);
+        let idle = begun == seen && asked.active.load(Ordering::Relaxed) == 0;
+        seen = begun;
+        idle
+    };
+    let service = service_fn(move |request| request::serve(Arc::clone(&caller), request));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    drive(connection.as_mut(), |connection| connection.graceful_shutdown(), &slot.life, settings, idle).await
+}
+
+/// Polls a connection to its end; tells it to finish when its listener drains, ends it when that takes too long.
+async fn drive<C>(
+    mut connection: Pin<&mut C>,
+    finish: impl Fn(Pin<&mut C>),
+    life: &Life,
+    settings: &Settings,
+    mut idle: impl FnMut() -> bool,
+) -> Ended
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let tick = (settings.header_timeout / 2).max(Duration::from_millis(1));
+    let mut clock = pin!(tokio::time::sleep(tick));
+    let mut draining = pin!(life.draining());
+    let mut forced = pin!(life.forced());
+    let (mut registered, mut finishing) = (false, false);
+    std::future::poll_fn(|cx| {
+        // Looked at once to be woken, and then only when there is something to see: this runs several times a request.
+        if !registered || life.changed() {
+            registered = true;
+            if !finishing && draining.as_mut().poll(cx).is_ready() {
+                finishing = true;
+                finish(connection.as_mut());
+            }
+            if forced.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        while clock.as_mut().poll(cx).is_ready() {
+            clock.as_mut().reset(tokio::time::Instant::now() + tick);
+            if !finishing && idle() {
+                finishing = true;
+                finish(connection.as_mut());
+            }
+        }
+        connection.as_mut().poll(cx).map_err(Into::into)
+    })
+    .await
+}
+
+/// A timer that wakes nobody: the connection is polled every so often by [`drive`], and looks at the time then. It spares a
+/// registration for every request.
+struct CoarseTimer;
+
+struct Until(Instant);
+
+impl Future for Until {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<()> {
+        if Instant::now() >= self.0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl hyper::rt::Sleep for Until {}
+
+impl hyper::rt::Timer for CoarseTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        self.sleep_until(Instant::now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        Box::pin(Until(deadline))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_are_told_by_their_first_bytes() {
+        for (bytes, expected) in [
+            (&b""[..], Looks::Unclear),
+            (b"GE", Looks::Unclear),
+            (b"GET ", Looks::Unclear),
+            (b"GET /", Looks::Http1),
+            (b"OPTIONS *", Looks::Http1),
+            (b"GET http://x/", Looks::Http1),
+            (b"CONNECT a:1", Looks::Http1),
+            (b"VERSION-CONTROL /", Looks::Http1),
+            (b"P", Looks::Unclear),
+            (b"POST /", Looks::Http1),
+            (b"PRI * HT", Looks::Unclear),
+            (PREFACE, Looks::Http2),
+            (b"PING\r\n", Looks::Other),
+            (b"*1\r\n$4\r\nPING\r\n", Looks::Other),
+            (b"\x16\x03\x01", Looks::Other),
+            (b"\0\0\0\x08\x04\xd2\x16\x2f", Looks::Other),
+            (b"get /", Looks::Other),
+            (b"ABCDEFGHIJKLMNOPQ", Looks::Other),
+            (b" /", Looks::Other),
+        ] {
+            assert_eq!(looks(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Sends a request to an endpoint, and to another one where that is certainly safe.
+//!
+//! Invariants: a request is repeated only if nothing of it was sent, or if repeating it changes nothing (no body, an idempotent
+//! method, on a connection that had been kept and was closed before any answer); every wait has a limit.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
+use http::{Method, Request, Response, StatusCode, Uri, Version, uri};
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
+
+use crate::answer::Fault;
+use crate::body::{Body, Driven, Lease};
+use crate::endpoint::Ticket;
+use crate::headers;
+use crate::request::Caller;
+use crate::route::{Choice, Rule};
+use crate::service::Shared;
+use crate::snapshot::BackendProtocol;
+use crate::tunnel;
+use crate::upstream::{self, Http1, Http2Sender, RequestBody, SendError};
+
+/// Requests that must not be repeated use only connections that were in use this short a time ago, as the other side may be
+/// about to close an older one.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// A request as the next hop gets it.
+pub(crate) struct Outgoing {
+    pub(crate) request: Request<RequestBody>,
+    /// The protocol asked for, and the client's connection when it has changed.
+    pub(crate) upgrade: Option<(HeaderValue, OnUpgrade)>,
+    pub(crate) grpc: bool,
+}
+
+/// Why an attempt brought no answer.
+enum Miss {
+    /// The endpoint got nothing of it.
+    Untouched(Box<Request<RequestBody>>, String),
+    /// It may have.
+    Broken(Fault),
+}
+
+impl Miss {
+    fn broken(reason: &'static str, error: &dyn std::fmt::Display) -> Self {
+        tracing::debug!(reason, %error, "no answer from an endpoint");
+        let detail = match reason {
+            "upstream_closed" => "The backend closed the connection before it answered.",
+            _ => "The backend's answer could not be read.",
+        };
+        Self::Broken(Fault::new(StatusCode::BAD_GATEWAY, reason, detail))
+    }
+}
+
+/// Sends a request and brings back the head of the answer, with a body that streams.
+pub(crate) async fn send(
+    caller: &Arc<Caller>,
+    rule: &Rule,
+    choice: &Choice,
+    ticket: Ticket,
+    outgoing: Outgoing,
+    started: Instant,
+) -> Result<Response<Body>, Fault> {
+    match rule.timeouts.request {
+        None => attempts(caller, rule, choice, ticket, outgoing).await,
+        Some(limit) => {
+            let left = limit.saturating_sub(started.elapsed());
+            within(Some(left), attempts(caller, rule, choice, ticket, outgoing)).await?
+        }
+    }
+}
+
+async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Result<T, Fault> {
+    let Some(limit) = limit else { return Ok(work.await) };
+    tokio::time::timeout(limit, work).await.map_err(|_| {
+        Fault::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "timeout",
+            "The backend did not answer in the time that the route allows.",
+        )
+    })
+}
+
+async fn attempts(
+    caller: &Arc<Caller>,
+    rule: &Rule,
+    choice: &Choice,
+    mut ticket: Ticket,
+    outgoing: Outgoing,
+) -> Result<Response<Body>, Fault> {
+    let Outgoing { mut request, mut upgrade, grpc } = outgoing;
+    let settings = &caller.shared.settings;
+    let limit = rule.timeouts.backend_request.or(settings.response_timeout);
+    let http2 = match choice.backend.protocol() {
+        BackendProtocol::Http1 => false,
+        BackendProtocol::H2c => upgrade.is_none(),
+        BackendProtocol::Auto => grpc,
+    };
+    let mut tried: Vec<SocketAddr> = Vec::new();
+    loop {
+        let address = ticket.endpoint.address;
+        if !request.headers().contains_key(HOST)
+            && let Ok(host) = HeaderValue::try_from(address.to_string())
+        {
+            request.headers_mut().insert(HOST, host);
+        }
+        let outcome = if upgrade.is_some() {
+            within(limit, over_upgrade(caller, ticket, request, &mut upgrade)).await?
+        } else if http2 {
+            within(limit, over_http2(caller, ticket, request)).await?
+        } else {
+            within(limit, over_http1(caller, ticket, request)).await?
+        };
+        match outcome {
+            Ok(response) => return Ok(response),
+            Err(Miss::Broken(fault)) => return Err(fault),
+            Err(Miss::Untouched(unsent, reason)) => {
+                tracing::debug!(%address, reason, "an endpoint could not be reached");
+                request = *unsent;
+                tried.push(address);
+            }
+        }
+        let next = if tried.len() < settings.attempts as usize { choice.backend.pick(&tried) } else { None };
+        ticket = next.ok_or_else(|| {
+            let detail = format!("No endpoint of the backend {} could be reached.", choice.backend.id);
+            Fault::new(StatusCode::BAD_GATEWAY, "connect_failed", detail)
+        })?;
+    }
+}
+
+/// A copy of a request that may be sent again, if this one may.
+fn replay(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !matches!(request.body(), RequestBody::Empty) || !idempotent(request.method()) {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+fn idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
+}
+
+async fn over_http1(
+    caller: &Caller,
+    ticket: Ticket,
+    mut request: Request<RequestBody>,
+) -> Result<Response<Body>, Miss> {
+    let settings = &caller.shared.settings;
+    let freshness = if replay_possible(&request) { Duration::MAX } else { FRESH };
+    while let Some(mut connection) = ticket.endpoint.pool.take(freshness) {
+        let copy = replay(&request);
+        let sent = Instant::now();
+        match connection.send(request).await {
+            Ok(response) => return received(response, connection, ticket, settings.pool_size, sent),
+            Err(SendError::Unsent(unsent)) => request = *unsent,
+            Err(SendError::Lost(error)) => match copy {
+                Some(copy) => {
+                    request = copy;
+                    break;
+                }
+                None => return Err(Miss::broken("upstream_closed", &error)),
+            },
+            Err(SendError::Failed(error)) => return Err(Miss::broken("upstream_protocol", &error)),
+        }
+    }
+    let sent = Instant::now();
+    let mut connection =
+        match Http1::connect(ticket.endpoint.address, settings.connect_timeout, settings.pool_idle).await {
+            Ok(connection) => connection,
+            Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
+        };
+    match connection.send(request).await {
+        Ok(response) => received(response, connection, ticket, settings.pool_size, sent),
+        Err(SendError::Unsent(unsent)) => Err(Miss::Untouched(unsent, "closed as soon as it was opened".into())),
+        Err(SendError::Lost(error)) => Err(Miss::broken("upstream_closed", &error)),
+        Err(SendError::Failed(error)) => Err(Miss::broken("upstream_protocol", &error)),
+    }
+}
+
+fn replay_possible(request: &Request<RequestBody>) -> bool {
+    matches!(request.body(), RequestBody::Empty) && idempotent(request.method())
+}
+
+/// Makes of an endpoint's answer the client's.
+fn received(
+    response: Response<Incoming>,
+    mut connection: Box<Http1>,
+    ticket: Ticket,
+    pool_size: usize,
+    sent: Instant,
+) -> Result<Response<Body>, Miss> {
+    ticket.endpoint.observe(sent.elapsed());
+    let (mut parts, body) = response.into_parts();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Miss::broken("upstream_protocol", &"it changed the protocol without being asked"));
+    }
+    if let Some(seconds) = headers::keep_alive(&parts.headers) {
+        // A second less than it says, so that it does not close what is about to be used.
+        connection.keep = connection.keep.min(Duration::from_secs(seconds.saturating_sub(1)));
+    }
+    headers::strip(&mut parts.headers);
+    parts.version = Version::HTTP_11;
+    let lease = Lease { connection, ticket, pool_size };
+    let body = if body.is_end_stream() {
+        lease.release();
+        Body::empty()
+    } else {
+        Body::Driven(Driven { body, lease: Some(lease) })
+    };
+    Ok(Response::from_parts(parts, body))
+}
+
+/// The shared HTTP/2 connection of an endpoint; made where there is none.
+async fn http2_sender(caller: &Caller, ticket: &Ticket) -> std::io::Result<Http2Sender> {
+    let mut shared = ticket.endpoint.pool.http2.lock().await;
+    if let Some(sender) = shared.as_ref().filter(|sender| sender.is_ready()) {
+        return Ok(sender.clone());
+    }
+    let Shared { settings, upstreams, stop, .. } = &*caller.shared;
+    let sender =
+        upstream::connect_http2(ticket.endpoint.address, settings.connect_timeout, upstreams, stop.clone()).await?;
+    if !ticket.endpoint.is_retired() {
+        *shared = Some(sender.clone());
+    }
+    Ok(sender)
+}
+
+async fn over_http2(
+    caller: &Caller,
+    ticket: Ticket,
+    mut request: Request<RequestBody>,
+) -> Result<Response<Body>, Miss> {
+    // Twice: a kept connection may turn out to be closing, which gives the request back.
+    for _ in 0..2 {
+        let mut sender = match http2_sender(caller, &ticket).await {
+            Ok(sender) => sender,
+            Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
+        };
+        let sent = Instant::now();
+        match sender.try_send_request(to_http2(request)).await {
+            Ok(response) => {
+                ticket.endpoint.observe(sent.elapsed());
+                let (mut parts, body) = response.into_parts();
+                headers::strip(&mut parts.headers);
+                parts.version = Version::HTTP_11;
+                return Ok(Response::from_parts(parts, Body::Streamed(body, ticket)));
+            }
+            Err(mut error) => match error.take_message() {
+                Some(unsent) => request = unsent,
+                None => return Err(Miss::broken("upstream_closed", &error.into_error())),
+            },
+        }
+    }
+    Err(Miss::Untouched(Box::new(request), "closed again as soon as it was opened".into()))
+}
+
+/// HTTP/2 names scheme and host in the target.
+fn to_http2(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    *request.version_mut() = Version::HTTP_2;
+    let host = request.headers_mut().remove(HOST);
+    if let Some(host) = host
+        && let Ok(authority) = uri::Authority::try_from(host.as_bytes())
+    {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(uri::Scheme::HTTP);
+        parts.authority = Some(authority);
+        parts.path_and_query.get_or_insert_with(|| uri::PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_else(|_| Uri::from_static("http://invalid/"));
+    }
+    request
+}
+
+/// Asks an endpoint to change the protocol, and joins both connections if it does.
+async fn over_upgrade(
+    caller: &Arc<Caller>,
+    ticket: Ticket,
+    mut request: Request<RequestBody>,
+    upgrade: &mut Option<(HeaderValue, OnUpgrade)>,
+) -> Result<Response<Body>, Miss> {
+    if let Some((protocol, _)) = upgrade {
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        request.headers_mut().insert(UPGRADE, protocol.clone());
+    }
+    let mut sender = match tunnel::dial_http(caller, ticket.endpoint.address).await {
+        Ok(sender) => sender,
+        Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
+    };
+    let mut response = sender.send_request(request).await.map_err(|error| Miss::broken("upstream_closed", &error))?;
+    let protocol = headers::upgrade(response.headers());
+    let server = hyper::upgrade::on(&mut response);
+    let (mut parts, body) = response.into_parts();
+    headers::strip(&mut parts.headers);
+    if parts.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Response::from_parts(parts, Body::Streamed(body, ticket)));
+    }
+    let Some((asked, client)) = upgrade.take() else {
+        return Err(Miss::broken("upstream_protocol", &"it changed the protocol twice"));
+    };
+    parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.headers.insert(UPGRADE, protocol.unwrap_or(asked));
+    tunnel::join(caller, client, server, ticket);
+    Ok(Response::from_parts(parts, Body::empty()))
+}

@@ -1,0 +1,244 @@
+//! Headers that belong to one hop, and those that tell the next hop about this one.
+//!
+//! Invariants: nothing that concerns a single connection is passed on; what a client may not say is taken out before the proxy
+//! says it; a request always leaves with one host and one id.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Version, request};
+
+use crate::snapshot::Forwarded;
+
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// The tokens of a list header, in no particular letter case.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+/// The protocol that a request or an answer wants to change to, if it says so properly.
+pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let upgrade = headers.get(UPGRADE)?;
+    let asked = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    // An upgrade to HTTP/2 may be ignored, and is: the client then goes on with HTTP/1.1.
+    (asked && !upgrade.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| upgrade.clone())
+}
+
+/// Removes what concerns one connection only.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let listed: Vec<HeaderName> = tokens(headers, &CONNECTION)
+            // Framing and host are not for the client to take out.
+            .filter(|token| !["close", "keep-alive", "upgrade", "te", "host", "content-length"].contains(token))
+            .filter_map(|token| HeaderName::try_from(token).ok())
+            .filter(|name| name != HOST && name != CONTENT_LENGTH)
+            .collect();
+        for name in listed {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+/// How long an endpoint says that it keeps a connection, in seconds.
+pub(crate) fn keep_alive(headers: &HeaderMap) -> Option<u64> {
+    let hint = headers.get(KEEP_ALIVE)?.to_str().ok()?;
+    hint.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse().ok())
+}
+
+/// The id of a request: the client's, where it is one, or a new one.
+pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
+    if let Some(id) = headers.get(REQUEST_ID)
+        && (1..=128).contains(&id.len())
+        && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    {
+        return id.clone();
+    }
+    let mut text = [0; 32];
+    let random = fastrand::u128(..);
+    for (i, digit) in text.iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(random >> (4 * i)) as usize & 15];
+    }
+    // Hexadecimal digits are always a valid value.
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+}
+
+/// Who calls, as the next hop is told.
+pub(crate) struct From<'a> {
+    pub(crate) address: &'a HeaderValue,
+    pub(crate) scheme: &'static str,
+    /// The host that the client asked for.
+    pub(crate) host: Option<HeaderValue>,
+    pub(crate) id: &'a HeaderValue,
+    pub(crate) believed: Forwarded,
+}
+
+/// Makes a request's headers those of the next hop, apart from what filters say.
+pub(crate) fn prepare(parts: &mut request::Parts, from: &From<'_>) {
+    let headers = &mut parts.headers;
+    let trailers = headers.contains_key(TE) && tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+    strip(headers);
+    headers.remove(EXPECT);
+    headers.remove(HTTP2_SETTINGS);
+    headers.remove(TE);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if parts.version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
+    tell(headers, from);
+}
+
+/// HTTP/2 may send cookies apart; HTTP/1.1 must have them together.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    if cookies.next().is_some() && cookies.next().is_some() {
+        let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+            headers.insert(COOKIE, joined);
+        }
+    }
+}
+
+fn tell(headers: &mut HeaderMap, from: &From<'_>) {
+    let scheme = HeaderValue::from_static(from.scheme);
+    match from.believed {
+        Forwarded::Replace => {
+            headers.remove(FORWARDED);
+            headers.insert(FORWARDED_FOR, from.address.clone());
+            headers.insert(FORWARDED_PROTO, scheme);
+            match &from.host {
+                Some(host) => headers.insert(FORWARDED_HOST, host.clone()),
+                None => headers.remove(FORWARDED_HOST),
+            };
+        }
+        Forwarded::Append => {
+            let chain: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+            let chain = if chain.is_empty() {
+                from.address.clone()
+            } else {
+                let all = [chain.as_slice(), &[from.address.as_bytes()]].concat().join(&b", "[..]);
+                HeaderValue::from_bytes(&all).unwrap_or_else(|_| from.address.clone())
+            };
+            headers.insert(FORWARDED_FOR, chain);
+            headers.entry(FORWARDED_PROTO).or_insert(scheme);
+            if let Some(host) = &from.host {
+                headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
+            }
+            if headers.contains_key(FORWARDED) {
+                append_forwarded(headers, from);
+            }
+        }
+    }
+    headers.insert(REQUEST_ID, from.id.clone());
+}
+
+/// Adds this hop to a `Forwarded` header that is there.
+fn append_forwarded(headers: &mut HeaderMap, from: &From<'_>) {
+    let address = from.address.to_str().unwrap_or("unknown");
+    let node = if address.contains(':') { format!("\"[{address}]\"") } else { address.to_owned() };
+    let host = from.host.as_ref().and_then(|host| host.to_str().ok());
+    let host = host.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
+    if let Ok(element) = HeaderValue::try_from(format!("for={node}{host};proto={}", from.scheme)) {
+        headers.append(FORWARDED, element);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+    }
+
+    fn prepared(pairs: &[(&'static str, &'static str)], believed: Forwarded) -> HeaderMap {
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        for (name, value) in pairs {
+            parts.headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let (address, id) = (HeaderValue::from_static("10.0.0.9"), HeaderValue::from_static("id"));
+        let host = Some(HeaderValue::from_static("a.test"));
+        prepare(&mut parts, &From { address: &address, scheme: "http", host, id: &id, believed });
+        parts.headers
+    }
+
+    #[test]
+    fn hop_by_hop_headers_and_those_listed_are_removed() {
+        let mut headers = map(&[
+            ("connection", "close, X-Secret ,host,content-length"),
+            ("x-secret", "1"),
+            ("host", "h"),
+            ("content-length", "3"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "x"),
+            ("x-kept", "1"),
+        ]);
+        assert_eq!(keep_alive(&headers), Some(5));
+        strip(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "host", "x-kept"]);
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        let said = [("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https"), ("forwarded", "for=x")];
+        let headers = prepared(&said, Forwarded::Replace);
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.9");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-host"], "a.test");
+        assert!(!headers.contains_key("forwarded"));
+    }
+
+    #[test]
+    fn a_friend_is_continued() {
+        let said = [("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https"), ("forwarded", "for=x")];
+        let headers = prepared(&said, Forwarded::Append);
+        assert_eq!(headers["x-forwarded-for"], "1.2.3.4, 10.0.0.9");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        let forwarded: Vec<_> = headers.get_all("forwarded").iter().collect();
+        assert_eq!(forwarded, ["for=x", "for=10.0.0.9;host=\"a.test\";proto=http"]);
+    }
+
+    #[test]
+    fn upgrades_are_only_taken_when_meant() {
+        let wanted = |pairs: &[_]| upgrade(&map(pairs)).is_some();
+        assert!(wanted(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]));
+        assert!(!wanted(&[("upgrade", "websocket")]));
+        assert!(!wanted(&[("connection", "upgrade"), ("upgrade", "h2c")]));
+    }
+
+    #[test]
+    fn ids_are_kept_if_sane() {
+        assert_eq!(request_id(&map(&[("x-request-id", "abc")])), "abc");
+        assert_eq!(request_id(&map(&[("x-request-id", "a b")])).len(), 32);
+        assert_ne!(request_id(&map(&[])), request_id(&map(&[])));
+    }
+
+    #[test]
+    fn only_trailers_are_announced_and_nothing_expected() {
+        let headers = prepared(&[("te", "gzip, trailers"), ("expect", "100-continue")], Forwarded::Replace);
+        assert_eq!(headers["te"], "trailers");
+        assert!(!headers.contains_key("expect"));
+    }
+}

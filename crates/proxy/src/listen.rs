@@ -1,0 +1,164 @@
+//! Listening sockets: bound, served, drained.
+//!
+//! Invariants: a socket stays while any snapshot wants its address; what has reached it before it is closed is still served; a
+//! listener's end waits for its connections, with a limit.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures::FutureExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connection;
+use crate::route::Table;
+use crate::service::Shared;
+
+/// How long forced connections get to notice.
+const LAST: Duration = Duration::from_secs(1);
+
+/// A listener at work. What it serves is swapped in it.
+pub(crate) struct Slot {
+    pub(crate) table: ArcSwap<Table>,
+    pub(crate) life: Life,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// How far a listener is on its way to its end.
+#[derive(Default)]
+pub(crate) struct Life {
+    changed: AtomicBool,
+    drain: CancellationToken,
+    force: CancellationToken,
+}
+
+impl Life {
+    /// Whether there is anything to see in the other two.
+    pub(crate) fn changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire)
+    }
+
+    pub(crate) async fn draining(&self) {
+        self.drain.cancelled().await;
+    }
+
+    pub(crate) async fn forced(&self) {
+        self.force.cancelled().await;
+    }
+
+    pub(crate) fn drain(&self) {
+        self.changed.store(true, Ordering::Release);
+        self.drain.cancel();
+    }
+
+    fn force(&self) {
+        self.changed.store(true, Ordering::Release);
+        self.force.cancel();
+    }
+}
+
+impl Slot {
+    pub(crate) fn new(table: Arc<Table>) -> Self {
+        Self { table: ArcSwap::new(table), life: Life::default(), tasks: TaskTracker::new() }
+    }
+}
+
+/// Binds an address, or the fallback where permission is refused. The error names the address tried last.
+pub(crate) fn bind(address: SocketAddr, fallback: Option<SocketAddr>) -> Result<TcpListener, (SocketAddr, io::Error)> {
+    match (bind_one(address), fallback) {
+        (Err(error), Some(fallback)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            bind_one(fallback).map_err(|error| (fallback, error))
+        }
+        (bound, _) => bound.map_err(|error| (address, error)),
+    }
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A port that was in use a moment ago is free.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(1024)
+}
+
+/// Accepts until the listener drains, then waits for its connections. Returns how many had to be closed by force.
+pub(crate) async fn run(
+    listener: TcpListener,
+    slot: Arc<Slot>,
+    shared: Arc<Shared>,
+    closed: oneshot::Sender<()>,
+) -> usize {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = slot.life.draining() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => admit(stream, peer, &slot, &shared).await,
+            Err(error) => {
+                // No more descriptors, most likely: those who wait in the socket's queue go on waiting.
+                tracing::warn!(listener = &*slot.table.load().id, %error, "cannot accept connections");
+                let pause = tokio::time::sleep(Duration::from_millis(50));
+                tokio::select! { () = pause => {}, () = slot.life.draining() => break }
+            }
+        }
+    }
+    // Whoever has connected already is told properly instead of being reset.
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        admit_late(stream, peer, &slot, &shared);
+    }
+    drop(listener);
+    // Nobody may be waiting any more, when the proxy itself ends.
+    let _ = closed.send(());
+    slot.tasks.close();
+    if tokio::time::timeout(shared.settings.drain, slot.tasks.wait()).await.is_ok() {
+        return 0;
+    }
+    let left = slot.tasks.len();
+    slot.life.force();
+    if tokio::time::timeout(LAST, slot.tasks.wait()).await.is_err() {
+        tracing::warn!(left = slot.tasks.len(), "connections did not end when forced to");
+    }
+    left
+}
+
+async fn admit(stream: TcpStream, peer: SocketAddr, slot: &Arc<Slot>, shared: &Arc<Shared>) {
+    let permit = tokio::select! {
+        permit = Arc::clone(&shared.permits).acquire_owned() => permit,
+        () = slot.life.draining() => return,
+    };
+    // The semaphore is never closed.
+    let Ok(permit) = permit else { return };
+    spawn(stream, peer, slot, shared, permit);
+}
+
+fn admit_late(stream: TcpStream, peer: SocketAddr, slot: &Arc<Slot>, shared: &Arc<Shared>) {
+    if let Ok(permit) = Arc::clone(&shared.permits).try_acquire_owned() {
+        spawn(stream, peer, slot, shared, permit);
+    }
+}
+
+fn spawn(
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: &Arc<Slot>,
+    shared: &Arc<Shared>,
+    permit: tokio::sync::OwnedSemaphorePermit,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a client's connection ended at once");
+        return;
+    }
+    let (shared, own) = (Arc::clone(shared), Arc::clone(slot));
+    slot.tasks.spawn(async move {
+        connection::serve(shared, own, stream, peer).await;
+        drop(permit);
+    });
+}

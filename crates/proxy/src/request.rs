@@ -1,0 +1,256 @@
+//! The path of one request: identify, match, change, pick an endpoint, send, stream back.
+//!
+//! Invariants: every request gets an answer or its connection's end, and is counted once; nothing is sent to an endpoint before
+//! the endpoint has counted it; what was read of a body is never sent twice.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use http::header::{HOST, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri, Version, request};
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
+
+use crate::answer::{Fault, Kind, is_grpc};
+use crate::body::Body;
+use crate::endpoint::Ticket;
+use crate::filter;
+use crate::forward::{self, Outgoing};
+use crate::headers;
+use crate::listen::Slot;
+use crate::route::{Action, Candidate, Choice, Rule};
+use crate::service::Shared;
+use crate::stats::Counter;
+use crate::upstream::RequestBody;
+
+/// The other end of a client's connection.
+pub(crate) struct Caller {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) address: HeaderValue,
+    pub(crate) scheme: &'static str,
+    /// Requests under way on this connection.
+    pub(crate) active: AtomicUsize,
+    /// Requests ever begun on this connection.
+    pub(crate) begun: AtomicU64,
+}
+
+/// Counts a request of a connection while its answer is being made.
+struct Active<'a>(&'a Caller);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a request meets.
+struct Met {
+    rule: Arc<Rule>,
+    /// The place of the chosen backend in the rule and the endpoint in it; none where the proxy answers by itself.
+    chosen: Option<(usize, Ticket)>,
+}
+
+/// An answer and what it is counted as.
+struct Ending {
+    response: Response<Body>,
+    counter: Arc<Counter>,
+}
+
+/// Answers one request.
+pub(crate) async fn serve(caller: Arc<Caller>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let started = Instant::now();
+    caller.active.fetch_add(1, Ordering::Relaxed);
+    caller.begun.fetch_add(1, Ordering::Relaxed);
+    let _active = Active(&caller);
+    let (parts, incoming) = request.into_parts();
+    let id = headers::request_id(&parts.headers);
+    let log = tracing::enabled!(target: "proxy::access", tracing::Level::DEBUG)
+        .then(|| (parts.method.clone(), parts.uri.clone(), id.clone()));
+    let ending = answer(&caller, parts, incoming, &id, started).await;
+    let took = started.elapsed();
+    let status = ending.response.status();
+    ending.counter.record(status, took);
+    if let Some((method, uri, id)) = log {
+        let listener = &*caller.slot.table.load().id;
+        tracing::debug!(target: "proxy::access", listener, %method, %uri, ?id, status = status.as_u16(), ?took, "request");
+    }
+    Ok(ending.response)
+}
+
+async fn answer(
+    caller: &Arc<Caller>,
+    parts: request::Parts,
+    body: Incoming,
+    id: &HeaderValue,
+    started: Instant,
+) -> Ending {
+    let kind = Kind::of(&parts.headers);
+    let unmatched = || caller.slot.table.load().unmatched.clone();
+    let host = match identify(&parts) {
+        Ok(host) => host,
+        Err(fault) => return Ending { response: fault.answer(kind, id), counter: unmatched() },
+    };
+    let met = match meet(caller, &host, &parts) {
+        Ok(met) => met,
+        Err((fault, counter)) => {
+            return Ending { response: fault.answer(kind, id), counter: counter.unwrap_or_else(unmatched) };
+        }
+    };
+    drop(host);
+    let rule = met.rule;
+    match (&rule.action, met.chosen) {
+        (Action::Forward { choices, .. }, Some((place, ticket))) => {
+            let choice = &choices[place];
+            let outgoing = outgoing(caller, &rule, choice, parts, body, id);
+            let sent = forward::send(caller, &rule, choice, ticket, outgoing, started).await;
+            let mut response = sent.unwrap_or_else(|fault| {
+                tracing::debug!(
+                    rule = &*rule.id,
+                    backend = &*choice.backend.id,
+                    reason = fault.reason,
+                    "{}",
+                    fault.detail
+                );
+                fault.answer(kind, id)
+            });
+            filter::change_response(&rule.filters, response.headers_mut());
+            filter::change_response(&choice.filters, response.headers_mut());
+            Ending { response, counter: Arc::clone(&choice.counter) }
+        }
+        (Action::Respond { status, body, counter }, _) => {
+            let mut response = Response::new(Body::shared(body));
+            *response.status_mut() = *status;
+            filter::change_response(&rule.filters, response.headers_mut());
+            Ending { response, counter: Arc::clone(counter) }
+        }
+        (Action::Redirect { redirect, counter }, _) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = redirect.status;
+            *response.headers_mut() = filter::redirect(redirect, rule.prefix.as_ref(), &asked(caller, &parts));
+            filter::change_response(&rule.filters, response.headers_mut());
+            Ending { response, counter: Arc::clone(counter) }
+        }
+        (Action::Forward { choices, .. }, None) => {
+            // `meet` never says so; if it did, this is the answer that promises nothing.
+            let fault = Fault::new(StatusCode::SERVICE_UNAVAILABLE, "no_endpoint", "There is no endpoint.");
+            Ending { response: fault.answer(kind, id), counter: Arc::clone(&choices[0].counter) }
+        }
+    }
+}
+
+/// The host a request is for, in lower case and without a port; or why it cannot be served.
+fn identify(parts: &request::Parts) -> Result<Cow<'_, str>, Fault> {
+    if parts.method == Method::CONNECT {
+        return Err(Fault::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "connect",
+            "This is no forward proxy; CONNECT is not served.",
+        ));
+    }
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let header = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Fault::bad_request("host", "The request names more than one host."));
+    }
+    let authority = match (parts.uri.authority(), header) {
+        (Some(authority), _) => authority.as_str(),
+        (None, Some(host)) => host.to_str().map_err(|_| Fault::bad_request("host", "The host is no host name."))?,
+        (None, None) if parts.version < Version::HTTP_11 => "",
+        (None, None) => return Err(Fault::bad_request("host", "The request names no host.")),
+    };
+    let odd = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']' | '%' | '~'));
+    if authority.contains(odd) {
+        return Err(Fault::bad_request("host", "The host is no host name."));
+    }
+    let host = filter::split_port(authority).0.trim_end_matches('.');
+    Ok(if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    })
+}
+
+/// What of the request rules look at. `OPTIONS *` counts as being for the root.
+fn candidate(parts: &request::Parts) -> Candidate<'_> {
+    let path = parts.uri.path();
+    let path = if path.starts_with('/') { path } else { "/" };
+    Candidate { method: &parts.method, path, query: parts.uri.query(), headers: &parts.headers }
+}
+
+/// Finds the rule, draws a backend, and picks an endpoint of it.
+fn meet(caller: &Caller, host: &str, parts: &request::Parts) -> Result<Met, (Fault, Option<Arc<Counter>>)> {
+    // A snapshot may be swapped in between; the request is then looked at again, as nothing of it has been sent.
+    let mut looks = 0;
+    loop {
+        looks += 1;
+        let table = caller.slot.table.load();
+        let Some(rule) = table.find(host, &candidate(parts)) else {
+            return Err((Fault::new(StatusCode::NOT_FOUND, "no_route", "No route matches this host and path."), None));
+        };
+        let rule = Arc::clone(rule);
+        let Action::Forward { choices, total } = &rule.action else { return Ok(Met { rule, chosen: None }) };
+        let place = draw(choices, *total);
+        let choice = &choices[place];
+        if let Some(ticket) = choice.backend.pick(&[]) {
+            return Ok(Met { rule, chosen: Some((place, ticket)) });
+        }
+        if looks > 3 || Arc::ptr_eq(&table, &caller.slot.table.load()) {
+            let status = choice.backend.when_empty();
+            let detail = format!("The backend {} has no endpoint that is ready.", choice.backend.id);
+            return Err((Fault::new(status, "no_endpoint", detail), Some(Arc::clone(&choice.counter))));
+        }
+    }
+}
+
+fn draw(choices: &[Choice], total: u64) -> usize {
+    if choices.len() == 1 {
+        return 0;
+    }
+    let drawn = fastrand::u64(..total.max(1));
+    choices.partition_point(|choice| choice.until <= drawn).min(choices.len() - 1)
+}
+
+fn asked<'a>(caller: &Caller, parts: &'a request::Parts) -> filter::Asked<'a> {
+    let header = || parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let authority = parts.uri.authority().map(http::uri::Authority::as_str).or_else(header).unwrap_or_default();
+    filter::Asked { scheme: caller.scheme, authority, path: parts.uri.path(), query: parts.uri.query() }
+}
+
+/// Makes of a request what the next hop gets.
+fn outgoing(
+    caller: &Caller,
+    rule: &Rule,
+    choice: &Choice,
+    mut parts: request::Parts,
+    body: Incoming,
+    id: &HeaderValue,
+) -> Outgoing {
+    let upgrade = if parts.version == Version::HTTP_11 { headers::upgrade(&parts.headers) } else { None };
+    let on_upgrade = parts.extensions.remove::<OnUpgrade>();
+    parts.extensions.clear();
+    if let Some(authority) = parts.uri.authority() {
+        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+            parts.headers.insert(HOST, host);
+        }
+        // Only the path goes to the next hop.
+        parts.uri = parts.uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from);
+    }
+    let from = headers::From {
+        address: &caller.address,
+        scheme: caller.scheme,
+        host: parts.headers.get(HOST).cloned(),
+        id,
+        believed: caller.slot.table.load().forwarded,
+    };
+    headers::prepare(&mut parts, &from);
+    filter::change_request(&rule.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
+    filter::change_request(&choice.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
+    parts.version = Version::HTTP_11;
+    let grpc = is_grpc(&parts.headers);
+    let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Stream(body) };
+    Outgoing { request: Request::from_parts(parts, body), upgrade: upgrade.zip(on_upgrade), grpc }
+}

@@ -1,0 +1,84 @@
+//! A snapshot's listeners as immutable lookup structures.
+//!
+//! Invariants: compiling checks everything, so that serving cannot fail on what a snapshot says; finding a rule costs the same
+//! among ten and among a hundred thousand; precedence is the order given, nothing else.
+
+mod compile;
+mod condition;
+mod hosts;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, StatusCode};
+
+pub(crate) use compile::{Ingredients, compile};
+pub(crate) use condition::Condition;
+pub(crate) use hosts::HostTable;
+pub(crate) use rules::Rules;
+
+use crate::balance::Backend;
+use crate::snapshot::{Filter, Forwarded, Redirect, Timeouts};
+use crate::stats::Counter;
+
+/// Everything that one listener serves.
+pub(crate) struct Table {
+    pub(crate) id: Arc<str>,
+    pub(crate) protocol: Protocol,
+    pub(crate) forwarded: Forwarded,
+    pub(crate) hosts: HostTable<Rules>,
+    /// Counts requests that no rule matched.
+    pub(crate) unmatched: Arc<Counter>,
+}
+
+/// What is done with a listener's connections.
+pub(crate) enum Protocol {
+    Http,
+    Https(Arc<rustls::ServerConfig>),
+    Tcp(Arc<Backend>),
+    Sniff(Arc<Backend>),
+}
+
+/// A rule, ready to be used.
+pub(crate) struct Rule {
+    pub(crate) id: Arc<str>,
+    pub(crate) condition: Condition,
+    /// What a prefix match matched, for rewriting.
+    pub(crate) prefix: Option<Arc<str>>,
+    pub(crate) filters: Vec<Filter>,
+    pub(crate) action: Action,
+    pub(crate) timeouts: Timeouts,
+}
+
+/// What answers.
+pub(crate) enum Action {
+    Forward { choices: Vec<Choice>, total: u64 },
+    Respond { status: StatusCode, body: Arc<str>, counter: Arc<Counter> },
+    Redirect { redirect: Redirect, counter: Arc<Counter> },
+}
+
+/// A backend of a rule.
+pub(crate) struct Choice {
+    pub(crate) backend: Arc<Backend>,
+    /// The sum of the weights up to and with this one.
+    pub(crate) until: u64,
+    pub(crate) filters: Vec<Filter>,
+    pub(crate) counter: Arc<Counter>,
+}
+
+/// What of a request rules look at.
+pub(crate) struct Candidate<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) path: &'a str,
+    pub(crate) query: Option<&'a str>,
+    pub(crate) headers: &'a HeaderMap,
+}
+
+impl Table {
+    /// The rule for a request to a host, which is in lower case and without a port.
+    pub(crate) fn find(&self, host: &str, candidate: &Candidate<'_>) -> Option<&Arc<Rule>> {
+        self.hosts.find(host)?.find(candidate)
+    }
+}

@@ -1,0 +1,50 @@
+//! Connections to endpoints: made, kept, reused, and thrown away.
+//!
+//! Invariants: an HTTP/1 connection carries one request at a time and is driven by that request's own task, so that an answer
+//! crosses no channel between threads; a connection is only kept when it is known to be between two messages.
+
+mod http1;
+mod http2;
+mod pool;
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+pub(crate) use http1::{Http1, SendError, dial};
+pub(crate) use http2::{Tasks, connect as connect_http2};
+pub(crate) use pool::{Http2Sender, Pool};
+
+/// The body of a request on its way to an endpoint.
+pub(crate) enum RequestBody {
+    Empty,
+    Stream(Incoming),
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Stream(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Stream(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The connections that are kept for one endpoint.
+
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http2::SendRequest;
+use parking_lot::Mutex;
+
+use super::{Http1, RequestBody};
+
+/// Sends requests over a shared HTTP/2 connection.
+pub(crate) type Http2Sender = SendRequest<RequestBody>;
+
+#[derive(Default)]
+struct Kept {
+    /// The last one put away is the first one taken, so that what is not needed ages.
+    #[expect(clippy::vec_box, reason = "a connection is large, and moves between here and its requests")]
+    http1: Vec<Box<Http1>>,
+    closed: bool,
+}
+
+/// Kept connections.
+#[derive(Default)]
+pub(crate) struct Pool {
+    kept: Mutex<Kept>,
+    /// Held while a connection is made, so that a burst of requests makes one.
+    pub(crate) http2: tokio::sync::Mutex<Option<Http2Sender>>,
+}
+
+impl Pool {
+    /// Takes a connection that has not been unused for longer than `freshness` and that is still open.
+    pub(crate) fn take(&self, freshness: Duration) -> Option<Box<Http1>> {
+        loop {
+            let mut connection = self.kept.lock().http1.pop()?;
+            let unused = connection.since.elapsed();
+            if unused > freshness || unused > connection.keep {
+                // All others are older still; the sweep closes them.
+                return None;
+            }
+            if connection.ready() {
+                connection.reused = true;
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Keeps a connection, unless there are enough or the endpoint is gone.
+    pub(crate) fn put(&self, mut connection: Box<Http1>, limit: usize) {
+        connection.since = Instant::now();
+        let mut kept = self.kept.lock();
+        if !kept.closed && kept.http1.len() < limit {
+            kept.http1.push(connection);
+        }
+    }
+
+    /// Closes what is kept, and keeps nothing more.
+    pub(crate) fn close(&self) {
+        let connections = {
+            let mut kept = self.kept.lock();
+            kept.closed = true;
+            std::mem::take(&mut kept.http1)
+        };
+        drop(connections);
+        // Somebody who is connecting right now holds the lock; what they make is used by them and then replaced or dropped.
+        if let Ok(mut shared) = self.http2.try_lock() {
+            *shared = None;
+        }
+    }
+
+    pub(crate) fn open(&self) {
+        self.kept.lock().closed = false;
+    }
+
+    /// Closes what has been unused for too long, or was closed by the other side.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let mut expired = Vec::new();
+        let mut kept = self.kept.lock();
+        let mut i = 0;
+        while i < kept.http1.len() {
+            let connection = &mut kept.http1[i];
+            if now.saturating_duration_since(connection.since) > connection.keep || !connection.ready() {
+                expired.push(kept.http1.remove(i));
+            } else {
+                i += 1;
+            }
+        }
+        drop(kept);
+        drop(expired);
+    }
+}

@@ -1,0 +1,94 @@
+//! Ends: what is under way is finished, what is idle is closed, and nothing waits for ever.
+
+use std::time::Duration;
+
+use http::{Request, Response};
+use proxy::{RunError, Settings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::*;
+
+/// Answers when released.
+async fn held() -> (Upstream, Count, CancellationToken) {
+    let (started, release) = (Count::default(), CancellationToken::new());
+    let (counted, released) = (started.clone(), release.clone());
+    let upstream = Upstream::http(move |_| {
+        counted.add();
+        let released = released.clone();
+        async move {
+            released.cancelled().await;
+            Response::new(text("late"))
+        }
+    })
+    .await;
+    (upstream, started, release)
+}
+
+#[tokio::test]
+async fn what_is_under_way_is_finished_and_then_closed() {
+    let (upstream, started, release) = held().await;
+    let (proxy, address) = serving(all_to(&[upstream.address])).await;
+    let http1 = tokio::spawn(raw(address, "GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
+    let mut http2 = Client::http2(address).await;
+    let request = Request::get("http://a/").body(text("")).expect("a request");
+    let second = tokio::spawn(async move {
+        let answer = read(http2.send(request).await.expect("an answer")).await.expect("a body");
+        (answer, http2)
+    });
+    let mut idle = TcpStream::connect(address).await.expect("connects");
+    until(|| started.get() == 2).await;
+    proxy.shutdown.cancel();
+    // Idle connections end at once.
+    assert_eq!(soon(idle.read(&mut [0; 1])).await.expect("an end"), 0);
+    release.cancel();
+    let answer = soon(http1).await.expect("no panic");
+    assert!(answer.contains("connection: close") && answer.ends_with("late"), "{answer}");
+    let (answer, mut http2) = soon(second).await.expect("no panic");
+    assert_eq!(answer.body, "late");
+    soon(proxy.task).await.expect("no panic").expect("all ended by themselves");
+    let again = Request::get("http://a/").body(text("")).expect("a request");
+    http2.send(again).await.expect_err("the connection has said that it goes");
+}
+
+#[tokio::test]
+async fn an_idle_kept_connection_does_not_hold_the_end_up() {
+    let upstream = Upstream::named("a").await;
+    let (proxy, address) = serving(all_to(&[upstream.address])).await;
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sends");
+    read_until(&mut stream, "\r\n\r\na").await;
+    proxy.shutdown.cancel();
+    soon(proxy.task).await.expect("no panic").expect("all ended by themselves");
+    assert_eq!(soon(stream.read(&mut [0; 1])).await.expect("an end"), 0);
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_ended() {
+    let (upstream, started, _release) = held().await;
+    let proxy = start(Settings { drain: Duration::from_millis(20), ..Settings::default() });
+    proxy.handle.apply(all_to(&[upstream.address])).await.expect("a good snapshot");
+    let asking = tokio::spawn(raw(proxy.address("l"), "GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
+    until(|| started.get() == 1).await;
+    proxy.shutdown.cancel();
+    let ended = soon(proxy.task).await.expect("no panic");
+    assert!(matches!(ended, Err(RunError::NotDrained { open: 1, .. })), "{ended:?}");
+    assert_eq!(soon(asking).await.expect("no panic"), "");
+}
+
+#[tokio::test]
+async fn a_removed_listener_drains_while_the_rest_serves() {
+    let (upstream, started, release) = held().await;
+    let (proxy, address) = serving(all_to(&[upstream.address])).await;
+    let asking = tokio::spawn(raw(address, "GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
+    until(|| started.get() == 1).await;
+    let mut moved = all_to(&[upstream.address]);
+    moved.listeners[0].id = "other".into();
+    proxy.handle.apply(moved).await.expect("a good snapshot");
+    TcpStream::connect(address).await.expect_err("nobody listens");
+    release.cancel();
+    let answer = soon(asking).await.expect("no panic");
+    assert!(answer.contains("connection: close") && answer.ends_with("late"), "{answer}");
+    assert_eq!(ask(proxy.address("other"), get("/")).await.body, "late");
+}

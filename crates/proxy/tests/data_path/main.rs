@@ -1,0 +1,9 @@
+//! The proxy over real sockets: what clients and endpoints see.
+
+mod drain;
+mod endpoints;
+mod harness;
+mod hostile;
+mod protocols;
+mod routing;
+mod snapshots;

@@ -1,0 +1,133 @@
+//! Snapshots: applied whole or not at all, without disturbing what stays.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use proxy::snapshot::*;
+use proxy::{Refused, Settings};
+use tokio::net::TcpListener;
+
+use crate::harness::*;
+
+fn two(rules: &[Rule], backends: &[(&str, Vec<std::net::SocketAddr>)]) -> proxy::Snapshot {
+    let mut snapshot = routes(rules.to_vec(), backends);
+    snapshot.listeners.push(listener("m", ListenerProtocol::Http, rules.to_vec()));
+    snapshot
+}
+
+#[tokio::test]
+async fn listeners_come_and_go_without_the_others() {
+    let upstream = Upstream::named("a").await;
+    let backends = [("b", vec![upstream.address])];
+    let (proxy, address) = serving(two(&[rule(&[("b", 1)])], &backends)).await;
+    let second = proxy.address("m");
+    let mut kept = Client::http1(address).await;
+    assert_eq!(read(kept.send(get("/")).await.expect("an answer")).await.expect("a body").body, "a");
+    let applied = proxy.handle.apply(all_to(&[upstream.address])).await.expect("a good snapshot");
+    assert_eq!(applied.bound.len(), 1);
+    assert!(proxy.handle.bound("m").is_none());
+    // Closed before the application returned.
+    tokio::net::TcpStream::connect(second).await.expect_err("nobody listens");
+    assert_eq!(read(kept.send(get("/")).await.expect("the same connection")).await.expect("a body").body, "a");
+    assert_eq!(proxy.address("l"), address);
+}
+
+#[tokio::test]
+async fn a_bad_snapshot_is_refused_whole() {
+    let upstream = Upstream::named("a").await;
+    let (proxy, address) = serving(all_to(&[upstream.address])).await;
+    let good = two(&[rule(&[("b", 1)])], &[("b", vec![])]);
+    let mut twice = good.clone();
+    twice.listeners[1].id = "l".into();
+    let mut same_address = good.clone();
+    for listener in &mut same_address.listeners {
+        listener.bind = ([127, 0, 0, 1], 9).into();
+    }
+    let mut unknown = good.clone();
+    unknown.listeners[1].hosts[0].rules = vec![rule(&[("nowhere", 1)])];
+    let mut expression = good.clone();
+    expression.listeners[1].hosts[0].rules[0].matches.path = PathMatch::Regex("(".into());
+    let mut certificate = good.clone();
+    certificate.listeners[1].protocol = ListenerProtocol::Https { certificates: Vec::new() };
+    let mut hosts = good.clone();
+    let host = hosts.listeners[1].hosts[0].clone();
+    hosts.listeners[1].hosts.push(host);
+    for (bad, says) in [
+        (twice, "names listener l twice"),
+        (same_address, "both want 127.0.0.1:9"),
+        (unknown, "sends to backend nowhere"),
+        (expression, "rule r: the expression"),
+        (certificate, "listener m: certificate 0 cannot be used"),
+        (hosts, "has the host * twice"),
+    ] {
+        let refused = proxy.handle.apply(bad).await.expect_err("a bad snapshot");
+        assert!(refused.to_string().contains(says), "{refused}");
+        assert!(proxy.handle.bound("m").is_none());
+        assert_eq!(ask(address, get("/")).await.body, "a");
+    }
+}
+
+#[tokio::test]
+async fn a_taken_address_is_reported_and_tried_again() {
+    let upstream = Upstream::named("a").await;
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let mut snapshot = two(&[rule(&[("b", 1)])], &[("b", vec![upstream.address])]);
+    snapshot.listeners[1].bind = taken.local_addr().expect("an address");
+    let proxy = start(Settings::default());
+    let mut follow = proxy.handle.subscribe_bound();
+    proxy.handle.apply(snapshot.clone()).await.expect("the rest is good");
+    let error = proxy.handle.bound("m").expect("reported").expect_err("taken");
+    assert!(error.to_string().contains("cannot listen on"), "{error}");
+    assert_eq!(ask(proxy.address("l"), get("/")).await.body, "a");
+    drop(taken);
+    proxy.handle.apply(snapshot.clone()).await.expect("a good snapshot");
+    assert_eq!(proxy.address("m"), snapshot.listeners[1].bind);
+    assert_eq!(ask(proxy.address("m"), get("/")).await.body, "a");
+    soon(follow.wait_for(|bound| bound.get("m").is_some_and(Result::is_ok))).await.expect("followed");
+}
+
+#[tokio::test]
+async fn a_listener_changes_its_name_and_keeps_its_socket() {
+    let upstream = Upstream::named("a").await;
+    let free = nobody().await;
+    let mut snapshot = all_to(&[upstream.address]);
+    snapshot.listeners[0].bind = free;
+    let (proxy, address) = serving(snapshot.clone()).await;
+    let mut kept = Client::http1(address).await;
+    kept.send(get("/")).await.expect("an answer");
+    snapshot.listeners[0].id = "renamed".into();
+    proxy.handle.apply(snapshot).await.expect("a good snapshot");
+    assert_eq!(proxy.address("renamed"), address);
+    kept.send(get("/")).await.expect("the same connection");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn swapping_routes_under_load_loses_nothing() {
+    let upstreams = [Upstream::named("a").await, Upstream::named("b").await];
+    let (proxy, address) = serving(all_to(&[upstreams[0].address])).await;
+    let asking = tokio::spawn(async move {
+        let mut client = Client::http1(address).await;
+        for _ in 0..2_000 {
+            let answer = read(client.send(get("/")).await.expect("an answer")).await.expect("a body");
+            assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        }
+    });
+    let mut swaps = 0;
+    while !asking.is_finished() {
+        // Another backend each time, so that the rule, the backend and its endpoint all go.
+        let id: Arc<str> = format!("backend-{swaps}").into();
+        let to = vec![upstreams[swaps % 2].address];
+        proxy.handle.apply(routes(vec![rule(&[(&id, 1)])], &[(&id, to)])).await.expect("a good snapshot");
+        swaps += 1;
+    }
+    soon(asking).await.expect("no request was lost");
+    assert!(swaps > 10, "only {swaps} swaps");
+}
+
+#[tokio::test]
+async fn nothing_is_applied_to_a_proxy_that_has_ended() {
+    let proxy = start(Settings::default());
+    proxy.shutdown.cancel();
+    soon(proxy.task).await.expect("no panic").expect("nothing was open");
+    assert_eq!(proxy.handle.apply(all_to(&[])).await.expect_err("ended"), Refused::Closed);
+}
