@@ -36,13 +36,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ListError::Compacted`] when `at` is before the history, [`ListError::Future`] when it is not there yet.
-    fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-        at: Option<u64>,
-    ) -> Result<Listing, ListError>;
+    fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<u64>) -> Result<Listing, ListError>;
 
     /// Writes one key. Resolves to the revision of the write, after it is durable and can be read.
     ///

@@ -77,8 +77,7 @@ impl Disk {
             trim_step: settings.trim_step as u64,
             resting: false,
         };
-        disk.limit(settings.max_bytes)
-            .map_err(|error| open::refused(&settings.path, &error))?;
+        disk.limit(settings.max_bytes).map_err(|error| open::refused(&settings.path, &error))?;
         Ok((disk, loaded.state))
     }
 
@@ -90,12 +89,7 @@ impl Disk {
     /// Bounds the size of the file from now on.
     pub(crate) fn limit(&mut self, max_bytes: Option<u64>) -> Result<(), rusqlite::Error> {
         let pages = max_bytes.map_or(MOST_PAGES, |bytes| (bytes / PAGE).clamp(1, MOST_PAGES));
-        self.connection.pragma_update_and_check(
-            None,
-            "max_page_count",
-            pages.cast_signed(),
-            |_| Ok(()),
-        )?;
+        self.connection.pragma_update_and_check(None, "max_page_count", pages.cast_signed(), |_| Ok(()))?;
         self.resting = false;
         Ok(())
     }
@@ -108,9 +102,7 @@ impl Disk {
         } else {
             self.floor
         };
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut pages = 2;
         {
             let mut insert = transaction.prepare_cached(
@@ -124,13 +116,7 @@ impl Disk {
                     event.created().cast_signed(),
                     previous.map(u64::cast_signed),
                     event.value.as_deref(),
-                    load::checksum(
-                        event.revision,
-                        &event.key,
-                        event.created(),
-                        previous,
-                        event.value.as_deref()
-                    ),
+                    load::checksum(event.revision, &event.key, event.created(), previous, event.value.as_deref()),
                 ])?;
                 let size = event.key.len() + event.value.as_ref().map_or(0, |value| value.len());
                 pages += size as u64 / PAGE + 2;
@@ -173,9 +159,7 @@ impl Disk {
 
     /// Compacts up to a revision, in a transaction of its own.
     fn trim(&mut self, floor: u64) -> Result<(), DiskError> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let pages = trim(&transaction, self.floor, floor)?;
         transaction.commit()?;
         self.floor = floor;
@@ -187,9 +171,7 @@ impl Disk {
     fn checkpoint(&mut self) {
         let result = self
             .connection
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-                Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-            });
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
         match result {
             Ok((pages, done)) if pages == done => {
                 self.wal_pages = 0;
@@ -225,12 +207,8 @@ fn trim(connection: &Connection, from: u64, to: u64) -> Result<u64, rusqlite::Er
         )?
         .execute(range)?;
     let deletions = connection
-        .prepare_cached(
-            "DELETE FROM log WHERE revision > ?1 AND revision <= ?2 AND value IS NULL",
-        )?
+        .prepare_cached("DELETE FROM log WHERE revision > ?1 AND revision <= ?2 AND value IS NULL")?
         .execute(range)?;
-    connection
-        .prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'floor'")?
-        .execute([to.cast_signed()])?;
+    connection.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'floor'")?.execute([to.cast_signed()])?;
     Ok((superseded + deletions) as u64 * 2 + 2)
 }

@@ -56,9 +56,7 @@ impl Event {
 
     /// The revision at which the key this event is about was created.
     pub fn created(&self) -> u64 {
-        self.previous
-            .as_ref()
-            .map_or(self.revision, |previous| previous.created)
+        self.previous.as_ref().map_or(self.revision, |previous| previous.created)
     }
 }
 

@@ -92,7 +92,9 @@ pub enum WriteError {
         current: Option<Entry>,
     },
     /// The write is larger than a write may be.
-    #[error("cannot write `{key}`: {size} bytes are more than the {limit} that one write may have; make the object smaller")]
+    #[error(
+        "cannot write `{key}`: {size} bytes are more than the {limit} that one write may have; make the object smaller"
+    )]
     TooLarge {
         /// The key.
         key: String,
@@ -130,7 +132,9 @@ pub enum WriteError {
 
 /// The revision asked for is older than the history that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the revision asked for is older than the kept history, which begins at revision {oldest}; list again and go on from there")]
+#[error(
+    "the revision asked for is older than the kept history, which begins at revision {oldest}; list again and go on from there"
+)]
 pub struct Compacted {
     /// The oldest revision at which can be listed, and after which can be watched.
     pub oldest: u64,

@@ -41,10 +41,7 @@ pub(crate) fn plan<'a>(state: &State, ops: impl Iterator<Item = &'a Op>) -> Plan
             None => (state.get(op.key()).cloned(), false),
         };
         if !holds(op, current.as_ref()) {
-            plan.verdicts.push(Verdict::Conflict {
-                current,
-                staged: from_batch,
-            });
+            plan.verdicts.push(Verdict::Conflict { current, staged: from_batch });
             continue;
         }
         revision += 1;
@@ -75,42 +72,28 @@ fn event(op: &Op, previous: Option<Entry>, revision: u64) -> Event {
         Op::Put { value, .. } => Some(value.clone()),
         Op::Delete { .. } => None,
     };
-    Event {
-        revision,
-        key,
-        value,
-        previous,
-    }
+    Event { revision, key, value, previous }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use bytes::Bytes;
 
     use super::*;
     use crate::ring::Ring;
 
     fn state() -> State {
-        let mut state = State::new(BTreeMap::new(), Ring::new(1, 10, 1000));
+        let mut state = State::new(Ring::new(1, 10, 1000));
         state.apply(event(&put("a", Precondition::Any), None, 2));
         state
     }
 
     fn put(key: &str, when: Precondition) -> Op {
-        Op::Put {
-            key: key.to_owned(),
-            value: Bytes::from_static(b"v"),
-            when,
-        }
+        Op::Put { key: key.to_owned(), value: Bytes::from_static(b"v"), when }
     }
 
     fn delete(key: &str, when: Precondition) -> Op {
-        Op::Delete {
-            key: key.to_owned(),
-            when,
-        }
+        Op::Delete { key: key.to_owned(), when }
     }
 
     #[test]
@@ -156,10 +139,9 @@ mod tests {
             .iter()
             .map(|verdict| match verdict {
                 Verdict::Commit(revision) => format!("commit {revision}"),
-                Verdict::Conflict { current, staged } => format!(
-                    "conflict with {:?}, staged: {staged}",
-                    current.as_ref().map(|entry| entry.revision)
-                ),
+                Verdict::Conflict { current, staged } => {
+                    format!("conflict with {:?}, staged: {staged}", current.as_ref().map(|entry| entry.revision))
+                }
             })
             .collect();
         assert_eq!(

@@ -59,9 +59,7 @@ impl Queue {
         Queue {
             pending: Mutex::default(),
             wake: Condvar::new(),
-            room: Arc::new(Semaphore::new(
-                (settings.queue_bytes / UNIT + 1).min(Semaphore::MAX_PERMITS),
-            )),
+            room: Arc::new(Semaphore::new((settings.queue_bytes / UNIT + 1).min(Semaphore::MAX_PERMITS))),
             write_bytes: settings.write_bytes,
             batch: settings.batch,
         }
@@ -72,22 +70,14 @@ impl Queue {
         let key = op.key().to_owned();
         let size = op.size();
         if size > self.write_bytes {
-            return Err(WriteError::TooLarge {
-                key,
-                size,
-                limit: self.write_bytes,
-            });
+            return Err(WriteError::TooLarge { key, size, limit: self.write_bytes });
         }
         let units = u32::try_from(size / UNIT + 1).unwrap_or(u32::MAX);
         let Ok(room) = Arc::clone(&self.room).acquire_many_owned(units).await else {
             return Err(WriteError::Closed { key });
         };
         let (reply, answer) = oneshot::channel();
-        let command = Command {
-            op,
-            reply,
-            _room: room,
-        };
+        let command = Command { op, reply, _room: room };
         if !self.push(command) {
             return Err(WriteError::Closed { key });
         }

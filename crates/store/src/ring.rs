@@ -23,13 +23,7 @@ pub(crate) struct Ring {
 impl Ring {
     /// An empty history that begins after `floor`.
     pub(crate) fn new(floor: u64, max_events: usize, max_bytes: usize) -> Self {
-        Ring {
-            events: VecDeque::new(),
-            floor,
-            bytes: 0,
-            max_events,
-            max_bytes,
-        }
+        Ring { events: VecDeque::new(), floor, bytes: 0, max_events, max_bytes }
     }
 
     /// The oldest revision after which all events are here.
@@ -47,9 +41,7 @@ impl Ring {
         debug_assert_eq!(event.revision, self.newest() + 1);
         self.bytes += weight(&event);
         self.events.push_back(event);
-        while self.events.len() > 1
-            && (self.events.len() > self.max_events || self.bytes > self.max_bytes)
-        {
+        while self.events.len() > 1 && (self.events.len() > self.max_events || self.bytes > self.max_bytes) {
             if let Some(oldest) = self.events.pop_front() {
                 self.bytes -= weight(&oldest);
                 self.floor = oldest.revision;
@@ -83,12 +75,7 @@ mod tests {
             revision,
             key: Arc::clone(&key),
             value: None,
-            previous: Some(Entry {
-                key,
-                value: Bytes::from(vec![0; previous]),
-                revision: 1,
-                created: 1,
-            }),
+            previous: Some(Entry { key, value: Bytes::from(vec![0; previous]), revision: 1, created: 1 }),
         })
     }
 

@@ -44,13 +44,7 @@ impl Settings {
 
     /// Refuses settings with which the store could not work.
     pub(crate) fn check(&self) -> Result<(), OpenError> {
-        let refuse = |setting, reason: String| {
-            Err(OpenError::Settings {
-                path: self.path.clone(),
-                setting,
-                reason,
-            })
-        };
+        let refuse = |setting, reason: String| Err(OpenError::Settings { path: self.path.clone(), setting, reason });
         for (setting, value) in [
             ("history", self.history),
             ("history_bytes", self.history_bytes),
@@ -63,10 +57,7 @@ impl Settings {
             }
         }
         if self.queue_bytes < self.write_bytes {
-            return refuse(
-                "queue_bytes",
-                format!("must be at least `write_bytes` ({})", self.write_bytes),
-            );
+            return refuse("queue_bytes", format!("must be at least `write_bytes` ({})", self.write_bytes));
         }
         if self.path.file_name().is_none() {
             return refuse("path", "must name a file".to_owned());

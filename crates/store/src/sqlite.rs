@@ -13,8 +13,7 @@ use std::{
 use tokio::sync::watch::{self, Receiver};
 
 use crate::{
-    CloseError, Compacted, Entry, ListError, Listing, Op, OpenError, Settings, Store, Watch,
-    WriteFuture,
+    CloseError, Compacted, Entry, ListError, Listing, Op, OpenError, Settings, Store, Watch, WriteFuture,
     disk::{self, Disk},
     queue::Queue,
     state::Shared,
@@ -54,12 +53,7 @@ impl SqliteStore {
         let shared = Arc::new(Shared::new(state));
         let queue = Arc::new(Queue::new(&settings));
         let limit = Arc::new(SizeLimit::new(settings.max_bytes));
-        let writer = Writer::new(
-            disk,
-            Arc::clone(&shared),
-            Arc::clone(&queue),
-            Arc::clone(&limit),
-        );
+        let writer = Writer::new(disk, Arc::clone(&shared), Arc::clone(&queue), Arc::clone(&limit));
         let (alive, ended) = watch::channel(());
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
@@ -73,17 +67,8 @@ impl SqliteStore {
                 path: settings.path.clone(),
                 source,
             })?;
-        let task = StoreTask {
-            queue: Arc::clone(&queue),
-            thread: Some(thread),
-            ended,
-            path: settings.path,
-        };
-        let store = SqliteStore {
-            shared,
-            queue,
-            limit,
-        };
+        let task = StoreTask { queue: Arc::clone(&queue), thread: Some(thread), ended, path: settings.path };
+        let store = SqliteStore { shared, queue, limit };
         Ok((store, task))
     }
 
@@ -103,13 +88,7 @@ impl Store for SqliteStore {
         (state.get(key).cloned(), state.revision())
     }
 
-    fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-        at: Option<u64>,
-    ) -> Result<Listing, ListError> {
+    fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<u64>) -> Result<Listing, ListError> {
         self.shared.state.read().list(prefix, after, limit, at)
     }
 
@@ -157,10 +136,7 @@ impl StoreTask {
                 .map(|reason| (*reason).to_owned())
                 .or_else(|| panic.downcast_ref::<String>().cloned())
                 .unwrap_or_else(|| "no reason given".to_owned());
-            CloseError::Panicked {
-                path: self.path.clone(),
-                reason,
-            }
+            CloseError::Panicked { path: self.path.clone(), reason }
         })
     }
 }
@@ -182,11 +158,7 @@ async fn end_of(ended: &mut Receiver<()>) {
 fn lock(path: &Path) -> Result<File, OpenError> {
     let unreachable = |action, path: &Path| {
         let path = path.to_owned();
-        move |source| OpenError::Unreachable {
-            action,
-            path,
-            source,
-        }
+        move |source| OpenError::Unreachable { action, path, source }
     };
     let directory = disk::directory(path);
     fs::create_dir_all(directory).map_err(unreachable("making the directory", directory))?;
@@ -196,27 +168,23 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     disk::private(&mut options);
-    let mut file = options
-        .open(&beside)
-        .map_err(unreachable("opening the lock file", &beside))?;
+    let mut file = options.open(&beside).map_err(unreachable("opening the lock file", &beside))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             // Who holds it is a courtesy; that it is held is what counts.
             let _ = file.read_to_string(&mut holder);
-            return Err(OpenError::Locked {
-                path: path.to_owned(),
-                holder: holder.trim().parse().ok(),
-            });
+            return Err(OpenError::Locked { path: path.to_owned(), holder: holder.trim().parse().ok() });
         }
         Err(TryLockError::Error(source)) => {
             return Err(unreachable("locking", &beside)(source));
         }
     }
     // On a full disk the number cannot be written; the store is to open all the same.
-    let _ = file
-        .set_len(0)
-        .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
+    let _ = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,7 @@
 //!
 //! Must not know the disk.
 
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -27,10 +23,7 @@ impl Shared {
     /// Shares a state.
     pub(crate) fn new(state: State) -> Self {
         let published = watch::Sender::new(state.revision());
-        Shared {
-            state: RwLock::new(state),
-            published,
-        }
+        Shared { state: RwLock::new(state), published }
     }
 
     /// Makes committed events visible, all at once, and wakes the watches.
@@ -54,9 +47,14 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Begins with these live entries; the history follows by [`State::apply`].
-    pub(crate) fn new(live: BTreeMap<Arc<str>, Entry>, ring: Ring) -> Self {
-        State { live, ring }
+    /// No entries, and an empty history.
+    pub(crate) fn new(ring: Ring) -> Self {
+        State { live: BTreeMap::new(), ring }
+    }
+
+    /// Takes in an entry from before the history; gives the one that was there for its key, which should not be.
+    pub(crate) fn seed(&mut self, entry: Entry) -> Option<Entry> {
+        self.live.insert(Arc::clone(&entry.key), entry)
     }
 
     /// The revision of the last event.
@@ -126,12 +124,7 @@ impl State {
     }
 
     /// What the keys that changed after `revision` held at it: the first change after it knows.
-    fn undo<'a>(
-        &'a self,
-        prefix: &str,
-        after: Option<&str>,
-        revision: u64,
-    ) -> BTreeMap<&'a str, Option<&'a Entry>> {
+    fn undo<'a>(&'a self, prefix: &str, after: Option<&str>, revision: u64) -> BTreeMap<&'a str, Option<&'a Entry>> {
         let mut undone = BTreeMap::new();
         for event in self.ring.after(revision) {
             let key: &str = &event.key;
@@ -148,12 +141,7 @@ fn page<'a>(mut entries: impl Iterator<Item = &'a Entry>, limit: usize, revision
     let limit = if limit == 0 { usize::MAX } else { limit };
     let page: Vec<Entry> = entries.by_ref().take(limit).cloned().collect();
     let remaining = entries.count() as u64;
-    Listing {
-        entries: page,
-        revision,
-        more: remaining > 0,
-        remaining,
-    }
+    Listing { entries: page, revision, more: remaining > 0, remaining }
 }
 
 /// The live entries with those that changed since replaced by what they were, in order of keys.
@@ -165,10 +153,7 @@ struct Merged<'a, L: Iterator<Item = &'a Entry>, U: Iterator<Item = (&'a str, Op
 impl<'a, L: Iterator<Item = &'a Entry>> Merged<'a, L, std::vec::IntoIter<(&'a str, Option<&'a Entry>)>> {
     fn new(live: L, undone: &BTreeMap<&'a str, Option<&'a Entry>>) -> Self {
         let undone: Vec<_> = undone.iter().map(|(key, entry)| (*key, *entry)).collect();
-        Merged {
-            live: live.peekable(),
-            undone: undone.into_iter().peekable(),
-        }
+        Merged { live: live.peekable(), undone: undone.into_iter().peekable() }
     }
 }
 

@@ -111,9 +111,6 @@ impl Watch {
 
     /// The first event of the prefix after the position.
     fn first<'a>(&self, state: &'a State) -> Option<&'a Arc<Event>> {
-        state
-            .ring()
-            .after(self.position)
-            .find(|event| event.key.starts_with(&*self.prefix))
+        state.ring().after(self.position).find(|event| event.key.starts_with(&*self.prefix))
     }
 }

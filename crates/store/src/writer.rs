@@ -48,20 +48,9 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// A writer for an open file whose content is in `shared`.
-    pub(crate) fn new(
-        disk: Disk,
-        shared: Arc<Shared>,
-        queue: Arc<Queue>,
-        limit: Arc<SizeLimit>,
-    ) -> Self {
+    pub(crate) fn new(disk: Disk, shared: Arc<Shared>, queue: Arc<Queue>, limit: Arc<SizeLimit>) -> Self {
         let limited_to = limit.get();
-        Writer {
-            disk,
-            shared,
-            queue,
-            limit,
-            limited_to,
-        }
+        Writer { disk, shared, queue, limit, limited_to }
     }
 
     /// Works until the queue is closed and empty; then closes the file.
@@ -90,10 +79,7 @@ impl Writer {
 
     fn commit(&mut self, batch: Vec<Command>) {
         self.apply_limit();
-        let plan = plan(
-            &self.shared.state.read(),
-            batch.iter().map(|command| &command.op),
-        );
+        let plan = plan(&self.shared.state.read(), batch.iter().map(|command| &command.op));
         let failure = if plan.events.is_empty() {
             None
         } else {
@@ -113,30 +99,16 @@ impl Writer {
         }
     }
 
-    fn answer(
-        &self,
-        command: &Command,
-        verdict: Verdict,
-        failure: Option<&DiskError>,
-    ) -> Result<u64, WriteError> {
+    fn answer(&self, command: &Command, verdict: Verdict, failure: Option<&DiskError>) -> Result<u64, WriteError> {
         let key = command.op.key().to_owned();
         let path = || self.disk.path().clone();
         match (verdict, failure) {
             (Verdict::Commit(revision), None) => Ok(revision),
-            (Verdict::Conflict { current, .. }, None)
-            | (
-                Verdict::Conflict {
-                    current,
-                    staged: false,
-                },
-                _,
-            ) => Err(WriteError::Conflict { key, current }),
+            (Verdict::Conflict { current, .. }, None) | (Verdict::Conflict { current, staged: false }, _) => {
+                Err(WriteError::Conflict { key, current })
+            }
             (_, Some(DiskError::Full)) => Err(WriteError::Full { key, path: path() }),
-            (_, Some(DiskError::Io(reason))) => Err(WriteError::Io {
-                key,
-                path: path(),
-                reason: reason.clone(),
-            }),
+            (_, Some(DiskError::Io(reason))) => Err(WriteError::Io { key, path: path(), reason: reason.clone() }),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reads the whole log into memory and checks it while it does: checksums, gaps, and that each row superseded what it says.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use rusqlite::{Connection, Row, types::ValueRef};
@@ -30,9 +30,7 @@ pub(super) fn load(connection: &Connection, settings: &Settings) -> Result<Loade
     let path = &settings.path;
     let sqlite = |error: rusqlite::Error| refused(path, &error);
     let floor: i64 = connection
-        .query_row("SELECT value FROM meta WHERE name = 'floor'", [], |row| {
-            row.get(0)
-        })
+        .query_row("SELECT value FROM meta WHERE name = 'floor'", [], |row| row.get(0))
         .map_err(|error| match error {
             rusqlite::Error::QueryReturnedNoRows => corrupt(path, "its floor is missing"),
             error => refused(path, &error),
@@ -42,45 +40,27 @@ pub(super) fn load(connection: &Connection, settings: &Settings) -> Result<Loade
         .prepare("SELECT revision, key, created, previous, value, checksum FROM log ORDER BY revision")
         .map_err(sqlite)?;
     let mut rows = statement.query([]).map_err(sqlite)?;
-    let mut live = BTreeMap::new();
-    let mut next = rows.next().map_err(sqlite)?;
-    // The compacted part: what is left there is live, or superseded later.
-    while let Some(row) = next {
+    let ring = Ring::new(floor, settings.history, settings.history_bytes);
+    let mut state = State::new(ring);
+    while let Some(row) = rows.next().map_err(sqlite)? {
         let record = record(row, path)?;
-        if record.revision > floor {
-            break;
+        if record.revision <= floor {
+            base(&mut state, record, path)?;
+        } else {
+            event(&mut state, record, path)?;
         }
-        base(&mut live, record, path)?;
-        next = rows.next().map_err(sqlite)?;
     }
-    let mut state = State::new(
-        live,
-        Ring::new(floor, settings.history, settings.history_bytes),
-    );
-    // `next` on SQLite's cursor forgets the row it was on, so the first row after the floor is read anew.
-    drop(rows);
-    drop(statement);
-    history(connection, &mut state, floor, path)?;
     Ok(Loaded { state, floor })
 }
 
-/// Takes in a row from before the floor.
-fn base(
-    live: &mut BTreeMap<Arc<str>, Entry>,
-    record: Record,
-    path: &Path,
-) -> Result<(), OpenError> {
+/// Takes in a row of the compacted part: what is left there is live, or superseded after it.
+fn base(state: &mut State, record: Record, path: &Path) -> Result<(), OpenError> {
     let Some(value) = record.value else {
         let reason = format!("revision {} deletes, but is compacted", record.revision);
         return Err(corrupt(path, &reason));
     };
-    let entry = Entry {
-        key: Arc::clone(&record.key),
-        value,
-        revision: record.revision,
-        created: record.created,
-    };
-    match live.insert(record.key, entry) {
+    let twice = state.seed(Entry { key: record.key, value, revision: record.revision, created: record.created });
+    match twice {
         None => Ok(()),
         Some(twice) => {
             let reason = format!(
@@ -92,46 +72,23 @@ fn base(
     }
 }
 
-/// Takes in the rows after the floor, as events.
-fn history(
-    connection: &Connection,
-    state: &mut State,
-    floor: u64,
-    path: &Path,
-) -> Result<(), OpenError> {
-    let sqlite = |error: rusqlite::Error| refused(path, &error);
-    let mut statement = connection
-        .prepare(
-            "SELECT revision, key, created, previous, value, checksum FROM log \
-             WHERE revision > ?1 ORDER BY revision",
-        )
-        .map_err(sqlite)?;
-    let mut rows = statement.query([floor.cast_signed()]).map_err(sqlite)?;
-    while let Some(row) = rows.next().map_err(sqlite)? {
-        let record = record(row, path)?;
-        let expected = state.revision() + 1;
-        if record.revision != expected {
-            let reason = format!("revision {expected} is missing");
-            return Err(corrupt(path, &reason));
-        }
-        let previous = state.get(&record.key).cloned();
-        if previous.as_ref().map(|entry| entry.revision) != record.previous {
-            let reason = format!(
-                "revision {expected} of key `{}` supersedes {:?}, which is not what is there",
-                record.key, record.previous
-            );
-            return Err(corrupt(path, &reason));
-        }
-        let key = previous
-            .as_ref()
-            .map_or(record.key, |entry| Arc::clone(&entry.key));
-        state.apply(Event {
-            revision: record.revision,
-            key,
-            value: record.value,
-            previous,
-        });
+/// Takes in a row after the floor, as an event.
+fn event(state: &mut State, record: Record, path: &Path) -> Result<(), OpenError> {
+    let expected = state.revision() + 1;
+    if record.revision != expected {
+        let reason = format!("revision {expected} is missing");
+        return Err(corrupt(path, &reason));
     }
+    let previous = state.get(&record.key).cloned();
+    if previous.as_ref().map(|entry| entry.revision) != record.previous {
+        let reason = format!(
+            "revision {expected} of key `{}` supersedes {:?}, which is not what is there",
+            record.key, record.previous
+        );
+        return Err(corrupt(path, &reason));
+    }
+    let key = previous.as_ref().map_or(record.key, |entry| Arc::clone(&entry.key));
+    state.apply(Event { revision: record.revision, key, value: record.value, previous });
     Ok(())
 }
 
@@ -152,38 +109,20 @@ fn record(row: &Row<'_>, path: &Path) -> Result<Record, OpenError> {
         Ok((record, row.get(5)?))
     };
     let (record, stored) = read().map_err(|error| corrupt(path, &error.to_string()))?;
-    let computed = checksum(
-        record.revision,
-        &record.key,
-        record.created,
-        record.previous,
-        record.value.as_deref(),
-    );
+    let computed = checksum(record.revision, &record.key, record.created, record.previous, record.value.as_deref());
     if computed != stored {
-        let reason = format!(
-            "the checksum of revision {} (key `{}`) is wrong",
-            record.revision, record.key
-        );
+        let reason = format!("the checksum of revision {} (key `{}`) is wrong", record.revision, record.key);
         return Err(corrupt(path, &reason));
     }
     Ok(record)
 }
 
 fn corrupt(path: &Path, reason: &str) -> OpenError {
-    OpenError::Corrupt {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-    }
+    OpenError::Corrupt { path: path.to_owned(), reason: reason.to_owned() }
 }
 
 /// FNV-1a over all that a row holds. It finds flipped bits, not forgery.
-pub(super) fn checksum(
-    revision: u64,
-    key: &str,
-    created: u64,
-    previous: Option<u64>,
-    value: Option<&[u8]>,
-) -> i64 {
+pub(super) fn checksum(revision: u64, key: &str, created: u64, previous: Option<u64>, value: Option<&[u8]>) -> i64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let mut add = |bytes: &[u8]| {
         for byte in bytes {

@@ -33,8 +33,7 @@ pub(super) fn connect(settings: &Settings) -> Result<Connection, OpenError> {
     let path = &settings.path;
     make(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection =
-        Connection::open_with_flags(path, flags).map_err(|error| refused(path, &error))?;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(|error| refused(path, &error))?;
     prepare(&connection).map_err(|error| refused(path, &error))?;
     if identify(&connection, path)? {
         create(&mut connection).map_err(|error| refused(path, &error))?;
@@ -47,11 +46,7 @@ pub(super) fn connect(settings: &Settings) -> Result<Connection, OpenError> {
 fn make(path: &Path) -> Result<(), OpenError> {
     let failed = |action, path: &Path| {
         let path = path.to_owned();
-        move |source: io::Error| OpenError::Unreachable {
-            action,
-            path,
-            source,
-        }
+        move |source: io::Error| OpenError::Unreachable { action, path, source }
     };
     if path.exists() {
         return Ok(());
@@ -61,9 +56,7 @@ fn make(path: &Path) -> Result<(), OpenError> {
     private(&mut options);
     options.open(path).map_err(failed("making", path))?;
     let directory = directory(path);
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(failed("syncing", directory))
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed("syncing", directory))
 }
 
 /// The directory of a file; the current one for a bare name.
@@ -96,9 +89,7 @@ fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
 /// Whether the file is new; refuses what is not ours.
 fn identify(connection: &Connection, path: &Path) -> Result<bool, OpenError> {
     let pragma = |name: &str| {
-        connection
-            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-            .map_err(|error| refused(path, &error))
+        connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| refused(path, &error))
     };
     let application = pragma("application_id")?;
     let format = pragma("user_version")?;
@@ -109,17 +100,10 @@ fn identify(connection: &Connection, path: &Path) -> Result<bool, OpenError> {
         return Ok(true);
     }
     if application != APPLICATION {
-        return Err(OpenError::Foreign {
-            path: path.to_owned(),
-            found: application,
-        });
+        return Err(OpenError::Foreign { path: path.to_owned(), found: application });
     }
     if format != FORMAT {
-        return Err(OpenError::Format {
-            path: path.to_owned(),
-            found: format,
-            supported: FORMAT,
-        });
+        return Err(OpenError::Format { path: path.to_owned(), found: format, supported: FORMAT });
     }
     Ok(false)
 }
@@ -136,13 +120,9 @@ fn create(connection: &mut Connection) -> Result<(), rusqlite::Error> {
 
 /// A commit is synced before it returns. The write-ahead log is written back by us, in its time.
 fn durable(connection: &Connection) -> Result<(), rusqlite::Error> {
-    let mode: String =
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
-        tracing::warn!(
-            mode,
-            "the file system cannot keep a write-ahead log; commits are durable but slow"
-        );
+        tracing::warn!(mode, "the file system cannot keep a write-ahead log; commits are durable but slow");
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "fullfsync", true)?;
@@ -155,17 +135,11 @@ fn durable(connection: &Connection) -> Result<(), rusqlite::Error> {
 pub(super) fn refused(path: &Path, error: &rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OpenError::Corrupt {
-            path,
-            reason: error.to_string(),
-        },
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            OpenError::Locked { path, holder: None }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            OpenError::Corrupt { path, reason: error.to_string() }
         }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Locked { path, holder: None },
         Some(ErrorCode::DiskFull) => OpenError::Full { path },
-        _ => OpenError::Io {
-            path,
-            reason: error.to_string(),
-        },
+        _ => OpenError::Io { path, reason: error.to_string() },
     }
 }
