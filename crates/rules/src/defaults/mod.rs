@@ -1,7 +1,104 @@
-//! Kubernetes' defaults of the served kinds.
-use serde_json::Value;
+//! Kubernetes' defaults: what the API promises when a field is left out.
+//!
+//! Invariants: a field that is set is never changed; applying twice changes nothing; lists keep their order.
+//! Must not know: schemas of custom resources (their defaults are in `decode`), stores.
 
-/// Fills in what the API promises when a field is left out.
+mod fill;
+mod network;
+mod pod;
+mod workloads;
+
+#[cfg(test)]
+mod tests;
+
+use fill::{each, set, set_in};
+use serde_json::{Value, json};
+
+/// Fills in the defaults of a built-in kind. Other kinds stay as they are.
 pub fn apply(api_version: &str, kind: &str, obj: &mut Value) {
-    let _ = (api_version, kind, obj);
+    match (api_version, kind) {
+        ("v1", "Pod") => {
+            if let Some(spec) = obj.get_mut("spec") {
+                pod::spec(spec);
+                // Only a Pod itself mirrors limits into requests; templates keep what was written.
+                pod::requests_from_limits(spec);
+            }
+        }
+        ("v1", "PodTemplate") => pod::template(&mut obj["template"]),
+        ("v1", "Service") => network::service(obj),
+        ("v1", "Endpoints") => network::endpoints(obj),
+        ("v1", "Secret") => set(obj, "type", "Opaque"),
+        ("v1", "Namespace") => namespace(obj),
+        ("v1", "Event") => event(obj),
+        ("v1", "PersistentVolume") => persistent_volume(obj),
+        ("v1", "PersistentVolumeClaim") => set_in(obj, "spec", "volumeMode", "Filesystem"),
+        ("v1", "LimitRange") => {}
+        ("v1", "ReplicationController") => workloads::replication_controller(obj),
+        ("apps/v1", "Deployment") => workloads::deployment(obj),
+        ("apps/v1", "ReplicaSet") => workloads::replica_set(obj),
+        ("apps/v1", "StatefulSet") => workloads::stateful_set(obj),
+        ("apps/v1", "DaemonSet") => workloads::daemon_set(obj),
+        ("batch/v1", "Job") => workloads::job(obj),
+        ("batch/v1", "CronJob") => workloads::cron_job(obj),
+        ("autoscaling/v2", "HorizontalPodAutoscaler") => workloads::autoscaler(obj),
+        ("autoscaling/v1", "HorizontalPodAutoscaler") => set_in(obj, "spec", "minReplicas", 1),
+        ("discovery.k8s.io/v1", "EndpointSlice") => network::endpoint_slice(obj),
+        ("networking.k8s.io/v1", "NetworkPolicy") => network::policy(obj),
+        ("networking.k8s.io/v1", "IngressClass") => {}
+        ("storage.k8s.io/v1", "StorageClass") => {
+            set(obj, "reclaimPolicy", "Delete");
+            set(obj, "volumeBindingMode", "Immediate");
+        }
+        ("rbac.authorization.k8s.io/v1", "RoleBinding" | "ClusterRoleBinding") => binding(obj),
+        ("scheduling.k8s.io/v1", "PriorityClass") => set(obj, "preemptionPolicy", "PreemptLowerPriority"),
+        ("apiextensions.k8s.io/v1", "CustomResourceDefinition") => definition(obj),
+        _ => {}
+    }
+}
+
+fn namespace(obj: &mut Value) {
+    let Some(name) = obj.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned) else { return };
+    let labels = &mut obj["metadata"]["labels"];
+    if !labels.is_object() {
+        *labels = json!({});
+    }
+    labels["kubernetes.io/metadata.name"] = name.into();
+}
+
+fn event(obj: &mut Value) {
+    for (name, value) in [("reportingComponent", ""), ("reportingInstance", "")] {
+        set(obj, name, value);
+    }
+    if !obj["source"].is_object() {
+        obj["source"] = json!({});
+    }
+}
+
+fn persistent_volume(obj: &mut Value) {
+    let Some(spec) = obj.get_mut("spec") else { return };
+    set(spec, "persistentVolumeReclaimPolicy", "Retain");
+    set(spec, "volumeMode", "Filesystem");
+    pod::volume_source(spec);
+}
+
+fn binding(obj: &mut Value) {
+    if obj["roleRef"].is_object() {
+        set(&mut obj["roleRef"], "apiGroup", "rbac.authorization.k8s.io");
+    }
+    each(obj, "/subjects", |subject| {
+        if subject["kind"] != "ServiceAccount" {
+            set(subject, "apiGroup", "rbac.authorization.k8s.io");
+        }
+    });
+}
+
+fn definition(obj: &mut Value) {
+    let Some(spec) = obj.get_mut("spec") else { return };
+    let Some(names) = spec.get_mut("names").filter(|names| names.is_object()) else { return };
+    let kind = names["kind"].as_str().unwrap_or_default().to_owned();
+    if !kind.is_empty() {
+        set(names, "singular", kind.to_lowercase());
+        set(names, "listKind", format!("{kind}List"));
+    }
+    set(spec, "conversion", json!({"strategy": "None"}));
 }

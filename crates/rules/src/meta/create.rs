@@ -17,7 +17,8 @@ pub struct Creation<'a> {
 /// A name from `generateName` and a random suffix, shortened to what a name may hold.
 pub fn generate_name(base: &str, suffix: &str) -> String {
     let most = 63_usize.saturating_sub(suffix.len());
-    let cut = base.char_indices().map(|(at, one)| at + one.len_utf8()).take_while(|end| *end <= most).last().unwrap_or(0);
+    let cut =
+        base.char_indices().map(|(at, one)| at + one.len_utf8()).take_while(|end| *end <= most).last().unwrap_or(0);
     format!("{}{suffix}", &base[..cut])
 }
 

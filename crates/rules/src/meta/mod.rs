@@ -43,8 +43,14 @@ pub fn has_generation(api_version: &str, kind: &str) -> bool {
     match group {
         "" => matches!(kind, "Pod" | "ReplicationController" | "PodTemplate"),
         "apps" => kind != "ControllerRevision",
-        "autoscaling" | "coordination.k8s.io" | "events.k8s.io" | "rbac.authorization.k8s.io" | "certificates.k8s.io"
-        | "node.k8s.io" | "authentication.k8s.io" | "authorization.k8s.io" => false,
+        "autoscaling"
+        | "coordination.k8s.io"
+        | "events.k8s.io"
+        | "rbac.authorization.k8s.io"
+        | "certificates.k8s.io"
+        | "node.k8s.io"
+        | "authentication.k8s.io"
+        | "authorization.k8s.io" => false,
         "storage.k8s.io" => matches!(kind, "CSIDriver"),
         _ => true,
     }

@@ -39,7 +39,8 @@ fn creation_knows_its_kinds() {
         (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed"),
         (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}), "Burstable"),
     ] {
-        let pod = created("v1", "Pod", json!({"metadata": {}, "spec": {"containers": [{"resources": resources}]}}), true);
+        let pod =
+            created("v1", "Pod", json!({"metadata": {}, "spec": {"containers": [{"resources": resources}]}}), true);
         assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": class}));
     }
 }
@@ -61,7 +62,11 @@ fn generation_moves_with_the_desired_state_only() {
         ("Deployment", json!({"metadata": {"name": "a"}, "spec": {"replicas": 2}}), 5),
         ("Deployment", json!({"metadata": {"name": "a", "annotations": {"x": "y"}}, "spec": {"replicas": 1}}), 5),
         ("ReplicaSet", json!({"metadata": {"name": "a", "annotations": {"x": "y"}}, "spec": {"replicas": 1}}), 4),
-        ("ReplicaSet", json!({"metadata": {"name": "a", "generation": 99}, "spec": {"replicas": 1}, "status": {"replicas": 7}}), 4),
+        (
+            "ReplicaSet",
+            json!({"metadata": {"name": "a", "generation": 99}, "spec": {"replicas": 1}, "status": {"replicas": 7}}),
+            4,
+        ),
     ] {
         let mut new = change.clone();
         prepare_update("apps/v1", kind, &old, &mut new, true);
@@ -104,7 +109,9 @@ fn plain_objects_go_at_once_and_finalizers_hold_them() {
     let plain = json!({"metadata": {"name": "a", "generation": 1}});
     assert_eq!(delete("v1", "ConfigMap", &plain, &request(None, None)), Deletion::Remove);
     assert_eq!(delete("v1", "ConfigMap", &plain, &request(None, Some(Propagation::Background))), Deletion::Remove);
-    for (propagation, finalizer) in [(Propagation::Foreground, FOREGROUND_FINALIZER), (Propagation::Orphan, ORPHAN_FINALIZER)] {
+    for (propagation, finalizer) in
+        [(Propagation::Foreground, FOREGROUND_FINALIZER), (Propagation::Orphan, ORPHAN_FINALIZER)]
+    {
         let Deletion::Mark(marked) = delete("apps/v1", "Deployment", &plain, &request(None, Some(propagation))) else {
             panic!("must be marked")
         };
@@ -122,8 +129,10 @@ fn plain_objects_go_at_once_and_finalizers_hold_them() {
 
 #[test]
 fn namespaces_wait_for_their_own_finalizer() {
-    let namespace = json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
-    let Deletion::Mark(marked) = delete("v1", "Namespace", &namespace, &request(None, Some(Propagation::Background))) else {
+    let namespace =
+        json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+    let Deletion::Mark(marked) = delete("v1", "Namespace", &namespace, &request(None, Some(Propagation::Background)))
+    else {
         panic!("must be marked")
     };
     assert_eq!(marked["status"]["phase"], "Terminating");
@@ -151,8 +160,12 @@ fn pods_get_their_grace() {
         assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], seconds);
         assert_eq!(marked["metadata"]["deletionTimestamp"], at);
     }
-    let Deletion::Mark(first) = delete("v1", "Pod", &running, &request(Some(60), None)) else { panic!("must be marked") };
+    let Deletion::Mark(first) = delete("v1", "Pod", &running, &request(Some(60), None)) else {
+        panic!("must be marked")
+    };
     assert_eq!(delete("v1", "Pod", &first, &request(Some(60), None)), Deletion::Pending);
-    let Deletion::Mark(second) = delete("v1", "Pod", &first, &request(Some(10), None)) else { panic!("must be marked") };
+    let Deletion::Mark(second) = delete("v1", "Pod", &first, &request(Some(10), None)) else {
+        panic!("must be marked")
+    };
     assert_eq!(second["metadata"]["deletionTimestamp"], "2026-01-01T00:00:10Z");
 }

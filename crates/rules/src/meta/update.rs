@@ -56,7 +56,8 @@ pub fn unchanged(old: &Value, new: &Value) -> bool {
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
         return old == new;
     };
-    let same_keys = |skip: &str| old.iter().filter(|(key, _)| *key != skip).eq(new.iter().filter(|(key, _)| *key != skip));
+    let same_keys =
+        |skip: &str| old.iter().filter(|(key, _)| *key != skip).eq(new.iter().filter(|(key, _)| *key != skip));
     if !same_keys("metadata") {
         return false;
     }
@@ -110,7 +111,9 @@ fn desired_differs(old: &Value, new: &Value, has_status: bool) -> bool {
             .into_iter()
             .flatten()
             .filter(|(key, value)| {
-                !(matches!(key.as_str(), "metadata" | "apiVersion" | "kind") || (has_status && *key == "status") || value.is_null())
+                !(matches!(key.as_str(), "metadata" | "apiVersion" | "kind")
+                    || (has_status && *key == "status")
+                    || value.is_null())
             })
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()

@@ -51,7 +51,10 @@ mod tests {
         let doc = json!({"a": 1, "list": [1, 2]});
         for (patch, wanted) in [
             (json!([]), json!({"a": 1, "list": [1, 2]})),
-            (json!([{"op": "test", "path": "/a", "value": 1}, {"op": "replace", "path": "/a", "value": 2}]), json!({"a": 2, "list": [1, 2]})),
+            (
+                json!([{"op": "test", "path": "/a", "value": 1}, {"op": "replace", "path": "/a", "value": 2}]),
+                json!({"a": 2, "list": [1, 2]}),
+            ),
             (json!([{"op": "add", "path": "/list/-", "value": 3}]), json!({"a": 1, "list": [1, 2, 3]})),
             (json!([{"op": "remove", "path": "/list/0"}]), json!({"a": 1, "list": [2]})),
             (json!([{"op": "move", "from": "/a", "path": "/b"}]), json!({"b": 1, "list": [1, 2]})),
@@ -66,7 +69,10 @@ mod tests {
         let doc = json!({"a": 1});
         for (patch, part) in [
             (json!([{"op": "test", "path": "/a", "value": 2}]), "testing value /a failed"),
-            (json!([{"op": "remove", "path": "/missing"}]), "remove operation does not apply: doc is missing path: \"/missing\""),
+            (
+                json!([{"op": "remove", "path": "/missing"}]),
+                "remove operation does not apply: doc is missing path: \"/missing\"",
+            ),
             (json!([{"op": "replace", "path": "/missing", "value": 1}]), "replace operation does not apply"),
             (json!([{"op": "sing", "path": "/a"}]), "error decoding patch"),
             (json!({"op": "add"}), "error decoding patch"),

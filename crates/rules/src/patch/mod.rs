@@ -7,6 +7,9 @@
 mod json;
 mod strategic;
 
+#[cfg(test)]
+mod tests;
+
 pub use json::{json_patch, merge_patch};
 pub use strategic::strategic;
 

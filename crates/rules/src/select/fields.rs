@@ -41,7 +41,10 @@ impl FieldSelector {
     pub fn check(&self, api_version: &str, kind: &str, selectable: &[&str]) -> Result<(), SelectError> {
         for requirement in &self.requirements {
             let field = requirement.field.as_str();
-            if !supported(api_version, kind).contains(&field) && !COMMON.contains(&field) && !selectable.contains(&field) {
+            if !supported(api_version, kind).contains(&field)
+                && !COMMON.contains(&field)
+                && !selectable.contains(&field)
+            {
                 return Err(SelectError::Unsupported(field.to_owned()));
             }
         }
@@ -188,10 +191,18 @@ fn unescape(value: &str) -> Result<String, SelectError> {
         match one {
             '\\' => match chars.next() {
                 Some(next @ ('\\' | ',' | '=')) => result.push(next),
-                Some(next) => return Err(SelectError::Field(format!("invalid field selector: invalid escape sequence: \\{next}"))),
-                None => return Err(SelectError::Field("invalid field selector: invalid escape sequence: \\".to_owned())),
+                Some(next) => {
+                    return Err(SelectError::Field(format!(
+                        "invalid field selector: invalid escape sequence: \\{next}"
+                    )));
+                }
+                None => {
+                    return Err(SelectError::Field("invalid field selector: invalid escape sequence: \\".to_owned()));
+                }
             },
-            ',' | '=' => return Err(SelectError::Field(format!("invalid field selector: unescaped character in value: {one}"))),
+            ',' | '=' => {
+                return Err(SelectError::Field(format!("invalid field selector: unescaped character in value: {one}")));
+            }
             other => result.push(other),
         }
     }

@@ -106,7 +106,12 @@ impl LabelSelector {
                         return Err(parser.fail("identifier after ','"));
                     }
                 }
-                other => return Err(SelectError::Label(format!("found '{}', expected: ',' or 'end of string'", other.text()))),
+                other => {
+                    return Err(SelectError::Label(format!(
+                        "found '{}', expected: ',' or 'end of string'",
+                        other.text()
+                    )));
+                }
             }
         }
         Ok(LabelSelector { requirements: Some(requirements) })
@@ -186,10 +191,14 @@ fn from_expression(expression: &Value) -> Result<Requirement, SelectError> {
         expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     let test = match operator {
         "In" | "NotIn" if values.is_empty() => {
-            return Err(SelectError::Object("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".to_owned()));
+            return Err(SelectError::Object(
+                "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".to_owned(),
+            ));
         }
         "Exists" | "DoesNotExist" if !values.is_empty() => {
-            return Err(SelectError::Object("values: Invalid value: values set must be empty for exists and does not exist".to_owned()));
+            return Err(SelectError::Object(
+                "values: Invalid value: values set must be empty for exists and does not exist".to_owned(),
+            ));
         }
         "In" => Test::In(values),
         "NotIn" => Test::NotIn(values),
@@ -338,7 +347,11 @@ impl Parser {
         self.next();
         let Token::Word(word) = self.peek().clone() else { return Err(self.fail("integer")) };
         self.next();
-        word.parse().map_err(|_| SelectError::Label(format!("values[0]: Invalid value: \"{word}\": for 'Gt', 'Lt' operators, the value must be an integer")))
+        word.parse().map_err(|_| {
+            SelectError::Label(format!(
+                "values[0]: Invalid value: \"{word}\": for 'Gt', 'Lt' operators, the value must be an integer"
+            ))
+        })
     }
 
     fn values(&mut self) -> Result<BTreeSet<String>, SelectError> {
@@ -360,7 +373,9 @@ impl Parser {
                         }
                         Token::Comma => {}
                         Token::Close => return Ok(values),
-                        other => return Err(SelectError::Label(format!("found '{}', expected: ',' or ')'", other.text()))),
+                        other => {
+                            return Err(SelectError::Label(format!("found '{}', expected: ',' or ')'", other.text())));
+                        }
                     }
                 }
                 Token::Comma => {
@@ -370,7 +385,12 @@ impl Parser {
                     values.insert(String::new());
                     return Ok(values);
                 }
-                other => return Err(SelectError::Label(format!("found '{}', expected: ',', ')' or identifier", other.text()))),
+                other => {
+                    return Err(SelectError::Label(format!(
+                        "found '{}', expected: ',', ')' or identifier",
+                        other.text()
+                    )));
+                }
             }
         }
     }
@@ -424,7 +444,9 @@ mod tests {
 
     #[test]
     fn refused_texts() {
-        for text in ["x=a||y=b", "x==a==b", "!x=a", "x<a", "x=,", ",x", "x in a", "x in (a", "-x=1", "x=a/b", "(x)", "x y"] {
+        for text in
+            ["x=a||y=b", "x==a==b", "!x=a", "x<a", "x=,", ",x", "x in a", "x in (a", "-x=1", "x=a/b", "(x)", "x y"]
+        {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
         }
     }
@@ -439,7 +461,10 @@ mod tests {
             (json!({"matchLabels": {"app": "b"}}), false),
             (json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "b"]}]}), true),
             (json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["a"]}]}), false),
-            (json!({"matchExpressions": [{"key": "app", "operator": "Exists"}, {"key": "x", "operator": "DoesNotExist"}]}), true),
+            (
+                json!({"matchExpressions": [{"key": "app", "operator": "Exists"}, {"key": "x", "operator": "DoesNotExist"}]}),
+                true,
+            ),
         ] {
             assert_eq!(LabelSelector::from_object(&selector).expect("valid").matches(&labels), wanted, "{selector}");
         }
@@ -452,7 +477,10 @@ mod tests {
         ] {
             assert!(LabelSelector::from_object(&selector).is_err(), "{selector}");
         }
-        assert!(LabelSelector::from_map(&json!({"app": "a"})).matches_object(&json!({"metadata": {"labels": {"app": "a"}}})));
+        assert!(
+            LabelSelector::from_map(&json!({"app": "a"}))
+                .matches_object(&json!({"metadata": {"labels": {"app": "a"}}}))
+        );
         assert!(!LabelSelector::nothing().matches_object(&json!({})));
         assert!(LabelSelector::everything().is_everything());
     }

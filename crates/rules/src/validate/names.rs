@@ -20,7 +20,7 @@ fn is_label(text: &str) -> bool {
 }
 
 /// RFC 1123 label: at most 63 of `[a-z0-9-]`, beginning and ending alphanumeric.
-pub fn dns_label(text: &str) -> Vec<String> {
+pub(crate) fn dns_label(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if text.len() > 63 {
         wrong.push(too_long(63));
@@ -36,7 +36,7 @@ pub fn dns_label(text: &str) -> Vec<String> {
 }
 
 /// RFC 1035 label: as an RFC 1123 label, but beginning with a letter. Services have such names.
-pub fn dns1035_label(text: &str) -> Vec<String> {
+pub(crate) fn dns1035_label(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if text.len() > 63 {
         wrong.push(too_long(63));
@@ -52,7 +52,7 @@ pub fn dns1035_label(text: &str) -> Vec<String> {
 }
 
 /// RFC 1123 subdomain: labels joined by dots, at most 253 characters.
-pub fn dns_subdomain(text: &str) -> Vec<String> {
+pub(crate) fn dns_subdomain(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if text.len() > 253 {
         wrong.push(too_long(253));
@@ -68,7 +68,7 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
 }
 
 /// A name that may stand as one segment of a path (roles and their bindings).
-pub fn path_segment(text: &str) -> Vec<String> {
+pub(crate) fn path_segment(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if matches!(text, "." | "..") {
         wrong.push(format!("may not be '{text}'"));
@@ -94,7 +94,7 @@ fn is_qualified_part(text: &str) -> bool {
 }
 
 /// A label or annotation key: an optional DNS prefix and a name.
-pub fn qualified_name(text: &str) -> Vec<String> {
+pub(crate) fn qualified_name(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     const FORM: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
     const MESSAGE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
@@ -129,7 +129,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
 }
 
 /// A label's value: empty, or at most 63 of `[A-Za-z0-9-_.]`.
-pub fn label_value(text: &str) -> Vec<String> {
+pub(crate) fn label_value(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if text.len() > 63 {
         wrong.push(too_long(63));
@@ -145,7 +145,7 @@ pub fn label_value(text: &str) -> Vec<String> {
 }
 
 /// A key of a ConfigMap or Secret: a file name.
-pub fn config_key(text: &str) -> Vec<String> {
+pub(crate) fn config_key(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if text.len() > 253 {
         wrong.push(too_long(253));
@@ -168,7 +168,7 @@ pub fn config_key(text: &str) -> Vec<String> {
 }
 
 /// The name of an environment variable: printable ASCII without `=`.
-pub fn env_name(text: &str) -> Vec<String> {
+pub(crate) fn env_name(text: &str) -> Vec<String> {
     if !text.is_empty() && text.bytes().all(|one| (0x20..=0x7e).contains(&one) && one != b'=') {
         return Vec::new();
     }
@@ -176,7 +176,7 @@ pub fn env_name(text: &str) -> Vec<String> {
 }
 
 /// A port's name (IANA service name): at most 15 of `[a-z0-9-]` with a letter, no two dashes in a row.
-pub fn port_name(text: &str) -> Vec<String> {
+pub(crate) fn port_name(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if text.len() > 15 {
         wrong.push("must be no more than 15 characters".to_owned());
@@ -211,7 +211,11 @@ mod tests {
             (dns1035_label, &["a", "a1", "a-1"], &["", "0a", "A", "a-", &long]),
             (dns_subdomain, &["a", "a.b", "0.a-b.c"], &["", ".", "a.", ".a", "a..b", "A.b", "a_b.c", &longer]),
             (path_segment, &["a", "system:node", "A b"], &[".", "..", "a/b", "a%b"]),
-            (qualified_name, &["a", "a.b_c-D", "example.com/x", "1.2/3"], &["", "/", "a/", "/a", "a/b/c", "a b", "-a", "A.com/x", &long]),
+            (
+                qualified_name,
+                &["a", "a.b_c-D", "example.com/x", "1.2/3"],
+                &["", "/", "a/", "/a", "a/b/c", "a b", "-a", "A.com/x", &long],
+            ),
             (label_value, &["", "a", "A_b.c-d", "1"], &["-a", "a-", "a b", "a/b", &long]),
             (config_key, &["a", "a.b", "A_B", ".hidden", "a..b"], &["", ".", "..", "..a", "a/b", "a b", &longer]),
             (env_name, &["A", "a.b-c", "1A", "a b"], &["", "A=B", "é"]),
