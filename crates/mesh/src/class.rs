@@ -31,10 +31,7 @@ pub(crate) const SUPPORTED_FEATURES: &[&str] = &[
 /// The GatewayClass `coracle`.
 pub fn gateway_class() -> GatewayClass {
     GatewayClass {
-        metadata: ObjectMeta {
-            name: Some(GATEWAY_CLASS.to_owned()),
-            ..ObjectMeta::default()
-        },
+        metadata: ObjectMeta { name: Some(GATEWAY_CLASS.to_owned()), ..ObjectMeta::default() },
         spec: GatewayClassSpec {
             controller_name: GATEWAY_CONTROLLER.to_owned(),
             description: Some("Coracle's own proxy, on this machine".to_owned()),

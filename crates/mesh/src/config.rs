@@ -13,9 +13,6 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            first_gateway_port: None,
-        }
+        Self { gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST), first_gateway_port: None }
     }
 }

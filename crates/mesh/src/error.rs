@@ -31,9 +31,7 @@ pub enum InstallError {
         reason: String,
     },
     /// A definition is not what the API can read.
-    #[error(
-        "installing Gateway API: cannot write {name} as JSON: {source}; this is a defect of Coracle"
-    )]
+    #[error("installing Gateway API: cannot write {name} as JSON: {source}; this is a defect of Coracle")]
     Encode {
         /// The object.
         name: String,

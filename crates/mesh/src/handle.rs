@@ -30,11 +30,7 @@ impl GatewayListener {
     #[must_use]
     pub fn url(&self) -> Option<String> {
         let address = self.address.as_ref().ok()?;
-        let scheme = if self.protocol == "HTTPS" {
-            "https"
-        } else {
-            "http"
-        };
+        let scheme = if self.protocol == "HTTPS" { "https" } else { "http" };
         Some(format!("{scheme}://{address}"))
     }
 }
@@ -73,10 +69,6 @@ impl Handle {
     /// bound. None while the Service is not (yet) served.
     #[must_use]
     pub fn service_port(&self, cluster_ip: IpAddr, port: u16) -> Option<u16> {
-        self.published
-            .borrow()
-            .services
-            .get(&(cluster_ip, port))
-            .copied()
+        self.published.borrow().services.get(&(cluster_ip, port)).copied()
     }
 }

@@ -29,20 +29,12 @@ const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 /// Names the object that could not be read or written, or the definition that did not come to be served.
 pub async fn install(client: Client) -> Result<(), InstallError> {
     let definitions = crds::crds();
-    future::try_join_all(
-        definitions
-            .iter()
-            .map(|crd| install_definition(&client, crd)),
-    )
-    .await?;
+    future::try_join_all(definitions.iter().map(|crd| install_definition(&client, crd))).await?;
     ensure::<GatewayClass>(&client, "GatewayClass", &crate::class::gateway_class()).await?;
     Ok(())
 }
 
-async fn install_definition(
-    client: &Client,
-    crd: &CustomResourceDefinition,
-) -> Result<(), InstallError> {
+async fn install_definition(client: &Client, crd: &CustomResourceDefinition) -> Result<(), InstallError> {
     let live = ensure(client, "CustomResourceDefinition", crd).await?;
     if established(&live) {
         return Ok(());
@@ -55,59 +47,32 @@ async fn install_definition(
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the API server has not reported it as such".to_owned(),
     };
-    Err(InstallError::NotEstablished {
-        name,
-        limit: ESTABLISHED_WITHIN,
-        reason,
-    })
+    Err(InstallError::NotEstablished { name, limit: ESTABLISHED_WITHIN, reason })
 }
 
 /// Brings a cluster-scoped object to what is wanted, and returns it as it is then.
-async fn ensure<K>(
-    client: &Client,
-    kind: &'static str,
-    wanted: &K,
-) -> Result<DynamicObject, InstallError>
+async fn ensure<K>(client: &Client, kind: &'static str, wanted: &K) -> Result<DynamicObject, InstallError>
 where
     K: Resource<DynamicType = ()> + serde::Serialize,
 {
     let name = wanted.meta().name.clone().unwrap_or_default();
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<K>(&()));
-    let failed = |verb, source| InstallError::Request {
-        verb,
-        kind,
-        name: name.clone(),
-        source: Box::new(source),
-    };
-    let mut wanted = serde_json::to_value(wanted).map_err(|source| InstallError::Encode {
-        name: name.clone(),
-        source,
-    })?;
+    let failed = |verb, source| InstallError::Request { verb, kind, name: name.clone(), source: Box::new(source) };
+    let mut wanted =
+        serde_json::to_value(wanted).map_err(|source| InstallError::Encode { name: name.clone(), source })?;
     strip_nulls(&mut wanted);
-    if let Some(live) = api
-        .get_opt(&name)
-        .await
-        .map_err(|source| failed("get", source))?
-    {
-        let is = serde_json::to_value(&live).map_err(|source| InstallError::Encode {
-            name: name.clone(),
-            source,
-        })?;
+    if let Some(live) = api.get_opt(&name).await.map_err(|source| failed("get", source))? {
+        let is = serde_json::to_value(&live).map_err(|source| InstallError::Encode { name: name.clone(), source })?;
         if contains(&is, &wanted) || newer(&live) {
             return Ok(live);
         }
     }
     let params = PatchParams::apply(MANAGER).force();
-    api.patch(&name, &params, &Patch::Apply(&wanted))
-        .await
-        .map_err(|source| failed("apply", source))
+    api.patch(&name, &params, &Patch::Apply(&wanted)).await.map_err(|source| failed("apply", source))
 }
 
 fn established(crd: &DynamicObject) -> bool {
-    let conditions = crd
-        .data
-        .pointer("/status/conditions")
-        .and_then(Value::as_array);
+    let conditions = crd.data.pointer("/status/conditions").and_then(Value::as_array);
     conditions
         .into_iter()
         .flatten()
@@ -117,40 +82,25 @@ fn established(crd: &DynamicObject) -> bool {
 /// Whether somebody has installed a later release of Gateway API than ours.
 fn newer(live: &DynamicObject) -> bool {
     let ours = version(BUNDLE_VERSION);
-    live.annotations()
-        .get(BUNDLE_VERSION_ANNOTATION)
-        .is_some_and(|theirs| version(theirs) > ours)
+    live.annotations().get(BUNDLE_VERSION_ANNOTATION).is_some_and(|theirs| version(theirs) > ours)
 }
 
 /// `v1.5.1` as numbers; what follows a `-` is left out.
 fn version(text: &str) -> Vec<u32> {
-    let release = text
-        .trim_start_matches('v')
-        .split('-')
-        .next()
-        .unwrap_or_default();
-    release
-        .split('.')
-        .map(|part| part.parse().unwrap_or(0))
-        .collect()
+    let release = text.trim_start_matches('v').split('-').next().unwrap_or_default();
+    release.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
 
 /// Whether all that `wanted` says is so in `is`, which may say more.
 fn contains(is: &Value, wanted: &Value) -> bool {
     match (is, wanted) {
-        (Value::Object(is), Value::Object(wanted)) => wanted
-            .iter()
-            .all(|(key, value)| is.get(key).is_some_and(|is| contains(is, value))),
+        (Value::Object(is), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, value)| is.get(key).is_some_and(|is| contains(is, value)))
+        }
         (Value::Array(is), Value::Array(wanted)) => {
-            is.len() == wanted.len()
-                && is
-                    .iter()
-                    .zip(wanted)
-                    .all(|(is, wanted)| contains(is, wanted))
+            is.len() == wanted.len() && is.iter().zip(wanted).all(|(is, wanted)| contains(is, wanted))
         }
-        (Value::Number(is), Value::Number(wanted)) => {
-            is == wanted || is.as_f64() == wanted.as_f64()
-        }
+        (Value::Number(is), Value::Number(wanted)) => is == wanted || is.as_f64() == wanted.as_f64(),
         _ => is == wanted,
     }
 }
@@ -180,14 +130,8 @@ mod tests {
                 json!({"spec": {"names": {"kind": "Gateway", "singular": "gateway"}, "versions": [{"name": "v1", "minimum": 1}], "conversion": {"strategy": "None"}}, "status": {}}),
                 true,
             ),
-            (
-                json!({"spec": {"names": {"kind": "Gate"}, "versions": [{"name": "v1", "minimum": 1}]}}),
-                false,
-            ),
-            (
-                json!({"spec": {"names": {"kind": "Gateway"}, "versions": []}}),
-                false,
-            ),
+            (json!({"spec": {"names": {"kind": "Gate"}, "versions": [{"name": "v1", "minimum": 1}]}}), false),
+            (json!({"spec": {"names": {"kind": "Gateway"}, "versions": []}}), false),
             (json!({"spec": {"names": {"kind": "Gateway"}}}), false),
         ] {
             assert_eq!(contains(&is, &wanted), same, "{is}");

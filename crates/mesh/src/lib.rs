@@ -18,6 +18,10 @@ mod error;
 mod handle;
 mod install;
 mod service;
+mod status;
+mod watch;
+mod world;
+mod writer;
 
 pub use class::gateway_class;
 pub use config::Settings;
@@ -26,3 +30,4 @@ pub use error::{InstallError, RunError};
 pub use handle::{GatewayListener, Handle, Published};
 pub use install::install;
 pub use service::{Mesh, build};
+pub use world::{Rejected, World};

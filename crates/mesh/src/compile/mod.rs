@@ -1,1 +1,162 @@
-//! The compiler.
+//! From a picture of the cluster to what the proxy serves and what is to be said about it. Pure.
+//!
+//! The steps, one module each: `index` (look-ups), `gateways` over `listeners` and `certificates` (which sockets there are),
+//! `routes` over `matches`, `filters` and `backends` (each route once), `attach` (routes to listeners, by `hosts`, in the
+//! order of `precedence`), `services` (a listener for every Service port, by its `speech`).
+//!
+//! Invariants: the same picture gives the same result; the snapshot names only backends that it has and no address or host
+//! twice, so the proxy can refuse it only for what it alone can judge (expressions, certificates); a part that is wrong
+//! never takes another part with it.
+
+mod attach;
+mod backends;
+mod certificates;
+mod filters;
+mod gateways;
+mod hosts;
+mod index;
+mod listeners;
+mod matches;
+mod plan;
+mod precedence;
+mod routes;
+mod services;
+mod speech;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use proxy::Snapshot;
+use resources::names::GATEWAY_CONTROLLER;
+
+pub use attach::ParentPlan;
+pub use certificates::SecretVersion;
+pub use plan::{ClassPlan, GatewayPlan, ListenerPlan, RoutePlan};
+pub use services::ServicePortPlan;
+pub use verdict::Verdict;
+
+pub(crate) use certificates::SECRET_TYPE;
+pub(crate) use index::key;
+pub(crate) use verdict::{condition, reason};
+
+use crate::config::Settings;
+use crate::world::World;
+use backends::Backends;
+use gateways::Gateways;
+use index::{Index, by_age};
+
+/// Ports below this one can be refused for want of permission.
+const PRIVILEGED: u16 = 1024;
+/// What is added to a port that may not be bound.
+const FALLBACK_OFFSET: u16 = 8000;
+
+/// Something to tell about an object by an Event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    /// What it is about.
+    pub about: ObjectReference,
+    /// One word for machines.
+    pub reason: &'static str,
+    /// What happened, why, and what to do.
+    pub note: String,
+}
+
+impl Notice {
+    pub(crate) fn warning(about: ObjectReference, reason: &'static str, note: String) -> Self {
+        Self { about, reason, note }
+    }
+}
+
+/// What a picture of the cluster compiles to.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled {
+    /// What the proxy is to serve.
+    pub snapshot: Snapshot,
+    /// What is to be said about our GatewayClasses.
+    pub classes: Vec<ClassPlan>,
+    /// What is to be said about our Gateways, oldest first.
+    pub gateways: Vec<GatewayPlan>,
+    /// What is to be said about every HTTPRoute, in the world's order.
+    pub routes: Vec<RoutePlan>,
+    /// The listeners of Services.
+    pub services: Vec<ServicePortPlan>,
+    /// What is to be told by Events.
+    pub notices: Vec<Notice>,
+    /// Which Secret each certificate of a listener is from, by listener and position.
+    pub certificates: BTreeMap<Arc<str>, Vec<SecretVersion>>,
+}
+
+impl Compiled {
+    /// The generation of the route that the rule `id` is from. None where it is from no route.
+    #[must_use]
+    pub fn generation(&self, id: &str) -> Option<i64> {
+        let mut parts = id.splitn(3, '/');
+        let (namespace, name) = (parts.next()?, parts.next()?);
+        parts.next()?;
+        let position = self
+            .routes
+            .binary_search_by(|route| (route.namespace.as_str(), route.name.as_str()).cmp(&(namespace, name)));
+        position.ok().map(|position| self.routes[position].generation.unwrap_or_default())
+    }
+}
+
+/// Compiles `world`.
+#[must_use]
+pub fn compile(world: &World, settings: &Settings) -> Compiled {
+    let index = Index::new(world);
+    let ours = world.classes.iter().filter(|class| class.spec.controller_name == GATEWAY_CONTROLLER);
+    let classes: HashSet<&str> = ours.clone().map(|class| key(&class.metadata).1).collect();
+    let mut gateways = Gateways::new(world, &index, settings, &classes);
+    let mut backends = Backends::new(&index);
+    let mut for_services = attach::ForServices::new();
+    let mut compiled_routes = Vec::with_capacity(world.routes.len());
+    let mut routes: Vec<RoutePlan> = world.routes.iter().map(|route| RoutePlan::new(&route.metadata)).collect();
+    for position in by_age(&world.routes) {
+        let route = &world.routes[position];
+        let parents = route.spec.parent_refs.iter().flatten();
+        let targets: Vec<_> =
+            parents.filter_map(|parent| Some((parent, attach::target(route, parent, &gateways, &index)?))).collect();
+        if targets.is_empty() {
+            continue;
+        }
+        let compiled = routes::compile(route, compiled_routes.len(), &mut backends, &world.rejected);
+        routes[position].parents = targets
+            .into_iter()
+            .map(|(parent, target)| {
+                attach::attach(route, &compiled, parent, target, &mut gateways, &mut for_services, &index)
+            })
+            .collect();
+        compiled_routes.push(compiled);
+    }
+    let mut overrides = overrides(for_services, &compiled_routes);
+    let mut served = services::Made::default();
+    for service in &world.services {
+        served.add(service, &mut backends, &mut overrides);
+    }
+    let (mut listeners, certificates) = gateways.listeners(&compiled_routes);
+    listeners.append(&mut served.listeners);
+    Compiled {
+        snapshot: Snapshot { listeners, backends: backends.into_map() },
+        classes: ours.map(|class| ClassPlan::new(class, world.bundle_version.as_deref())).collect(),
+        gateways: plan::gateways(&gateways),
+        routes,
+        services: served.ports,
+        notices: served.notices,
+        certificates,
+    }
+}
+
+/// The rules of routes whose parent is a Service, in order of precedence.
+fn overrides<'w>(for_services: attach::ForServices<'w>, routes: &[routes::Compiled]) -> services::Overrides<'w> {
+    let sorted = for_services.into_iter().map(|(port, mut candidates)| {
+        candidates.sort_unstable();
+        candidates.dedup();
+        (port, candidates.iter().map(|candidate| routes[candidate.route].rule(*candidate)).collect())
+    });
+    sorted.collect()
+}

@@ -36,9 +36,7 @@ enum Fact {
     /// The only values, as a JSON list.
     OneOf(&'static str),
 }
-use Fact::{
-    AtLeast, Atomic, Default, Entries, Items, Keys, Length, OneOf, Pattern, Range, Set, UpTo,
-};
+use Fact::{AtLeast, Atomic, Default, Entries, Items, Keys, Length, OneOf, Pattern, Range, Set, UpTo};
 
 const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 const HOST: &str = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
@@ -46,23 +44,23 @@ const GROUP: &str = r"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-
 const KIND: &str = r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$";
 const LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 const LABEL_VALUE: &str = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
-const CONTROLLER: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$";
+const CONTROLLER: &str =
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$";
 const ADDRESS_TYPE: &str = r"^Hostname|IPAddress|NamedAddress|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$";
 const PROTOCOL: &str = r"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9]+$";
 const HEADER: &str = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$";
 const DURATION: &str = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$";
-const ORIGIN: &str =
-    r"(^\*$)|(^(http(s)?):\/\/(((\*\.)?([a-zA-Z0-9\-]+\.)*[a-zA-Z0-9-]+|\*)(:([0-9]{1,5}))?)$)";
+const ORIGIN: &str = r"(^\*$)|(^(http(s)?):\/\/(((\*\.)?([a-zA-Z0-9\-]+\.)*[a-zA-Z0-9-]+|\*)(:([0-9]{1,5}))?)$)";
 const URI: &str = r"^(([^:/?#]+):)(//([^/?#]*))([^?#]*)(\?([^#]*))?(#(.*))?";
 const WELL_KNOWN_CA: &str = r"^(System|([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]))$";
 const REASON: &str = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$";
-const CONDITION_TYPE: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$";
+const CONDITION_TYPE: &str =
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$";
 
 const GATEWAY_GROUP: &str = r#""gateway.networking.k8s.io""#;
 const ROOT_MATCH: &str = r#"[{"path":{"type":"PathPrefix","value":"/"}}]"#;
 const ROOT_RULE: &str = r#"[{"matches":[{"path":{"type":"PathPrefix","value":"/"}}]}]"#;
-const CORS_METHODS: &str =
-    r#"["GET","HEAD","POST","PUT","DELETE","CONNECT","OPTIONS","TRACE","PATCH","*"]"#;
+const CORS_METHODS: &str = r#"["GET","HEAD","POST","PUT","DELETE","CONNECT","OPTIONS","TRACE","PATCH","*"]"#;
 const WAITING_ACCEPTED: &str = r#"[{"type":"Accepted","status":"Unknown","reason":"Pending","message":"Waiting for controller","lastTransitionTime":"1970-01-01T00:00:00Z"}]"#;
 const WAITING_BOTH: &str = r#"[{"type":"Accepted","status":"Unknown","reason":"Pending","message":"Waiting for controller","lastTransitionTime":"1970-01-01T00:00:00Z"},{"type":"Programmed","status":"Unknown","reason":"Pending","message":"Waiting for controller","lastTransitionTime":"1970-01-01T00:00:00Z"}]"#;
 
@@ -102,10 +100,7 @@ const SHARED: &[(&str, &[Fact])] = &[
     (".conditions[].message", &[UpTo(32_768)]),
     (".conditions[].observedGeneration", &[AtLeast(0)]),
     (".conditions[].reason", &[Length(1, 1024), Pattern(REASON)]),
-    (
-        ".conditions[].status",
-        &[OneOf(r#"["True","False","Unknown"]"#)],
-    ),
+    (".conditions[].status", &[OneOf(r#"["True","False","Unknown"]"#)]),
     (".conditions[].type", &[UpTo(316), Pattern(CONDITION_TYPE)]),
     // What all routes share.
     (".spec.hostnames", &[Items(0, 16), Atomic]),
@@ -139,19 +134,10 @@ const SHARED: &[(&str, &[Fact])] = &[
     (".spec.listeners", &[Items(1, 64), Keys(&["name"])]),
     (".listeners[].name", &[Pattern(SUBDOMAIN)]),
     (".listeners[].hostname", &[Length(1, 253), Pattern(HOST)]),
-    (
-        ".listeners[].protocol",
-        &[Length(1, 255), Pattern(PROTOCOL)],
-    ),
-    (
-        ".allowedRoutes",
-        &[Default(r#"{"namespaces":{"from":"Same"}}"#)],
-    ),
+    (".listeners[].protocol", &[Length(1, 255), Pattern(PROTOCOL)]),
+    (".allowedRoutes", &[Default(r#"{"namespaces":{"from":"Same"}}"#)]),
     (".allowedRoutes.kinds", &[Items(0, 8), Atomic]),
-    (
-        ".allowedRoutes.namespaces",
-        &[Default(r#"{"from":"Same"}"#)],
-    ),
+    (".allowedRoutes.namespaces", &[Default(r#"{"from":"Same"}"#)]),
     (".allowedRoutes.namespaces.from", &[Default(r#""Same""#)]),
     (".tls.certificateRefs", &[Items(0, 64), Atomic]),
     (".listeners[].tls.mode", &[Default(r#""Terminate""#)]),
@@ -164,10 +150,7 @@ const SHARED: &[(&str, &[Fact])] = &[
 const GATEWAY_CLASS: &[(&str, &[Fact])] = &[
     (".spec.description", &[UpTo(64)]),
     (".status.conditions", &[Default(WAITING_ACCEPTED)]),
-    (
-        ".status.supportedFeatures",
-        &[Items(0, 64), Keys(&["name"])],
-    ),
+    (".status.supportedFeatures", &[Items(0, 64), Keys(&["name"])]),
     (".supportedFeatures[].name", &[NO_LENGTH]),
 ];
 
@@ -176,29 +159,16 @@ const NO_LENGTH: Fact = Length(-1, -1);
 
 const GATEWAY: &[(&str, &[Fact])] = &[
     (".addresses", &[Items(0, 16), Atomic]),
-    (
-        ".addresses[].type",
-        &[
-            Length(1, 253),
-            Pattern(ADDRESS_TYPE),
-            Default(r#""IPAddress""#),
-        ],
-    ),
+    (".addresses[].type", &[Length(1, 253), Pattern(ADDRESS_TYPE), Default(r#""IPAddress""#)]),
     (".spec.addresses[].value", &[UpTo(253)]),
     (".status.addresses[].value", &[Length(1, 253)]),
-    (
-        ".allowedListeners.namespaces",
-        &[Default(r#"{"from":"None"}"#)],
-    ),
+    (".allowedListeners.namespaces", &[Default(r#"{"from":"None"}"#)]),
     (".allowedListeners.namespaces.from", &[Default(r#""None""#)]),
     (".spec.gatewayClassName", &[Length(1, 253)]),
     (".infrastructure.annotations", &[Entries(8)]),
     (".infrastructure.annotations{}", &[Length(0, 4096)]),
     (".infrastructure.labels", &[Entries(8)]),
-    (
-        ".infrastructure.labels{}",
-        &[Length(0, 63), Pattern(LABEL_VALUE)],
-    ),
+    (".infrastructure.labels{}", &[Length(0, 63), Pattern(LABEL_VALUE)]),
     (".caCertificateRefs", &[Items(1, 8), Atomic]),
     (".validation.mode", &[Default(r#""AllowValidOnly""#)]),
     (".frontend.perPort", &[Items(0, 64), Keys(&["port"])]),
@@ -208,10 +178,7 @@ const GATEWAY: &[(&str, &[Fact])] = &[
 const HTTP_ROUTE: &[(&str, &[Fact])] = &[
     (".spec.rules", &[Items(1, 16), Default(ROOT_RULE)]),
     (".matches", &[Default(ROOT_MATCH)]),
-    (
-        ".matches[].path",
-        &[Default(r#"{"type":"PathPrefix","value":"/"}"#)],
-    ),
+    (".matches[].path", &[Default(r#"{"type":"PathPrefix","value":"/"}"#)]),
     (".matches[].path.type", &[Default(r#""PathPrefix""#)]),
     (".matches[].path.value", &[UpTo(1024), Default(r#""/""#)]),
     (".queryParams", &[Items(0, 16), Keys(&["name"])]),
@@ -220,18 +187,9 @@ const HTTP_ROUTE: &[(&str, &[Fact])] = &[
     (".queryParams[].value", &[Length(1, 1024)]),
     (".timeouts.request", &[Pattern(DURATION)]),
     (".timeouts.backendRequest", &[Pattern(DURATION)]),
-    (
-        ".requestRedirect.hostname",
-        &[Length(1, 253), Pattern(SUBDOMAIN)],
-    ),
-    (
-        ".requestRedirect.statusCode",
-        &[OneOf("[301,302,303,307,308]"), Default("302")],
-    ),
-    (
-        ".urlRewrite.hostname",
-        &[Length(1, 253), Pattern(SUBDOMAIN)],
-    ),
+    (".requestRedirect.hostname", &[Length(1, 253), Pattern(SUBDOMAIN)]),
+    (".requestRedirect.statusCode", &[OneOf("[301,302,303,307,308]"), Default("302")]),
+    (".urlRewrite.hostname", &[Length(1, 253), Pattern(SUBDOMAIN)]),
     (".path.replaceFullPath", &[UpTo(1024)]),
     (".path.replacePrefixMatch", &[UpTo(1024)]),
     (".allowHeaders", &[Items(0, 64), Set]),
@@ -251,36 +209,22 @@ const GRPC_ROUTE: &[(&str, &[Fact])] = &[
     (".matches[].method.type", &[Default(r#""Exact""#)]),
 ];
 
-const TLS_ROUTE: &[(&str, &[Fact])] = &[
-    (".spec.hostnames", &[Items(1, 16)]),
-    (".spec.rules", &[Items(1, 1)]),
-    (".backendRefs", &[Items(1, 16)]),
-];
+const TLS_ROUTE: &[(&str, &[Fact])] =
+    &[(".spec.hostnames", &[Items(1, 16)]), (".spec.rules", &[Items(1, 1)]), (".backendRefs", &[Items(1, 16)])];
 
 const LISTENER_SET: &[(&str, &[Fact])] = &[(".status.conditions", &[Default(WAITING_BOTH)])];
 
-const REFERENCE_GRANT: &[(&str, &[Fact])] = &[
-    (".spec.from", &[Items(1, 16), Atomic]),
-    (".spec.to", &[Items(1, 16), Atomic]),
-];
+const REFERENCE_GRANT: &[(&str, &[Fact])] =
+    &[(".spec.from", &[Items(1, 16), Atomic]), (".spec.to", &[Items(1, 16), Atomic])];
 
 const BACKEND_TLS_POLICY: &[(&str, &[Fact])] = &[
     (".spec.targetRefs", &[Items(1, 16), Atomic]),
     (".caCertificateRefs", &[Items(0, 8), Atomic]),
-    (
-        ".validation.hostname",
-        &[Length(1, 253), Pattern(SUBDOMAIN)],
-    ),
+    (".validation.hostname", &[Length(1, 253), Pattern(SUBDOMAIN)]),
     (".subjectAltNames", &[Items(0, 5), Atomic]),
-    (
-        ".subjectAltNames[].hostname",
-        &[Length(1, 253), Pattern(HOST)],
-    ),
+    (".subjectAltNames[].hostname", &[Length(1, 253), Pattern(HOST)]),
     (".subjectAltNames[].uri", &[Length(1, 253), Pattern(URI)]),
-    (
-        ".wellKnownCACertificates",
-        &[Length(1, 253), Pattern(WELL_KNOWN_CA)],
-    ),
+    (".wellKnownCACertificates", &[Length(1, 253), Pattern(WELL_KNOWN_CA)]),
 ];
 
 /// Lays the table over the schema of `kind`.
@@ -334,8 +278,7 @@ fn state(fact: Fact, schema: &mut JSONSchemaProps) {
     match fact {
         Keys(keys) => {
             schema.x_kubernetes_list_type = Some("map".to_owned());
-            schema.x_kubernetes_list_map_keys =
-                Some(keys.iter().map(|key| (*key).to_owned()).collect());
+            schema.x_kubernetes_list_map_keys = Some(keys.iter().map(|key| (*key).to_owned()).collect());
         }
         Set => schema.x_kubernetes_list_type = Some("set".to_owned()),
         Atomic if list => schema.x_kubernetes_list_type = Some("atomic".to_owned()),
@@ -367,8 +310,5 @@ fn state(fact: Fact, schema: &mut JSONSchemaProps) {
 }
 
 fn constant(json: &str) -> JSON {
-    JSON(
-        serde_json::from_str(json)
-            .expect("the table's JSON is constant, and a test reads all of it"),
-    )
+    JSON(serde_json::from_str(json).expect("the table's JSON is constant, and a test reads all of it"))
 }

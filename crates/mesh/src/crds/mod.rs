@@ -39,24 +39,12 @@ struct Naming {
 
 const AGE: (&str, &str, &str, i32) = ("Age", "date", ".metadata.creationTimestamp", 0);
 const HOSTNAMES: (&str, &str, &str, i32) = ("Hostnames", "string", ".spec.hostnames", 0);
-const ACCEPTED: (&str, &str, &str, i32) = (
-    "Accepted",
-    "string",
-    r#".status.conditions[?(@.type=="Accepted")].status"#,
-    0,
-);
-const PROGRAMMED: (&str, &str, &str, i32) = (
-    "Programmed",
-    "string",
-    r#".status.conditions[?(@.type=="Programmed")].status"#,
-    0,
-);
+const ACCEPTED: (&str, &str, &str, i32) =
+    ("Accepted", "string", r#".status.conditions[?(@.type=="Accepted")].status"#, 0);
+const PROGRAMMED: (&str, &str, &str, i32) =
+    ("Programmed", "string", r#".status.conditions[?(@.type=="Programmed")].status"#, 0);
 
-const ROUTE: Naming = Naming {
-    short_names: &[],
-    columns: &[HOSTNAMES, AGE],
-    labels: &[],
-};
+const ROUTE: Naming = Naming { short_names: &[], columns: &[HOSTNAMES, AGE], labels: &[] };
 
 /// The definitions of every kind in Gateway API's standard channel, in the order in which to install them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
@@ -106,39 +94,23 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 fn definition<K: CustomResourceExt>(naming: &Naming) -> CustomResourceDefinition {
     let mut crd = K::crd();
     let annotations = crd.metadata.annotations.get_or_insert_default();
-    for (name, value) in [
-        (APPROVED_ANNOTATION, APPROVED_BY),
-        (BUNDLE_VERSION_ANNOTATION, BUNDLE_VERSION),
-        (CHANNEL_ANNOTATION, CHANNEL),
-    ] {
+    for (name, value) in
+        [(APPROVED_ANNOTATION, APPROVED_BY), (BUNDLE_VERSION_ANNOTATION, BUNDLE_VERSION), (CHANNEL_ANNOTATION, CHANNEL)]
+    {
         annotations.insert(name.to_owned(), value.to_owned());
     }
     if !naming.labels.is_empty() {
         let labels = crd.metadata.labels.get_or_insert_default();
-        labels.extend(
-            naming
-                .labels
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        );
+        labels.extend(naming.labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     }
     let names = &mut crd.spec.names;
     names.categories = Some(vec!["gateway-api".to_owned()]);
     names.list_kind = Some(format!("{}List", names.kind));
-    names.short_names = (!naming.short_names.is_empty()).then(|| {
-        naming
-            .short_names
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect()
-    });
+    names.short_names =
+        (!naming.short_names.is_empty()).then(|| naming.short_names.iter().map(|name| (*name).to_owned()).collect());
     for version in &mut crd.spec.versions {
         version.additional_printer_columns = Some(naming.columns.iter().map(column).collect());
-        if let Some(schema) = version
-            .schema
-            .as_mut()
-            .and_then(|validation| validation.open_api_v3_schema.as_mut())
-        {
+        if let Some(schema) = version.schema.as_mut().and_then(|validation| validation.open_api_v3_schema.as_mut()) {
             tidy(schema, true);
             constraints::apply(&crd.spec.names.kind, schema);
         }
@@ -146,9 +118,7 @@ fn definition<K: CustomResourceExt>(naming: &Naming) -> CustomResourceDefinition
     crd
 }
 
-fn column(
-    &(name, type_, json_path, priority): &(&str, &str, &str, i32),
-) -> CustomResourceColumnDefinition {
+fn column(&(name, type_, json_path, priority): &(&str, &str, &str, i32)) -> CustomResourceColumnDefinition {
     CustomResourceColumnDefinition {
         name: name.to_owned(),
         type_: type_.to_owned(),

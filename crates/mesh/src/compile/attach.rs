@@ -1,0 +1,187 @@
+//! Which parents a route is attached to, and what is to be said to each.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Service;
+use proxy::snapshot::HostMatch;
+use resources::gateway::httproutes::{HttpRoute, HttpRouteParentRefs};
+
+use super::gateways::Gateways;
+use super::hosts;
+use super::index::{Index, key};
+use super::routes::{Candidate, Compiled, GROUP};
+use super::speech::transport;
+use super::verdict::{Fault, Verdict, condition, reason};
+
+/// What is to be said about a route to one of its parents.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParentPlan {
+    /// The reference, as the route has it.
+    pub parent: HttpRouteParentRefs,
+    /// The conditions.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// What a parent reference leads to, if it is for us to say.
+pub(super) enum Target<'w> {
+    Gateway(usize),
+    Service(&'w Service),
+    /// A Service that is not there, or that is not ours to route for.
+    NoService(Fault),
+}
+
+/// Candidates of routes whose parent is a Service, by Service and port.
+pub(super) type ForServices<'w> = BTreeMap<(&'w str, &'w str, u16), Vec<Candidate>>;
+
+/// What `parent` leads to. None where another controller has to answer for it.
+pub(super) fn target<'w>(
+    route: &HttpRoute,
+    parent: &HttpRouteParentRefs,
+    gateways: &Gateways<'w>,
+    index: &Index<'w>,
+) -> Option<Target<'w>> {
+    let here = key(&route.metadata).0;
+    let namespace = parent.namespace.as_deref().unwrap_or(here);
+    match (parent.group.as_deref().unwrap_or(GROUP), parent.kind.as_deref().unwrap_or("Gateway")) {
+        (GROUP, "Gateway") => gateways.position(namespace, &parent.name).map(Target::Gateway),
+        ("", "Service") => Some(service_target(here, namespace, &parent.name, index)),
+        _ => None,
+    }
+}
+
+fn service_target<'w>(here: &str, namespace: &str, name: &str, index: &Index<'w>) -> Target<'w> {
+    if namespace != here {
+        let message = format!(
+            "Service {namespace}/{name} is in another namespace; routes for the callers of one namespace are not supported yet"
+        );
+        return Target::NoService(Fault::new(reason::NO_MATCHING_PARENT, message));
+    }
+    match index.service(namespace, name) {
+        Some(service) => Target::Service(service),
+        None => {
+            let message = format!("Service {namespace}/{name} does not exist");
+            Target::NoService(Fault::new(reason::NO_MATCHING_PARENT, message))
+        }
+    }
+}
+
+/// Attaches a compiled route to one of its parents.
+pub(super) fn attach<'w>(
+    route: &HttpRoute,
+    compiled: &Compiled,
+    parent: &HttpRouteParentRefs,
+    target: Target<'w>,
+    gateways: &mut Gateways<'w>,
+    services: &mut ForServices<'w>,
+    index: &Index<'w>,
+) -> ParentPlan {
+    let attached = match target {
+        Target::Gateway(gateway) => to_gateway(route, compiled, parent, gateway, gateways, index),
+        Target::Service(service) => to_service(compiled, parent, service, services),
+        Target::NoService(fault) => Err(fault),
+    };
+    let accepted = match attached {
+        Ok(()) => Verdict::yes(condition::ACCEPTED, reason::ACCEPTED, "Route is accepted"),
+        Err(fault) => Verdict::no(condition::ACCEPTED, fault.reason, fault.message),
+    };
+    let mut verdicts = vec![accepted, compiled.resolved.clone()];
+    verdicts.extend(compiled.partially_invalid.clone());
+    ParentPlan { parent: parent.clone(), verdicts }
+}
+
+fn to_gateway(
+    route: &HttpRoute,
+    compiled: &Compiled,
+    parent: &HttpRouteParentRefs,
+    position: usize,
+    gateways: &mut Gateways<'_>,
+    index: &Index<'_>,
+) -> Result<(), Fault> {
+    let owned = &gateways.owned[position];
+    let (home, name) = key(&owned.gateway.metadata);
+    let here = key(&route.metadata).0;
+    let meant: Vec<usize> = (0..owned.lanes.len())
+        .filter(|lane| {
+            let lane = &owned.lanes[*lane];
+            parent.section_name.as_deref().is_none_or(|section| section.is_empty() || section == lane.name)
+                && parent.port.is_none_or(|port| port == i32::from(lane.port))
+        })
+        .collect();
+    if meant.is_empty() {
+        let message = format!("Gateway {home}/{name} has no listener{}", wanted(parent));
+        return Err(Fault::new(reason::NO_MATCHING_PARENT, message));
+    }
+    let allowed: Vec<usize> =
+        meant.into_iter().filter(|lane| owned.lanes[*lane].allows("HTTPRoute", home, here, index)).collect();
+    if allowed.is_empty() {
+        let message = format!(
+            "no listener of Gateway {home}/{name}{} allows HTTPRoutes from namespace {here}; see its allowedRoutes",
+            wanted(parent)
+        );
+        return Err(Fault::new(reason::NOT_ALLOWED_BY_LISTENERS, message));
+    }
+    let shared: Vec<(usize, Vec<HostMatch>)> = allowed
+        .into_iter()
+        .map(|lane| (lane, shared(route.spec.hostnames.as_deref().unwrap_or_default(), &owned.lanes[lane].host)))
+        .filter(|(_, shared)| !shared.is_empty())
+        .collect();
+    if shared.is_empty() {
+        let message = format!("none of the route's hostnames is one of a listener's of Gateway {home}/{name}");
+        return Err(Fault::new(reason::NO_MATCHING_LISTENER_HOSTNAME, message));
+    }
+    if let Some(fault) = &compiled.refused {
+        return Err(fault.clone());
+    }
+    for (lane, shared) in shared {
+        gateways.attach(position, lane, &shared, &compiled.ranks);
+    }
+    Ok(())
+}
+
+/// The hosts that a listener and a route have in common.
+fn shared(hostnames: &[String], listener: &HostMatch) -> Vec<HostMatch> {
+    if hostnames.is_empty() {
+        return vec![listener.clone()];
+    }
+    let mut found: Vec<HostMatch> = Vec::with_capacity(hostnames.len());
+    for host in hostnames.iter().filter_map(|hostname| hosts::intersection(listener, &HostMatch::parse(hostname))) {
+        if !found.contains(&host) {
+            found.push(host);
+        }
+    }
+    found
+}
+
+/// Hostnames play no part here: a Service is called by many.
+fn to_service<'w>(
+    compiled: &Compiled,
+    parent: &HttpRouteParentRefs,
+    service: &'w Service,
+    services: &mut ForServices<'w>,
+) -> Result<(), Fault> {
+    let (namespace, name) = key(&service.metadata);
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    let meant = ports.iter().filter(|port| transport(port) == "TCP").filter(|port| {
+        parent.port.is_none_or(|wanted| wanted == port.port)
+            && parent.section_name.as_deref().is_none_or(|section| Some(section) == port.name.as_deref())
+    });
+    let meant: Vec<u16> = meant.filter_map(|port| u16::try_from(port.port).ok()).collect();
+    if meant.is_empty() {
+        let message = format!("Service {namespace}/{name} has no TCP port{}", wanted(parent));
+        return Err(Fault::new(reason::NO_MATCHING_PARENT, message));
+    }
+    if let Some(fault) = &compiled.refused {
+        return Err(fault.clone());
+    }
+    for port in meant {
+        services.entry((namespace, name, port)).or_default().extend_from_slice(&compiled.ranks);
+    }
+    Ok(())
+}
+
+/// What a reference asks for within its parent, as the end of a sentence.
+fn wanted(parent: &HttpRouteParentRefs) -> String {
+    let section = parent.section_name.as_deref().map(|section| format!(" named {section}"));
+    let port = parent.port.map(|port| format!(" on port {port}"));
+    [section, port].into_iter().flatten().collect()
+}

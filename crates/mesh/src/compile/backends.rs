@@ -1,0 +1,163 @@
+//! Backends: Services' ports with their ready endpoints, and references to them.
+//!
+//! Invariants: only endpoints that are ready and not ending get into a backend; a Service's port is one backend however many
+//! rules name it; a reference that cannot be followed is the one backend that answers 500.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::StatusCode;
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
+use proxy::snapshot::{Backend, BackendId, BackendProtocol, Endpoint};
+
+use super::index::{Index, Subject, key};
+use super::speech::{Speech, speech, transport};
+use super::verdict::{Fault, reason};
+
+/// The backend of every reference that cannot be followed.
+const UNRESOLVED: &str = "unresolved";
+
+/// A reference from a route to a backend.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reference<'r> {
+    pub(super) group: Option<&'r str>,
+    pub(super) kind: Option<&'r str>,
+    pub(super) namespace: Option<&'r str>,
+    pub(super) name: &'r str,
+    pub(super) port: Option<i32>,
+}
+
+pub(super) struct Backends<'w> {
+    index: &'w Index<'w>,
+    made: BTreeMap<BackendId, Backend>,
+    ids: HashMap<(&'w str, &'w str, u16), BackendId>,
+}
+
+impl<'w> Backends<'w> {
+    pub(super) fn new(index: &'w Index<'w>) -> Self {
+        Self { index, made: BTreeMap::new(), ids: HashMap::new() }
+    }
+
+    pub(super) fn into_map(self) -> BTreeMap<BackendId, Backend> {
+        self.made
+    }
+
+    /// The backend of one port of a Service.
+    pub(super) fn of_port(&mut self, service: &'w Service, port: &ServicePort) -> BackendId {
+        let (namespace, name) = key(&service.metadata);
+        let number = u16::try_from(port.port).unwrap_or_default();
+        if let Some(id) = self.ids.get(&(namespace, name, number)) {
+            return Arc::clone(id);
+        }
+        let id: BackendId = format!("{namespace}/{name}:{number}").into();
+        let endpoints = endpoints(self.index.slices(namespace, name), port.name.as_deref().unwrap_or_default());
+        let protocol = match speech(port) {
+            Speech::H2c => BackendProtocol::H2c,
+            Speech::WebSocket => BackendProtocol::Http1,
+            Speech::Http | Speech::Tcp | Speech::Tls | Speech::Unknown => BackendProtocol::Auto,
+        };
+        self.made.insert(Arc::clone(&id), Backend { endpoints, protocol, ..Backend::default() });
+        self.ids.insert((namespace, name, number), Arc::clone(&id));
+        id
+    }
+
+    /// The backend that answers 500 to the share of a reference that cannot be followed.
+    pub(super) fn unresolved(&mut self) -> BackendId {
+        let id: BackendId = UNRESOLVED.into();
+        self.made.entry(Arc::clone(&id)).or_insert_with(|| Backend {
+            endpoints: Vec::new(),
+            protocol: BackendProtocol::Auto,
+            when_empty: StatusCode::INTERNAL_SERVER_ERROR,
+        });
+        id
+    }
+
+    /// Follows a reference made by an object of `kind` in `namespace`.
+    pub(super) fn resolve(&mut self, from: Subject<'_>, to: Reference<'_>) -> Result<BackendId, Fault> {
+        let (group, kind) = (to.group.unwrap_or_default(), to.kind.unwrap_or("Service"));
+        let namespace = to.namespace.unwrap_or(from.namespace);
+        if !group.is_empty() || kind != "Service" {
+            let what = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+            let message = format!("backend {namespace}/{} is of kind {what}; only Service is supported", to.name);
+            return Err(Fault::new(reason::INVALID_KIND, message));
+        }
+        let name = format!("Service {namespace}/{}", to.name);
+        if !self.index.permitted(from, Subject { group, kind, namespace, name: to.name }) {
+            let message = format!(
+                "{name} is in another namespace and no ReferenceGrant in {namespace} lets a {} of {} refer to it",
+                from.kind, from.namespace
+            );
+            return Err(Fault::new(reason::REF_NOT_PERMITTED, message));
+        }
+        let Some(service) = self.index.service(namespace, to.name) else {
+            return Err(Fault::new(reason::BACKEND_NOT_FOUND, format!("{name} does not exist")));
+        };
+        self.port_of(service, to.port, &name)
+    }
+
+    /// The backend of the referred port, checked for being one that HTTP can be sent to.
+    fn port_of(&mut self, service: &'w Service, port: Option<i32>, name: &str) -> Result<BackendId, Fault> {
+        let spec = service.spec.as_ref();
+        if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
+            let message = format!("{name} is of type ExternalName, which has no endpoints to send to");
+            return Err(Fault::new(reason::BACKEND_NOT_FOUND, message));
+        }
+        let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        let Some(wanted) = port else {
+            let message = format!("a reference to {name} must give its port ({})", list(ports));
+            return Err(Fault::new(reason::BACKEND_NOT_FOUND, message));
+        };
+        let numbered = || ports.iter().filter(|port| port.port == wanted);
+        let Some(port) = numbered().find(|port| transport(port) == "TCP") else {
+            return Err(match numbered().next() {
+                Some(port) => Fault::new(
+                    reason::UNSUPPORTED_PROTOCOL,
+                    format!("port {wanted} of {name} is {}, which carries no HTTP", transport(port)),
+                ),
+                None => Fault::new(
+                    reason::BACKEND_NOT_FOUND,
+                    format!("{name} has no port {wanted} (it has {})", list(ports)),
+                ),
+            });
+        };
+        if speech(port) == Speech::Tls {
+            let protocol = port.app_protocol.as_deref().or(port.name.as_deref()).unwrap_or_default();
+            let message = format!("port {wanted} of {name} speaks {protocol}; TLS to a backend is not supported yet");
+            return Err(Fault::new(reason::UNSUPPORTED_PROTOCOL, message));
+        }
+        Ok(self.of_port(service, port))
+    }
+}
+
+fn list(ports: &[ServicePort]) -> String {
+    if ports.is_empty() {
+        return "none".to_owned();
+    }
+    ports.iter().map(|port| port.port.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The ready endpoints of the Service port called `port`, without repetitions, in order.
+fn endpoints(slices: &[&EndpointSlice], port: &str) -> Vec<Endpoint> {
+    let mut found = BTreeSet::new();
+    for slice in slices {
+        let numbers = slice.ports.iter().flatten().filter(|candidate| {
+            candidate.name.as_deref().unwrap_or_default() == port
+                && candidate.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
+        });
+        for number in numbers.filter_map(|port| port.port).filter_map(|port| u16::try_from(port).ok()) {
+            let ready = slice.endpoints.iter().filter(|endpoint| serves(endpoint));
+            let addresses =
+                ready.flat_map(|endpoint| &endpoint.addresses).filter_map(|text| text.parse::<IpAddr>().ok());
+            found.extend(addresses.map(|address| SocketAddr::new(address, number)));
+        }
+    }
+    found.into_iter().map(|address| Endpoint { address }).collect()
+}
+
+/// Absent readiness means ready, as the API says; what ends gets nothing new.
+fn serves(endpoint: &SliceEndpoint) -> bool {
+    let conditions = endpoint.conditions.as_ref();
+    conditions.is_none_or(|conditions| conditions.ready != Some(false) && conditions.terminating != Some(true))
+}

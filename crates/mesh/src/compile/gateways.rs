@@ -1,0 +1,263 @@
+//! Gateways of our classes: which of their listeners serve, and merged into which sockets.
+//!
+//! Listeners on one port share a socket, whichever Gateways they belong to, and are told apart by host name. Within a
+//! Gateway two listeners with the same port, protocol and hostname conflict, and neither serves. Across Gateways they
+//! are merged; where protocols differ, the older Gateway keeps the port.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use proxy::snapshot::{Certificate, Forwarded, HostMatch, Listener, ListenerProtocol, VirtualHost};
+use resources::gateway::gateways::Gateway;
+
+use super::certificates::{Found, SecretVersion};
+use super::hosts;
+use super::index::{Index, by_age, key};
+use super::listeners::{Lane, Protocol};
+use super::routes::{Candidate, Compiled};
+use super::verdict::{Fault, reason};
+use super::{FALLBACK_OFFSET, PRIVILEGED};
+use crate::config::Settings;
+use crate::world::World;
+
+/// A Gateway and its listeners.
+pub(super) struct Owned<'w> {
+    pub(super) gateway: &'w Gateway,
+    pub(super) lanes: Vec<Lane>,
+    /// Why the Gateway as a whole cannot be accepted or programmed.
+    pub(super) fault: Option<Fault>,
+}
+
+/// A socket, and all that is served on it.
+pub(super) struct Group {
+    pub(super) id: Arc<str>,
+    port: u16,
+    protocol: Protocol,
+    bind: SocketAddr,
+    fallback: Option<SocketAddr>,
+    /// The distinct hostnames of its listeners.
+    listeners: Vec<HostMatch>,
+    /// By Secret, so that one that several listeners name is there once.
+    certificates: BTreeMap<SecretVersion, (Found, Vec<HostMatch>)>,
+    /// What routes have put there.
+    hosts: BTreeMap<HostMatch, Vec<Candidate>>,
+    /// Why it cannot be bound at all.
+    pub(super) unavailable: Option<String>,
+}
+
+/// All Gateways of ours, oldest first.
+pub(super) struct Gateways<'w> {
+    pub(super) owned: Vec<Owned<'w>>,
+    pub(super) groups: Vec<Group>,
+    positions: HashMap<(&'w str, &'w str), usize>,
+}
+
+impl<'w> Gateways<'w> {
+    pub(super) fn new(world: &'w World, index: &Index<'w>, settings: &Settings, classes: &HashSet<&str>) -> Self {
+        let mut gateways = Self { owned: Vec::new(), groups: Vec::new(), positions: HashMap::new() };
+        for position in by_age(&world.gateways) {
+            let gateway: &'w Gateway = &world.gateways[position];
+            if !classes.contains(gateway.spec.gateway_class_name.as_str()) {
+                continue;
+            }
+            let listeners = gateway.spec.listeners.iter();
+            let mut lanes: Vec<Lane> =
+                listeners.map(|listener| Lane::new(gateway, listener, index, &world.rejected)).collect();
+            mark_conflicts(&mut lanes);
+            let fault = whole(gateway, settings.gateway_address);
+            gateways.positions.insert(key(&gateway.metadata), gateways.owned.len());
+            gateways.owned.push(Owned { gateway, lanes, fault });
+        }
+        gateways.group(settings);
+        gateways
+    }
+
+    /// The position of a Gateway of ours.
+    pub(super) fn position(&self, namespace: &str, name: &str) -> Option<usize> {
+        self.positions.get(&(namespace, name)).copied()
+    }
+
+    /// Merges the listeners that can serve into sockets, and gives each socket its address.
+    fn group(&mut self, settings: &Settings) {
+        for owned in self.owned.iter_mut().filter(|owned| owned.fault.is_none()) {
+            for lane in &mut owned.lanes {
+                let Some(protocol) = lane.protocol.filter(|_| lane.valid()) else { continue };
+                let position = self.groups.iter().position(|group| group.port == lane.port);
+                let position = position.unwrap_or_else(|| {
+                    self.groups.push(Group::new(lane.port, protocol, settings.gateway_address));
+                    self.groups.len() - 1
+                });
+                let group = &mut self.groups[position];
+                if group.protocol != protocol {
+                    let message = format!("port {} is served with another protocol by an older Gateway", lane.port);
+                    lane.conflict = Some(Fault::new(reason::PROTOCOL_CONFLICT, message));
+                    continue;
+                }
+                group.join(lane);
+                lane.group = Some(position);
+            }
+        }
+        self.assign(settings);
+    }
+
+    /// The first HTTP socket gets the port that was asked for; the others theirs, where that is still free.
+    fn assign(&mut self, settings: &Settings) {
+        let first = self.groups.iter().position(|group| group.protocol == Protocol::Http);
+        let mut taken = HashSet::new();
+        if let (Some(first), Some(port)) = (first, settings.first_gateway_port) {
+            self.groups[first].bind.set_port(port);
+            taken.insert(port);
+        }
+        let wanted: HashSet<u16> = self.groups.iter().map(|group| group.bind.port()).collect();
+        for (position, group) in self.groups.iter_mut().enumerate() {
+            if Some(position) == first && settings.first_gateway_port.is_some() {
+                continue;
+            }
+            if !taken.insert(group.port) {
+                group.unavailable =
+                    Some(format!("{} is taken by the first HTTP listener, whose port was set at start", group.bind));
+            }
+            // Only a privileged port can be refused for want of permission.
+            let fallback = group.port.checked_add(FALLBACK_OFFSET).filter(|_| group.port < PRIVILEGED);
+            let free = fallback.filter(|port| !wanted.contains(port));
+            group.fallback = free.map(|port| SocketAddr::new(group.bind.ip(), port));
+        }
+    }
+
+    /// Puts a route's candidates on the hosts that it shares with a listener; the names that belong to a more specific
+    /// listener are left out.
+    pub(super) fn attach(&mut self, gateway: usize, lane: usize, shared: &[HostMatch], candidates: &[Candidate]) {
+        let lane = &mut self.owned[gateway].lanes[lane];
+        lane.attached += 1;
+        let Some(group) = lane.group.map(|group| &mut self.groups[group]) else { return };
+        for host in shared {
+            if hosts::owner(&group.listeners, host) == Some(&lane.host) {
+                group.hosts.entry(host.clone()).or_default().extend_from_slice(candidates);
+            }
+        }
+    }
+
+    /// The proxy's listeners, and which Secret each of their certificates is from.
+    pub(super) fn listeners(&mut self, routes: &[Compiled]) -> (Vec<Listener>, BTreeMap<Arc<str>, Vec<SecretVersion>>) {
+        let mut sources = BTreeMap::new();
+        let served = self.groups.iter_mut().filter(|group| group.unavailable.is_none());
+        let listeners = served.map(|group| group.listener(routes, &mut sources)).collect();
+        (listeners, sources)
+    }
+}
+
+impl Group {
+    fn new(port: u16, protocol: Protocol, address: IpAddr) -> Self {
+        Self {
+            id: format!("gateway/{port}").into(),
+            port,
+            protocol,
+            bind: SocketAddr::new(address, port),
+            fallback: None,
+            listeners: Vec::new(),
+            certificates: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            unavailable: None,
+        }
+    }
+
+    fn join(&mut self, lane: &Lane) {
+        if !self.listeners.contains(&lane.host) {
+            self.listeners.push(lane.host.clone());
+        }
+        for found in &lane.certificates {
+            let entry = self.certificates.entry(found.secret.clone());
+            let (_, hosts) = entry.or_insert_with(|| (found.clone(), Vec::new()));
+            if !hosts.contains(&lane.host) {
+                hosts.push(lane.host.clone());
+            }
+        }
+    }
+
+    fn listener(&mut self, routes: &[Compiled], sources: &mut BTreeMap<Arc<str>, Vec<SecretVersion>>) -> Listener {
+        // A listener without routes still has its hostname, so that requests to it don't reach a wider listener's routes.
+        for host in &self.listeners {
+            self.hosts.entry(host.clone()).or_default();
+        }
+        let hosts = std::mem::take(&mut self.hosts).into_iter().map(|(host, mut candidates)| {
+            candidates.sort_unstable();
+            candidates.dedup();
+            let rules = candidates.iter().map(|candidate| routes[candidate.route].rule(*candidate)).collect();
+            VirtualHost { host, rules }
+        });
+        let hosts = hosts.collect();
+        let protocol = match self.protocol {
+            Protocol::Http => ListenerProtocol::Http,
+            Protocol::Https => {
+                let certificates = self.certificates(sources);
+                ListenerProtocol::Https { certificates }
+            }
+        };
+        Listener {
+            id: Arc::clone(&self.id),
+            bind: self.bind,
+            fallback: self.fallback,
+            protocol,
+            forwarded: Forwarded::Replace,
+            hosts,
+        }
+    }
+
+    /// The certificates, those for every name first: the first is the one for clients that send no name.
+    fn certificates(&self, sources: &mut BTreeMap<Arc<str>, Vec<SecretVersion>>) -> Vec<Certificate> {
+        let mut ordered: Vec<_> = self.certificates.iter().collect();
+        ordered.sort_by_key(|(_, (_, hosts))| !hosts.contains(&HostMatch::Any));
+        sources.insert(Arc::clone(&self.id), ordered.iter().map(|(secret, _)| (*secret).clone()).collect());
+        let certificates = ordered.into_iter().map(|(_, (found, hosts))| Certificate {
+            hosts: if hosts.contains(&HostMatch::Any) { Vec::new() } else { hosts.clone() },
+            chain: Arc::clone(&found.chain),
+            key: Arc::clone(&found.key),
+        });
+        certificates.collect()
+    }
+}
+
+/// Marks every listener that another one of the same Gateway cannot be told from.
+fn mark_conflicts(lanes: &mut [Lane]) {
+    for position in 0..lanes.len() {
+        let lane = &lanes[position];
+        let others = || lanes.iter().enumerate().filter(|(other, _)| *other != position).map(|(_, other)| other);
+        let same_port = || others().filter(|other| other.port == lane.port && other.protocol.is_some());
+        let conflict = if lane.protocol.is_none() {
+            None
+        } else if let Some(other) = same_port().find(|other| other.protocol != lane.protocol) {
+            let message = format!("listener {} has port {} too, with another protocol", other.name, lane.port);
+            Some(Fault::new(reason::PROTOCOL_CONFLICT, message))
+        } else {
+            same_port().find(|other| other.host == lane.host).map(|other| {
+                let host = hosts::display(&lane.host);
+                let message = format!("listener {} has port {} and hostname {host} too", other.name, lane.port);
+                Fault::new(reason::HOSTNAME_CONFLICT, message)
+            })
+        };
+        lanes[position].conflict = conflict;
+    }
+}
+
+/// What is wrong with a Gateway apart from its listeners.
+fn whole(gateway: &Gateway, served_on: IpAddr) -> Option<Fault> {
+    let infrastructure = gateway.spec.infrastructure.as_ref();
+    if infrastructure.is_some_and(|infrastructure| infrastructure.parameters_ref.is_some()) {
+        let message = "spec.infrastructure.parametersRef is not supported; there are no parameters to set";
+        return Some(Fault::new(reason::INVALID_PARAMETERS, message));
+    }
+    for address in gateway.spec.addresses.iter().flatten() {
+        let type_ = address.r#type.as_deref().unwrap_or("IPAddress");
+        if type_ != "IPAddress" {
+            let message = format!("spec.addresses has an address of type {type_}; only IPAddress is supported");
+            return Some(Fault::new(reason::UNSUPPORTED_ADDRESS, message));
+        }
+        let value = address.value.as_deref().unwrap_or_default();
+        if !value.is_empty() && value.parse() != Ok(served_on) {
+            let message = format!("spec.addresses asks for {value}, but Gateways are served on {served_on} here");
+            return Some(Fault::new(reason::ADDRESS_NOT_USABLE, message));
+        }
+    }
+    None
+}

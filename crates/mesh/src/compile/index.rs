@@ -1,0 +1,108 @@
+//! Look-ups over the picture of the cluster, made once for each compilation.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use resources::gateway::referencegrants::ReferenceGrant;
+use resources::names::SERVICE_NAME_LABEL;
+
+use crate::world::World;
+
+/// An object as ReferenceGrants speak of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<'s> {
+    pub(super) group: &'s str,
+    pub(super) kind: &'s str,
+    pub(super) namespace: &'s str,
+    pub(super) name: &'s str,
+}
+
+#[derive(Default)]
+pub(super) struct Index<'w> {
+    services: HashMap<(&'w str, &'w str), &'w Service>,
+    slices: HashMap<(&'w str, &'w str), Vec<&'w EndpointSlice>>,
+    secrets: HashMap<(&'w str, &'w str), &'w Secret>,
+    labels: HashMap<&'w str, &'w BTreeMap<String, String>>,
+    grants: HashMap<&'w str, Vec<&'w ReferenceGrant>>,
+}
+
+impl<'w> Index<'w> {
+    pub(super) fn new(world: &'w World) -> Self {
+        let mut index = Self::default();
+        for service in &world.services {
+            index.services.insert(key(&service.metadata), service);
+        }
+        for slice in &world.slices {
+            let labels = slice.metadata.labels.as_ref();
+            if let Some(service) = labels.and_then(|labels| labels.get(SERVICE_NAME_LABEL)) {
+                index.slices.entry((key(&slice.metadata).0, service)).or_default().push(slice);
+            }
+        }
+        for secret in &world.secrets {
+            index.secrets.insert(key(&secret.metadata), secret);
+        }
+        for namespace in &world.namespaces {
+            if let Some(labels) = &namespace.metadata.labels {
+                index.labels.insert(key(&namespace.metadata).1, labels);
+            }
+        }
+        for grant in &world.grants {
+            index.grants.entry(key(&grant.metadata).0).or_default().push(grant);
+        }
+        index
+    }
+
+    pub(super) fn service(&self, namespace: &str, name: &str) -> Option<&'w Service> {
+        self.services.get(&(namespace, name)).copied()
+    }
+
+    pub(super) fn slices<'a>(&'a self, namespace: &'a str, service: &'a str) -> &'a [&'w EndpointSlice] {
+        self.slices.get(&(namespace, service)).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn secret(&self, namespace: &str, name: &str) -> Option<&'w Secret> {
+        self.secrets.get(&(namespace, name)).copied()
+    }
+
+    /// The labels of a namespace; None where it has none.
+    pub(super) fn namespace_labels(&self, namespace: &str) -> Option<&'w BTreeMap<String, String>> {
+        self.labels.get(namespace).copied()
+    }
+
+    /// Whether `from` may refer to `to`: always within a namespace, else where a grant in `to`'s namespace says so.
+    pub(super) fn permitted(&self, from: Subject<'_>, to: Subject<'_>) -> bool {
+        from.namespace == to.namespace
+            || self.grants.get(to.namespace).into_iter().flatten().any(|grant| {
+                let source = grant.spec.from.iter().any(|source| {
+                    source.group == from.group && source.kind == from.kind && source.namespace == from.namespace
+                });
+                source
+                    && grant.spec.to.iter().any(|target| {
+                        target.group == to.group
+                            && target.kind == to.kind
+                            && target.name.as_deref().is_none_or(|name| name.is_empty() || name == to.name)
+                    })
+            })
+    }
+}
+
+/// Namespace and name of an object; empty where it has none.
+pub(crate) fn key(metadata: &kube::api::ObjectMeta) -> (&str, &str) {
+    (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
+}
+
+/// The order of age, then of name: `(seconds since 1970, namespace, name)`. What has no time yet is youngest.
+pub(super) fn seniority(metadata: &kube::api::ObjectMeta) -> (i64, &str, &str) {
+    let created = metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
+    let (namespace, name) = key(metadata);
+    (created, namespace, name)
+}
+
+/// The positions of `objects`, oldest first.
+pub(super) fn by_age<K: kube::Resource>(objects: &[Arc<K>]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..objects.len()).collect();
+    order.sort_by(|left, right| seniority(objects[*left].meta()).cmp(&seniority(objects[*right].meta())));
+    order
+}

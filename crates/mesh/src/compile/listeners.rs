@@ -1,0 +1,208 @@
+//! One listener of a Gateway, looked at by itself: protocol, kinds, namespaces, certificates.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use kube::core::{Selector, SelectorExt};
+use proxy::snapshot::HostMatch;
+use resources::gateway::gateways::{
+    Gateway, GatewayListeners, GatewayListenersAllowedRoutes, GatewayListenersAllowedRoutesNamespacesFrom as From,
+    GatewayListenersAllowedRoutesNamespacesSelector, GatewayListenersTlsMode,
+};
+
+use super::certificates::{self, Found};
+use super::index::{Index, Subject, key};
+use super::routes::GROUP;
+use super::verdict::{Fault, reason};
+use crate::world::Rejected;
+
+/// The kinds of routes that are followed.
+const ROUTE_KINDS: &[&str] = &["HTTPRoute"];
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http,
+    Https,
+}
+
+/// Whose routes may attach.
+enum Namespaces {
+    All,
+    Same,
+    Selected(Selector),
+}
+
+/// A listener, and what is wrong with it.
+pub(super) struct Lane {
+    pub(super) name: String,
+    /// As written, for those who read it.
+    pub(super) written_protocol: String,
+    pub(super) hostname: Option<String>,
+    pub(super) host: HostMatch,
+    pub(super) port: u16,
+    /// None where it is not one that is served.
+    pub(super) protocol: Option<Protocol>,
+    pub(super) kinds: Vec<&'static str>,
+    pub(super) certificates: Vec<Found>,
+    /// Why it cannot be accepted.
+    pub(super) refused: Option<Fault>,
+    /// What it shares with another listener that it must not.
+    pub(super) conflict: Option<Fault>,
+    /// The first reference that could not be followed.
+    pub(super) unresolved: Option<Fault>,
+    /// The merged listener that serves it.
+    pub(super) group: Option<usize>,
+    /// How many routes are attached.
+    pub(super) attached: i32,
+    namespaces: Namespaces,
+}
+
+impl Lane {
+    pub(super) fn new(gateway: &Gateway, listener: &GatewayListeners, index: &Index<'_>, rejected: &Rejected) -> Self {
+        let mut refused = None;
+        let protocol = match listener.protocol.as_str() {
+            "HTTP" => Some(Protocol::Http),
+            "HTTPS" => Some(Protocol::Https),
+            other => {
+                let message = format!("protocol {other} is not supported; HTTP and HTTPS are");
+                refused = Some(Fault::new(reason::UNSUPPORTED_PROTOCOL, message));
+                None
+            }
+        };
+        let port = u16::try_from(listener.port).unwrap_or_default();
+        if port == 0 {
+            let message = format!("{} is not a port; use 1 to 65535", listener.port);
+            refused.get_or_insert(Fault::new(reason::PORT_UNAVAILABLE, message));
+        }
+        let allowed = listener.allowed_routes.as_ref();
+        let (kinds, mut unresolved) = kinds(protocol, allowed);
+        let namespaces = namespaces(allowed).unwrap_or_else(|message| {
+            refused.get_or_insert(Fault::new(reason::INVALID, message));
+            Namespaces::Same
+        });
+        let mut found = Vec::new();
+        if protocol == Some(Protocol::Https) {
+            let (certificates, fault) = tls(gateway, listener, index, rejected, &mut refused);
+            found = certificates;
+            unresolved = unresolved.or(fault);
+        }
+        Self {
+            name: listener.name.clone(),
+            written_protocol: listener.protocol.clone(),
+            hostname: listener.hostname.clone().filter(|hostname| !hostname.is_empty()),
+            host: HostMatch::parse(listener.hostname.as_deref().unwrap_or_default()),
+            port,
+            protocol,
+            kinds,
+            certificates: found,
+            refused,
+            conflict: None,
+            unresolved,
+            group: None,
+            attached: 0,
+            namespaces,
+        }
+    }
+
+    /// Whether routes of this kind in `namespace`, with these labels, may attach.
+    pub(super) fn allows(&self, kind: &str, gateway: &str, namespace: &str, index: &Index<'_>) -> bool {
+        let from_here = match &self.namespaces {
+            Namespaces::All => true,
+            Namespaces::Same => namespace == gateway,
+            Namespaces::Selected(selector) => match index.namespace_labels(namespace) {
+                Some(labels) => selector.matches(labels),
+                None => selector.matches(&std::collections::BTreeMap::new()),
+            },
+        };
+        from_here && self.kinds.contains(&kind)
+    }
+
+    /// Whether nothing but its socket can keep it from serving.
+    pub(super) fn valid(&self) -> bool {
+        let has_certificate = self.protocol != Some(Protocol::Https) || !self.certificates.is_empty();
+        self.refused.is_none() && self.conflict.is_none() && has_certificate
+    }
+}
+
+/// The kinds of routes that are both supported and allowed, and a fault where one is allowed that is not supported.
+fn kinds(
+    protocol: Option<Protocol>,
+    allowed: Option<&GatewayListenersAllowedRoutes>,
+) -> (Vec<&'static str>, Option<Fault>) {
+    let supported = if protocol.is_some() { ROUTE_KINDS } else { &[] };
+    let asked = allowed.and_then(|allowed| allowed.kinds.as_deref()).unwrap_or_default();
+    if asked.is_empty() {
+        return (supported.to_vec(), None);
+    }
+    let ours = |kind: &str, group: Option<&str>| {
+        supported.iter().find(|supported| **supported == kind && group.is_none_or(|group| group == GROUP))
+    };
+    let mut kinds: Vec<&'static str> = Vec::new();
+    let mut fault = None;
+    for ask in asked {
+        match ours(&ask.kind, ask.group.as_deref()) {
+            Some(kind) if kinds.contains(kind) => {}
+            Some(kind) => kinds.push(kind),
+            None => {
+                let message = format!("allowedRoutes.kinds has {}, which this listener cannot serve", ask.kind);
+                fault.get_or_insert(Fault::new(reason::INVALID_ROUTE_KINDS, message));
+            }
+        }
+    }
+    (kinds, fault)
+}
+
+fn namespaces(allowed: Option<&GatewayListenersAllowedRoutes>) -> Result<Namespaces, String> {
+    let Some(namespaces) = allowed.and_then(|allowed| allowed.namespaces.as_ref()) else {
+        return Ok(Namespaces::Same);
+    };
+    match namespaces.from.as_ref().unwrap_or(&From::Same) {
+        From::All => Ok(Namespaces::All),
+        From::Same => Ok(Namespaces::Same),
+        From::Selector => match &namespaces.selector {
+            Some(written) => selector(written).map(Namespaces::Selected),
+            None => Err("allowedRoutes.namespaces.from is Selector, so selector must be given".to_owned()),
+        },
+    }
+}
+
+fn selector(written: &GatewayListenersAllowedRoutesNamespacesSelector) -> Result<Selector, String> {
+    let expressions = written.match_expressions.as_ref().map(|expressions| {
+        let requirements = expressions.iter().map(|expression| LabelSelectorRequirement {
+            key: expression.key.clone(),
+            operator: expression.operator.clone(),
+            values: expression.values.clone(),
+        });
+        requirements.collect()
+    });
+    let selector = LabelSelector { match_expressions: expressions, match_labels: written.match_labels.clone() };
+    selector.try_into().map_err(|error| format!("allowedRoutes.namespaces.selector: {error}"))
+}
+
+/// The certificates of an HTTPS listener; what it asks for beyond them is refused, for it is asked for to be safe.
+fn tls(
+    gateway: &Gateway,
+    listener: &GatewayListeners,
+    index: &Index<'_>,
+    rejected: &Rejected,
+    refused: &mut Option<Fault>,
+) -> (Vec<Found>, Option<Fault>) {
+    let mut refuse = |message: &str| {
+        refused.get_or_insert(Fault::new(reason::INVALID, message));
+    };
+    if gateway.spec.tls.as_ref().is_some_and(|tls| tls.frontend.is_some()) {
+        refuse("spec.tls.frontend (validation of client certificates) is not supported yet");
+    }
+    let Some(tls) = &listener.tls else {
+        refuse("an HTTPS listener needs tls.certificateRefs");
+        return (Vec::new(), None);
+    };
+    if tls.mode == Some(GatewayListenersTlsMode::Passthrough) {
+        refuse("tls.mode Passthrough is for protocol TLS; an HTTPS listener terminates");
+    }
+    let refs = tls.certificate_refs.as_deref().unwrap_or_default();
+    if refs.is_empty() {
+        refuse("an HTTPS listener needs tls.certificateRefs");
+    }
+    let (namespace, name) = key(&gateway.metadata);
+    certificates::find(refs, Subject { group: GROUP, kind: "Gateway", namespace, name }, index, rejected)
+}

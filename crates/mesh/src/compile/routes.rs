@@ -1,0 +1,223 @@
+//! An HTTPRoute's rules, compiled once however many listeners they are attached to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use proxy::snapshot::{Action, Filter, Match, PathMatch, Rule, Timeouts, Weighted};
+use resources::gateway::httproutes::{HttpRoute, HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteRulesTimeouts};
+
+use super::backends::{Backends, Reference};
+use super::index::{Subject, key};
+use super::precedence::Rank;
+use super::verdict::{Fault, Verdict, condition, reason};
+use super::{filters, matches};
+use crate::world::Rejected;
+
+/// The group of Gateway API's kinds.
+pub(super) const GROUP: &str = "gateway.networking.k8s.io";
+
+/// A rule without its matches.
+struct Draft {
+    id: Arc<str>,
+    matches: Vec<Match>,
+    filters: Vec<Filter>,
+    action: Action,
+    timeouts: Timeouts,
+}
+
+/// A compiled route.
+pub(super) struct Compiled {
+    drafts: Vec<Draft>,
+    /// One for every match of every rule.
+    pub(super) ranks: Vec<Candidate>,
+    /// Why the route as a whole cannot be accepted.
+    pub(super) refused: Option<Fault>,
+    /// Set where some rules, but not all, could not be followed.
+    pub(super) partially_invalid: Option<Verdict>,
+    pub(super) resolved: Verdict,
+}
+
+/// One match of one rule of one route, and its place among others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Candidate {
+    pub(super) rank: Rank,
+    /// Which compiled route.
+    pub(super) route: usize,
+    draft: usize,
+    position: usize,
+}
+
+impl Compiled {
+    /// The proxy's rule for one of this route's candidates.
+    pub(super) fn rule(&self, candidate: Candidate) -> Rule {
+        let draft = &self.drafts[candidate.draft];
+        Rule {
+            id: Arc::clone(&draft.id),
+            matches: draft.matches[candidate.position].clone(),
+            filters: draft.filters.clone(),
+            action: draft.action.clone(),
+            timeouts: draft.timeouts,
+        }
+    }
+}
+
+/// Compiles `route`, which is at `position` in the order of age.
+pub(super) fn compile(
+    route: &HttpRoute,
+    position: usize,
+    backends: &mut Backends<'_>,
+    rejected: &Rejected,
+) -> Compiled {
+    let whole = [HttpRouteRules::default()];
+    let rules = match route.spec.rules.as_deref() {
+        None | Some([]) => &whole[..],
+        Some(rules) => rules,
+    };
+    let (namespace, name) = key(&route.metadata);
+    let mut compiler = Compiler {
+        from: Subject { group: GROUP, kind: "HTTPRoute", namespace, name },
+        generation: route.metadata.generation.unwrap_or_default(),
+        backends,
+        rejected,
+        unresolved: None,
+    };
+    let mut drafts = Vec::with_capacity(rules.len());
+    let mut faults = Vec::new();
+    for (index, rule) in rules.iter().enumerate() {
+        let label = rule.name.clone().unwrap_or_else(|| index.to_string());
+        let (draft, fault) = compiler.rule(rule, format!("{namespace}/{name}/{label}").into());
+        faults.extend(fault.map(|fault| (label, fault)));
+        drafts.push(draft);
+    }
+    let ranks = ranks(&drafts, position);
+    let resolved = match compiler.unresolved {
+        Some(fault) => Verdict::no(condition::RESOLVED_REFS, fault.reason, fault.message),
+        None => Verdict::yes(condition::RESOLVED_REFS, reason::RESOLVED_REFS, "All references are resolved"),
+    };
+    let (refused, partially_invalid) = judge(faults, rules.len());
+    Compiled { drafts: drafts.into_iter().flatten().collect(), ranks, refused, partially_invalid, resolved }
+}
+
+fn ranks(drafts: &[Option<Draft>], route: usize) -> Vec<Candidate> {
+    let mut ranks = Vec::with_capacity(drafts.len());
+    let kept = drafts.iter().enumerate().filter_map(|(rule, draft)| draft.as_ref().map(|draft| (rule, draft)));
+    for (draft_index, (rule, draft)) in kept.enumerate() {
+        for (position, matches) in draft.matches.iter().enumerate() {
+            let rank = Rank::new(matches, route, rule, position);
+            ranks.push(Candidate { rank, route, draft: draft_index, position });
+        }
+    }
+    ranks
+}
+
+/// A route none of whose rules can be followed is refused; one of which some cannot says which.
+fn judge(mut faults: Vec<(String, Fault)>, rules: usize) -> (Option<Fault>, Option<Verdict>) {
+    let told = |faults: &[(String, Fault)]| {
+        faults.iter().map(|(rule, fault)| format!("rule {rule}: {}", fault.message)).collect::<Vec<_>>().join("; ")
+    };
+    if faults.is_empty() {
+        return (None, None);
+    }
+    let message = told(&faults);
+    if faults.len() < rules {
+        let message = format!("Dropped Rule: {message}");
+        return (None, Some(Verdict::yes(condition::PARTIALLY_INVALID, reason::UNSUPPORTED_VALUE, message)));
+    }
+    let (_, first) = faults.swap_remove(0);
+    (Some(Fault::new(first.reason, message)), None)
+}
+
+struct Compiler<'c, 'w> {
+    from: Subject<'c>,
+    generation: i64,
+    backends: &'c mut Backends<'w>,
+    rejected: &'c Rejected,
+    /// The first reference that could not be followed.
+    unresolved: Option<Fault>,
+}
+
+impl Compiler<'_, '_> {
+    /// A rule whose matches cannot be read is dropped: there is no telling which requests it meant. One whose filters or times
+    /// cannot be followed answers 500 to the requests that it means, so that they don't fall through to another rule.
+    fn rule(&mut self, rule: &HttpRouteRules, id: Arc<str>) -> (Option<Draft>, Option<Fault>) {
+        let unsupported = |message| Fault::new(reason::UNSUPPORTED_VALUE, message);
+        let rejection = self.rejected.rules.get(&(id.to_string(), self.generation));
+        let matches = match matches::read(rule.matches.as_deref()) {
+            Ok(matches) if rejection.is_none() => matches,
+            Ok(_) => return (None, rejection.cloned().map(unsupported)),
+            Err(message) => return (None, Some(unsupported(message))),
+        };
+        let prefix_only = matches.iter().all(|matches| matches!(matches.path, PathMatch::Prefix(_)));
+        let filters = filters::of_rule(rule.filters.as_deref().unwrap_or_default(), prefix_only);
+        let timeouts = timeouts(rule.timeouts.as_ref());
+        // References are followed even where the rule is faulty: the condition says all that is wrong at once.
+        let action = self.action(rule.backend_refs.as_deref().unwrap_or_default());
+        let (filters, timeouts, action) = match (filters, timeouts, action) {
+            (Ok(filters), Ok(timeouts), Ok(action)) => (filters, timeouts, action),
+            (Err(fault), _, _) | (_, Err(fault), _) | (_, _, Err(fault)) => {
+                let action = respond("this route has a rule that cannot be followed; see the HTTPRoute's conditions");
+                let draft = Draft { id, matches, filters: Vec::new(), action, timeouts: Timeouts::default() };
+                return (Some(draft), Some(fault));
+            }
+        };
+        (Some(Draft { id, matches, filters, action, timeouts }), None)
+    }
+
+    fn action(&mut self, refs: &[HttpRouteRulesBackendRefs]) -> Result<Action, Fault> {
+        let mut backends = Vec::with_capacity(refs.len());
+        for to in refs {
+            let reference = Reference {
+                group: to.group.as_deref(),
+                kind: to.kind.as_deref(),
+                namespace: to.namespace.as_deref(),
+                name: &to.name,
+                port: to.port,
+            };
+            let filters = filters::of_backend(to.filters.as_deref().unwrap_or_default());
+            let backend = self.backends.resolve(self.from, reference).unwrap_or_else(|fault| {
+                self.unresolved.get_or_insert(fault);
+                self.backends.unresolved()
+            });
+            let weight = to.weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(0));
+            backends.push(Weighted { backend, weight, filters: filters? });
+        }
+        Ok(match backends.iter().any(|weighted| weighted.weight > 0) {
+            true => Action::Forward { backends },
+            false => respond("no backend has a share of this rule's requests"),
+        })
+    }
+}
+
+fn respond(body: &str) -> Action {
+    Action::Respond { status: StatusCode::INTERNAL_SERVER_ERROR, body: body.into() }
+}
+
+fn timeouts(timeouts: Option<&HttpRouteRulesTimeouts>) -> Result<Timeouts, Fault> {
+    let Some(timeouts) = timeouts else { return Ok(Timeouts::default()) };
+    let read = Timeouts {
+        request: duration("request", timeouts.request.as_deref())?,
+        backend_request: duration("backendRequest", timeouts.backend_request.as_deref())?,
+    };
+    if let (Some(request), Some(backend)) = (read.request, read.backend_request)
+        && backend > request
+    {
+        let message = "timeouts.backendRequest cannot be longer than timeouts.request";
+        return Err(Fault::new(reason::UNSUPPORTED_VALUE, message));
+    }
+    Ok(read)
+}
+
+/// Zero means no limit.
+fn duration(field: &str, text: Option<&str>) -> Result<Option<Duration>, Fault> {
+    let Some(text) = text else { return Ok(None) };
+    match text.parse::<resources::gateway::Duration>() {
+        Ok(duration) if duration.is_zero() => Ok(None),
+        // The format has five digits a part at most, so this never saturates.
+        Ok(duration) => Ok(Some(Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))),
+        Err(error) => {
+            let message = format!("timeouts.{field} {text:?} is not a duration such as 500ms or 1m30s: {error}");
+            Err(Fault::new(reason::UNSUPPORTED_VALUE, message))
+        }
+    }
+}

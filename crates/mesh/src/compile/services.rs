@@ -1,0 +1,138 @@
+//! A listener for every port of every Service that has a cluster address.
+//!
+//! Routes whose parent is the Service (Gateway API for mesh) replace what such a listener does with HTTP; without one, all
+//! goes to the Service's own endpoints. Headless Services and ExternalName have no address to listen on.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
+use kube::Resource;
+use proxy::snapshot::{
+    Action, BackendId, Forwarded, HostMatch, Listener, ListenerProtocol, Match, Rule, Timeouts, VirtualHost, Weighted,
+};
+
+use super::backends::Backends;
+use super::index::key;
+use super::speech::{Speech, speech, transport};
+use super::{FALLBACK_OFFSET, Notice, PRIVILEGED};
+
+/// A listener of a Service's port, and whose it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServicePortPlan {
+    /// The Service, for Events.
+    pub service: ObjectReference,
+    /// The cluster address.
+    pub address: IpAddr,
+    /// The declared port.
+    pub port: u16,
+    /// The listener's id in the snapshot.
+    pub listener: Arc<str>,
+}
+
+/// What Services make.
+#[derive(Default)]
+pub(super) struct Made {
+    pub(super) listeners: Vec<Listener>,
+    pub(super) ports: Vec<ServicePortPlan>,
+    pub(super) notices: Vec<Notice>,
+    taken: HashSet<SocketAddr>,
+}
+
+/// Rules that replace a Service port's own, by Service and port.
+pub(super) type Overrides<'w> = BTreeMap<(&'w str, &'w str, u16), Vec<Rule>>;
+
+impl Made {
+    pub(super) fn add<'w>(&mut self, service: &'w Service, backends: &mut Backends<'w>, overrides: &mut Overrides<'w>) {
+        let Some(spec) = &service.spec else { return };
+        if spec.type_.as_deref() == Some("ExternalName") {
+            return;
+        }
+        let addresses = addresses(spec.cluster_ips.as_deref().unwrap_or_default(), spec.cluster_ip.as_deref());
+        if addresses.is_empty() {
+            return;
+        }
+        for port in spec.ports.iter().flatten() {
+            if transport(port) != "TCP" {
+                self.notices.push(unsupported(service, port));
+                continue;
+            }
+            let Ok(number @ 1..) = u16::try_from(port.port) else { continue };
+            let backend = backends.of_port(service, port);
+            let (namespace, name) = key(&service.metadata);
+            let mut rules = overrides.remove(&(namespace, name, number));
+            for address in &addresses {
+                // The same rules again for a second address; all but dual-stack Services have one.
+                let rules = if addresses.len() > 1 { rules.clone() } else { rules.take() };
+                self.listen(service, port, SocketAddr::new(*address, number), &backend, rules);
+            }
+        }
+    }
+
+    fn listen(
+        &mut self,
+        service: &Service,
+        port: &ServicePort,
+        bind: SocketAddr,
+        backend: &BackendId,
+        rules: Option<Vec<Rule>>,
+    ) {
+        if !self.taken.insert(bind) {
+            let note = format!("{bind} belongs to another Service already; this one is not served there");
+            self.notices.push(Notice::warning(service.object_ref(&()), "AddressTaken", note));
+            return;
+        }
+        let id: Arc<str> = match bind.ip() {
+            IpAddr::V4(_) => format!("service/{backend}").into(),
+            IpAddr::V6(_) => format!("service/{backend}/ipv6").into(),
+        };
+        let protocol = match speech(port) {
+            Speech::Http | Speech::H2c | Speech::WebSocket => ListenerProtocol::Http,
+            Speech::Tcp | Speech::Tls => ListenerProtocol::Tcp { backend: Arc::clone(backend) },
+            Speech::Unknown => ListenerProtocol::Sniff { tcp: Arc::clone(backend) },
+        };
+        let hosts = match protocol {
+            ListenerProtocol::Tcp { .. } => Vec::new(),
+            _ => vec![VirtualHost { host: HostMatch::Any, rules: rules.unwrap_or_else(|| vec![straight(backend)]) }],
+        };
+        self.ports.push(ServicePortPlan {
+            service: service.object_ref(&()),
+            address: bind.ip(),
+            port: bind.port(),
+            listener: Arc::clone(&id),
+        });
+        let fallback = (bind.port() < PRIVILEGED).then(|| SocketAddr::new(bind.ip(), bind.port() + FALLBACK_OFFSET));
+        self.listeners.push(Listener { id, bind, fallback, protocol, forwarded: Forwarded::Append, hosts });
+    }
+}
+
+/// All to the Service's own endpoints.
+fn straight(backend: &BackendId) -> Rule {
+    Rule {
+        id: Arc::clone(backend),
+        matches: Match::default(),
+        filters: Vec::new(),
+        action: Action::Forward {
+            backends: vec![Weighted { backend: Arc::clone(backend), weight: 1, filters: Vec::new() }],
+        },
+        timeouts: Timeouts::default(),
+    }
+}
+
+fn addresses(cluster_ips: &[String], cluster_ip: Option<&str>) -> Vec<IpAddr> {
+    let listed = cluster_ips.iter().map(String::as_str);
+    let mut found: Vec<IpAddr> = listed.chain(cluster_ip).filter_map(|address| address.parse().ok()).collect();
+    let mut seen = HashSet::new();
+    found.retain(|address| seen.insert(*address));
+    found
+}
+
+fn unsupported(service: &Service, port: &ServicePort) -> Notice {
+    let note = format!(
+        "port {} is {}, which is not served yet: nothing listens on it; the TCP ports of this Service are served",
+        port.port,
+        transport(port)
+    );
+    Notice::warning(service.object_ref(&()), "UnsupportedProtocol", note)
+}

@@ -1,0 +1,212 @@
+//! What was compiled and what the proxy bound, as the status of each object. Pure.
+//!
+//! Invariants: a condition keeps its time while its status stays; what other controllers have said stays; the same
+//! input gives the same status, so that writing can be left out where nothing differs.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use proxy::Bound;
+use resources::gateway::gatewayclasses::{GatewayClassStatus, GatewayClassStatusSupportedFeatures};
+use resources::gateway::gateways::{
+    GatewayStatus, GatewayStatusAddresses, GatewayStatusListeners, GatewayStatusListenersSupportedKinds,
+};
+use resources::gateway::httproutes::{HttpRouteStatus, HttpRouteStatusParents, HttpRouteStatusParentsParentRef};
+use resources::names::GATEWAY_CONTROLLER;
+
+use crate::class::SUPPORTED_FEATURES;
+use crate::compile::{ClassPlan, GatewayPlan, ListenerPlan, ParentPlan, RoutePlan, Verdict, condition, reason};
+use crate::handle::GatewayListener;
+
+/// What the proxy has made of the last snapshot.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    /// What each listener is bound to.
+    pub(crate) bound: Bound,
+    /// Why the last snapshot was refused as a whole.
+    pub(crate) refused: Option<String>,
+}
+
+impl Outcome {
+    /// Where a listener answers, or why it does not.
+    fn address(&self, listener: &ListenerPlan) -> Result<SocketAddr, (&'static str, String)> {
+        let id = listener.served.as_ref().map_err(|fault| (fault.reason, fault.message.clone()))?;
+        match (self.bound.get(id), &self.refused) {
+            (Some(Ok(address)), None) => Ok(*address),
+            (Some(Err(error)), None) => Err((reason::PORT_UNAVAILABLE, error.to_string())),
+            (None, None) => Err((reason::PENDING, "the proxy has not bound it yet".to_owned())),
+            (_, Some(refused)) => {
+                let message =
+                    format!("the proxy goes on with what it served before, for it refused the change: {refused}");
+                Err((reason::INVALID, message))
+            }
+        }
+    }
+}
+
+/// The status of a GatewayClass.
+pub(crate) fn class(plan: &ClassPlan, live: Option<&GatewayClassStatus>, now: &Time) -> GatewayClassStatus {
+    let old = live.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let features =
+        SUPPORTED_FEATURES.iter().map(|name| GatewayClassStatusSupportedFeatures { name: (*name).to_owned() });
+    GatewayClassStatus {
+        conditions: Some(conditions(&plan.verdicts, plan.generation, old, now)),
+        supported_features: Some(features.collect()),
+    }
+}
+
+/// The status of a Gateway.
+pub(crate) fn gateway(
+    plan: &GatewayPlan,
+    live: Option<&GatewayStatus>,
+    outcome: &Outcome,
+    now: &Time,
+) -> GatewayStatus {
+    let old_listeners = live.and_then(|status| status.listeners.as_deref()).unwrap_or_default();
+    let listeners = plan.listeners.iter().map(|listener| {
+        let old = old_listeners.iter().find(|old| old.name == listener.name);
+        let old = old.map_or(&[][..], |old| &old.conditions);
+        GatewayStatusListeners {
+            attached_routes: listener.attached,
+            conditions: conditions(&listener_verdicts(listener, outcome), plan.generation, old, now),
+            name: listener.name.clone(),
+            supported_kinds: Some(listener.kinds.iter().map(|kind| supported(kind)).collect()),
+        }
+    });
+    let listeners = listeners.collect();
+    let addresses: BTreeSet<IpAddr> =
+        plan.listeners.iter().filter_map(|listener| outcome.address(listener).ok()).map(|at| at.ip()).collect();
+    let addresses = addresses
+        .into_iter()
+        .map(|address| GatewayStatusAddresses { r#type: Some("IPAddress".to_owned()), value: address.to_string() });
+    let old = live.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let verdicts = [plan.accepted.clone(), programmed(plan, outcome)];
+    GatewayStatus {
+        addresses: Some(addresses.collect()),
+        attached_listener_sets: None,
+        conditions: Some(conditions(&verdicts, plan.generation, old, now)),
+        listeners: Some(listeners),
+    }
+}
+
+fn supported(kind: &str) -> GatewayStatusListenersSupportedKinds {
+    GatewayStatusListenersSupportedKinds { group: Some("gateway.networking.k8s.io".to_owned()), kind: kind.to_owned() }
+}
+
+fn listener_verdicts(listener: &ListenerPlan, outcome: &Outcome) -> Vec<Verdict> {
+    let programmed = match outcome.address(listener) {
+        Ok(address) => Verdict::yes(condition::PROGRAMMED, reason::PROGRAMMED, format!("Listening on {address}")),
+        Err((reason, message)) => Verdict::no(condition::PROGRAMMED, reason, message),
+    };
+    let mut verdicts = listener.verdicts.clone();
+    verdicts.push(programmed);
+    verdicts
+}
+
+/// A Gateway is programmed when every listener that could serve does; those that are not valid have said so themselves.
+fn programmed(plan: &GatewayPlan, outcome: &Outcome) -> Verdict {
+    if let Some(fault) = &plan.unusable {
+        let reason =
+            if fault.reason == reason::ADDRESS_NOT_USABLE { reason::ADDRESS_NOT_USABLE } else { reason::INVALID };
+        return Verdict::no(condition::PROGRAMMED, reason, fault.message.clone());
+    }
+    let mut at = Vec::new();
+    let mut invalid = Vec::new();
+    for listener in &plan.listeners {
+        match outcome.address(listener) {
+            Ok(address) => at.push(format!("{} on {address}", listener.name)),
+            Err((reason::INVALID, message)) if outcome.refused.is_none() => {
+                invalid.push(format!("listener {}: {message}", listener.name));
+            }
+            Err((why, message)) => {
+                let reason = if why == reason::PORT_UNAVAILABLE { reason::ADDRESS_NOT_USABLE } else { why };
+                let message = format!("listener {}: {message}", listener.name);
+                return Verdict::no(condition::PROGRAMMED, reason, message);
+            }
+        }
+    }
+    if at.is_empty() {
+        let message = format!("No listener can serve: {}", invalid.join("; "));
+        return Verdict::no(condition::PROGRAMMED, reason::INVALID, message);
+    }
+    Verdict::yes(condition::PROGRAMMED, reason::PROGRAMMED, format!("Listening: {}", at.join(", ")))
+}
+
+/// The status of a route, or None where there is nothing of ours to say and nothing of ours was said.
+pub(crate) fn route(plan: &RoutePlan, live: Option<&HttpRouteStatus>, now: &Time) -> Option<HttpRouteStatus> {
+    let old = live.map(|status| status.parents.as_slice()).unwrap_or_default();
+    let (ours, mut parents): (Vec<_>, Vec<_>) =
+        old.iter().cloned().partition(|parent| parent.controller_name == GATEWAY_CONTROLLER);
+    if ours.is_empty() && plan.parents.is_empty() {
+        return None;
+    }
+    parents.extend(plan.parents.iter().map(|parent| route_parent(parent, plan.generation, &ours, now)));
+    Some(HttpRouteStatus { parents })
+}
+
+fn route_parent(
+    plan: &ParentPlan,
+    generation: Option<i64>,
+    ours: &[HttpRouteStatusParents],
+    now: &Time,
+) -> HttpRouteStatusParents {
+    let parent_ref = HttpRouteStatusParentsParentRef {
+        group: plan.parent.group.clone(),
+        kind: plan.parent.kind.clone(),
+        name: plan.parent.name.clone(),
+        namespace: plan.parent.namespace.clone(),
+        port: plan.parent.port,
+        section_name: plan.parent.section_name.clone(),
+    };
+    let old = ours.iter().find(|old| old.parent_ref == parent_ref);
+    let old = old.map_or(&[][..], |old| &old.conditions);
+    // All conditions of a parent of ours are ours: one that no longer applies goes.
+    let old: Vec<Condition> =
+        old.iter().filter(|old| plan.verdicts.iter().any(|verdict| verdict.kind == old.type_)).cloned().collect();
+    HttpRouteStatusParents {
+        conditions: conditions(&plan.verdicts, generation, &old, now),
+        controller_name: GATEWAY_CONTROLLER.to_owned(),
+        parent_ref,
+    }
+}
+
+/// The verdicts as conditions, followed by those that others have set.
+fn conditions(verdicts: &[Verdict], generation: Option<i64>, old: &[Condition], now: &Time) -> Vec<Condition> {
+    let ours = verdicts.iter().map(|verdict| {
+        let status = if verdict.holds { "True" } else { "False" };
+        let unchanged = old.iter().find(|old| old.type_ == verdict.kind && old.status == status);
+        Condition {
+            last_transition_time: unchanged.map_or_else(|| now.clone(), |old| old.last_transition_time.clone()),
+            message: shorten(&verdict.message),
+            observed_generation: generation,
+            reason: verdict.reason.to_owned(),
+            status: status.to_owned(),
+            type_: verdict.kind.to_owned(),
+        }
+    });
+    let others = old.iter().filter(|old| !verdicts.iter().any(|verdict| verdict.kind == old.type_)).cloned();
+    ours.chain(others).collect()
+}
+
+/// The API takes messages of up to 32768 bytes.
+fn shorten(message: &str) -> String {
+    const MOST: usize = 32_000;
+    match message.char_indices().nth(MOST / 4) {
+        Some((end, _)) => format!("{}...", &message[..end]),
+        None => message.to_owned(),
+    }
+}
+
+/// Where the listeners of a Gateway answer.
+pub(crate) fn addresses(plan: &GatewayPlan, outcome: &Outcome) -> Vec<GatewayListener> {
+    let listeners = plan.listeners.iter().map(|listener| GatewayListener {
+        namespace: plan.namespace.clone(),
+        gateway: plan.name.clone(),
+        listener: listener.name.clone(),
+        protocol: listener.protocol.clone(),
+        hostname: listener.hostname.clone(),
+        address: outcome.address(listener).map_err(|(_, message)| message),
+    });
+    listeners.collect()
+}

@@ -1,0 +1,69 @@
+//! A picture of everything in the cluster that decides what the proxy serves, as plain data.
+//!
+//! Invariant: the compiler sees nothing else, so the same picture always compiles to the same result.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use resources::gateway::gatewayclasses::GatewayClass;
+use resources::gateway::gateways::Gateway;
+use resources::gateway::httproutes::HttpRoute;
+use resources::gateway::referencegrants::ReferenceGrant;
+
+/// The objects, each list in order of namespace and name.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Every GatewayClass, also those of others.
+    pub classes: Vec<Arc<GatewayClass>>,
+    /// Every Gateway, also those of others.
+    pub gateways: Vec<Arc<Gateway>>,
+    /// Every HTTPRoute.
+    pub routes: Vec<Arc<HttpRoute>>,
+    /// Every ReferenceGrant.
+    pub grants: Vec<Arc<ReferenceGrant>>,
+    /// Every Service.
+    pub services: Vec<Arc<Service>>,
+    /// Every EndpointSlice.
+    pub slices: Vec<Arc<EndpointSlice>>,
+    /// Every Namespace.
+    pub namespaces: Vec<Arc<Namespace>>,
+    /// The Secrets that may hold certificates.
+    pub secrets: Vec<Arc<Secret>>,
+    /// The release of Gateway API that is installed, where its definitions say so.
+    pub bundle_version: Option<String>,
+    /// What the proxy has refused before.
+    pub rejected: Rejected,
+}
+
+/// Parts that looked right but that the proxy refused (an expression that it cannot read, a certificate that does not fit
+/// its key). They are left out, and say so, until the object changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rejected {
+    /// Rule id and generation of its route, to the reason.
+    pub rules: BTreeMap<(String, i64), String>,
+    /// Namespace, name and resource version of a Secret, to the reason.
+    pub certificates: BTreeMap<(String, String, String), String>,
+}
+
+impl Rejected {
+    /// How many refusals are remembered at most. What is forgotten is refused, and learned, again.
+    const LIMIT: usize = 1024;
+
+    /// Remembers that a rule was refused. False where that was known, so that nothing is gained by compiling again.
+    pub fn rule(&mut self, id: &str, generation: i64, reason: String) -> bool {
+        if self.rules.len() >= Self::LIMIT {
+            self.rules.clear();
+        }
+        self.rules.insert((id.to_owned(), generation), reason).is_none()
+    }
+
+    /// Remembers that a certificate was refused. False where that was known.
+    pub fn certificate(&mut self, secret: (String, String, String), reason: String) -> bool {
+        if self.certificates.len() >= Self::LIMIT {
+            self.certificates.clear();
+        }
+        self.certificates.insert(secret, reason).is_none()
+    }
+}

@@ -1,0 +1,310 @@
+//! Writes statuses and Events, beside the way from a change to the proxy so that it never waits for this.
+//!
+//! Invariants: a status is written only where it differs from what is there, and only onto the version that it was made
+//! for; the newest work replaces older work that is not done yet; one Event for one fact.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Event, EventSource};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Client, Resource};
+use resources::gateway::gatewayclasses::{GatewayClass, GatewayClassStatus};
+use resources::gateway::gateways::{Gateway, GatewayStatus};
+use resources::gateway::httproutes::{HttpRoute, HttpRouteStatus};
+use resources::names::{GATEWAY_CONTROLLER, NODE};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::compile::{Compiled, Notice, key};
+use crate::status::{self, Outcome};
+use crate::world::World;
+
+/// Under which name the status fields are owned.
+const MANAGER: &str = "coracle-mesh";
+/// How many writes are under way at once; the store commits them together.
+const CONCURRENT: usize = 8;
+/// How long to wait after a failure that trying again may mend.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Everything to say about a compiled picture.
+#[derive(Clone)]
+pub(crate) struct Work {
+    pub(crate) compiled: Arc<Compiled>,
+    pub(crate) world: Arc<World>,
+    pub(crate) outcome: Outcome,
+}
+
+type Key = (String, String);
+
+/// What was written onto which version, so that it is not written again before the watch has shown it.
+type Sent<S> = HashMap<Key, (String, S)>;
+
+pub(crate) struct Writer {
+    client: Client,
+    classes: Sent<GatewayClassStatus>,
+    gateways: Sent<GatewayStatus>,
+    routes: Sent<HttpRouteStatus>,
+    told: HashSet<(String, &'static str, String)>,
+}
+
+/// A status to be written.
+struct Write {
+    api: Api<DynamicObject>,
+    kind: &'static str,
+    key: Key,
+    body: Value,
+}
+
+impl Writer {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, classes: HashMap::new(), gateways: HashMap::new(), routes: HashMap::new(), told: HashSet::new() }
+    }
+
+    /// Writes until `stop`. What is under way then is finished.
+    pub(crate) async fn run(mut self, mut work: watch::Receiver<Option<Work>>, stop: CancellationToken) {
+        let mut retry = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                changed = work.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(RETRY_AFTER), if retry => {}
+            }
+            let Some(current) = work.borrow_and_update().clone() else { continue };
+            let newer = || work.has_changed().unwrap_or(true) || stop.is_cancelled();
+            let statuses = self.statuses(&current, newer).await;
+            let told = self.tell(&current).await;
+            retry = !(statuses && told);
+        }
+    }
+
+    /// Writes the statuses that differ. False where some should be tried again.
+    async fn statuses(&mut self, work: &Work, newer: impl Fn() -> bool) -> bool {
+        let writes = self.differences(work, &Time(now()));
+        let failed = AtomicBool::new(false);
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let undone: Vec<(&'static str, Key)> = futures::stream::iter(writes)
+            .map(|write| {
+                let (params, failed, newer) = (&params, &failed, &newer);
+                async move {
+                    // Newer work says the same better; it finds these again.
+                    let done = !newer() && put(&write, params, failed).await;
+                    (!done).then_some((write.kind, write.key))
+                }
+            })
+            .buffer_unordered(CONCURRENT)
+            .filter_map(futures::future::ready)
+            .collect()
+            .await;
+        for (kind, key) in undone {
+            match kind {
+                "GatewayClass" => drop(self.classes.remove(&key)),
+                "Gateway" => drop(self.gateways.remove(&key)),
+                _ => drop(self.routes.remove(&key)),
+            }
+        }
+        !failed.into_inner()
+    }
+
+    /// The statuses that are not as they should be.
+    fn differences(&mut self, work: &Work, now: &Time) -> Vec<Write> {
+        let Work { compiled, world, outcome } = work;
+        let mut writes = Vec::new();
+        let classes: HashMap<_, _> = world.classes.iter().map(|class| (key(&class.metadata).1, class)).collect();
+        let client = &self.client;
+        let plans = compiled.classes.iter().filter_map(|plan| Some((plan, *classes.get(plan.name.as_str())?)));
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<GatewayClass>(&()));
+        self.classes = differing(
+            "GatewayClass",
+            plans,
+            std::mem::take(&mut self.classes),
+            &mut writes,
+            |_| api.clone(),
+            |plan, class, sent| Some(status::class(plan, sent.or(class.status.as_ref()), now)),
+            |class| class.status.as_ref(),
+        );
+        let gateways: HashMap<_, _> = world.gateways.iter().map(|gateway| (key(&gateway.metadata), gateway)).collect();
+        let plans = compiled
+            .gateways
+            .iter()
+            .filter_map(|plan| Some((plan, *gateways.get(&(plan.namespace.as_str(), plan.name.as_str()))?)));
+        self.gateways = differing(
+            "Gateway",
+            plans,
+            std::mem::take(&mut self.gateways),
+            &mut writes,
+            |namespace| namespaced::<Gateway>(client, namespace),
+            |plan, gateway, sent| Some(status::gateway(plan, sent.or(gateway.status.as_ref()), outcome, now)),
+            |gateway| gateway.status.as_ref(),
+        );
+        // Both are in order of namespace and name; a status change does not change which routes there are.
+        let routes: HashMap<_, _> = world.routes.iter().map(|route| (key(&route.metadata), route)).collect();
+        let plans = compiled
+            .routes
+            .iter()
+            .filter_map(|plan| Some((plan, *routes.get(&(plan.namespace.as_str(), plan.name.as_str()))?)));
+        self.routes = differing(
+            "HTTPRoute",
+            plans,
+            std::mem::take(&mut self.routes),
+            &mut writes,
+            |namespace| namespaced::<HttpRoute>(client, namespace),
+            |plan, route, sent| status::route(plan, sent.or(route.status.as_ref()), now),
+            |route| route.status.as_ref(),
+        );
+        writes
+    }
+
+    /// Makes an Event for every fact that has none yet. False where some should be tried again.
+    async fn tell(&mut self, work: &Work) -> bool {
+        let notices = notices(work);
+        let facts: HashSet<_> = notices.iter().map(fact).collect();
+        self.told.retain(|told| facts.contains(told));
+        let mut all = true;
+        for notice in notices {
+            if self.told.contains(&fact(&notice)) {
+                continue;
+            }
+            let namespace = notice.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
+            let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+            match api.create(&PostParams::default(), &event(&notice, &namespace)).await {
+                Ok(_) => {
+                    self.told.insert(fact(&notice));
+                }
+                Err(error) if gone(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, reason = notice.reason, note = notice.note, "cannot make an Event; trying again");
+                    all = false;
+                }
+            }
+        }
+        all
+    }
+}
+
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    // Conditions are written with whole seconds.
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+fn namespaced<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
+    client: &Client,
+    namespace: &str,
+) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<K>(&()))
+}
+
+/// Adds to `writes` the statuses that differ, and returns what is known to have been sent onto the versions that are there.
+#[allow(clippy::too_many_arguments)]
+fn differing<'p, P: 'p, K, S>(
+    kind: &'static str,
+    plans: impl Iterator<Item = (&'p P, &'p Arc<K>)>,
+    mut sent: Sent<S>,
+    writes: &mut Vec<Write>,
+    api: impl Fn(&str) -> Api<DynamicObject>,
+    wanted: impl Fn(&P, &K, Option<&S>) -> Option<S>,
+    is: impl for<'k> Fn(&'k K) -> Option<&'k S>,
+) -> Sent<S>
+where
+    K: Resource<DynamicType = ()> + 'p,
+    S: PartialEq + Serialize,
+{
+    let mut kept = HashMap::new();
+    for (plan, live) in plans {
+        let (namespace, name) = key(live.meta());
+        let key = (namespace.to_owned(), name.to_owned());
+        let version = live.meta().resource_version.clone().unwrap_or_default();
+        let before = sent.remove(&key).filter(|(onto, _)| *onto == version).map(|(_, status)| status);
+        let Some(status) = wanted(plan, live, before.as_ref()) else { continue };
+        if before.as_ref().or(is(live)) != Some(&status) {
+            let body = json!({
+                "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+                "metadata": {"name": name, "resourceVersion": version}, "status": status,
+            });
+            writes.push(Write { api: api(namespace), kind, key: key.clone(), body });
+        } else if before.is_none() {
+            continue;
+        }
+        kept.insert(key, (version, status));
+    }
+    kept
+}
+
+/// Writes one status. False where it has not been written.
+async fn put(write: &Write, params: &PatchParams, failed: &AtomicBool) -> bool {
+    let (namespace, name) = &write.key;
+    match write.api.patch_status(name, params, &Patch::Merge(&write.body)).await {
+        Ok(_) => true,
+        // Changed or deleted meanwhile: the watch brings it, and it is compiled again.
+        Err(error) if gone(&error) => false,
+        Err(error) => {
+            let kind = write.kind;
+            tracing::warn!(kind, namespace, name, %error, "cannot write the status; trying again");
+            failed.store(true, Ordering::Relaxed);
+            false
+        }
+    }
+}
+
+fn gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
+}
+
+/// What was compiled, and what came of Services' listeners.
+fn notices(work: &Work) -> Vec<Notice> {
+    let mut notices = work.compiled.notices.clone();
+    for port in &work.compiled.services {
+        match work.outcome.bound.get(&port.listener) {
+            Some(Err(error)) => {
+                let note = format!("port {} is not served: {error}", port.port);
+                notices.push(Notice::warning(port.service.clone(), "ListenFailed", note));
+            }
+            Some(Ok(address)) if address.port() != port.port => {
+                let note = format!(
+                    "port {} of {} may not be bound by this user; it is served on {address} instead, as Pods' environment says",
+                    port.port, port.address
+                );
+                notices.push(Notice::warning(port.service.clone(), "PortMoved", note));
+            }
+            _ => {}
+        }
+    }
+    notices
+}
+
+fn fact(notice: &Notice) -> (String, &'static str, String) {
+    (notice.about.uid.clone().unwrap_or_default(), notice.reason, notice.note.clone())
+}
+
+fn event(notice: &Notice, namespace: &str) -> Event {
+    let now = Timestamp::now();
+    let name = notice.about.name.as_deref().unwrap_or("mesh");
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
+        involved_object: notice.about.clone(),
+        reason: Some(notice.reason.to_owned()),
+        message: Some(notice.note.clone()),
+        type_: Some("Warning".to_owned()),
+        first_timestamp: Some(Time(now)),
+        last_timestamp: Some(Time(now)),
+        count: Some(1),
+        source: Some(EventSource { component: Some(MANAGER.to_owned()), host: Some(NODE.to_owned()) }),
+        reporting_component: Some(GATEWAY_CONTROLLER.to_owned()),
+        reporting_instance: Some(NODE.to_owned()),
+        ..Event::default()
+    }
+}
