@@ -56,7 +56,7 @@ pub(crate) struct Disk {
     floor: u64,
     /// An upper estimate of the pages in the write-ahead log since it was last written back.
     wal_pages: u64,
-    /// The write-ahead log is not tried again before it has this many pages (grows after a failure).
+    /// From how many pages on an idle writer writes it back; more after a failure, so that not every write tries again.
     checkpoint_at: u64,
     trim_step: u64,
     /// Set after a failure, so that an idle writer does not try again and again; a successful commit clears it.
@@ -73,7 +73,7 @@ impl Disk {
             path: settings.path.clone(),
             floor: loaded.floor,
             wal_pages: 0,
-            checkpoint_at: CHECKPOINT_BUSY,
+            checkpoint_at: CHECKPOINT_IDLE,
             trim_step: settings.trim_step as u64,
             resting: false,
         };
@@ -135,13 +135,12 @@ impl Disk {
     /// Whether there is something to tidy up while nothing waits.
     pub(crate) fn untidy(&self, history_floor: u64) -> bool {
         !self.resting
-            && (history_floor.saturating_sub(self.floor) >= self.trim_step
-                || self.wal_pages >= CHECKPOINT_IDLE.min(self.checkpoint_at))
+            && (history_floor.saturating_sub(self.floor) >= self.trim_step || self.wal_pages >= self.checkpoint_at)
     }
 
     /// Whether the write-ahead log has to be written back even while writes wait.
     pub(crate) fn overdue(&self) -> bool {
-        self.wal_pages >= self.checkpoint_at
+        self.wal_pages >= self.checkpoint_at.max(CHECKPOINT_BUSY)
     }
 
     /// Does one small piece of the tidying up. Failures are told in the log and tried again after the next commit.
@@ -175,7 +174,7 @@ impl Disk {
         match result {
             Ok((pages, done)) if pages == done => {
                 self.wal_pages = 0;
-                self.checkpoint_at = CHECKPOINT_BUSY;
+                self.checkpoint_at = CHECKPOINT_IDLE;
             }
             Ok((pages, done)) => self.postpone(&format!("{done} of {pages} pages were written")),
             Err(error) => self.postpone(&error.to_string()),

@@ -143,3 +143,25 @@ pub(super) fn refused(path: &Path, error: &rusqlite::Error) -> OpenError {
         _ => OpenError::Io { path, reason: error.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kill does not show whether commits are synced, for the system keeps what was written; so it is checked here.
+    #[test]
+    fn commits_are_synced_and_the_file_is_ours_alone() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let settings = Settings::new(directory.path().join("store.db"));
+        for opened in ["made", "opened again"] {
+            let connection = connect(&settings).unwrap();
+            let pragma = |name: &str| {
+                connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0)).unwrap()
+            };
+            assert_eq!(pragma("synchronous"), 2.into(), "{opened}");
+            assert_eq!(pragma("journal_mode"), "wal".to_owned().into(), "{opened}");
+            assert_eq!(pragma("locking_mode"), "exclusive".to_owned().into(), "{opened}");
+            assert_eq!(pragma("wal_autocheckpoint"), 0.into(), "{opened}");
+        }
+    }
+}
