@@ -71,7 +71,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         }),
         definition::<gateway::httproutes::HttpRoute>(&ROUTE),
         definition::<gateway::grpcroutes::GrpcRoute>(&ROUTE),
-        definition::<gateway::tlsroutes::TlsRoute>(&ROUTE),
+        definition::<gateway::tlsroutes::TlsRoute>(&Naming { columns: &[AGE], ..ROUTE }),
         definition::<gateway::listenersets::ListenerSet>(&Naming {
             short_names: &["lset"],
             columns: &[ACCEPTED, PROGRAMMED, AGE],

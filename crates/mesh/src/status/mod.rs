@@ -210,3 +210,6 @@ pub(crate) fn addresses(plan: &GatewayPlan, outcome: &Outcome) -> Vec<GatewayLis
     });
     listeners.collect()
 }
+
+#[cfg(test)]
+mod tests;
