@@ -1,0 +1,93 @@
+//! The load: connections that each ask, wait for the whole answer, and ask again.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::Fallible;
+
+/// How much is asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) connections: usize,
+    pub(crate) requests: usize,
+}
+
+/// What came of it.
+pub(crate) struct Outcome {
+    /// Requests a second.
+    pub(crate) rate: f64,
+    /// Microseconds.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+const REQUEST: &[u8] =
+    b"GET /bench/item?id=42 HTTP/1.1\r\nhost: bench.test\r\nuser-agent: bench-proxy/1.0\r\naccept: */*\r\n\
+accept-encoding: gzip, deflate\r\naccept-language: en\r\ncookie: session=0123456789abcdef\r\n\r\n";
+
+/// Runs a plan against an address. Anything but a 200 is an error.
+pub(crate) async fn run(address: SocketAddr, plan: Plan) -> Fallible<Outcome> {
+    let started = Instant::now();
+    let mut connections = JoinSet::new();
+    for number in 0..plan.connections {
+        // The first ones take what does not divide.
+        let share = plan.requests / plan.connections + usize::from(number < plan.requests % plan.connections);
+        connections.spawn(one(address, share));
+    }
+    let mut times = Vec::with_capacity(plan.requests);
+    while let Some(part) = connections.join_next().await {
+        times.extend(part??);
+    }
+    let took = started.elapsed();
+    times.sort_unstable();
+    let at = |share: f64| f64::from(times[((times.len() - 1) as f64 * share) as usize]) / 1_000.0;
+    Ok(Outcome { rate: times.len() as f64 / took.as_secs_f64(), p50: at(0.5), p99: at(0.99) })
+}
+
+/// Asks so often over one connection; returns how long each took, in nanoseconds.
+async fn one(address: SocketAddr, requests: usize) -> Fallible<Vec<u32>> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let mut times = Vec::with_capacity(requests);
+    let mut buffer = vec![0; 128 * 1024];
+    for _ in 0..requests {
+        let started = Instant::now();
+        stream.write_all(REQUEST).await?;
+        answer(&mut stream, &mut buffer).await?;
+        times.push(u32::try_from(started.elapsed().as_nanos()).unwrap_or(u32::MAX));
+    }
+    Ok(times)
+}
+
+async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Fallible<()> {
+    let mut filled = 0;
+    let (head, length) = loop {
+        let read = stream.read(&mut buffer[filled..]).await?;
+        if read == 0 {
+            return Err("the connection was closed before the answer".into());
+        }
+        filled += read;
+        if let Some(end) = buffer[..filled].windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = std::str::from_utf8(&buffer[..end])?.to_ascii_lowercase();
+            if !head.starts_with("http/1.1 200") {
+                return Err(format!("the answer was no 200: {head}").into());
+            }
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+            break (end + 4, length.ok_or("the answer has no length")?.trim().parse::<usize>()?);
+        }
+    };
+    let mut left = (head + length).saturating_sub(filled);
+    while left > 0 {
+        let most = left.min(buffer.len());
+        let read = stream.read(&mut buffer[..most]).await?;
+        if read == 0 {
+            return Err("the connection was closed in the middle of an answer".into());
+        }
+        left -= read;
+    }
+    Ok(())
+}

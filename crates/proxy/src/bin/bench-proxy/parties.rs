@@ -1,0 +1,237 @@
+//! The processes that take part: a backend, our proxy, haproxy, nginx. Each ends when it is dropped.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proxy::snapshot::{
+    Action, Backend, BackendProtocol, Endpoint, Forwarded, HostMatch, Listener, ListenerProtocol, Match, PathMatch,
+    Rule, Timeouts, VirtualHost, Weighted,
+};
+use proxy::{Settings, Snapshot};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::Fallible;
+
+/// The longest that a party may take to listen.
+const START: Duration = Duration::from_secs(10);
+
+/// A process that listens.
+pub(crate) struct Party {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    /// Ends the process when dropped.
+    process: Child,
+}
+
+impl Party {
+    /// Answers every request with so many bytes.
+    pub(crate) async fn backend(body: usize) -> Fallible<Self> {
+        Self::own("backend", &["backend", &body.to_string()]).await
+    }
+
+    /// Our proxy.
+    pub(crate) async fn coracle(backend: SocketAddr, routes: usize) -> Fallible<Self> {
+        Self::own("coracle", &["proxy", &backend.to_string(), &routes.to_string()]).await
+    }
+
+    /// This program in another role; it says where it listens.
+    async fn own(name: &'static str, arguments: &[&str]) -> Fallible<Self> {
+        let mut process =
+            Command::new(std::env::current_exe()?).args(arguments).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let out = process.stdout.take().ok_or("no output to read")?;
+        let line = tokio::time::timeout(START, BufReader::new(out).lines().next_line()).await??;
+        let address = line.ok_or_else(|| format!("{name} ended before it listened"))?.parse()?;
+        Ok(Self { name, address, process })
+    }
+
+    /// haproxy, if it is installed.
+    pub(crate) async fn haproxy(backend: SocketAddr, directory: &Path) -> Fallible<Option<Self>> {
+        let Some(program) = installed("haproxy") else { return Ok(None) };
+        let address = free().await?;
+        let file = directory.join("haproxy.cfg");
+        let configuration = format!(
+            "global\n  nbthread 2\n  maxconn 4000\ndefaults\n  mode http\n  option forwardfor\n  http-reuse always\n  timeout connect 3s\n\
+             \n  timeout client 60s\n  timeout server 60s\nfrontend in\n  bind {address}\n  unique-id-format %rt%pid\n\
+             \n  unique-id-header x-request-id\n  http-request set-header x-forwarded-proto http\n  default_backend out\nbackend out\n  server one {backend}\n"
+        );
+        std::fs::write(&file, configuration)?;
+        let mut command = Command::new(program);
+        command.arg("-db").arg("-f").arg(&file);
+        Self::foreign("haproxy", address, command).await.map(Some)
+    }
+
+    /// nginx, if it is installed.
+    pub(crate) async fn nginx(backend: SocketAddr, directory: &Path) -> Fallible<Option<Self>> {
+        let Some(program) = installed("nginx") else { return Ok(None) };
+        let address = free().await?;
+        let file = directory.join("nginx.conf");
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|kind| format!("  {kind}_temp_path {}/{kind};\n", directory.display()))
+            .collect();
+        let configuration = format!(
+            "daemon off;\nworker_processes 2;\nerror_log stderr crit;\npid {}/nginx.pid;\nevents {{ worker_connections 4096; }}\n\
+             http {{\n{temporary}  access_log off;\n  keepalive_requests 100000000;\n  upstream out {{ server {backend}; keepalive 256; keepalive_requests 100000000; }}\n\
+             server {{\n  listen {address};\n  location / {{\n    proxy_pass http://out;\n    proxy_http_version 1.1;\n    proxy_set_header connection \"\";\n\
+             proxy_set_header host $host;\n    proxy_set_header x-forwarded-for $remote_addr;\n    proxy_set_header x-forwarded-proto $scheme;\n\
+             proxy_set_header x-request-id $request_id;\n  }} }}\n}}\n",
+            directory.display()
+        );
+        std::fs::write(&file, configuration)?;
+        let mut command = Command::new(program);
+        command.arg("-p").arg(directory).arg("-e").arg("stderr").arg("-c").arg(&file);
+        Self::foreign("nginx", address, command).await.map(Some)
+    }
+
+    async fn foreign(name: &'static str, address: SocketAddr, mut command: Command) -> Fallible<Self> {
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
+        let listening = async {
+            while TcpStream::connect(address).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(START, listening).await.map_err(|_| format!("{name} does not listen on {address}"))?;
+        Ok(Self { name, address, process })
+    }
+
+    /// The process and those that it started.
+    fn processes(&self) -> Fallible<Vec<u32>> {
+        let root = self.process.id().ok_or_else(|| format!("{} has ended", self.name))?;
+        let mut all = vec![root];
+        if let Ok(children) = std::fs::read_to_string(format!("/proc/{root}/task/{root}/children")) {
+            all.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+        }
+        Ok(all)
+    }
+
+    /// CPU time used so far by all threads, as the scheduler counts it.
+    pub(crate) fn cpu(&self) -> Fallible<Duration> {
+        let mut total = 0;
+        for id in self.processes()? {
+            for thread in std::fs::read_dir(format!("/proc/{id}/task"))? {
+                let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+                total += text.split_whitespace().next().unwrap_or("0").parse::<u64>()?;
+            }
+        }
+        Ok(Duration::from_nanos(total))
+    }
+
+    /// Resident memory in kB.
+    pub(crate) fn memory(&self) -> Fallible<u64> {
+        let mut total = 0;
+        for id in self.processes()? {
+            let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
+            total += line.split_whitespace().next().unwrap_or("0").parse::<u64>()?;
+        }
+        Ok(total)
+    }
+}
+
+impl Drop for Party {
+    fn drop(&mut self) {
+        // The main process takes its own children along when asked nicely, which killing would not.
+        if let Some(id) = self.process.id() {
+            let _ = std::process::Command::new("kill").arg(id.to_string()).status();
+        }
+    }
+}
+
+fn installed(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut places = std::env::split_paths(&path).collect::<Vec<_>>();
+    places.push("/usr/sbin".into());
+    places.into_iter().map(|place| place.join(program)).find(|program| program.is_file())
+}
+
+async fn free() -> Fallible<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
+}
+
+/// A directory of this run's own.
+pub(crate) fn scratch() -> Fallible<PathBuf> {
+    let directory = std::env::temp_dir().join(format!("bench-proxy-{}", std::process::id()));
+    std::fs::create_dir_all(&directory)?;
+    Ok(directory)
+}
+
+/// The backend's process: as little as can answer.
+pub(crate) async fn backend(body: usize) -> Fallible<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\nserver: bench\r\ncontent-length: {body}\r\n\r\n"
+    );
+    let answer: Arc<[u8]> = [head.into_bytes(), vec![b'x'; body]].concat().into();
+    let mut connections = JoinSet::new();
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let answer = Arc::clone(&answer);
+        connections.spawn(async move {
+            let mut buffer = vec![0; 16 * 1024];
+            let mut filled = 0;
+            // The end of a connection, in whatever way, is the end of its task.
+            while let Ok(read @ 1..) = stream.read(&mut buffer[filled..]).await {
+                filled += read;
+                if buffer[..filled].ends_with(b"\r\n\r\n") {
+                    filled = 0;
+                    if stream.write_all(&answer).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Our proxy's process.
+pub(crate) async fn proxy(backend: SocketAddr, routes: usize) -> Fallible<()> {
+    let (proxy, handle) = proxy::build(Settings::default());
+    let applying = async {
+        handle.apply(snapshot(backend, routes)).await?;
+        let address = handle.bound("bench").ok_or("not bound")??;
+        println!("{address}");
+        // Serves until the process is ended from outside.
+        std::future::pending::<Fallible<()>>().await
+    };
+    tokio::select! {
+        ended = proxy.run(CancellationToken::new()) => ended.map_err(Into::into),
+        failed = applying => failed,
+    }
+}
+
+/// So many routes of which the last one is asked for.
+fn snapshot(backend: SocketAddr, routes: usize) -> Snapshot {
+    let rule = |path: String| Rule {
+        id: "bench/bench/0".into(),
+        matches: Match { path: PathMatch::Prefix(path.into()), ..Match::default() },
+        filters: Vec::new(),
+        action: Action::Forward { backends: vec![Weighted { backend: "out".into(), weight: 1, filters: Vec::new() }] },
+        timeouts: Timeouts::default(),
+    };
+    let others = (1..routes).map(|number| rule(format!("/other/{number}")));
+    let rules = others.chain([rule("/bench".into())]).collect();
+    let listener = Listener {
+        id: "bench".into(),
+        bind: ([127, 0, 0, 1], 0).into(),
+        fallback: None,
+        protocol: ListenerProtocol::Http,
+        forwarded: Forwarded::Replace,
+        hosts: vec![VirtualHost { host: HostMatch::Any, rules }],
+    };
+    let out = Backend {
+        endpoints: vec![Endpoint { address: backend }],
+        protocol: BackendProtocol::Http1,
+        ..Backend::default()
+    };
+    Snapshot { listeners: vec![listener], backends: BTreeMap::from([("out".into(), out)]) }
+}
