@@ -11,6 +11,7 @@ mod workloads;
 #[cfg(test)]
 mod tests;
 
+use crate::meta::object_at;
 use fill::{each, set, set_in};
 use serde_json::{Value, json};
 
@@ -24,7 +25,11 @@ pub fn apply(api_version: &str, kind: &str, obj: &mut Value) {
                 pod::requests_from_limits(spec);
             }
         }
-        ("v1", "PodTemplate") => pod::template(&mut obj["template"]),
+        ("v1", "PodTemplate") => {
+            if let Some(template) = obj.get_mut("template") {
+                pod::template(template);
+            }
+        }
         ("v1", "Service") => network::service(obj),
         ("v1", "Endpoints") => network::endpoints(obj),
         ("v1", "Secret") => set(obj, "type", "Opaque"),
@@ -57,21 +62,16 @@ pub fn apply(api_version: &str, kind: &str, obj: &mut Value) {
 }
 
 fn namespace(obj: &mut Value) {
-    let Some(name) = obj.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned) else { return };
-    let labels = &mut obj["metadata"]["labels"];
-    if !labels.is_object() {
-        *labels = json!({});
+    let Some(name) = obj.pointer("/metadata/name").filter(|name| name.is_string()).cloned() else { return };
+    if let Some(labels) = object_at(obj, &["metadata", "labels"]) {
+        labels.insert("kubernetes.io/metadata.name".to_owned(), name);
     }
-    labels["kubernetes.io/metadata.name"] = name.into();
 }
 
 fn event(obj: &mut Value) {
-    for (name, value) in [("reportingComponent", ""), ("reportingInstance", "")] {
-        set(obj, name, value);
-    }
-    if !obj["source"].is_object() {
-        obj["source"] = json!({});
-    }
+    set(obj, "reportingComponent", "");
+    set(obj, "reportingInstance", "");
+    set(obj, "source", json!({}));
 }
 
 fn persistent_volume(obj: &mut Value) {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 /// A ClusterIP is not given here: the server allocates it.
 pub(super) fn service(obj: &mut Value) {
     set(obj, "spec", json!({}));
-    let spec = &mut obj["spec"];
+    let Some(spec) = obj.get_mut("spec").filter(|spec| spec.is_object()) else { return };
     set_text(spec, "sessionAffinity", "None");
     set_text(spec, "type", "ClusterIP");
     if spec["sessionAffinity"] == "ClientIP" {

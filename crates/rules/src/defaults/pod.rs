@@ -43,8 +43,9 @@ fn container(container: &mut Value, host_network: bool) {
     set(container, "resources", json!({}));
     each(container, "/ports", |port| {
         set_text(port, "protocol", "TCP");
-        if host_network && port["hostPort"].as_i64().unwrap_or(0) == 0 {
-            port["hostPort"] = port["containerPort"].clone();
+        if host_network {
+            let number = port["containerPort"].as_i64().unwrap_or(0);
+            set_number(port, "hostPort", number);
         }
     });
     each(container, "/env", |variable| {
@@ -177,7 +178,5 @@ pub(super) fn requests_from_limits(spec: &mut Value) {
             }
         });
     }
-    if spec["enableServiceLinks"].is_null() {
-        spec["enableServiceLinks"] = true.into();
-    }
+    set(spec, "enableServiceLinks", true);
 }

@@ -2,6 +2,7 @@
 
 use super::fill::{each, set, set_in, set_text};
 use super::pod;
+use crate::meta::object_at;
 use serde_json::{Value, json};
 
 fn spec_of(obj: &mut Value) -> Option<&mut Value> {
@@ -41,8 +42,7 @@ pub(super) fn replication_controller(obj: &mut Value) {
         if spec["selector"].as_object().is_none_or(serde_json::Map::is_empty) {
             spec["selector"] = labels.clone();
         }
-        let metadata = &mut obj["metadata"];
-        set(metadata, "labels", labels);
+        set_in(obj, "metadata", "labels", labels);
     }
 }
 
@@ -80,10 +80,9 @@ pub(super) fn daemon_set(obj: &mut Value) {
 
 pub(super) fn job(obj: &mut Value) {
     let labels = obj.pointer("/spec/template/metadata/labels").cloned().filter(Value::is_object);
-    if let Some(labels) = labels {
-        if obj["metadata"]["labels"].as_object().is_none_or(serde_json::Map::is_empty) {
-            obj["metadata"]["labels"] = labels;
-        }
+    let unlabelled = obj["metadata"]["labels"].as_object().is_none_or(serde_json::Map::is_empty);
+    if let (Some(labels), true, Some(metadata)) = (labels, unlabelled, object_at(obj, &["metadata"])) {
+        metadata.insert("labels".to_owned(), labels);
     }
     let Some(spec) = spec_of(obj) else { return };
     job_spec(spec);

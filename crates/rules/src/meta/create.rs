@@ -1,6 +1,6 @@
 //! Creation: what the server sets and what it drops from a new object.
 
-use super::{has_generation, metadata_mut};
+use super::{has_generation, metadata_mut, object_at};
 use serde_json::{Value, json};
 
 /// What the server decides about a new object.
@@ -33,10 +33,9 @@ pub fn prepare_create(api_version: &str, kind: &str, obj: &mut Value, creation: 
     if has_generation(api_version, kind) {
         metadata.insert("generation".to_owned(), 1.into());
     }
-    if creation.has_status && !matches!((api_version, kind), ("v1", "Node")) {
-        if let Some(top) = obj.as_object_mut() {
-            top.remove("status");
-        }
+    let keeps_status = !creation.has_status || (api_version, kind) == ("v1", "Node");
+    if let Some(top) = obj.as_object_mut().filter(|_| !keeps_status) {
+        top.remove("status");
     }
     match (api_version, kind) {
         ("v1", "Namespace") => namespace(obj),
@@ -50,17 +49,15 @@ pub fn prepare_create(api_version: &str, kind: &str, obj: &mut Value, creation: 
 
 /// A namespace stays until its contents are gone: that is what its own finalizer is for.
 fn namespace(obj: &mut Value) {
+    let name = obj["metadata"]["name"].clone();
+    if let Some(labels) = object_at(obj, &["metadata", "labels"]) {
+        labels.insert("kubernetes.io/metadata.name".to_owned(), name);
+    }
+    let held = obj["spec"]["finalizers"].as_array().is_some_and(|all| all.iter().any(|one| one == "kubernetes"));
     obj["status"] = json!({"phase": "Active"});
-    let name = obj["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    if !obj["spec"]["finalizers"].as_array().is_some_and(|all| all.iter().any(|one| one == "kubernetes")) {
+    if !held {
         obj["spec"] = json!({"finalizers": ["kubernetes"]});
     }
-    let metadata = metadata_mut(obj);
-    let labels = metadata.entry("labels").or_insert_with(|| json!({}));
-    if labels.is_null() {
-        *labels = json!({});
-    }
-    labels["kubernetes.io/metadata.name"] = name.into();
 }
 
 /// A Job selects its own Pods by its uid unless the author chose the selector.
@@ -69,26 +66,19 @@ fn job_selector(obj: &mut Value, uid: &str) {
         return;
     }
     let name = obj["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let labels = &mut obj["spec"]["template"]["metadata"]["labels"];
-    if !labels.is_object() {
-        *labels = json!({});
+    if let Some(labels) = object_at(obj, &["spec", "template", "metadata", "labels"]) {
+        for (label, value) in [
+            ("controller-uid", uid),
+            ("batch.kubernetes.io/controller-uid", uid),
+            ("job-name", name.as_str()),
+            ("batch.kubernetes.io/job-name", name.as_str()),
+        ] {
+            labels.insert(label.to_owned(), value.into());
+        }
     }
-    for (label, value) in [
-        ("controller-uid", uid),
-        ("batch.kubernetes.io/controller-uid", uid),
-        ("job-name", name.as_str()),
-        ("batch.kubernetes.io/job-name", name.as_str()),
-    ] {
-        labels[label] = value.into();
+    if let Some(matched) = object_at(obj, &["spec", "selector", "matchLabels"]) {
+        matched.insert("batch.kubernetes.io/controller-uid".to_owned(), uid.into());
     }
-    if !obj["spec"]["selector"].is_object() {
-        obj["spec"]["selector"] = json!({});
-    }
-    let matched = &mut obj["spec"]["selector"]["matchLabels"];
-    if !matched.is_object() {
-        *matched = json!({});
-    }
-    matched["batch.kubernetes.io/controller-uid"] = uid.into();
 }
 
 /// The Pod's quality of service class, from its containers' requests and limits of cpu and memory.

@@ -1,8 +1,8 @@
 //! Deletion: removed at once, or marked and kept until finalizers and grace period are over.
 
-use super::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER, metadata_mut, rfc3339};
+use super::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER, metadata_mut, object_at, rfc3339};
 use crate::pods;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What becomes of the objects that the deleted one owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,11 +113,9 @@ fn mark(api_version: &str, kind: &str, obj: &mut Value, now: jiff::Timestamp, gr
     if let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
         metadata.insert("generation".to_owned(), (generation + 1).into());
     }
-    if (api_version, kind) == ("v1", "Namespace") {
-        if !obj["status"].is_object() {
-            obj["status"] = json!({});
-        }
-        obj["status"]["phase"] = "Terminating".into();
+    let namespace = (api_version, kind) == ("v1", "Namespace");
+    if namespace && let Some(status) = object_at(obj, &["status"]) {
+        status.insert("phase".to_owned(), "Terminating".into());
     }
 }
 

@@ -68,6 +68,18 @@ pub(crate) fn metadata_mut(obj: &mut Value) -> &mut Map<String, Value> {
     metadata.as_object_mut().expect("was made an object on the line above")
 }
 
+/// The object below these fields, made where there is nothing; none when something that is no object is in the way.
+pub(crate) fn object_at<'a>(value: &'a mut Value, path: &[&str]) -> Option<&'a mut Map<String, Value>> {
+    let mut at = value;
+    for name in path {
+        at = at.as_object_mut()?.entry(*name).or_insert(Value::Null);
+        if at.is_null() {
+            *at = Value::Object(Map::new());
+        }
+    }
+    at.as_object_mut()
+}
+
 /// Copies a field of the metadata, or removes it where the source has none.
 fn carry(from: &Value, to: &mut Map<String, Value>, name: &str) {
     match from.pointer("/metadata").and_then(|metadata| metadata.get(name)).filter(|value| !value.is_null()) {

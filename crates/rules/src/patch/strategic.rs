@@ -29,6 +29,10 @@ fn fail<T>(text: impl Into<String>) -> Result<T, PatchError> {
     Err(PatchError::Strategic(text.into()))
 }
 
+fn is_directive(name: &str) -> bool {
+    name == PATCH || name == RETAIN_KEYS || name.starts_with(ORDER) || name.starts_with(DELETE_VALUES)
+}
+
 fn child(schema: &Schema, name: &str) -> Schema {
     schema.field(name).or_else(|| schema.values()).unwrap_or_else(Schema::any)
 }
@@ -54,9 +58,7 @@ fn merge_map(
         }
     }
     for (name, value) in patch {
-        if name.starts_with('$')
-            && (name == PATCH || name == RETAIN_KEYS || name.starts_with(ORDER) || name.starts_with(DELETE_VALUES))
-        {
+        if is_directive(name) {
             continue;
         }
         merge_field(&mut result, original, name, value, schema)?;
@@ -117,13 +119,7 @@ fn plain(value: &Value) -> Value {
 fn plain_map(fields: &Map<String, Value>) -> Map<String, Value> {
     fields
         .iter()
-        .filter(|(name, value)| {
-            !value.is_null()
-                && !(*name == PATCH
-                    || *name == RETAIN_KEYS
-                    || name.starts_with(ORDER)
-                    || name.starts_with(DELETE_VALUES))
-        })
+        .filter(|(name, value)| !value.is_null() && !is_directive(name))
         .map(|(name, value)| (name.clone(), plain(value)))
         .collect()
 }

@@ -245,13 +245,13 @@ fn claim(old: &Value, new: &Value, wrong: &mut Vec<FieldError>) {
         }
         let sizes =
             [old, new].map(|claim| super::container::quantity(&claim["spec"]["resources"]["requests"]["storage"]));
-        if let [Some(before), Some(after)] = sizes {
-            if after < before {
-                wrong.push(FieldError::forbidden(
-                    "spec.resources.requests.storage",
-                    "field can not be less than status.capacity",
-                ));
-            }
+        if let [Some(before), Some(after)] = sizes
+            && after < before
+        {
+            wrong.push(FieldError::forbidden(
+                "spec.resources.requests.storage",
+                "field can not be less than status.capacity",
+            ));
         }
     }
     put_back(&old["spec"], &mut allowed, "volumeAttributesClassName");
