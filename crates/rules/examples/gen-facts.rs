@@ -15,17 +15,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut files = Vec::new();
     collect(Path::new(&root), &mut files)?;
     files.sort();
-    let sources = files
-        .iter()
-        .map(std::fs::read_to_string)
-        .collect::<Result<Vec<_>, _>>()?;
+    let sources = files.iter().map(std::fs::read_to_string).collect::<Result<Vec<_>, _>>()?;
     let everywhere: BTreeMap<String, String> = sources.iter().flat_map(|s| names(s)).collect();
     for source in &sources {
-        if let Some(definition) = source
-            .lines()
-            .next()
-            .and_then(|l| l.strip_prefix("// Generated from definition "))
-        {
+        if let Some(definition) = source.lines().next().and_then(|l| l.strip_prefix("// Generated from definition ")) {
             facts(definition, source, &everywhere);
         }
     }

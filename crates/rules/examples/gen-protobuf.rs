@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rules::kinds;
 use rules::schema::Schema;
@@ -35,11 +36,8 @@ struct Field {
 type Messages = BTreeMap<String, Vec<Field>>;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = PathBuf::from(
-        std::env::args()
-            .nth(1)
-            .ok_or("give the path of k8s-pb's sources, e.g. .../k8s-pb-0.9.0/src")?,
-    );
+    let root =
+        PathBuf::from(std::env::args().nth(1).ok_or("give the path of k8s-pb's sources, e.g. .../k8s-pb-0.9.0/src")?);
     let mut messages = Messages::new();
     collect(&root, &mut Vec::new(), &mut messages)?;
     let mut todo: VecDeque<(String, Option<String>)> = kinds::all()
@@ -55,9 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if !seen.insert((name.clone(), owner.clone())) {
             continue;
         }
-        let fields = messages
-            .get(&name)
-            .ok_or_else(|| format!("{name} is not among the sources"))?;
+        let fields = messages.get(&name).ok_or_else(|| format!("{name} is not among the sources"))?;
         // An inlined message has the JSON names of the message it is part of.
         let schema = Schema::definition(owner.as_deref().unwrap_or(&name));
         let lines = output.entry(name.clone()).or_default();
@@ -106,26 +102,17 @@ fn describe(field: &Field, schema: Option<&Schema>, messages: &Messages) -> Opti
     let inner = messages.get(field.message.as_ref()?)?;
     let known = |inner: &[Field]| inner.iter().any(|f| json_name(&f.rust, schema).is_some());
     let below = |f: &Field| f.message.as_ref().and_then(|m| messages.get(m)).is_some_and(|m| known(m));
-    (field.suffix.is_empty() && (known(inner) || inner.iter().any(below)))
-        .then(|| ("-".to_owned(), "~".to_owned()))
+    (field.suffix.is_empty() && (known(inner) || inner.iter().any(below))).then(|| ("-".to_owned(), "~".to_owned()))
 }
 
 fn json_name(rust: &str, schema: &Schema) -> Option<String> {
     let wanted = normal(rust);
-    schema
-        .fields()
-        .map(|(name, _)| name.to_owned())
-        .find(|name| normal(name) == wanted)
+    schema.fields().map(|(name, _)| name.to_owned()).find(|name| normal(name) == wanted)
 }
 
 /// Both spellings without what differs between them.
 fn normal(name: &str) -> String {
-    name.trim_start_matches("r#")
-        .replace("x-kubernetes-", "x")
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|c| c.to_ascii_lowercase())
-        .collect()
+    name.trim_start_matches("r#").chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 fn camel(rust: &str) -> String {
@@ -164,34 +151,30 @@ fn parse(source: &str, module: &[String], into: &mut Messages) {
     for part in source.split("\npub struct ").skip(1) {
         let Some((name, body)) = part.split_once('{') else { continue };
         let body = body.split("\n}").next().unwrap_or_default();
-        let uncommented: String = body
-            .lines()
-            .filter(|l| !l.trim_start().starts_with("///"))
-            .collect::<Vec<_>>()
-            .join(" ");
-        let fields = uncommented
-            .split("#[prost(")
-            .skip(1)
-            .map(|text| field(text, module))
-            .collect();
+        let uncommented: String =
+            body.lines().filter(|l| !l.trim_start().starts_with("///")).collect::<Vec<_>>().join(" ");
+        let fields = uncommented.split("#[prost(").skip(1).map(|text| field(text, module)).collect();
         into.insert(full(module, name.trim()), fields);
     }
 }
 
 fn full(module: &[String], name: &str) -> String {
     let path = module.join(".").replace("apiextensions_apiserver", "apiextensions-apiserver");
-    format!("io.k8s.{path}.{name}")
+    let name = format!("io.k8s.{path}.{name}");
+    // The sources spell initials as words (`HttpHeader`); the definitions have the true names.
+    static TRUE: OnceLock<BTreeMap<String, &'static str>> = OnceLock::new();
+    let names = TRUE.get_or_init(|| Schema::definitions().map(|n| (n.to_lowercase(), n)).collect());
+    match names.get(&name.to_lowercase()) {
+        Some(found) => (*found).to_owned(),
+        None => name,
+    }
 }
 
 fn field(text: &str, module: &[String]) -> Field {
     let (attribute, rest) = text.split_once(")]").expect("an attribute ends");
     let tag = attribute.split("tag = \"").nth(1).expect("every field has a tag");
     let number = tag.split('"').next().and_then(|t| t.parse().ok()).expect("a tag is a number");
-    let (rust, typed) = rest
-        .trim()
-        .trim_start_matches("pub ")
-        .split_once(':')
-        .expect("a field has a type");
+    let (rust, typed) = rest.trim().trim_start_matches("pub ").split_once(':').expect("a field has a type");
     let map = attribute.trim().strip_prefix("btree_map = \"string, ");
     let scalar = map.unwrap_or(attribute.trim());
     let scalar: String = scalar.chars().take_while(char::is_ascii_alphanumeric).collect();

@@ -66,10 +66,7 @@ impl FieldErrorKind {
 
     /// Whether upstream prints the offending value for this kind.
     fn shows_value(self) -> bool {
-        !matches!(
-            self,
-            Self::Required | Self::Forbidden | Self::TooLong | Self::Internal
-        )
+        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong | Self::Internal)
     }
 }
 
@@ -88,18 +85,8 @@ pub struct FieldError {
 
 impl FieldError {
     /// An error of any kind; the named constructors below read better where they fit.
-    pub fn new(
-        kind: FieldErrorKind,
-        path: impl Into<String>,
-        value: Option<Value>,
-        detail: impl Into<String>,
-    ) -> Self {
-        Self {
-            path: path.into(),
-            kind,
-            value,
-            detail: detail.into(),
-        }
+    pub fn new(kind: FieldErrorKind, path: impl Into<String>, value: Option<Value>, detail: impl Into<String>) -> Self {
+        Self { path: path.into(), kind, value, detail: detail.into() }
     }
 
     /// A value that must be there is absent.
@@ -108,29 +95,16 @@ impl FieldError {
     }
 
     /// The value is malformed or out of range.
-    pub fn invalid(
-        path: impl Into<String>,
-        value: impl Into<Value>,
-        detail: impl Into<String>,
-    ) -> Self {
+    pub fn invalid(path: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorKind::Invalid, path, Some(value.into()), detail)
     }
 
     /// The value is not one of `supported`.
-    pub fn not_supported(
-        path: impl Into<String>,
-        value: impl Into<Value>,
-        supported: &[&str],
-    ) -> Self {
+    pub fn not_supported(path: impl Into<String>, value: impl Into<Value>, supported: &[&str]) -> Self {
         let mut listed: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
         listed.sort();
         let detail = format!("supported values: {}", listed.join(", "));
-        Self::new(
-            FieldErrorKind::NotSupported,
-            path,
-            Some(value.into()),
-            detail,
-        )
+        Self::new(FieldErrorKind::NotSupported, path, Some(value.into()), detail)
     }
 
     /// The value refers to something that is not there.
@@ -149,37 +123,18 @@ impl FieldError {
     }
 
     /// The value has another JSON type than the field.
-    pub fn type_invalid(
-        path: impl Into<String>,
-        value: impl Into<Value>,
-        detail: impl Into<String>,
-    ) -> Self {
-        Self::new(
-            FieldErrorKind::TypeInvalid,
-            path,
-            Some(value.into()),
-            detail,
-        )
+    pub fn type_invalid(path: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::new(FieldErrorKind::TypeInvalid, path, Some(value.into()), detail)
     }
 
     /// A string longer than `max` bytes.
     pub fn too_long(path: impl Into<String>, max: usize) -> Self {
-        Self::new(
-            FieldErrorKind::TooLong,
-            path,
-            None,
-            format!("may not be more than {max} bytes"),
-        )
+        Self::new(FieldErrorKind::TooLong, path, None, format!("may not be more than {max} bytes"))
     }
 
     /// A list or map of `actual` entries where `max` are allowed.
     pub fn too_many(path: impl Into<String>, actual: usize, max: usize) -> Self {
-        Self::new(
-            FieldErrorKind::TooMany,
-            path,
-            Some(Value::from(actual)),
-            format!("must have at most {max} items"),
-        )
+        Self::new(FieldErrorKind::TooMany, path, Some(Value::from(actual)), format!("must have at most {max} items"))
     }
 
     /// Everything after the path, as upstream puts it in a `Status` cause's message.
@@ -199,11 +154,7 @@ impl FieldError {
 
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = if self.path.is_empty() {
-            "<nil>"
-        } else {
-            &self.path
-        };
+        let path = if self.path.is_empty() { "<nil>" } else { &self.path };
         write!(f, "{path}: {}", self.body())
     }
 }
@@ -218,37 +169,18 @@ mod tests {
     fn errors_read_like_upstream() {
         let cases = [
             (
-                FieldError::invalid(
-                    "spec.replicas",
-                    -1,
-                    "must be greater than or equal to 0",
-                ),
+                FieldError::invalid("spec.replicas", -1, "must be greater than or equal to 0"),
                 "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
             ),
-            (
-                FieldError::required("spec.selector", ""),
-                "spec.selector: Required value",
-            ),
+            (FieldError::required("spec.selector", ""), "spec.selector: Required value"),
             (
                 FieldError::not_supported("spec.type", "x", &["NodePort", "ClusterIP"]),
                 r#"spec.type: Unsupported value: "x": supported values: "ClusterIP", "NodePort""#,
             ),
-            (
-                FieldError::duplicate("spec.ports[1].name", "http"),
-                r#"spec.ports[1].name: Duplicate value: "http""#,
-            ),
-            (
-                FieldError::forbidden("spec", "may not change"),
-                "spec: Forbidden: may not change",
-            ),
-            (
-                FieldError::too_long("metadata.name", 63),
-                "metadata.name: Too long: may not be more than 63 bytes",
-            ),
-            (
-                FieldError::too_many("spec.items", 5, 3),
-                "spec.items: Too many: 5: must have at most 3 items",
-            ),
+            (FieldError::duplicate("spec.ports[1].name", "http"), r#"spec.ports[1].name: Duplicate value: "http""#),
+            (FieldError::forbidden("spec", "may not change"), "spec: Forbidden: may not change"),
+            (FieldError::too_long("metadata.name", 63), "metadata.name: Too long: may not be more than 63 bytes"),
+            (FieldError::too_many("spec.items", 5, 3), "spec.items: Too many: 5: must have at most 3 items"),
         ];
         for (error, expected) in cases {
             assert_eq!(error.to_string(), expected);

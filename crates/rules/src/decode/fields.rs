@@ -64,9 +64,7 @@ fn check(value: &Value, schema: &Schema, path: &mut String, report: &mut FieldRe
     if let Some(expected) = mismatch(value, schema) {
         if report.mistyped.len() < MAX_FINDINGS {
             let detail = format!("must be {expected}, not {}", json_type(value));
-            report
-                .mistyped
-                .push(FieldError::type_invalid(path.as_str(), value.clone(), detail));
+            report.mistyped.push(FieldError::type_invalid(path.as_str(), value.clone(), detail));
         }
         return;
     }
@@ -106,10 +104,9 @@ fn mismatch(value: &Value, schema: &Schema) -> Option<&'static str> {
         Shape::Object | Shape::Map => (value.is_object(), "an object"),
         Shape::List => (value.is_array(), "a list"),
         Shape::String => (value.is_string(), "a string"),
-        Shape::Integer if schema.format() == Some("int32") => (
-            value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
-            "a whole number of 32 bits",
-        ),
+        Shape::Integer if schema.format() == Some("int32") => {
+            (value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()), "a whole number of 32 bits")
+        }
         Shape::Integer => (value.is_i64() || value.is_u64(), "a whole number"),
         Shape::Number => (value.is_number(), "a number"),
         Shape::Boolean => (value.is_boolean(), "true or false"),

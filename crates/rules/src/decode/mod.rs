@@ -77,11 +77,8 @@ pub fn decode(bytes: &[u8], format: Format) -> Result<Decoded, DecodeError> {
     match format {
         Format::Json => json(bytes),
         Format::Yaml => {
-            let text = std::str::from_utf8(bytes).map_err(|e| DecodeError::NotText {
-                at: e.valid_up_to(),
-            })?;
-            let tree: Tree = serde_saphyr::from_str_with_options(text, yaml_options())
-                .map_err(|e| yaml_error(&e))?;
+            let text = std::str::from_utf8(bytes).map_err(|e| DecodeError::NotText { at: e.valid_up_to() })?;
+            let tree: Tree = serde_saphyr::from_str_with_options(text, yaml_options()).map_err(|e| yaml_error(&e))?;
             Ok(tree.finish())
         }
     }
@@ -90,13 +87,9 @@ pub fn decode(bytes: &[u8], format: Format) -> Result<Decoded, DecodeError> {
 /// Decodes every document of a YAML text (JSON is YAML too); empty documents are skipped.
 pub fn documents(yaml: &str) -> Result<Vec<Decoded>, DecodeError> {
     bound(yaml.len())?;
-    let trees: Vec<Tree> = serde_saphyr::from_str_multiple_with_options(yaml, yaml_options())
-        .map_err(|e| yaml_error(&e))?;
-    Ok(trees
-        .into_iter()
-        .map(Tree::finish)
-        .filter(|decoded| !decoded.value.is_null())
-        .collect())
+    let trees: Vec<Tree> =
+        serde_saphyr::from_str_multiple_with_options(yaml, yaml_options()).map_err(|e| yaml_error(&e))?;
+    Ok(trees.into_iter().map(Tree::finish).filter(|decoded| !decoded.value.is_null()).collect())
 }
 
 fn bound(length: usize) -> Result<(), DecodeError> {
@@ -121,9 +114,7 @@ fn json(bytes: &[u8]) -> Result<Decoded, DecodeError> {
 
 /// serde_json repeats the position in its text; ours is in the fields.
 fn without_position(text: &str) -> String {
-    text.rsplit_once(" at line ")
-        .map_or(text, |(head, _)| head)
-        .to_owned()
+    text.rsplit_once(" at line ").map_or(text, |(head, _)| head).to_owned()
 }
 
 fn yaml_options() -> serde_saphyr::Options {
@@ -144,6 +135,7 @@ fn yaml_options() -> serde_saphyr::Options {
             max_replay_stack_depth: 16,
             max_alias_expansions_per_anchor: 1_000,
         },
+        legacy_octal_numbers: true,
         emit_comments: false,
         with_snippet: false,
     }

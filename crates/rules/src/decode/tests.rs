@@ -9,18 +9,14 @@ fn yaml(text: &str) -> Decoded {
 
 #[test]
 fn duplicates_are_found_with_their_paths() {
-    let text = r#"{"spec":{"replicas":1,"replicas":2,"c":[{"n":1},{"n":1,"n":2}]},"kind":"X","kind":"Y"}"#;
+    let text = r#"{"spec":{"replicas":1,"replicas":2,"c":[{"n":1},{"n":1,"n":2}]},"kind":"X","kind":"Z"}"#;
     let decoded = decode(text.as_bytes(), Format::Json).expect("well-formed");
     assert_eq!(
         decoded.duplicates,
-        [
-            r#"duplicate field "spec.replicas""#,
-            r#"duplicate field "spec.c[1].n""#,
-            r#"duplicate field "kind""#,
-        ]
+        [r#"duplicate field "spec.replicas""#, r#"duplicate field "spec.c[1].n""#, r#"duplicate field "kind""#,]
     );
     assert_eq!(decoded.value["spec"]["replicas"], 2);
-    let same = yaml("spec:\n  replicas: 1\n  replicas: 2\n  c:\n  - n: 1\n  - n: 1\n    n: 2\nkind: X\nkind: Y\n");
+    let same = yaml("spec:\n  replicas: 1\n  replicas: 2\n  c:\n  - n: 1\n  - n: 1\n    n: 2\nkind: X\nkind: Z\n");
     assert_eq!(same.duplicates, decoded.duplicates);
     assert_eq!(same.value, decoded.value);
 }
@@ -43,10 +39,7 @@ fn yaml_merge_keys_and_anchors_work() {
 
 #[test]
 fn errors_say_where() {
-    let cases = [
-        ("{\n  \"a\": 1,\n  \"b\" 2\n}", Format::Json, 3),
-        ("a:\n  b: 1\n bad\n", Format::Yaml, 3),
-    ];
+    let cases = [("{\n  \"a\": 1,\n  \"b\" 2\n}", Format::Json, 3), ("a:\n  b: 1\n bad\n", Format::Yaml, 3)];
     for (text, format, expected) in cases {
         match decode(text.as_bytes(), format) {
             Err(DecodeError::Syntax { line, column, .. }) => {
@@ -56,10 +49,7 @@ fn errors_say_where() {
             other => panic!("{text} gave {other:?}"),
         }
     }
-    assert!(matches!(
-        decode(b"a: \xff", Format::Yaml),
-        Err(DecodeError::NotText { at: 3 })
-    ));
+    assert!(matches!(decode(b"a: \xff", Format::Yaml), Err(DecodeError::NotText { at: 3 })));
     assert!(decode(b"{} {}", Format::Json).is_err());
 }
 
@@ -76,10 +66,7 @@ fn bombs_are_refused() {
     assert!(decode(deep.as_bytes(), Format::Json).is_err());
     assert!(decode(deep.as_bytes(), Format::Yaml).is_err());
     let large = vec![b' '; MAX_BYTES + 1];
-    assert!(matches!(
-        decode(&large, Format::Json),
-        Err(DecodeError::TooLarge { .. })
-    ));
+    assert!(matches!(decode(&large, Format::Json), Err(DecodeError::TooLarge { .. })));
 }
 
 #[test]
@@ -163,17 +150,34 @@ fn custom_schemas_validate() {
     let cases = [
         (json!({}), "spec: Required value"),
         (json!({"spec":{}}), "spec.size: Required value"),
-        (json!({"spec":{"size":0}}), "spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1"),
+        (
+            json!({"spec":{"size":0}}),
+            "spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1",
+        ),
         (json!({"spec":{"size":1,"mode":"c"}}), "spec.mode: Unsupported value: \"c\": supported values: \"a\", \"b\""),
-        (json!({"spec":{"size":1,"name":"A1"}}), "spec.name: Invalid value: \"A1\": spec.name in body should match '^[a-z]+$'"),
+        (
+            json!({"spec":{"size":1,"name":"A1"}}),
+            "spec.name: Invalid value: \"A1\": spec.name in body should match '^[a-z]+$'",
+        ),
         (json!({"spec":{"size":1,"name":"abcdef"}}), "spec.name: Too long: may not be more than 5 bytes"),
-        (json!({"spec":{"size":"1"}}), "spec.size: Invalid value: \"string\": spec.size in body must be of type integer: \"string\""),
-        (json!({"spec":{"size":1,"port":true}}), "spec.port: Invalid value: \"boolean\": spec.port in body must be of type integer,string: \"boolean\""),
+        (
+            json!({"spec":{"size":"1"}}),
+            "spec.size: Invalid value: \"string\": spec.size in body must be of type integer: \"string\"",
+        ),
+        (
+            json!({"spec":{"size":1,"port":true}}),
+            "spec.port: Invalid value: \"boolean\": spec.port in body must be of type integer,string: \"boolean\"",
+        ),
         (json!({"spec":{"size":1,"tags":["a","a"]}}), "spec.tags[1]: Duplicate value: \"a\""),
         (json!({"spec":{"size":1,"tags":["a","b","c"]}}), "spec.tags: Too many: 3: must have at most 2 items"),
-        (json!({"spec":{"size":1,"either":{"x":"","y":""}}}),
-         "spec.either: Invalid value: {\"x\":\"\",\"y\":\"\"}: spec.either in body must validate one and only one schema (oneOf)"),
-        (json!({"spec":{"size":1,"when":"noon"}}), "spec.when: Invalid value: \"noon\": spec.when in body must be of type date-time: \"noon\""),
+        (
+            json!({"spec":{"size":1,"either":{"x":"","y":""}}}),
+            "spec.either: Invalid value: {\"x\":\"\",\"y\":\"\"}: spec.either in body must validate one and only one schema (oneOf)",
+        ),
+        (
+            json!({"spec":{"size":1,"when":"noon"}}),
+            "spec.when: Invalid value: \"noon\": spec.when in body must be of type date-time: \"noon\"",
+        ),
     ];
     for (value, expected) in cases {
         let found: Vec<String> = validate_schema(&value, &widget()).iter().map(ToString::to_string).collect();

@@ -32,19 +32,12 @@ impl Tree {
     pub(super) fn finish(self) -> Decoded {
         Decoded {
             value: self.value,
-            duplicates: self
-                .duplicates
-                .iter()
-                .map(|steps| format!("duplicate field \"{}\"", path(steps)))
-                .collect(),
+            duplicates: self.duplicates.iter().map(|steps| format!("duplicate field \"{}\"", path(steps))).collect(),
         }
     }
 
     fn leaf(value: impl Into<Value>) -> Self {
-        Self {
-            value: value.into(),
-            duplicates: Vec::new(),
-        }
+        Self { value: value.into(), duplicates: Vec::new() }
     }
 }
 
@@ -149,10 +142,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
             adopt(&mut duplicates, item.duplicates, &|| Step::Index(at));
             list.push(item.value);
         }
-        Ok(Tree {
-            value: Value::Array(list),
-            duplicates,
-        })
+        Ok(Tree { value: Value::Array(list), duplicates })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Tree, A::Error> {
@@ -166,19 +156,16 @@ impl<'de> Visitor<'de> for TreeVisitor {
             }
             map.insert(key, value.value);
         }
-        Ok(Tree {
-            value: Value::Object(map),
-            duplicates,
-        })
+        Ok(Tree { value: Value::Object(map), duplicates })
     }
 }
 
-/// A key; YAML allows scalars that are not strings, which JSON spells as text.
+/// A key, as it is spelled: YAML allows scalars that are not strings (`8080:`, `on:`), JSON does not.
 struct Key(String);
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(KeyVisitor)
+        deserializer.deserialize_str(KeyVisitor)
     }
 }
 
@@ -188,7 +175,7 @@ impl Visitor<'_> for KeyVisitor {
     type Value = Key;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key that is a string, number or boolean")
+        f.write_str("a key")
     }
 
     fn visit_str<E: Error>(self, v: &str) -> Result<Key, E> {
@@ -197,21 +184,5 @@ impl Visitor<'_> for KeyVisitor {
 
     fn visit_string<E: Error>(self, v: String) -> Result<Key, E> {
         Ok(Key(v))
-    }
-
-    fn visit_bool<E: Error>(self, v: bool) -> Result<Key, E> {
-        Ok(Key(v.to_string()))
-    }
-
-    fn visit_i64<E: Error>(self, v: i64) -> Result<Key, E> {
-        Ok(Key(v.to_string()))
-    }
-
-    fn visit_u64<E: Error>(self, v: u64) -> Result<Key, E> {
-        Ok(Key(v.to_string()))
-    }
-
-    fn visit_f64<E: Error>(self, v: f64) -> Result<Key, E> {
-        Ok(Key(v.to_string()))
     }
 }

@@ -28,16 +28,8 @@ fn judge(value: &Value, schema: &Schema, path: &mut String, found: &mut Vec<Fiel
     }
     if let Some(expected) = wrong_type(value, schema) {
         let kind = FieldErrorKind::TypeInvalid;
-        let detail = format!(
-            "{path} in body must be of type {expected}: \"{}\"",
-            type_name(value)
-        );
-        found.push(FieldError::new(
-            kind,
-            path.as_str(),
-            Some(Value::from(type_name(value))),
-            detail,
-        ));
+        let detail = format!("{path} in body must be of type {expected}: \"{}\"", type_name(value));
+        found.push(FieldError::new(kind, path.as_str(), Some(Value::from(type_name(value))), detail));
         return;
     }
     match value {
@@ -83,16 +75,12 @@ fn wrong_type(value: &Value, schema: &Schema) -> Option<&'static str> {
         Shape::Object | Shape::Map => (value.is_object(), "object"),
         Shape::List => (value.is_array(), "array"),
         Shape::String => (value.is_string(), "string"),
-        Shape::Integer => (
-            value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|f| f.fract() == 0.0),
-            "integer",
-        ),
+        Shape::Integer => {
+            (value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|f| f.fract() == 0.0), "integer")
+        }
         Shape::Number => (value.is_number(), "number"),
         Shape::Boolean => (value.is_boolean(), "boolean"),
-        Shape::IntOrString => (
-            value.is_string() || value.is_i64() || value.is_u64(),
-            "integer,string",
-        ),
+        Shape::IntOrString => (value.is_string() || value.is_i64() || value.is_u64(), "integer,string"),
         Shape::Any => return None,
     };
     (!fits).then_some(expected)
@@ -176,13 +164,7 @@ fn text_bounds(text: &str, constraints: &Constraints, at: &str, found: &mut Vec<
     }
 }
 
-fn number_bounds(
-    number: f64,
-    value: &Value,
-    constraints: &Constraints,
-    at: &str,
-    found: &mut Vec<FieldError>,
-) {
+fn number_bounds(number: f64, value: &Value, constraints: &Constraints, at: &str, found: &mut Vec<FieldError>) {
     let mut complain = |detail: String| found.push(FieldError::invalid(at, value.clone(), detail));
     if let Some(bound) = constraints.minimum {
         if number < bound.limit || (bound.exclusive && number == bound.limit) {
@@ -204,14 +186,7 @@ fn number_bounds(
     }
 }
 
-fn count(
-    actual: usize,
-    min: Option<u64>,
-    max: Option<u64>,
-    what: &str,
-    at: &str,
-    found: &mut Vec<FieldError>,
-) {
+fn count(actual: usize, min: Option<u64>, max: Option<u64>, what: &str, at: &str, found: &mut Vec<FieldError>) {
     if let Some(limit) = max.filter(|limit| actual as u64 > *limit) {
         let detail = format!("must have at most {limit} {what}");
         let value = Some(Value::from(actual));
@@ -268,8 +243,7 @@ fn alternatives(
         inner.is_empty()
     };
     let any = constraints.any_of.is_empty() || constraints.any_of.iter().any(&mut fits);
-    let one = constraints.one_of.is_empty()
-        || constraints.one_of.iter().filter(|id| fits(id)).count() == 1;
+    let one = constraints.one_of.is_empty() || constraints.one_of.iter().filter(|id| fits(id)).count() == 1;
     let not = constraints.not.as_ref().is_some_and(&mut fits);
     let at = path.as_str();
     let mut complain = |text: &str| {

@@ -50,19 +50,13 @@ pub struct Kind {
 impl Kind {
     /// `group/version`, or `version` alone in the core group.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// Whether `api_version` (`apps/v1`, `v1`) names this entry's group and version.
     pub fn is_in(&self, api_version: &str) -> bool {
         match api_version.split_once('/') {
-            Some((group, version)) => {
-                !group.is_empty() && self.group == group && self.version == version
-            }
+            Some((group, version)) => !group.is_empty() && self.group == group && self.version == version,
             None => self.group.is_empty() && self.version == api_version,
         }
     }
@@ -80,16 +74,12 @@ pub fn all() -> &'static [Kind] {
 
 /// The entry of a kind, if it is served.
 pub fn find(api_version: &str, kind: &str) -> Option<&'static Kind> {
-    all()
-        .iter()
-        .find(|k| k.kind == kind && k.is_in(api_version))
+    all().iter().find(|k| k.kind == kind && k.is_in(api_version))
 }
 
 /// The entry of a resource by its plural name, if it is served.
 pub fn find_resource(api_version: &str, plural: &str) -> Option<&'static Kind> {
-    all()
-        .iter()
-        .find(|k| k.plural == plural && k.is_in(api_version))
+    all().iter().find(|k| k.plural == plural && k.is_in(api_version))
 }
 
 #[cfg(test)]
@@ -130,10 +120,7 @@ mod tests {
     #[test]
     fn kinds_are_found_by_version_and_kind() {
         assert_eq!(find("v1", "Pod").map(|k| k.plural), Some("pods"));
-        assert_eq!(
-            find("apps/v1", "Deployment").map(|k| k.plural),
-            Some("deployments")
-        );
+        assert_eq!(find("apps/v1", "Deployment").map(|k| k.plural), Some("deployments"));
         assert_eq!(find("apps/v1", "Pod"), None);
         assert_eq!(find("/v1", "Pod"), None);
         assert_eq!(find_resource("batch/v1", "jobs").map(|k| k.kind), Some("Job"));

@@ -22,11 +22,8 @@ const STORED: Kind = Kind {
 };
 
 /// `scale` of every scalable kind (ReplicationController's selector is a plain map).
-const SCALE: Option<ScalePaths> = Some(ScalePaths {
-    spec: "spec.replicas",
-    status: "status.replicas",
-    selector: "spec.selector",
-});
+const SCALE: Option<ScalePaths> =
+    Some(ScalePaths { spec: "spec.replicas", status: "status.replicas", selector: "spec.selector" });
 
 /// Every served built-in resource.
 pub(super) const KINDS: &[Kind] = &[

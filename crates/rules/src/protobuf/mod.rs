@@ -30,7 +30,9 @@ const MAX_DEPTH: usize = 100;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ProtobufError {
     /// Not one of these bodies at all.
-    #[error("the body does not start with the Kubernetes protobuf magic; send it with its true content type, e.g. application/json")]
+    #[error(
+        "the body does not start with the Kubernetes protobuf magic; send it with its true content type, e.g. application/json"
+    )]
     NotKubernetes,
     /// The body ends inside a value or a length points past its end.
     #[error("the protobuf body of {message} is cut off at byte {at}")]
@@ -84,10 +86,8 @@ fn decode_at(body: &[u8], depth: usize) -> Result<Value, ProtobufError> {
             problem: "a content encoding is not supported; send the object uncompressed".to_owned(),
         });
     }
-    let unknown = || ProtobufError::UnknownKind {
-        api_version: envelope.api_version.to_owned(),
-        kind: envelope.kind.to_owned(),
-    };
+    let unknown =
+        || ProtobufError::UnknownKind { api_version: envelope.api_version.to_owned(), kind: envelope.kind.to_owned() };
     let definition = definition_of(envelope.api_version, envelope.kind).ok_or_else(unknown)?;
     let table = Table::get();
     let message = table.find(definition).ok_or_else(unknown)?;
@@ -158,9 +158,7 @@ fn read_message(
 ) -> Result<(), ProtobufError> {
     let known = table.message(message);
     if depth > MAX_DEPTH {
-        return Err(ProtobufError::TooDeep {
-            message: known.name.to_owned(),
-        });
+        return Err(ProtobufError::TooDeep { message: known.name.to_owned() });
     }
     let mut reader = Reader::new(known.name, bytes);
     while let Some((number, wire)) = reader.field()? {
@@ -181,9 +179,7 @@ fn read_message(
                 }
             }
             Card::Repeated => {
-                let list = into
-                    .entry(field.name)
-                    .or_insert_with(|| Value::Array(Vec::new()));
+                let list = into.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
                 if let Value::Array(list) = list {
                     read_repeated(table, field, &reader, wire, depth, list)?;
                 }
@@ -191,9 +187,7 @@ fn read_message(
             Card::Map => {
                 let entry = reader.bytes(number, wire)?;
                 let (key, value) = read_entry(table, field, known.name, entry, depth)?;
-                let map = into
-                    .entry(field.name)
-                    .or_insert_with(|| Value::Object(Map::new()));
+                let map = into.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
                 if let Value::Object(map) = map {
                     map.insert(key, value);
                 }
@@ -234,12 +228,7 @@ fn read_value(
     })
 }
 
-fn read_nested(
-    table: &Table,
-    message: usize,
-    bytes: &[u8],
-    depth: usize,
-) -> Result<Value, ProtobufError> {
+fn read_nested(table: &Table, message: usize, bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
     let known = table.message(message);
     if let Some(value) = special::decode(known.name, bytes, depth)? {
         return Ok(value);

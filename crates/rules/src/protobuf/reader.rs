@@ -24,11 +24,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(message: &'a str, bytes: &'a [u8]) -> Self {
-        Self {
-            message,
-            bytes,
-            at: 0,
-        }
+        Self { message, bytes, at: 0 }
     }
 
     pub(super) fn message(&self) -> &'a str {
@@ -126,18 +122,11 @@ impl<'a> Reader<'a> {
     }
 
     fn truncated(&self) -> ProtobufError {
-        ProtobufError::Truncated {
-            message: self.message.to_owned(),
-            at: self.at,
-        }
+        ProtobufError::Truncated { message: self.message.to_owned(), at: self.at }
     }
 
     pub(super) fn malformed(&self, field: u32, problem: &str) -> ProtobufError {
-        ProtobufError::Malformed {
-            message: self.message.to_owned(),
-            field,
-            problem: problem.to_owned(),
-        }
+        ProtobufError::Malformed { message: self.message.to_owned(), field, problem: problem.to_owned() }
     }
 }
 

@@ -14,11 +14,7 @@ pub(super) fn base64(bytes: &[u8]) -> String {
 }
 
 /// The JSON of a message that is not an object of its fields; `None` for ordinary messages.
-pub(super) fn decode(
-    message: &str,
-    bytes: &[u8],
-    depth: usize,
-) -> Result<Option<Value>, ProtobufError> {
+pub(super) fn decode(message: &str, bytes: &[u8], depth: usize) -> Result<Option<Value>, ProtobufError> {
     let value = match message {
         "apimachinery.pkg.apis.meta.v1.Time" => time(message, bytes, false)?,
         "apimachinery.pkg.apis.meta.v1.MicroTime" => time(message, bytes, true)?,
@@ -38,9 +34,7 @@ pub(super) fn finish(message: &str, mut map: Map<String, Value>) -> Value {
     let mut take = |name: &str| map.remove(name);
     let list = || Value::Array(Vec::new());
     match message {
-        "api.authentication.v1.ExtraValue" | "api.authorization.v1.ExtraValue" => {
-            take("items").unwrap_or_else(list)
-        }
+        "api.authentication.v1.ExtraValue" | "api.authorization.v1.ExtraValue" => take("items").unwrap_or_else(list),
         "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool" => {
             take("schema").unwrap_or_else(|| take("allows").unwrap_or(Value::Bool(false)))
         }
@@ -74,9 +68,7 @@ fn raw(message: &str, bytes: &[u8], depth: usize) -> Result<Value, ProtobufError
     }
     if found.starts_with(&MAGIC) {
         if depth > MAX_DEPTH {
-            return Err(ProtobufError::TooDeep {
-                message: message.to_owned(),
-            });
+            return Err(ProtobufError::TooDeep { message: message.to_owned() });
         }
         return super::decode_at(found, depth);
     }

@@ -53,10 +53,7 @@ pub(super) struct Message {
 
 impl Message {
     pub(super) fn field(&self, number: u32) -> Option<&Field> {
-        let at = self
-            .fields
-            .binary_search_by_key(&number, |f| f.number)
-            .ok()?;
+        let at = self.fields.binary_search_by_key(&number, |f| f.number).ok()?;
         Some(&self.fields[at])
     }
 }
@@ -97,10 +94,7 @@ impl Table {
         let mut messages: Vec<Message> = Vec::with_capacity(names.len());
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             if !is_field(line) {
-                messages.push(Message {
-                    name: line,
-                    fields: Vec::new(),
-                });
+                messages.push(Message { name: line, fields: Vec::new() });
             } else if let Some(message) = messages.last_mut() {
                 if let Some(field) = field(line, message.name, &names) {
                     message.fields.push(field);

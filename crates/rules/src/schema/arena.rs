@@ -65,10 +65,7 @@ impl Node {
     }
 
     pub(crate) fn field(&self, name: &str) -> Option<NodeId> {
-        let at = self
-            .fields
-            .binary_search_by(|(field, _)| (**field).cmp(name))
-            .ok()?;
+        let at = self.fields.binary_search_by(|(field, _)| (**field).cmp(name)).ok()?;
         Some(self.fields[at].1)
     }
 
@@ -100,7 +97,7 @@ impl Arena {
         &mut self.nodes[id.0 as usize]
     }
 
-    /// How many nodes there are, for the bound on custom schemas and for tests.
+    /// How many nodes there are.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -118,28 +115,20 @@ impl Arena {
         self.roots.get(name).copied()
     }
 
-    pub(crate) fn names(&self) -> impl Iterator<Item = (&str, NodeId)> {
-        self.roots.iter().map(|(name, id)| (&**name, *id))
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.roots.keys().map(|name| &**name)
     }
 
     /// Copies a node of another arena with everything below it. `seen` keeps shared and recursive nodes single.
-    pub(crate) fn import(
-        &mut self,
-        from: &Arena,
-        id: NodeId,
-        seen: &mut BTreeMap<NodeId, NodeId>,
-    ) -> NodeId {
+    pub(crate) fn import(&mut self, from: &Arena, id: NodeId, seen: &mut BTreeMap<NodeId, NodeId>) -> NodeId {
         if let Some(done) = seen.get(&id) {
             return *done;
         }
         let source = from.node(id);
         let copy = self.push(source.clone());
         seen.insert(id, copy);
-        let fields = source
-            .fields
-            .iter()
-            .map(|(name, field)| (name.clone(), self.import(from, *field, seen)))
-            .collect();
+        let fields =
+            source.fields.iter().map(|(name, field)| (name.clone(), self.import(from, *field, seen))).collect();
         let values = source.values.map(|v| self.import(from, v, seen));
         let items = source.items.map(|i| self.import(from, i, seen));
         let node = self.node_mut(copy);

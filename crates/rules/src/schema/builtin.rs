@@ -52,22 +52,47 @@ macro_rules! resources {
 /// Visits the wanted definitions. Every row of the table of kinds is named here (tested).
 fn visit(generator: &mut SchemaGenerator, wanted: &dyn Fn(&str) -> bool) {
     resources!(
-        generator, wanted,
-        k::core::v1::ConfigMap, k::core::v1::Endpoints, k::core::v1::Event, k::core::v1::LimitRange,
-        k::core::v1::Namespace, k::core::v1::Node, k::core::v1::PersistentVolumeClaim,
-        k::core::v1::PersistentVolume, k::core::v1::Pod, k::core::v1::PodTemplate,
-        k::core::v1::ReplicationController, k::core::v1::ResourceQuota, k::core::v1::Secret,
-        k::core::v1::ServiceAccount, k::core::v1::Service,
-        k::apps::v1::ControllerRevision, k::apps::v1::DaemonSet, k::apps::v1::Deployment,
-        k::apps::v1::ReplicaSet, k::apps::v1::StatefulSet,
-        k::batch::v1::CronJob, k::batch::v1::Job,
-        k::autoscaling::v1::HorizontalPodAutoscaler, k::autoscaling::v2::HorizontalPodAutoscaler,
+        generator,
+        wanted,
+        k::core::v1::ConfigMap,
+        k::core::v1::Endpoints,
+        k::core::v1::Event,
+        k::core::v1::LimitRange,
+        k::core::v1::Namespace,
+        k::core::v1::Node,
+        k::core::v1::PersistentVolumeClaim,
+        k::core::v1::PersistentVolume,
+        k::core::v1::Pod,
+        k::core::v1::PodTemplate,
+        k::core::v1::ReplicationController,
+        k::core::v1::ResourceQuota,
+        k::core::v1::Secret,
+        k::core::v1::ServiceAccount,
+        k::core::v1::Service,
+        k::apps::v1::ControllerRevision,
+        k::apps::v1::DaemonSet,
+        k::apps::v1::Deployment,
+        k::apps::v1::ReplicaSet,
+        k::apps::v1::StatefulSet,
+        k::batch::v1::CronJob,
+        k::batch::v1::Job,
+        k::autoscaling::v1::HorizontalPodAutoscaler,
+        k::autoscaling::v2::HorizontalPodAutoscaler,
         k::policy::v1::PodDisruptionBudget,
-        k::rbac::v1::ClusterRoleBinding, k::rbac::v1::ClusterRole, k::rbac::v1::RoleBinding, k::rbac::v1::Role,
-        k::networking::v1::IngressClass, k::networking::v1::Ingress, k::networking::v1::IPAddress,
-        k::networking::v1::NetworkPolicy, k::networking::v1::ServiceCIDR,
-        k::discovery::v1::EndpointSlice, k::coordination::v1::Lease, k::events::v1::Event,
-        k::storage::v1::StorageClass, k::scheduling::v1::PriorityClass,
+        k::rbac::v1::ClusterRoleBinding,
+        k::rbac::v1::ClusterRole,
+        k::rbac::v1::RoleBinding,
+        k::rbac::v1::Role,
+        k::networking::v1::IngressClass,
+        k::networking::v1::Ingress,
+        k::networking::v1::IPAddress,
+        k::networking::v1::NetworkPolicy,
+        k::networking::v1::ServiceCIDR,
+        k::discovery::v1::EndpointSlice,
+        k::coordination::v1::Lease,
+        k::events::v1::Event,
+        k::storage::v1::StorageClass,
+        k::scheduling::v1::PriorityClass,
         k::admissionregistration::v1::MutatingWebhookConfiguration,
         k::admissionregistration::v1::ValidatingAdmissionPolicy,
         k::admissionregistration::v1::ValidatingAdmissionPolicyBinding,
@@ -75,14 +100,21 @@ fn visit(generator: &mut SchemaGenerator, wanted: &dyn Fn(&str) -> bool) {
         CustomResourceDefinition,
     );
     resources!(
-        generator, wanted,
+        generator,
+        wanted,
         k::core::v1::Binding,
-        k::authentication::v1::SelfSubjectReview, k::authentication::v1::TokenReview,
+        k::authentication::v1::SelfSubjectReview,
+        k::authentication::v1::TokenReview,
         k::authentication::v1::TokenRequest,
-        k::authorization::v1::LocalSubjectAccessReview, k::authorization::v1::SelfSubjectAccessReview,
-        k::authorization::v1::SelfSubjectRulesReview, k::authorization::v1::SubjectAccessReview,
-        k::autoscaling::v1::Scale, k::policy::v1::Eviction,
-        meta::DeleteOptions, meta::ListMeta, meta::Status,
+        k::authorization::v1::LocalSubjectAccessReview,
+        k::authorization::v1::SelfSubjectAccessReview,
+        k::authorization::v1::SelfSubjectRulesReview,
+        k::authorization::v1::SubjectAccessReview,
+        k::autoscaling::v1::Scale,
+        k::policy::v1::Eviction,
+        meta::DeleteOptions,
+        meta::ListMeta,
+        meta::Status,
     );
 }
 
@@ -114,9 +146,7 @@ fn special(definition: &str) -> Option<Node> {
     let (_, name) = definition.rsplit_once('.')?;
     let extensions = definition.starts_with("io.k8s.apiextensions-apiserver.");
     let shape = match name {
-        "JSON" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray"
-            if extensions =>
-        {
+        "JSON" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray" if extensions => {
             Shape::Any
         }
         "FieldsV1" | "RawExtension" => Shape::Object,
@@ -134,11 +164,7 @@ struct Builder {
 }
 
 fn build(definitions: &Map<String, Value>) -> Arena {
-    let mut builder = Builder {
-        arena: Arena::default(),
-        facts: Facts::load(),
-        leaves: HashMap::new(),
-    };
+    let mut builder = Builder { arena: Arena::default(), facts: Facts::load(), leaves: HashMap::new() };
     let mut todo = Vec::new();
     for (name, definition) in definitions {
         let id = builder.arena.push(Node::new(Shape::Any));
@@ -161,9 +187,7 @@ impl Builder {
     /// The node of one (inline) schema; `definition` is the name facts about its fields are filed under.
     fn read(&mut self, definition: &str, schema: &Value) -> Node {
         let format = schema.get("format").and_then(Value::as_str);
-        if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true))
-            || format == Some("int-or-string")
-        {
+        if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) || format == Some("int-or-string") {
             return Node::new(Shape::IntOrString);
         }
         let mut node = Node::new(match schema.get("type").and_then(Value::as_str) {
@@ -178,11 +202,7 @@ impl Builder {
         });
         node.format = format.map(Into::into);
         if let Some(Value::Array(required)) = schema.get("required") {
-            node.required = required
-                .iter()
-                .filter_map(Value::as_str)
-                .map(str::to_owned)
-                .collect();
+            node.required = required.iter().filter_map(Value::as_str).map(str::to_owned).collect();
         }
         if let Some(Value::Object(properties)) = schema.get("properties") {
             let fields = properties
@@ -195,10 +215,7 @@ impl Builder {
             node.set_fields(fields);
         }
         node.items = schema.get("items").map(|s| self.child(definition, s));
-        node.values = schema
-            .get("additionalProperties")
-            .filter(|s| s.is_object())
-            .map(|s| self.child(definition, s));
+        node.values = schema.get("additionalProperties").filter(|s| s.is_object()).map(|s| self.child(definition, s));
         node
     }
 

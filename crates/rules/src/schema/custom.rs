@@ -31,7 +31,9 @@ pub enum SchemaError {
         problem: String,
     },
     /// Nested deeper than supported.
-    #[error("schema at {path} is nested deeper than {MAX_DEPTH} levels; flatten it or use x-kubernetes-preserve-unknown-fields")]
+    #[error(
+        "schema at {path} is nested deeper than {MAX_DEPTH} levels; flatten it or use x-kubernetes-preserve-unknown-fields"
+    )]
     TooDeep {
         /// Where in the schema.
         path: String,
@@ -43,11 +45,7 @@ pub enum SchemaError {
 
 /// Builds the arena; the returned node is the root object.
 pub(super) fn build(schema: &Value) -> Result<(Arena, NodeId), SchemaError> {
-    let mut builder = Builder {
-        arena: Arena::default(),
-        meta: None,
-        string: None,
-    };
+    let mut builder = Builder { arena: Arena::default(), meta: None, string: None };
     let root = builder.read("", schema, 0)?;
     builder.embed(root);
     Ok((builder.arena, root))
@@ -150,8 +148,22 @@ impl Builder {
         depth: usize,
     ) -> Result<Option<Constraints>, SchemaError> {
         const KEYS: &[&str] = &[
-            "enum", "pattern", "minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems",
-            "maxItems", "uniqueItems", "minProperties", "maxProperties", "allOf", "anyOf", "oneOf", "not",
+            "enum",
+            "pattern",
+            "minimum",
+            "maximum",
+            "multipleOf",
+            "minLength",
+            "maxLength",
+            "minItems",
+            "maxItems",
+            "uniqueItems",
+            "minProperties",
+            "maxProperties",
+            "allOf",
+            "anyOf",
+            "oneOf",
+            "not",
         ];
         let closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
         if !closed && !KEYS.iter().any(|key| schema.contains_key(*key)) {
@@ -204,10 +216,7 @@ impl Builder {
         let Some(Value::Array(list)) = schema.get(key) else {
             return Ok(Vec::new());
         };
-        list.iter()
-            .enumerate()
-            .map(|(at, item)| self.read(&format!("{path}.{key}[{at}]"), item, depth + 1))
-            .collect()
+        list.iter().enumerate().map(|(at, item)| self.read(&format!("{path}.{key}[{at}]"), item, depth + 1)).collect()
     }
 }
 
@@ -218,9 +227,7 @@ fn shape(path: &str, schema: &Map<String, Value>) -> Result<Shape, SchemaError> 
     let structured = schema.contains_key("properties") || flag(schema, "x-kubernetes-embedded-resource");
     Ok(match text(schema, "type") {
         Some("object") if structured => Shape::Object,
-        Some("object") if schema.get("additionalProperties").is_some_and(|v| *v != Value::Bool(false)) => {
-            Shape::Map
-        }
+        Some("object") if schema.get("additionalProperties").is_some_and(|v| *v != Value::Bool(false)) => Shape::Map,
         Some("object") => Shape::Object,
         Some("array") => Shape::List,
         Some("string") => Shape::String,
@@ -230,9 +237,7 @@ fn shape(path: &str, schema: &Map<String, Value>) -> Result<Shape, SchemaError> 
         Some(other) => {
             return Err(malformed(
                 path,
-                &format!(
-                    "type {other:?} is unknown; use object, array, string, integer, number or boolean"
-                ),
+                &format!("type {other:?} is unknown; use object, array, string, integer, number or boolean"),
             ));
         }
         // Without a type the node only validates (inside allOf and the like) or allows anything.
@@ -251,18 +256,14 @@ fn list_type(path: &str, schema: &Map<String, Value>) -> Result<List, SchemaErro
             }
             Ok(List::Map(keys.into()))
         }
-        Some(other) => Err(malformed(
-            path,
-            &format!("x-kubernetes-list-type {other:?} is unknown; use atomic, set or map"),
-        )),
+        Some(other) => {
+            Err(malformed(path, &format!("x-kubernetes-list-type {other:?} is unknown; use atomic, set or map")))
+        }
     }
 }
 
 fn malformed(path: &str, problem: &str) -> SchemaError {
-    SchemaError::Malformed {
-        path: format!("openAPIV3Schema{path}"),
-        problem: problem.to_owned(),
-    }
+    SchemaError::Malformed { path: format!("openAPIV3Schema{path}"), problem: problem.to_owned() }
 }
 
 fn flag(schema: &Map<String, Value>, key: &str) -> bool {
@@ -285,8 +286,5 @@ fn strings(schema: &Map<String, Value>, key: &str) -> Vec<String> {
 }
 
 fn bound(schema: &Map<String, Value>, key: &str, exclusive: &str) -> Option<Bound> {
-    Some(Bound {
-        limit: schema.get(key)?.as_f64()?,
-        exclusive: flag(schema, exclusive),
-    })
+    Some(Bound { limit: schema.get(key)?.as_f64()?, exclusive: flag(schema, exclusive) })
 }

@@ -13,51 +13,24 @@ const GENERATED: &str = include_str!("facts.txt");
 /// Lists whose apply keys are not their patch merge key. An empty key list means atomic.
 const APPLY_KEYS: &[(&str, &str, &[&str])] = &[
     ("io.k8s.api.batch.v1.JobStatus", "conditions", &[]),
-    (
-        "io.k8s.api.core.v1.Container",
-        "ports",
-        &["containerPort", "protocol"],
-    ),
-    (
-        "io.k8s.api.core.v1.EphemeralContainer",
-        "ports",
-        &["containerPort", "protocol"],
-    ),
-    (
-        "io.k8s.api.core.v1.PodSpec",
-        "topologySpreadConstraints",
-        &["topologyKey", "whenUnsatisfiable"],
-    ),
+    ("io.k8s.api.core.v1.Container", "ports", &["containerPort", "protocol"]),
+    ("io.k8s.api.core.v1.EphemeralContainer", "ports", &["containerPort", "protocol"]),
+    ("io.k8s.api.core.v1.PodSpec", "topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"]),
     ("io.k8s.api.core.v1.PodStatus", "hostIPs", &[]),
-    (
-        "io.k8s.api.core.v1.ServiceSpec",
-        "ports",
-        &["port", "protocol"],
-    ),
+    ("io.k8s.api.core.v1.ServiceSpec", "ports", &["port", "protocol"]),
 ];
 
 /// Keyed lists that a strategic merge patch replaces all the same.
 const PATCH_REPLACES: &[(&str, &str)] = &[
-    (
-        "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyStatus",
-        "conditions",
-    ),
+    ("io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyStatus", "conditions"),
     ("io.k8s.api.core.v1.ResourceRequirements", "claims"),
     ("io.k8s.api.core.v1.ResourceStatus", "resources"),
-    (
-        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionStatus",
-        "conditions",
-    ),
+    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionStatus", "conditions"),
 ];
 
 /// Sets that a strategic merge patch merges item by item.
-const PATCH_MERGES_SET: &[(&str, &str)] = &[
-    ("io.k8s.api.core.v1.NodeSpec", "podCIDRs"),
-    (
-        "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta",
-        "finalizers",
-    ),
-];
+const PATCH_MERGES_SET: &[(&str, &str)] =
+    &[("io.k8s.api.core.v1.NodeSpec", "podCIDRs"), ("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers")];
 
 /// Fields whose patch strategy says `retainKeys`.
 const RETAIN_KEYS: &[(&str, &str)] = &[
@@ -101,10 +74,8 @@ const ATOMIC_STRUCTURES: &[&str] = &[
 const GRANULAR: &[(&str, &str)] = &[("io.k8s.api.core.v1.PersistentVolumeSpec", "claimRef")];
 
 /// Defaults that are part of a list key, so that an item without the field has the same identity as one with it.
-const KEY_DEFAULTS: &[(&str, &str, &str)] = &[
-    ("io.k8s.api.core.v1.ContainerPort", "protocol", "TCP"),
-    ("io.k8s.api.core.v1.ServicePort", "protocol", "TCP"),
-];
+const KEY_DEFAULTS: &[(&str, &str, &str)] =
+    &[("io.k8s.api.core.v1.ContainerPort", "protocol", "TCP"), ("io.k8s.api.core.v1.ServicePort", "protocol", "TCP")];
 
 /// What is known about one field beyond its type.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -153,9 +124,7 @@ impl Facts {
         let mut facts: BTreeMap<(&str, &str), Fact> = BTreeMap::new();
         for line in GENERATED.lines() {
             let mut words = line.split(' ');
-            let (Some(definition), Some(field), Some(kind)) =
-                (words.next(), words.next(), words.next())
-            else {
+            let (Some(definition), Some(field), Some(kind)) = (words.next(), words.next(), words.next()) else {
                 continue;
             };
             let fact = facts.entry((definition, field)).or_default();

@@ -21,7 +21,7 @@ pub(crate) use arena::{Arena, Node, NodeId};
 pub(crate) use builtin::generate;
 pub(crate) use constraints::Constraints;
 pub use custom::SchemaError;
-pub(crate) use facts::Facts;
+pub(crate) use facts::{Facts, Keys};
 
 /// What JSON a value may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,29 +76,25 @@ impl Schema {
     pub fn definition(name: &str) -> Option<Schema> {
         let arena = builtin::arena();
         let id = arena.root(name)?;
-        Some(Schema {
-            arena: Arc::clone(arena),
-            id,
-        })
+        Some(Schema { arena: Arc::clone(arena), id })
+    }
+
+    /// The names of all built-in definitions.
+    pub fn definitions() -> impl Iterator<Item = &'static str> {
+        builtin::arena().names()
     }
 
     /// The schema of a custom resource from one version's `openAPIV3Schema`; `apiVersion`, `kind` and `metadata` get
     /// their fixed shapes.
     pub fn from_crd(open_api_v3: &Value) -> Result<Schema, SchemaError> {
         let (arena, id) = custom::build(open_api_v3)?;
-        Ok(Schema {
-            arena: Arc::new(arena),
-            id,
-        })
+        Ok(Schema { arena: Arc::new(arena), id })
     }
 
     /// The schema that allows everything and knows nothing.
     pub fn any() -> Schema {
         let arena = builtin::anything();
-        Schema {
-            arena: Arc::clone(arena),
-            id: arena.first(),
-        }
+        Schema { arena: Arc::clone(arena), id: arena.first() }
     }
 
     pub(crate) fn node(&self) -> &Node {
@@ -106,10 +102,7 @@ impl Schema {
     }
 
     fn at(&self, id: NodeId) -> Schema {
-        Schema {
-            arena: Arc::clone(&self.arena),
-            id,
-        }
+        Schema { arena: Arc::clone(&self.arena), id }
     }
 
     /// What JSON the value may be.
@@ -125,10 +118,7 @@ impl Schema {
 
     /// Every named field, sorted by name.
     pub fn fields(&self) -> impl Iterator<Item = (&str, Schema)> {
-        self.node()
-            .fields
-            .iter()
-            .map(|(name, id)| (&**name, self.at(*id)))
+        self.node().fields.iter().map(|(name, id)| (&**name, self.at(*id)))
     }
 
     /// The schema of a map's values (also of an object's unnamed fields, where a custom schema declares them).
@@ -218,10 +208,7 @@ impl Schema {
 
 impl std::fmt::Debug for Schema {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Schema")
-            .field("shape", &self.shape())
-            .field("node", &self.id)
-            .finish()
+        f.debug_struct("Schema").field("shape", &self.shape()).field("node", &self.id).finish()
     }
 }
 

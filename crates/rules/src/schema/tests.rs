@@ -107,7 +107,11 @@ fn shapes_of_special_types() {
         ("v1 ConfigMap", "data", Shape::Map),
         ("v1 Secret", "data", Shape::Map),
         ("v1 Node", "status.capacity", Shape::Map),
-        ("apiextensions.k8s.io/v1 CustomResourceDefinition", "spec.versions.[].schema.openAPIV3Schema.default", Shape::Any),
+        (
+            "apiextensions.k8s.io/v1 CustomResourceDefinition",
+            "spec.versions.[].schema.openAPIV3Schema.default",
+            Shape::Any,
+        ),
         (
             "apiextensions.k8s.io/v1 CustomResourceDefinition",
             "spec.versions.[].schema.openAPIV3Schema.not.not.properties",
@@ -140,7 +144,7 @@ fn bodies_have_schemas_too() {
 #[test]
 fn the_arena_is_compact() {
     let nodes = builtin::arena().len();
-    assert!((1_000..8_000).contains(&nodes), "{nodes} nodes");
+    assert!((500..3_000).contains(&nodes), "{nodes} nodes");
     let bytes = nodes * std::mem::size_of::<Node>();
     assert!(bytes < 2 << 20, "{bytes} bytes of nodes");
 }
@@ -148,12 +152,12 @@ fn the_arena_is_compact() {
 #[test]
 fn custom_schemas_know_their_lists_and_embedded_resources() {
     let schema = Schema::from_crd(&json!({"type":"object","properties":{
-        "spec":{"type":"object","properties":{
-            "rules":{"type":"array","x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["name"],
-                     "items":{"type":"object","properties":{"name":{"type":"string"}}}},
-            "ref":{"type":"object","x-kubernetes-map-type":"atomic","additionalProperties":{"type":"string"}},
-            "pod":{"type":"object","x-kubernetes-embedded-resource":true,"x-kubernetes-preserve-unknown-fields":true}
-        }}}}))
+    "spec":{"type":"object","properties":{
+        "rules":{"type":"array","x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["name"],
+                 "items":{"type":"object","properties":{"name":{"type":"string"}}}},
+        "ref":{"type":"object","x-kubernetes-map-type":"atomic","additionalProperties":{"type":"string"}},
+        "pod":{"type":"object","x-kubernetes-embedded-resource":true,"x-kubernetes-preserve-unknown-fields":true}
+    }}}}))
     .expect("well-formed");
     let spec = schema.field("spec").expect("declared");
     let keys = ["name".to_owned()];
