@@ -421,3 +421,57 @@ fn custom_resources() {
         .expect_err("atomic");
     assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"one\": .spec.routes");
 }
+
+#[test]
+fn null_means_absent() {
+    let config = deployment(
+        json!({"replicas": null, "template": {"metadata": {"creationTimestamp": null, "labels": {"a": "b"}}}}),
+    );
+    let one = play(&[("a", false, config.clone())]).expect("created");
+    assert_eq!(one["spec"], json!({"template": {"metadata": {"labels": {"a": "b"}}}}));
+    assert_eq!(apply(Some(&one), &config, &deployment_schema(), &manager("a", T2), false).expect("the same"), one);
+}
+
+/// Whatever JSON is stored or sent, these functions answer.
+#[test]
+fn odd_shapes_do_not_panic() {
+    let schema = deployment_schema();
+    let whole =
+        play(&[("a", false, containers(json!([{"name": "c", "ports": [{"containerPort": 1}]}])))]).expect("created");
+    let odd = [
+        json!(null),
+        json!(1),
+        json!("x"),
+        json!([]),
+        json!([1, "x", null, [], {}]),
+        json!({}),
+        json!({"a": []}),
+        json!({"$patch": 1}),
+    ];
+    for pointer in [
+        "",
+        "/metadata",
+        "/metadata/managedFields",
+        "/metadata/managedFields/0",
+        "/metadata/managedFields/0/fieldsV1",
+        "/spec",
+        "/spec/template/spec/containers",
+        "/spec/template/spec/containers/0/ports",
+    ] {
+        for value in &odd {
+            let mut other = whole.clone();
+            *other.pointer_mut(pointer).expect("is there") = value.clone();
+            for (live, config) in [(&whole, &other), (&other, &whole), (&other, &other)] {
+                let mut config = config.clone();
+                if let Ok(result) = apply(Some(live), &config, &schema, &manager("b", T2), true) {
+                    assert!(result.is_object());
+                }
+                if let Ok(result) = crate::patch::strategic(live, &config, &schema) {
+                    assert!(result.is_object());
+                }
+                track_update(Some(live), &mut config, &schema, &manager("b", T2));
+                assert!(config["metadata"].is_object());
+            }
+        }
+    }
+}

@@ -92,14 +92,15 @@ fn differ(left: Option<&Value>, right: Option<&Value>, place: &Place, path: &mut
             return;
         }
         Form::Fields => {
-            let fields = |value: Option<&'_ Value>| value.and_then(Value::as_object).cloned().unwrap_or_default();
-            let (ours, theirs) = (fields(left), fields(right));
-            let mut names: Vec<&String> = ours.keys().chain(theirs.keys()).collect();
+            let (ours, theirs) = (left.and_then(Value::as_object), right.and_then(Value::as_object));
+            let mut names: Vec<&String> = ours.into_iter().chain(theirs).flat_map(serde_json::Map::keys).collect();
             names.sort();
             names.dedup();
             for name in names {
                 path.push(Step::Field(name.clone()));
-                differ(ours.get(name), theirs.get(name), &place.field(name), path, result);
+                let (ours, theirs) =
+                    (ours.and_then(|fields| fields.get(name)), theirs.and_then(|fields| fields.get(name)));
+                differ(ours, theirs, &place.field(name), path, result);
                 path.pop();
             }
         }
@@ -118,6 +119,14 @@ fn mark(left: Option<&Value>, right: Option<&Value>, path: &[Step], result: &mut
     }
 }
 
+fn group<'a>(list: Option<&'a Value>, place: &Place, form: &Form) -> BTreeMap<Step, Vec<&'a Value>> {
+    let mut groups: BTreeMap<Step, Vec<&Value>> = BTreeMap::new();
+    for (step, item) in index(place, form, list.and_then(Value::as_array).map_or(&[], Vec::as_slice)) {
+        groups.entry(step).or_default().push(item);
+    }
+    groups
+}
+
 fn differ_lists(
     left: Option<&Value>,
     right: Option<&Value>,
@@ -126,14 +135,7 @@ fn differ_lists(
     path: &mut Vec<Step>,
     result: &mut Comparison,
 ) {
-    let group = |value: Option<&'_ Value>| {
-        let mut groups: BTreeMap<Step, Vec<Value>> = BTreeMap::new();
-        for (step, item) in index(place, form, value.and_then(Value::as_array).map_or(&[], Vec::as_slice)) {
-            groups.entry(step).or_default().push(item.clone());
-        }
-        groups
-    };
-    let (ours, theirs) = (group(left), group(right));
+    let (ours, theirs) = (group(left, place, form), group(right, place, form));
     let mut steps: Vec<&Step> = ours.keys().chain(theirs.keys()).collect();
     steps.sort();
     steps.dedup();
@@ -143,7 +145,7 @@ fn differ_lists(
         path.push(step.clone());
         // An item that occurs twice can only be owned as a whole.
         match (lefts.len(), rights.len()) {
-            (0 | 1, 0 | 1) => differ(lefts.first(), rights.first(), &place.item(), path, result),
+            (0 | 1, 0 | 1) => differ(lefts.first().copied(), rights.first().copied(), &place.item(), path, result),
             (0 | 1, _) => {
                 if let Some(only) = lefts.first() {
                     differ(Some(only), None, &place.item(), path, result);
@@ -166,7 +168,7 @@ fn differ_lists(
 /// Merges an applied value into the live one.
 pub(super) fn merge(live: &Value, applied: &Value, place: &Place) -> Value {
     if std::mem::discriminant(live) != std::mem::discriminant(applied) {
-        return applied.clone();
+        return without_nulls(applied, place);
     }
     match (place.form(applied), live, applied) {
         (Form::Fields, Value::Object(live), Value::Object(applied)) => {
@@ -175,7 +177,7 @@ pub(super) fn merge(live: &Value, applied: &Value, place: &Place) -> Value {
                 let below = place.field(name);
                 let value = match live.get(name) {
                     Some(before) => merge(before, value, &below),
-                    None => value.clone(),
+                    None => without_nulls(value, &below),
                 };
                 if value.is_null() && !below.keeps_null() {
                     merged.remove(name);
@@ -188,7 +190,20 @@ pub(super) fn merge(live: &Value, applied: &Value, place: &Place) -> Value {
         (form @ (Form::Keyed(_) | Form::Set), Value::Array(live), Value::Array(applied)) => {
             merge_lists(&index(place, &form, live), &index(place, &form, applied), place)
         }
-        _ => applied.clone(),
+        _ => without_nulls(applied, place),
+    }
+}
+
+/// A value as it is stored: null means absent, except where the schema says it is a value of its own.
+fn without_nulls(value: &Value, place: &Place) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(name, field)| !field.is_null() || place.field(name).keeps_null())
+            .map(|(name, field)| (name.clone(), without_nulls(field, &place.field(name))))
+            .collect(),
+        Value::Array(items) => items.iter().map(|item| without_nulls(item, &place.item())).collect(),
+        other => other.clone(),
     }
 }
 
@@ -210,7 +225,7 @@ fn merge_lists(live: &[(Step, &Value)], applied: &[(Step, &Value)], place: &Plac
         }
         merged.push(match matching(step).as_slice() {
             [(_, before)] => merge(before, item, &place.item()),
-            _ => (*item).clone(),
+            _ => without_nulls(item, &place.item()),
         });
         if shared.next_if(|next| *next == step).is_some() {
             rest.next();

@@ -40,3 +40,15 @@ pub(super) fn each(object: &mut Value, pointer: &str, mut change: impl FnMut(&mu
         items.iter_mut().for_each(&mut change);
     }
 }
+
+/// Removes every field whose value is null, at any depth.
+pub(super) fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}

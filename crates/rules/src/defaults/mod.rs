@@ -11,12 +11,18 @@ mod workloads;
 #[cfg(test)]
 mod tests;
 
+use crate::kinds;
 use crate::meta::object_at;
 use fill::{each, set, set_in};
 use serde_json::{Value, json};
 
-/// Fills in the defaults of a built-in kind. Other kinds stay as they are.
+/// Fills in the defaults of a built-in kind, for which null is the same as absent. Other kinds stay as they are.
 pub fn apply(api_version: &str, kind: &str, obj: &mut Value) {
+    // Elsewhere null is a value: in a schema's own defaults and in a revision's raw data.
+    let holds_json = matches!(kind, "CustomResourceDefinition" | "ControllerRevision");
+    if !holds_json && kinds::find(api_version, kind).is_some() {
+        fill::drop_nulls(obj);
+    }
     match (api_version, kind) {
         ("v1", "Pod") => {
             if let Some(spec) = obj.get_mut("spec") {

@@ -183,3 +183,10 @@ fn parts() {
         assert_eq!(got.pointer(pointer).cloned().unwrap_or(Value::Null), wanted, "{kind} {given} at {pointer}");
     }
 }
+
+#[test]
+fn null_is_absent_in_built_in_kinds_only() {
+    let nulls = json!({"metadata": {"creationTimestamp": null, "name": "n"}, "data": {"a": null, "b": "c"}});
+    assert_eq!(defaulted("v1", "ConfigMap", nulls.clone()), json!({"metadata": {"name": "n"}, "data": {"b": "c"}}));
+    assert_eq!(defaulted("x.io/v1", "Thing", nulls.clone()), nulls);
+}
