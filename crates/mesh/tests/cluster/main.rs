@@ -1,0 +1,5 @@
+//! The mesh against a real API server, a real store and the real proxy, in one process.
+
+mod harness;
+mod routing;
+mod statuses;
