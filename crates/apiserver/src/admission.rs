@@ -84,6 +84,9 @@ fn service_account(write: &Write<'_>, _: &mut Call, object: &mut Value) -> Answe
 
 /// Says so when nothing will come of an object.
 fn not_acted_on(write: &Write<'_>, call: &mut Call, _: &mut Value) -> Answer<()> {
+    if let Some(deprecation) = write.resource.custom.as_ref().and_then(|custom| custom.deprecation.as_deref()) {
+        call.warn(deprecation);
+    }
     if write.old.is_none() && !write.resource.acted_on && write.resource.custom.is_none() {
         call.warn(format!("{} is stored but nothing acts on it yet in this version", write.resource.kind));
     }

@@ -32,6 +32,8 @@ pub(crate) struct Custom {
     pub(crate) selectable: Vec<String>,
     /// The schema as the definition has it, for OpenAPI documents.
     pub(crate) open_api: Value,
+    /// What to warn users of, when the version is deprecated.
+    pub(crate) deprecation: Option<String>,
 }
 
 /// One resource in one version.
@@ -230,11 +232,6 @@ impl Catalog {
     /// A built-in resource of the core group, which is always there.
     pub(crate) fn core(&self, plural: &str) -> &Arc<Resource> {
         self.get("", "v1", plural).expect("the core kinds are built in")
-    }
-
-    /// The resource of a kind.
-    pub(crate) fn of_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Resource>> {
-        self.resources.iter().find(|resource| resource.api_version == api_version && resource.kind == kind)
     }
 
     pub(crate) fn resources(&self) -> &[Arc<Resource>] {

@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rules::field::FieldError;
-use rules::schema::Schema;
+use rules::crd::{self, CustomResource, Taken};
 use rules::table::CrdColumns;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::admission::Write;
 use crate::call::Call;
@@ -83,72 +82,43 @@ fn parse(entry: &store::Entry) -> Result<Parsed, String> {
     Ok((entry.revision, read(&definition)?.into_iter().map(Arc::new).collect()))
 }
 
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or_default()
-}
-
-fn texts(value: &Value) -> Vec<String> {
-    value.as_array().into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect()
-}
-
-/// The resources that a definition makes: one a served version.
+/// The resources that a definition makes: one a served version, none before its names are accepted.
 fn read(definition: &Value) -> Result<Vec<Resource>, String> {
-    let versions = definition["spec"]["versions"].as_array().cloned().unwrap_or_default();
-    versions.iter().filter(|version| version["served"] == true).map(|version| resource(definition, version)).collect()
+    if !crd::condition(definition, "Established") {
+        return Ok(Vec::new());
+    }
+    let served = crd::served(definition).map_err(|error| error.to_string())?;
+    Ok(served.into_iter().map(|version| resource(definition, version)).collect())
 }
 
-fn resource(definition: &Value, version: &Value) -> Result<Resource, String> {
-    let spec = &definition["spec"];
-    let names = &spec["names"];
-    let schema = match &version["schema"]["openAPIV3Schema"] {
-        Value::Null => Schema::any(),
-        schema => Schema::from_crd(schema).map_err(|error| error.to_string())?,
-    };
-    let (group, kind, plural) = (text(spec, "group"), text(names, "kind"), text(names, "plural"));
-    let or = |given: &str, other: String| if given.is_empty() { other } else { given.to_owned() };
-    let subresources = &version["subresources"];
-    let scale = subresources["scale"].is_object().then(|| Scale {
-        spec: text(&subresources["scale"], "specReplicasPath").into(),
-        status: text(&subresources["scale"], "statusReplicasPath").into(),
-        selector: subresources["scale"]["labelSelectorPath"].as_str().map(str::to_owned),
-    });
-    let selectable = version["selectableFields"].as_array().into_iter().flatten();
-    Ok(Resource {
-        group: group.into(),
-        version: text(version, "name").into(),
-        api_version: catalog::api_version(group, text(version, "name")),
-        kind: kind.into(),
-        list_kind: or(text(names, "listKind"), format!("{kind}List")),
-        plural: plural.into(),
-        singular: or(text(names, "singular"), kind.to_lowercase()),
-        short_names: texts(&names["shortNames"]),
-        categories: texts(&names["categories"]),
-        namespaced: spec["scope"] == "Namespaced",
-        status: subresources["status"].is_object(),
-        scale,
+fn resource(definition: &Value, version: CustomResource) -> Resource {
+    Resource {
+        api_version: catalog::api_version(&version.group, &version.version),
+        prefix: catalog::prefix(&version.group, &version.plural),
+        group: version.group,
+        version: version.version,
+        kind: version.kind,
+        list_kind: version.list_kind,
+        plural: version.plural,
+        singular: version.singular,
+        short_names: version.short_names,
+        categories: version.categories,
+        namespaced: version.namespaced,
+        status: version.status,
+        scale: version.scale.map(|scale| Scale { spec: scale.spec, status: scale.status, selector: scale.selector }),
         acted_on: true,
         review: false,
-        schema,
-        schema_name: definition_name(group, text(version, "name"), kind),
+        schema: version.schema,
+        schema_name: version.schema_name,
         custom: Some(Custom {
             definition: object::name(definition).into(),
             terminating: object::is_terminating(definition),
-            columns: CrdColumns::parse(&version["additionalPrinterColumns"]),
-            selectable: selectable
-                .filter_map(|field| field["jsonPath"].as_str())
-                .map(|path| path.trim_start_matches('.').to_owned())
-                .collect(),
-            open_api: version["schema"]["openAPIV3Schema"].clone(),
+            columns: CrdColumns::parse(&version.columns),
+            selectable: version.selectable,
+            open_api: version.open_api,
+            deprecation: version.deprecation,
         }),
-        prefix: catalog::prefix(group, plural),
-    })
-}
-
-/// The name of the kind's schema in OpenAPI documents: the group's parts backwards, as upstream.
-fn definition_name(group: &str, version: &str, kind: &str) -> String {
-    let mut parts: Vec<&str> = group.split('.').rev().collect();
-    parts.extend([version, kind]);
-    parts.join(".")
+    }
 }
 
 /// Checks a definition and writes the conditions that say it is served.
@@ -156,117 +126,46 @@ pub(crate) fn admit(write: &Write<'_>, call: &mut Call, definition: &mut Value) 
     if !write.resource.is(GROUP, PLURAL) {
         return Ok(());
     }
-    complete(definition);
+    crd::complete(definition);
     let name = object::name(definition).to_owned();
-    let errors = check(&write.server.catalog.load(), definition);
+    let errors = match write.old {
+        Some(old) => crd::validate_update(old, definition),
+        None => crd::validate(definition),
+    };
     if !errors.is_empty() {
         return Err(Failure::invalid(write.resource, &name, &errors));
     }
     if definition["spec"]["conversion"]["strategy"] == "Webhook" {
         call.warn("conversion webhooks are not called in this version: versions are converted by name only");
     }
-    establish(definition, &object::time(call.now));
+    crd::establish(definition, &taken(&write.server.catalog.load(), definition), &object::time(call.now));
     if write.old.is_none() {
         hold(definition);
     }
     Ok(())
 }
 
-fn complete(definition: &mut Value) {
-    let names = &mut definition["spec"]["names"];
-    let kind = text(names, "kind").to_owned();
-    if text(names, "listKind").is_empty() {
-        names["listKind"] = format!("{kind}List").into();
-    }
-    if text(names, "singular").is_empty() {
-        names["singular"] = kind.to_lowercase().into();
-    }
-    if definition["spec"]["conversion"].is_null() {
-        definition["spec"]["conversion"] = json!({ "strategy": "None" });
-    }
-}
-
-fn check(catalog: &Catalog, definition: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let spec = &definition["spec"];
-    let (group, plural, kind) = (text(spec, "group"), text(&spec["names"], "plural"), text(&spec["names"], "kind"));
-    let name = object::name(definition);
-    for (path, value) in [("spec.group", group), ("spec.names.plural", plural), ("spec.names.kind", kind)] {
-        if value.is_empty() {
-            errors.push(FieldError::required(path, ""));
-        }
-    }
-    if name != format!("{plural}.{group}") {
-        errors.push(FieldError::invalid("metadata.name", name, "must be spec.names.plural+\".\"+spec.group"));
-    }
-    if !matches!(text(spec, "scope"), "Namespaced" | "Cluster") {
-        errors.push(FieldError::not_supported("spec.scope", text(spec, "scope"), &["Cluster", "Namespaced"]));
-    }
-    let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if versions.iter().filter(|version| version["storage"] == true).count() != 1 {
-        errors.push(FieldError::invalid("spec.versions", spec["versions"].clone(), "must have exactly one version marked as storage version"));
-    }
-    for (index, version) in versions.iter().enumerate() {
-        let path = format!("spec.versions[{index}]");
-        if versions[..index].iter().any(|earlier| earlier["name"] == version["name"]) {
-            errors.push(FieldError::invalid(format!("{path}.name"), version["name"].clone(), "must be unique"));
-        }
-        let schema = &version["schema"]["openAPIV3Schema"];
-        if schema.is_null() {
-            errors.push(FieldError::required(format!("{path}.schema.openAPIV3Schema"), "schemas are required"));
-        } else if let Err(error) = Schema::from_crd(schema) {
-            errors.push(FieldError::invalid(format!("{path}.schema.openAPIV3Schema"), "", error.to_string()));
-        }
-    }
-    let taken = catalog.resources().iter().find(|other| {
-        let mine = other.custom.as_ref().is_some_and(|custom| custom.definition == name);
-        !mine && other.group == group && (other.plural == plural || other.kind == kind)
+/// The names in the definition's group that others have.
+fn taken(catalog: &Catalog, definition: &Value) -> Taken {
+    let (name, group) = (object::name(definition), definition["spec"]["group"].as_str().unwrap_or_default());
+    let others = catalog.resources().iter().filter(|other| {
+        other.group == group && other.custom.as_ref().is_none_or(|custom| custom.definition != name)
     });
-    if let Some(other) = taken {
-        let why = format!("{} ({}) is served already", other.qualified(), other.kind);
-        errors.push(FieldError::invalid("spec.names", plural, why));
+    let mut taken = Taken::default();
+    for other in others {
+        taken.resources.extend([other.plural.clone(), other.singular.clone()]);
+        taken.resources.extend(other.short_names.iter().cloned());
+        taken.kinds.extend([other.kind.clone(), other.list_kind.clone()]);
     }
-    errors
-}
-
-/// The status of a definition that is served: at once, because serving takes effect with the write.
-fn establish(definition: &mut Value, now: &str) {
-    let spec = &definition["spec"];
-    let names = spec["names"].clone();
-    let storage = spec["versions"].as_array().into_iter().flatten().find(|version| version["storage"] == true);
-    let storage = storage.map(|version| text(version, "name").to_owned()).unwrap_or_default();
-    let status = &mut definition["status"];
-    if !status.is_object() {
-        *status = json!({});
-    }
-    status["acceptedNames"] = names;
-    let stored = &mut status["storedVersions"];
-    if !stored.is_array() {
-        *stored = json!([]);
-    }
-    if let Some(all) = stored.as_array_mut().filter(|all| !all.iter().any(|one| *one == storage)) {
-        all.push(storage.into());
-    }
-    for (kind, reason, message) in [
-        ("NamesAccepted", "NoConflicts", "no conflicts found"),
-        ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-    ] {
-        let conditions = &mut status["conditions"];
-        if !conditions.is_array() {
-            *conditions = json!([]);
-        }
-        if let Some(all) = conditions.as_array_mut().filter(|all| !all.iter().any(|one| one["type"] == kind)) {
-            all.push(json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now }));
-        }
-    }
+    taken
 }
 
 fn hold(definition: &mut Value) {
     if object::finalizers(definition).contains(&FINALIZER) {
         return;
     }
-    let mut finalizers = texts(&definition["metadata"]["finalizers"]);
-    finalizers.push(FINALIZER.into());
+    let mut finalizers = object::finalizers(definition);
+    finalizers.push(FINALIZER);
     definition["metadata"]["finalizers"] = finalizers.into();
 }
 
@@ -326,6 +225,7 @@ async fn release(server: &Arc<Server>, definitions: &Arc<Resource>, name: &str, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn widget() -> Value {
         json!({ "metadata": { "name": "widgets.example.com" }, "spec": { "group": "example.com", "scope": "Namespaced",
@@ -337,41 +237,21 @@ mod tests {
     }
 
     #[test]
-    fn a_definition_becomes_resources() {
+    fn a_definition_becomes_resources_once_its_names_are_accepted() {
+        let catalog = Catalog::new(&Catalog::builtins(), &[]);
         let mut definition = widget();
-        complete(&mut definition);
+        crd::complete(&mut definition);
+        assert_eq!(read(&definition).expect("resources").len(), 0);
+        let others = taken(&catalog, &definition);
+        crd::establish(&mut definition, &others, "2026-01-01T00:00:00Z");
         let resources = read(&definition).expect("resources");
         assert_eq!(resources.len(), 1, "only what is served");
         let resource = &resources[0];
         assert_eq!((resource.api_version.as_str(), resource.list_kind.as_str()), ("example.com/v1", "WidgetList"));
-        assert_eq!((resource.singular.as_str(), resource.status), ("widget", true));
-        assert_eq!(resource.schema_name, "com.example.v1.Widget");
-        establish(&mut definition, "t");
-        establish(&mut definition, "u");
-        assert_eq!(definition["status"]["conditions"].as_array().map(Vec::len), Some(2));
-        assert_eq!(definition["status"]["storedVersions"], json!(["v1"]));
-    }
-
-    #[test]
-    fn what_can_not_be_served_is_refused() {
-        let catalog = Catalog::new(&Catalog::builtins(), &[]);
-        assert_eq!(check(&catalog, &widget()), []);
-        for (pointer, value, path) in [
-            ("/metadata/name", json!("other"), "metadata.name"),
-            ("/spec/scope", json!("Galaxy"), "spec.scope"),
-            ("/spec/versions/0/storage", json!(false), "spec.versions"),
-            ("/spec/versions/0/schema/openAPIV3Schema", Value::Null, "spec.versions[0].schema.openAPIV3Schema"),
-            ("/spec/versions/1/name", json!("v1"), "spec.versions[1].name"),
-        ] {
-            let mut wrong = widget();
-            *wrong.pointer_mut(pointer).expect("the field") = value;
-            let errors = check(&catalog, &wrong);
-            assert!(errors.iter().any(|error| error.path == path), "{pointer}: {errors:?}");
-        }
-        let mut clash = widget();
-        clash["metadata"]["name"] = "deployments.apps".into();
-        clash["spec"]["group"] = "apps".into();
-        clash["spec"]["names"]["plural"] = "deployments".into();
-        assert!(check(&catalog, &clash).iter().any(|error| error.path == "spec.names"));
+        assert_eq!((resource.prefix.as_str(), resource.status), ("/example.com/widgets/", true));
+        let catalog = Catalog::new(&Catalog::builtins(), &[(Arc::new(resources.into_iter().next().expect("one")), 1)]);
+        assert_eq!(taken(&catalog, &definition), Taken::default(), "its own names are free for it");
+        definition["metadata"]["name"] = "others.example.com".into();
+        assert!(taken(&catalog, &definition).resources.contains(&"wd".to_owned()));
     }
 }

@@ -7,11 +7,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rules::openapi::{OpenApiResource, v2_document, v3_document};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::call::Reply;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Resource};
 use crate::status::{Answer, Failure};
 
 /// How many documents are kept.
@@ -82,20 +83,59 @@ impl Documents {
         body
     }
 
-    /// `/openapi/v2`
-    pub(crate) fn v2(&self, _: &Catalog, _: Option<&str>) -> Answer<Reply> {
-        Err(Failure::no_such_path())
+    /// `/openapi/v2`, as JSON only: clients that want protobuf do without it when there is none.
+    pub(crate) fn v2(&self, catalog: &Catalog, accept: Option<&str>) -> Answer<Reply> {
+        let json = accept.is_none_or(|accept| accept.is_empty() || accept.contains("application/json") || accept.contains("*/*"));
+        if !json {
+            return Err(Failure::not_acceptable("application/json"));
+        }
+        // It is as large as all others together and asked for by few, so it is not kept.
+        let resources: Vec<OpenApiResource<'_>> = catalog.resources().iter().map(|resource| described(resource)).collect();
+        let body = v2_document(&resources).to_string().into();
+        Ok(Reply::Made { media: "application/json", tag: None, body })
     }
 }
 
 fn document(catalog: &Catalog, group: &str, version: &str) -> Value {
-    let mut paths = Map::new();
-    for resource in catalog.of_version(group, version) {
-        let base = path(group, version);
-        let place = if resource.namespaced { "namespaces/{namespace}/" } else { "" };
-        paths.insert(format!("/{base}/{place}{}/{{name}}", resource.plural), json!({ "patch": {
-            "parameters": [{ "in": "query", "name": "fieldValidation", "schema": { "type": "string" } }],
-            "x-kubernetes-group-version-kind": { "group": group, "version": version, "kind": resource.kind } } }));
+    let resources: Vec<OpenApiResource<'_>> = catalog.of_version(group, version).map(|resource| described(resource)).collect();
+    v3_document(&crate::catalog::api_version(group, version), &resources)
+}
+
+fn described(resource: &Resource) -> OpenApiResource<'_> {
+    OpenApiResource {
+        group: &resource.group,
+        version: &resource.version,
+        kind: &resource.kind,
+        list_kind: &resource.list_kind,
+        plural: &resource.plural,
+        namespaced: resource.namespaced,
+        status: resource.status,
+        scale: resource.scale.is_some(),
+        create_only: resource.review,
+        schema_name: &resource.schema_name,
+        custom: resource.custom.as_ref().map(|custom| &custom.open_api),
     }
-    json!({ "openapi": "3.0.0", "info": { "title": "Kubernetes", "version": "v1.33.0" }, "paths": paths, "components": { "schemas": {} } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_of_the_index_leads_to_a_document() {
+        let catalog = Catalog::new(&Catalog::builtins(), &[]);
+        let documents = Documents::default();
+        let Reply::Plain(200, index) = index(&catalog) else { panic!("an index") };
+        let paths = index["paths"].as_object().expect("paths");
+        assert!(paths.contains_key("api/v1") && paths.contains_key("apis/apps/v1"));
+        for path in paths.keys() {
+            let Ok(Reply::Made { body, tag, .. }) = documents.group(&catalog, path) else { panic!("{path}") };
+            let document: Value = serde_json::from_slice(&body).expect("JSON");
+            assert!(document["paths"].as_object().is_some_and(|paths| !paths.is_empty()), "{path}");
+            let address = paths[path]["serverRelativeURL"].as_str().unwrap_or_default();
+            assert!(address.ends_with(&tag.expect("a tag")), "{address}");
+        }
+        assert!(documents.kept.lock().len() <= KEPT);
+        assert!(documents.group(&catalog, "apis/none/v1").is_err());
+    }
 }

@@ -107,14 +107,18 @@ fn plan(
     let name = target.name.as_deref().unwrap_or_default();
     preconditions(resource, name, current, &new)?;
     let (api_version, kind) = (&resource.api_version, &resource.kind);
+    let direct = matches!(how.part, Part::Through(_));
+    if !direct {
+        // Before the comparison that counts generations: leaving out a default is no change.
+        default(resource, &mut new);
+    }
     match how.part {
         Part::Whole | Part::Scale => rules::meta::prepare_update(api_version, kind, current, &mut new, resource.status),
         Part::Status => rules::meta::prepare_status_update(api_version, kind, current, &mut new),
         Part::Through(_) => {}
     }
     let mut reservation = None;
-    if !matches!(how.part, Part::Through(_)) {
-        default(resource, &mut new);
+    if !direct {
         let write = Write { server, resource, namespace: target.namespace.as_deref(), old: Some(current) };
         reservation = admission::admit(&write, call, &mut new)?;
         validate(resource, Some(current), &new)?;

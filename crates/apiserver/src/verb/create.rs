@@ -116,8 +116,8 @@ fn prepare(
 ) -> Answer<Option<crate::addresses::Reservation>> {
     let (uid, now) = (uuid::Uuid::new_v4().to_string(), object::time(call.now));
     let creation = rules::meta::Creation { uid: &uid, now: &now, has_status: resource.status };
-    rules::meta::prepare_create(&resource.api_version, &resource.kind, object, &creation);
     default(resource, object);
+    rules::meta::prepare_create(&resource.api_version, &resource.kind, object, &creation);
     let write = Write { server, resource, namespace: target.namespace.as_deref(), old: None };
     let reservation = admission::admit(&write, call, object)?;
     validate(resource, None, object)?;

@@ -1,0 +1,11 @@
+//! The API server as its clients see it: a real server over a real store, in process and over TLS.
+
+mod client;
+mod definitions;
+mod lists;
+mod objects;
+mod patches;
+mod subresources;
+mod support;
+mod watches;
+mod wire;

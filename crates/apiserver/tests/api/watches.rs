@@ -1,0 +1,152 @@
+//! Watches: order, selection, bookmarks, ends.
+
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use crate::support::*;
+
+fn is(kind: &str, name: &str) -> (String, String) {
+    (kind.to_owned(), name.to_owned())
+}
+
+#[tokio::test]
+async fn changes_come_in_order() {
+    let server = Harness::start().await;
+    server.make(CONFIG_MAPS, config_map("a", json!({}))).await;
+    let list = server.get(CONFIG_MAPS).await.1;
+    let version = list["metadata"]["resourceVersion"].as_str().expect("a version");
+    let mut later = server.watch(&format!("{CONFIG_MAPS}?watch=true&resourceVersion={version}")).await;
+    let mut state = server.watch(&format!("{CONFIG_MAPS}?watch=1")).await;
+    assert_eq!(state.seen().await, is("ADDED", "a"));
+    server.make(CONFIG_MAPS, config_map("b", json!({}))).await;
+    server.merge(&format!("{CONFIG_MAPS}/a"), json!({ "data": { "key": "new" } })).await;
+    server.delete(&format!("{CONFIG_MAPS}/b"), Value::Null).await;
+    server.make("/api/v1/namespaces/kube-system/configmaps", config_map("elsewhere", json!({}))).await;
+    server.make(CONFIG_MAPS, config_map("c", json!({}))).await;
+    for watch in [&mut later, &mut state] {
+        assert_eq!(watch.seen().await, is("ADDED", "b"));
+        assert_eq!(watch.seen().await, is("MODIFIED", "a"));
+        let deleted = watch.next().await.expect("an event");
+        assert_eq!((&deleted["type"], &deleted["object"]["metadata"]["name"]), (&json!("DELETED"), &json!("b")));
+        assert_eq!(deleted["object"]["data"]["key"], "value", "the last state");
+        assert_eq!(watch.seen().await, is("ADDED", "c"));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn selected_objects_come_and_go() {
+    let server = Harness::start().await;
+    let mut reds = server.watch(&format!("{CONFIG_MAPS}?watch=true&labelSelector=color%3Dred")).await;
+    let mut named = server.watch(&format!("{CONFIG_MAPS}?watch=true&fieldSelector=metadata.name%3Da")).await;
+    let mut single = server.watch(&format!("{CONFIG_MAPS}/a?watch=true")).await;
+    let paint = async |color: &str| server.merge(&format!("{CONFIG_MAPS}/a"), json!({ "metadata": { "labels": { "color": color } } })).await.0;
+    server.make(CONFIG_MAPS, config_map("a", json!({ "color": "blue" }))).await;
+    server.make(CONFIG_MAPS, config_map("ab", json!({ "color": "blue" }))).await;
+    assert_eq!(paint("red").await, 200);
+    assert_eq!(paint("blue").await, 200);
+    assert_eq!(reds.seen().await, is("ADDED", "a"));
+    let left = reds.next().await.expect("an event");
+    assert_eq!((&left["type"], &left["object"]["metadata"]["labels"]["color"]), (&json!("DELETED"), &json!("red")));
+    for watch in [&mut named, &mut single] {
+        assert_eq!(watch.seen().await, is("ADDED", "a"));
+        assert_eq!(watch.seen().await, is("MODIFIED", "a"));
+        assert_eq!(watch.seen().await, is("MODIFIED", "a"));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bookmarks_and_the_end_of_the_initial_state() {
+    let tune = |settings: &mut apiserver::Settings| settings.limits.bookmark_period = Duration::from_millis(20);
+    let server = Harness::with(tempfile::tempdir().expect("a folder"), tune, |_| {}).await;
+    server.make(CONFIG_MAPS, config_map("a", json!({}))).await;
+    let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?{query}")).await;
+    assert_eq!(watch.seen().await, is("ADDED", "a"));
+    let end = watch.next().await.expect("a bookmark");
+    assert_eq!(end["type"], "BOOKMARK");
+    assert_eq!(end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(end["object"]["kind"], "ConfigMap");
+    let version = |event: &Value| event["object"]["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse::<u64>().ok());
+    // Others' writes move the bookmark on.
+    server.make("/api/v1/namespaces", json!({ "metadata": { "name": "other" } })).await;
+    let later = loop {
+        let event = watch.next().await.expect("a bookmark");
+        assert_eq!(event["type"], "BOOKMARK");
+        if version(&event) > version(&end) {
+            break event;
+        }
+    };
+    assert_eq!(later["object"]["metadata"].get("annotations"), None);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_history_that_is_gone_is_an_error_event() {
+    let tune = |settings: &mut store::Settings| settings.history = 4;
+    let server = Harness::with(tempfile::tempdir().expect("a folder"), |_| {}, tune).await;
+    for index in 0..8 {
+        server.make(CONFIG_MAPS, config_map(&format!("m{index}"), json!({}))).await;
+    }
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=true&resourceVersion=1")).await;
+    let event = watch.next().await.expect("an event");
+    assert_eq!((&event["type"], &event["object"]["code"], &event["object"]["reason"]), (&json!("ERROR"), &json!(410), &json!("Expired")));
+    assert_eq!(watch.next().await, None);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_ends_in_time_and_with_the_server() {
+    let server = Harness::start().await;
+    let mut short = server.watch(&format!("{CONFIG_MAPS}?watch=true&timeoutSeconds=1")).await;
+    assert_eq!(short.next().await, None);
+    let mut long = server.watch(&format!("{CONFIG_MAPS}?watch=true&resourceVersion=999999")).await;
+    server.stop().await;
+    assert_eq!(long.next().await, None);
+}
+
+#[tokio::test]
+async fn what_a_watch_can_not_be() {
+    let server = Harness::start().await;
+    for query in ["sendInitialEvents=true", "resourceVersionMatch=Exact&resourceVersion=1", "resourceVersion=x"] {
+        let (code, _) = server.get(&format!("{CONFIG_MAPS}?watch=true&{query}")).await;
+        assert!(matches!(code, 400 | 422), "{query}: {code}");
+    }
+    let ahead = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=999999";
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}?{ahead}")).await.0, 504);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn there_is_a_limit_to_open_watches() {
+    let tune = |settings: &mut apiserver::Settings| settings.limits.streams = 1;
+    let server = Harness::with(tempfile::tempdir().expect("a folder"), tune, |_| {}).await;
+    let first = server.watch(&format!("{CONFIG_MAPS}?watch=true")).await;
+    let (code, status) = server.get(&format!("{CONFIG_MAPS}?watch=true")).await;
+    assert_eq!((code, &status["reason"]), (429, &json!("TooManyRequests")));
+    drop(first);
+    server.watch(&format!("{CONFIG_MAPS}?watch=true")).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_of_tables_names_its_columns_once() {
+    let server = Harness::start().await;
+    server.make(CONFIG_MAPS, config_map("a", json!({}))).await;
+    server.make(CONFIG_MAPS, config_map("b", json!({}))).await;
+    let request = http::Request::get(format!("{CONFIG_MAPS}?watch=true&timeoutSeconds=1"))
+        .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
+        .body(http_body_util::Full::default())
+        .expect("a request");
+    let response = server.send(request).await;
+    let body = http_body_util::BodyExt::collect(response.into_body()).await.expect("a body").to_bytes();
+    let events: Vec<Value> = serde_json::Deserializer::from_slice(&body).into_iter().map(|event| event.expect("JSON")).collect();
+    assert_eq!(events.len(), 2);
+    assert_eq!((&events[0]["type"], &events[0]["object"]["kind"]), (&json!("ADDED"), &json!("Table")));
+    assert!(events[0]["object"]["columnDefinitions"].is_array());
+    assert!(events[1]["object"]["columnDefinitions"].is_null());
+    assert_eq!(events[1]["object"]["rows"][0]["cells"][0], "b");
+    server.stop().await;
+}
