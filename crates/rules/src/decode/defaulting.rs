@@ -25,10 +25,8 @@ pub fn apply_schema_defaults(value: &mut Value, schema: &Schema) {
             }
             for (key, child) in map.iter_mut() {
                 if let Some(below) = schema.child(key) {
-                    if child.is_null() && !below.nullable() {
-                        if let Some(default) = below.default() {
-                            *child = default.clone();
-                        }
+                    if let Some(default) = below.default().filter(|_| child.is_null() && !below.nullable()) {
+                        *child = default.clone();
                     }
                     apply_schema_defaults(child, &below);
                 }

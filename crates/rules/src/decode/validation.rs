@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::fields::{with_index, with_key};
 use crate::field::{FieldError, FieldErrorKind};
-use crate::schema::{Constraints, ListType, Schema, Shape};
+use crate::schema::{Bound, Constraints, ListType, Schema, Shape};
 
 /// Most findings that are reported.
 const MAX_FINDINGS: usize = 100;
@@ -127,15 +127,12 @@ fn unique_items(list: &[Value], schema: &Schema, path: &mut String, found: &mut 
     }
 }
 
-fn bounds(value: &Value, constraints: &Constraints, path: &mut String, found: &mut Vec<FieldError>) {
-    let at = path.as_str();
-    if let Some(allowed) = &constraints.allowed {
-        if !allowed.contains(value) {
-            let listed: Vec<String> = allowed.iter().map(Value::to_string).collect();
-            let detail = format!("supported values: {}", listed.join(", "));
-            let kind = FieldErrorKind::NotSupported;
-            found.push(FieldError::new(kind, at, Some(value.clone()), detail));
-        }
+fn bounds(value: &Value, constraints: &Constraints, at: &str, found: &mut Vec<FieldError>) {
+    if let Some(allowed) = constraints.allowed.as_ref().filter(|allowed| !allowed.contains(value)) {
+        let listed: Vec<String> = allowed.iter().map(Value::to_string).collect();
+        let detail = format!("supported values: {}", listed.join(", "));
+        let kind = FieldErrorKind::NotSupported;
+        found.push(FieldError::new(kind, at, Some(value.clone()), detail));
     }
     match value {
         Value::String(text) => text_bounds(text, constraints, at, found),
@@ -166,17 +163,15 @@ fn text_bounds(text: &str, constraints: &Constraints, at: &str, found: &mut Vec<
 
 fn number_bounds(number: f64, value: &Value, constraints: &Constraints, at: &str, found: &mut Vec<FieldError>) {
     let mut complain = |detail: String| found.push(FieldError::invalid(at, value.clone(), detail));
-    if let Some(bound) = constraints.minimum {
-        if number < bound.limit || (bound.exclusive && number == bound.limit) {
-            let or = if bound.exclusive { "" } else { " or equal to" };
-            complain(format!("{at} in body should be greater than{or} {}", bound.limit));
-        }
+    let outside = |b: &Bound| number < b.limit || (b.exclusive && number == b.limit);
+    if let Some(bound) = constraints.minimum.filter(outside) {
+        let or = if bound.exclusive { "" } else { " or equal to" };
+        complain(format!("{at} in body should be greater than{or} {}", bound.limit));
     }
-    if let Some(bound) = constraints.maximum {
-        if number > bound.limit || (bound.exclusive && number == bound.limit) {
-            let or = if bound.exclusive { "" } else { " or equal to" };
-            complain(format!("{at} in body should be less than{or} {}", bound.limit));
-        }
+    let outside = |b: &Bound| number > b.limit || (b.exclusive && number == b.limit);
+    if let Some(bound) = constraints.maximum.filter(outside) {
+        let or = if bound.exclusive { "" } else { " or equal to" };
+        complain(format!("{at} in body should be less than{or} {}", bound.limit));
     }
     if let Some(step) = constraints.multiple_of {
         let ratio = number / step;

@@ -96,9 +96,7 @@ impl Table {
             if !is_field(line) {
                 messages.push(Message { name: line, fields: Vec::new() });
             } else if let Some(message) = messages.last_mut() {
-                if let Some(field) = field(line, message.name, &names) {
-                    message.fields.push(field);
-                }
+                message.fields.extend(field(line, message.name, &names));
             }
         }
         for message in &mut messages {

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 pub(crate) use arena::{Arena, Node, NodeId};
 pub(crate) use builtin::generate;
-pub(crate) use constraints::Constraints;
+pub(crate) use constraints::{Bound, Constraints};
 pub use custom::SchemaError;
 pub(crate) use facts::{Facts, Keys};
 
