@@ -3,6 +3,11 @@
 //! Invariants: walks value and schema together, never deeper than the value; `null` counts as absent; what a schema
 //! preserves is not looked into.
 
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use regex::Regex;
 use serde_json::Value;
 
 use crate::field::FieldError;
@@ -62,10 +67,7 @@ fn check(value: &Value, schema: &Schema, path: &mut String, report: &mut FieldRe
         return;
     }
     if let Some(expected) = mismatch(value, schema) {
-        if report.mistyped.len() < MAX_FINDINGS {
-            let detail = format!("must be {expected}, not {}", json_type(value));
-            report.mistyped.push(FieldError::type_invalid(path.as_str(), value.clone(), detail));
-        }
+        refuse(value, expected, path, report);
         return;
     }
     match value {
@@ -84,12 +86,24 @@ fn check(value: &Value, schema: &Schema, path: &mut String, report: &mut FieldRe
         }
         Value::Array(list) => {
             if let Some(items) = schema.items() {
+                // A field may be null and so absent; an item may not.
+                let nullable = items.nullable() || items.shape() == Shape::Any;
                 for (at, item) in list.iter().enumerate() {
-                    with_index(path, at, |path| check(item, &items, path, report));
+                    with_index(path, at, |path| match item {
+                        Value::Null if !nullable => refuse(item, "a value", path, report),
+                        _ => check(item, &items, path, report),
+                    });
                 }
             }
         }
         _ => {}
+    }
+}
+
+fn refuse(value: &Value, expected: &str, path: &str, report: &mut FieldReport) {
+    if report.mistyped.len() < MAX_FINDINGS {
+        let detail = format!("must be {expected}, not {}", json_type(value));
+        report.mistyped.push(FieldError::type_invalid(path, value.clone(), detail));
     }
 }
 
@@ -103,17 +117,41 @@ fn mismatch(value: &Value, schema: &Schema) -> Option<&'static str> {
     let (fits, expected) = match schema.shape() {
         Shape::Object | Shape::Map => (value.is_object(), "an object"),
         Shape::List => (value.is_array(), "a list"),
-        Shape::String => (value.is_string(), "a string"),
-        Shape::Integer if schema.format() == Some("int32") => {
-            (value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()), "a whole number of 32 bits")
-        }
-        Shape::Integer => (value.is_i64() || value.is_u64(), "a whole number"),
+        Shape::String => return text_mismatch(value, schema.format()),
+        Shape::Integer if schema.format() == Some("int32") => (is_i32(value), "a whole number of 32 bits"),
+        Shape::Integer => (value.is_i64(), "a whole number of 64 bits"),
         Shape::Number => (value.is_number(), "a number"),
         Shape::Boolean => (value.is_boolean(), "true or false"),
-        Shape::IntOrString => (value.is_string() || value.is_number(), "a number or a string"),
+        Shape::IntOrString if schema.format() == Some("quantity") => {
+            (is_quantity(value), "a quantity such as 500m, 2 or 1Gi")
+        }
+        Shape::IntOrString => (value.is_string() || is_i32(value), "a whole number or a string"),
         Shape::Any => return None,
     };
     (!fits).then_some(expected)
+}
+
+fn text_mismatch(value: &Value, format: Option<&str>) -> Option<&'static str> {
+    let Some(text) = value.as_str() else {
+        return Some("a string");
+    };
+    match format {
+        Some("date-time") if text.parse::<jiff::Timestamp>().is_err() => Some("a time such as 2006-01-02T15:04:05Z"),
+        Some("byte") if STANDARD.decode(text).is_err() => Some("base64"),
+        _ => None,
+    }
+}
+
+fn is_i32(value: &Value) -> bool {
+    value.as_i64().is_some_and(|n| i32::try_from(n).is_ok())
+}
+
+fn is_quantity(value: &Value) -> bool {
+    static QUANTITY: LazyLock<Regex> = LazyLock::new(|| {
+        let pattern = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$";
+        Regex::new(pattern).expect("the pattern of quantities is well-formed")
+    });
+    value.is_number() || value.as_str().is_some_and(|text| QUANTITY.is_match(text))
 }
 
 fn json_type(value: &Value) -> &'static str {
@@ -172,6 +210,35 @@ pub fn drop_nulls(value: &mut Value, schema: &Schema) {
             if let Some(items) = schema.items() {
                 for item in list {
                     drop_nulls(item, &items);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Brings a decoded value into the form that is stored: no `null` that means "absent", every quantity as text.
+pub fn normalize(value: &mut Value, schema: &Schema) {
+    drop_nulls(value, schema);
+    spell_quantities(value, schema);
+}
+
+fn spell_quantities(value: &mut Value, schema: &Schema) {
+    match value {
+        Value::Number(number) if schema.format() == Some("quantity") => {
+            *value = Value::from(number.to_string());
+        }
+        Value::Object(map) => {
+            for (key, child) in map.iter_mut() {
+                if let Some(below) = schema.child(key) {
+                    spell_quantities(child, &below);
+                }
+            }
+        }
+        Value::Array(list) => {
+            if let Some(items) = schema.items() {
+                for item in list {
+                    spell_quantities(item, &items);
                 }
             }
         }

@@ -12,7 +12,7 @@ mod validation;
 use serde_json::Value;
 
 pub use defaulting::apply_schema_defaults;
-pub use fields::{FieldReport, check_fields, drop_nulls, prune, strict_message};
+pub use fields::{FieldReport, check_fields, drop_nulls, normalize, prune, strict_message};
 pub use validation::validate_schema;
 
 use tree::Tree;

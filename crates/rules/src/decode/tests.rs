@@ -104,6 +104,48 @@ fn unknown_and_mistyped_fields_of_a_builtin_are_found() {
     assert_eq!(pruned["metadata"]["labels"]["a"], 1);
 }
 
+#[test]
+fn values_no_reader_of_the_kind_could_read_are_refused() {
+    let cases = [
+        ("Pod", json!({"metadata":{"creationTimestamp":"yesterday"}}), "metadata.creationTimestamp"),
+        ("Pod", json!({"spec":{"containers":[null]}}), "spec.containers[0]"),
+        (
+            "Pod",
+            json!({"spec":{"terminationGracePeriodSeconds":18446744073709551615_u64}}),
+            "spec.terminationGracePeriodSeconds",
+        ),
+        ("Pod", json!({"spec":{"priority":4294967296_u64}}), "spec.priority"),
+        (
+            "Pod",
+            json!({"spec":{"containers":[{"resources":{"limits":{"cpu":"lots"}}}]}}),
+            "spec.containers[0].resources.limits.cpu",
+        ),
+        ("Service", json!({"spec":{"ports":[{"targetPort":1.5}]}}), "spec.ports[0].targetPort"),
+        ("Secret", json!({"data":{"a":"not base64!"}}), "data.a"),
+        ("Pod", json!({"spec":[]}), "spec"),
+    ];
+    for (kind, value, path) in cases {
+        let schema = Schema::builtin("v1", kind).expect("served");
+        let found = check_fields(&value, &schema).mistyped;
+        assert_eq!(found.len(), 1, "{value}: {found:?}");
+        assert_eq!(found[0].path, path);
+    }
+}
+
+#[test]
+fn quantities_are_stored_as_text() {
+    let schema = Schema::builtin("v1", "Pod").expect("served");
+    let mut value = json!({"metadata":{"labels":null},"spec":{"containers":[
+        {"name":"a","resources":{"limits":{"cpu":1,"memory":"1Gi","x":1.5}},"ports":[{"containerPort":80}]}]}});
+    assert_eq!(check_fields(&value, &schema), FieldReport::default());
+    normalize(&mut value, &schema);
+    assert_eq!(
+        value,
+        json!({"metadata":{},"spec":{"containers":[
+            {"name":"a","resources":{"limits":{"cpu":"1","memory":"1Gi","x":"1.5"}},"ports":[{"containerPort":80}]}]}})
+    );
+}
+
 fn widget() -> Schema {
     Schema::from_crd(&json!({
         "type": "object",

@@ -150,6 +150,11 @@ fn special(definition: &str) -> Option<Node> {
             Shape::Any
         }
         "FieldsV1" | "RawExtension" => Shape::Object,
+        "Quantity" => {
+            let mut node = Node::new(Shape::IntOrString);
+            node.format = Some("quantity".into());
+            return Some(node);
+        }
         _ => return None,
     };
     let mut node = Node::new(shape);

@@ -192,7 +192,7 @@ impl Schema {
         &self.node().required
     }
 
-    /// The declared format (`int32`, `date-time`, `byte`, ...).
+    /// The declared format (`int32`, `date-time`, `byte`, ..., and `quantity` for amounts of resources).
     pub fn format(&self) -> Option<&str> {
         self.node().format.as_deref()
     }
