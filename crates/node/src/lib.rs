@@ -13,16 +13,24 @@
 //! API through [`kube::Client`] and to the data plane through [`Traffic`] alone.
 
 mod config;
+mod container;
+mod context;
 mod env;
 mod error;
+mod events;
 mod handle;
+mod hosts;
+mod leftovers;
 mod logs;
 mod machine;
+mod pod;
 mod ports;
+mod probe;
 pub mod recipe;
 mod service;
 pub mod shim;
 mod view;
+mod volumes;
 
 pub use config::{Dependencies, Settings, Traffic};
 pub use error::{BuildError, Error, LogError};

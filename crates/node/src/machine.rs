@@ -71,7 +71,8 @@ fn status(ready: bool, since: Timestamp, now: Timestamp) -> Value {
             "lastHeartbeatTime": now, "lastTransitionTime": since,
         })
     };
-    let size = json!({ "cpu": cpus().to_string(), "memory": format!("{}Ki", memory() / 1024), "pods": PODS.to_string() });
+    let size =
+        json!({ "cpu": cpus().to_string(), "memory": format!("{}Ki", memory() / 1024), "pods": PODS.to_string() });
     json!({
         "capacity": size,
         "allocatable": size,
@@ -138,7 +139,8 @@ pub(crate) async fn renew(client: &kube::Client, name: &str, now: Timestamp) -> 
         "leaseDurationSeconds": HEARTBEAT.as_secs() * 3,
         "renewTime": format!("{now:.6}"),
     });
-    let lease = json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": name }, "spec": spec });
+    let lease =
+        json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": name }, "spec": spec });
     match leases.patch(name, &PatchParams::default(), &Patch::Merge(&json!({ "spec": spec }))).await {
         Err(kube::Error::Api(status)) if status.code == 404 => {
             let made = serde_json::from_value(lease).map_err(kube::Error::SerdeError)?;

@@ -25,7 +25,9 @@ pub(crate) struct Ports {
 /// A port can't be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PortError {
-    #[error("host port {port} of container {container} is taken by another Pod or process; free it or take another hostPort")]
+    #[error(
+        "host port {port} of container {container} is taken by another Pod or process; free it or take another hostPort"
+    )]
     InUse { container: String, port: u16 },
     #[error("no port of this machine is free for containerPort {port} of container {container}")]
     NoneFree { container: String, port: u16 },
@@ -53,9 +55,9 @@ impl Ports {
                     let usable = |p: &u16| free(*p) && !mine.contains(p) && bindable(*p);
                     let kept = before.get(&port).copied().filter(usable);
                     let tried = || (0..TRIES).map(|_| fastrand::u16(RANGE)).find(usable);
-                    kept.or_else(tried).or_else(|| any().filter(|p| free(*p) && !mine.contains(p))).ok_or_else(|| {
-                        PortError::NoneFree { container: container.to_owned(), port }
-                    })?
+                    kept.or_else(tried)
+                        .or_else(|| any().filter(|p| free(*p) && !mine.contains(p)))
+                        .ok_or_else(|| PortError::NoneFree { container: container.to_owned(), port })?
                 }
             };
             map.insert(port, host);
@@ -117,8 +119,10 @@ mod tests {
     use super::*;
 
     fn pod(uid: &str, ports: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"uid": uid}, "spec": {"containers": [{"name": "c", "ports": ports}]}}))
-            .expect("a pod")
+        serde_json::from_value(
+            json!({"metadata": {"uid": uid}, "spec": {"containers": [{"name": "c", "ports": ports}]}}),
+        )
+        .expect("a pod")
     }
 
     #[test]
@@ -126,7 +130,10 @@ mod tests {
         let ports = Ports::default();
         let mut seen = BTreeSet::new();
         for n in 0..200 {
-            let map = ports.allocate(&pod(&n.to_string(), json!([{"containerPort": 80}, {"containerPort": 81}])), &BTreeMap::new());
+            let map = ports.allocate(
+                &pod(&n.to_string(), json!([{"containerPort": 80}, {"containerPort": 81}])),
+                &BTreeMap::new(),
+            );
             for port in map.expect("free").into_values() {
                 assert!(seen.insert(port), "{port} twice");
             }
@@ -153,7 +160,9 @@ mod tests {
     fn the_annotation_reads_back() {
         let map = BTreeMap::from([(80, 20_001), (8080, 20_002)]);
         assert_eq!(record(&map), r#"{"80":20001,"8080":20002}"#);
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"annotations": {"coracle.dev/ports": record(&map)}}})).expect("a pod");
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"annotations": {"coracle.dev/ports": record(&map)}}}))
+                .expect("a pod");
         assert_eq!(recorded(&pod), map);
     }
 }

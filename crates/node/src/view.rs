@@ -55,8 +55,11 @@ fn choose(pod: &Pod, wanted: Option<&str>) -> Result<String, String> {
                 (Some(default), _) if main.contains(&default.as_str()) => Ok(default.clone()),
                 (_, [only]) if init.is_empty() => Ok((*only).to_owned()),
                 (_, all) => {
-                    let more =
-                        if init.is_empty() { String::new() } else { format!(" or one of the init containers: [{}]", init.join(" ")) };
+                    let more = if init.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" or one of the init containers: [{}]", init.join(" "))
+                    };
                     let all = all.join(" ");
                     Err(format!("a container name must be specified for pod {name}, choose one of: [{all}]{more}"))
                 }
@@ -89,11 +92,17 @@ mod tests {
         assert_eq!(choose(&pod(two.clone()), Some("x")), Err("container x is not valid for pod p".to_owned()));
         assert_eq!(
             choose(&pod(two.clone()), None),
-            Err("a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]".to_owned())
+            Err(
+                "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
+                    .to_owned()
+            )
         );
         let mut chosen = two;
         chosen["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/default-container": "b"});
         assert_eq!(choose(&pod(chosen), None).as_deref(), Ok("b"));
-        assert_eq!(choose(&pod(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]}})), None).as_deref(), Ok("a"));
+        assert_eq!(
+            choose(&pod(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]}})), None).as_deref(),
+            Ok("a")
+        );
     }
 }

@@ -102,9 +102,14 @@ mod tests {
 
     #[test]
     fn quantities() {
-        for (text, expected) in
-            [("1", Some(1000)), ("250m", Some(250)), ("0.5", Some(500)), ("64Mi", Some(67_108_864_000)), ("2k", Some(2_000_000)), ("x", None)]
-        {
+        for (text, expected) in [
+            ("1", Some(1000)),
+            ("250m", Some(250)),
+            ("0.5", Some(500)),
+            ("64Mi", Some(67_108_864_000)),
+            ("2k", Some(2_000_000)),
+            ("x", None),
+        ] {
             assert_eq!(milli(&Quantity(text.to_owned())), expected, "{text}");
         }
     }

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 
 pub(crate) use downward::{ADDRESS, field, milli, resource};
 pub(crate) use expand::expand;
-pub(crate) use services::{Reached, services_for};
+pub(crate) use services::{Reached, address as service_address, services_for};
 
 use crate::recipe::Recipe;
 
@@ -81,7 +81,8 @@ pub(crate) fn build(input: &Input<'_>) -> Result<BTreeMap<String, String>, EnvEr
     env.extend(input.volumes.iter().map(|(name, path)| (variable("VOLUME_", name), path.display().to_string())));
     env.extend(input.extra.clone());
     if let Some(recipe) = input.recipe {
-        let written: Vec<_> = recipe.env.iter().map(|(k, v)| (k.clone(), expand(v, &|n| env.get(n).cloned()))).collect();
+        let written: Vec<_> =
+            recipe.env.iter().map(|(k, v)| (k.clone(), expand(v, &|n| env.get(n).cloned()))).collect();
         env.extend(written);
     }
     from(input, &mut env)?;
@@ -149,7 +150,8 @@ fn missing(kind: &str, name: &str) -> EnvError {
 fn value_from(input: &Input<'_>, var: &k8s_openapi::api::core::v1::EnvVar) -> Result<Option<String>, EnvError> {
     let Some(source) = &var.value_from else { return Ok(None) };
     let namespace = input.pod.metadata.namespace.as_deref().unwrap_or("default");
-    let no_key = |kind: &str, key: &str, name: &str| EnvError(format!("couldn't find key {key} in {kind} {namespace}/{name}"));
+    let no_key =
+        |kind: &str, key: &str, name: &str| EnvError(format!("couldn't find key {key} in {kind} {namespace}/{name}"));
     if let Some(reference) = &source.config_map_key_ref {
         let map = input.lookups.config_maps.get(&reference.name).and_then(Option::as_ref);
         let value = map.and_then(|m| m.data.as_ref()?.get(&reference.key).cloned());
@@ -176,9 +178,9 @@ fn value_from(input: &Input<'_>, var: &k8s_openapi::api::core::v1::EnvVar) -> Re
             .ok_or_else(|| EnvError(format!("env {}: unsupported fieldPath: {}", var.name, reference.field_path)));
     }
     if let Some(reference) = &source.resource_field_ref {
-        return resource(input.pod, Some(input.container), reference)
-            .map(Some)
-            .ok_or_else(|| EnvError(format!("env {}: unsupported container resource: {}", var.name, reference.resource)));
+        return resource(input.pod, Some(input.container), reference).map(Some).ok_or_else(|| {
+            EnvError(format!("env {}: unsupported container resource: {}", var.name, reference.resource))
+        });
     }
     Err(EnvError(format!("env {}: valueFrom names no source this node knows", var.name)))
 }

@@ -20,7 +20,8 @@ fn built(container: Value, services: Value) -> Result<BTreeMap<String, String>, 
         ]),
         secrets: BTreeMap::from([("sec".to_owned(), Some(typed(json!({"data": {"PASS": "cA=="}}))))]),
     };
-    let recipe = Recipe { env: BTreeMap::from([("FROM".to_owned(), "recipe $(PORT)".to_owned())]), ..Recipe::default() };
+    let recipe =
+        Recipe { env: BTreeMap::from([("FROM".to_owned(), "recipe $(PORT)".to_owned())]), ..Recipe::default() };
     build(&Input {
         pod: &pod,
         container: &container,

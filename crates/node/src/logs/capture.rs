@@ -57,7 +57,11 @@ impl Capture {
     }
 
     /// Runs until both outputs are closed.
-    pub(crate) async fn run(mut self, out: impl AsyncRead + Send + Unpin + 'static, err: impl AsyncRead + Send + Unpin + 'static) {
+    pub(crate) async fn run(
+        mut self,
+        out: impl AsyncRead + Send + Unpin + 'static,
+        err: impl AsyncRead + Send + Unpin + 'static,
+    ) {
         let (mut out, mut err) = (Pipe::new(Box::new(out), false), Pipe::new(Box::new(err), true));
         let mut records = Vec::new();
         while out.open || err.open {
@@ -135,7 +139,9 @@ impl Pipe {
                     let text = self.rest.split_to(end + 1).freeze();
                     (text.slice(..end), true)
                 }
-                None if self.rest.len() > record::TEXT_LIMIT => (self.rest.split_to(record::TEXT_LIMIT).freeze(), false),
+                None if self.rest.len() > record::TEXT_LIMIT => {
+                    (self.rest.split_to(record::TEXT_LIMIT).freeze(), false)
+                }
                 None if !self.open && !self.rest.is_empty() => (self.rest.split().freeze(), true),
                 None => return lines,
             };

@@ -43,8 +43,12 @@ impl Logs {
         let (segment, offset) = match query.tail_lines {
             Some(tail) => {
                 let directory = chosen.directory.clone();
-                let found = tokio::task::spawn_blocking(move || tail_start(&directory, instance, &segments, tail)).await;
-                found.map_err(io::Error::other).and_then(|r| r).map_err(|source| LogError::Io { path: chosen.directory.clone(), source })?
+                let found =
+                    tokio::task::spawn_blocking(move || tail_start(&directory, instance, &segments, tail)).await;
+                found
+                    .map_err(io::Error::other)
+                    .and_then(|r| r)
+                    .map_err(|source| LogError::Io { path: chosen.directory.clone(), source })?
             }
             None => (segments.first().copied().unwrap_or_default(), 0),
         };
@@ -62,9 +66,11 @@ impl Logs {
             timestamps: query.timestamps,
             follow: if query.follow && !query.previous { progress } else { None },
         };
-        let parts = stream::try_unfold(reader, |mut reader| async move {
-            Ok(reader.next().await?.map(|bytes| (bytes, reader)))
-        });
+        let parts =
+            stream::try_unfold(
+                reader,
+                |mut reader| async move { Ok(reader.next().await?.map(|bytes| (bytes, reader))) },
+            );
         Ok(parts.boxed())
     }
 }
@@ -260,5 +266,22 @@ impl Reader {
             return true;
         }
         false
+    }
+}
+
+impl Logs {
+    /// The last lines of a container's current run, at most so many bytes of them.
+    pub(crate) async fn last_lines(self: &Arc<Self>, directory: &Path, lines: u64, bytes: usize) -> Option<String> {
+        let chosen =
+            Chosen { pod: String::new(), container: String::new(), directory: directory.to_owned(), waiting: None };
+        let query = LogQuery { tail_lines: Some(lines), ..LogQuery::default() };
+        let mut parts = self.read(chosen, query).await.ok()?;
+        let mut text = Vec::new();
+        while let Some(Ok(part)) = parts.next().await {
+            text.extend_from_slice(&part);
+            let over = text.len().saturating_sub(bytes);
+            text.drain(..over);
+        }
+        (!text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned())
     }
 }

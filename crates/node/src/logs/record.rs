@@ -31,7 +31,8 @@ pub(super) struct Record<'a>(&'a [u8]);
 impl<'a> Record<'a> {
     /// `None` for what is no record (a torn write after a crash).
     pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
-        (line.len() >= TEXT && line[TIME] == b' ' && line[TAG - 1] == b' ' && line[TAG + 1] == b' ').then_some(Record(line))
+        (line.len() >= TEXT && line[TIME] == b' ' && line[TAG - 1] == b' ' && line[TAG + 1] == b' ')
+            .then_some(Record(line))
     }
 
     pub(super) fn time(self) -> &'a [u8] {

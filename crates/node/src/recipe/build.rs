@@ -129,7 +129,8 @@ fn jobs(recipes: &Recipes, names: &[String]) -> Vec<Job> {
     let chosen: Vec<&Recipe> = if names.is_empty() {
         recipes.images.values().collect()
     } else {
-        let wanted: std::collections::BTreeSet<_> = names.iter().filter_map(|n| recipes.lookup(n)).map(|r| &r.name).collect();
+        let wanted: std::collections::BTreeSet<_> =
+            names.iter().filter_map(|n| recipes.lookup(n)).map(|r| &r.name).collect();
         recipes.images.values().filter(|r| wanted.contains(&r.name)).collect()
     };
     let mut jobs: BTreeMap<String, Job> = BTreeMap::new();

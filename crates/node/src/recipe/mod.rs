@@ -159,10 +159,14 @@ impl Written {
             return Err(wrong("the image's name is empty".to_owned()));
         }
         if name::has_tag(key) {
-            return Err(wrong(format!("recipes are keyed by the image's name without tag or digest; write \"{name}\"")));
+            return Err(wrong(format!(
+                "recipes are keyed by the image's name without tag or digest; write \"{name}\""
+            )));
         }
         if name == resources::names::HOST_IMAGE {
-            return Err(wrong("this image is the host's own programs and takes no recipe; choose another name".to_owned()));
+            return Err(wrong(
+                "this image is the host's own programs and takes no recipe; choose another name".to_owned(),
+            ));
         }
         if self.command.first().is_some_and(String::is_empty) {
             return Err(wrong("command: the program's name is empty".to_owned()));

@@ -48,7 +48,9 @@ fn what_is_wrong_is_said_with_its_place() {
 
 fn in_directory(build: &str, inputs: &str) -> (tempfile::TempDir, Recipes) {
     let dir = tempfile::tempdir().expect("a directory");
-    let text = format!("images:\n  a:\n    build: {build}\n    inputs: {inputs}\n  b:\n    build: {build}\n    inputs: {inputs}\n");
+    let text = format!(
+        "images:\n  a:\n    build: {build}\n    inputs: {inputs}\n  b:\n    build: {build}\n    inputs: {inputs}\n"
+    );
     let recipes = Recipes::parse(&text, &dir.path().join(FILE)).expect("valid");
     (dir, recipes)
 }

@@ -68,10 +68,7 @@ pub(crate) enum Report {
     /// The program could not be started.
     Failed(String),
     /// The program has ended and nothing of it is left.
-    Exited {
-        code: Option<i32>,
-        signal: Option<i32>,
-    },
+    Exited { code: Option<i32>, signal: Option<i32> },
 }
 
 /// What the shim is told.

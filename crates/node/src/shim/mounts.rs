@@ -130,7 +130,12 @@ fn fits(tree: &Tree<'_>, at: &Path, host: &impl Host) -> bool {
 /// Mounts everything below `at` over what is there; `inside` a volume, mount points are made in the volume.
 fn over(tree: &Tree<'_>, at: &Path, inside: bool, steps: &mut Vec<Step>) {
     if let Some(mount) = tree.mount {
-        steps.push(Step::Volume { from: mount.source.clone(), at: at.to_owned(), make: inside, read_only: mount.read_only });
+        steps.push(Step::Volume {
+            from: mount.source.clone(),
+            at: at.to_owned(),
+            make: inside,
+            read_only: mount.read_only,
+        });
     }
     for (name, child) in &tree.children {
         over(child, &at.join(name), inside || tree.mount.is_some(), steps);
@@ -158,7 +163,12 @@ fn build(tree: &Tree<'_>, at: &Path, host: &impl Host, steps: &mut Vec<Step>) {
     for (name, child) in &tree.children {
         let path = at.join(name);
         if let Some(mount) = child.mount {
-            steps.push(Step::Volume { from: mount.source.clone(), at: path.clone(), make: true, read_only: mount.read_only });
+            steps.push(Step::Volume {
+                from: mount.source.clone(),
+                at: path.clone(),
+                make: true,
+                read_only: mount.read_only,
+            });
             for (below, grandchild) in &child.children {
                 over(grandchild, &path.join(below), true, steps);
             }
@@ -183,7 +193,8 @@ pub(super) fn apply(mounts: &[Mount], staging: &Path) -> Result<(), String> {
         mount(Some("tmpfs"), staging, Some("tmpfs"), MsFlags::empty(), Some("mode=755,size=1m"))
             .map_err(|e| format!("can't mount a new root on {}: {e}", staging.display()))?;
         // Else the mounts of the directories above it would bring it along, and all that is mounted in it by then.
-        mount(NONE, staging, NONE, MsFlags::MS_UNBINDABLE, NONE).map_err(|e| format!("can't set up the new root: {e}"))?;
+        mount(NONE, staging, NONE, MsFlags::MS_UNBINDABLE, NONE)
+            .map_err(|e| format!("can't set up the new root: {e}"))?;
     }
     for step in &steps {
         perform(step, root)?;
@@ -195,7 +206,9 @@ fn perform(step: &Step, root: &Path) -> Result<(), String> {
     let place = |at: &Path| root.join(at.strip_prefix("/").unwrap_or(at));
     match step {
         Step::Directory(at) => fs::create_dir_all(place(at)).map_err(|e| format!("can't make {}: {e}", at.display())),
-        Step::Link { at, to } => symlink(to, place(at)).map_err(|e| format!("can't make the link {}: {e}", at.display())),
+        Step::Link { at, to } => {
+            symlink(to, place(at)).map_err(|e| format!("can't make the link {}: {e}", at.display()))
+        }
         Step::Entry { from, at } => {
             let at = place(at);
             let bound = point(from, &at).and_then(|()| bind(from, &at));
@@ -349,7 +362,13 @@ mod tests {
         assert_eq!(
             steps,
             [
-                "dir /", "link /bin usr/bin", "host /usr", "host /tmp", "host /v", "volume /v/a /data made", "host /etc",
+                "dir /",
+                "link /bin usr/bin",
+                "host /usr",
+                "host /tmp",
+                "host /v",
+                "volume /v/a /data made",
+                "host /etc",
                 "volume /v/file /etc/hosts"
             ]
         );

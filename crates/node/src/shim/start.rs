@@ -97,8 +97,7 @@ fn execute(config: &Config) -> String {
     let Some((program, args)) = config.command.split_first() else {
         return "there is no command".to_owned();
     };
-    let error =
-        Command::new(program).args(args).env_clear().envs(config.env.iter().map(|(k, v)| (k, v))).exec();
+    let error = Command::new(program).args(args).env_clear().envs(config.env.iter().map(|(k, v)| (k, v))).exec();
     let why = match error.kind() {
         io::ErrorKind::NotFound if program.contains('/') && Path::new(program).exists() => {
             "its interpreter is not there".to_owned()

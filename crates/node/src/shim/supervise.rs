@@ -68,7 +68,8 @@ pub(super) fn run(socket: UnixStream) -> io::Result<()> {
             return Ok(());
         }
     };
-    let supervisor = Supervisor { socket, main, state: Main::Starting, announced: false, asked: false, killing: None, failed: None };
+    let supervisor =
+        Supervisor { socket, main, state: Main::Starting, announced: false, asked: false, killing: None, failed: None };
     supervisor.keep(input, BufReader::new(progress), &signals)
 }
 

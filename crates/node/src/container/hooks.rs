@@ -1,0 +1,67 @@
+//! What is to happen after a container's start and before its end.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler};
+
+use super::process::{Ran, exec};
+use crate::env::ADDRESS;
+use crate::probe::{Target, check, get, port};
+use crate::shim::Config;
+
+/// What a hook or a probe needs to reach its container.
+#[derive(Clone)]
+pub(super) struct Reach {
+    pub shim: std::path::PathBuf,
+    pub config: Config,
+    pub container: Container,
+    pub ports: BTreeMap<u16, u16>,
+}
+
+impl Reach {
+    /// Runs a command beside the program, seeing what it sees.
+    pub(super) async fn exec(&self, command: &[String], limit: Duration) -> Ran {
+        let config = Config { command: command.to_vec(), mounts: Vec::new(), ..self.config.clone() };
+        exec(Path::new(&self.shim), &config, limit).await
+    }
+
+    /// What an HTTP action asks.
+    pub(super) fn http(&self, action: &HTTPGetAction) -> Result<Target, String> {
+        let at = port(&action.port, &self.container, &self.ports)
+            .ok_or_else(|| format!("the port {:?} is none of container {}", action.port, self.container.name))?;
+        Ok(Target::Http {
+            secure: action.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")),
+            host: action.host.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| ADDRESS.to_owned()),
+            port: at,
+            path: action.path.clone().unwrap_or_else(|| "/".to_owned()),
+            headers: action.http_headers.clone().unwrap_or_default(),
+        })
+    }
+
+    /// Runs a hook to its end, or for at most `limit`.
+    pub(super) async fn hook(&self, handler: &LifecycleHandler, limit: Duration) -> Result<(), String> {
+        if let Some(action) = &handler.exec {
+            let command = action.command.clone().unwrap_or_default();
+            return match self.exec(&command, limit).await {
+                Ran::Exited(0, _) => Ok(()),
+                Ran::Exited(code, text) => Err(format!("command {command:?} exited with {code}: {text}")),
+                Ran::TimedOut => Err(format!("command {command:?} did not end within {}s", limit.as_secs())),
+                Ran::Failed(why) => Err(why),
+            };
+        }
+        if let Some(action) = &handler.http_get {
+            let target = self.http(action)?;
+            return match tokio::time::timeout(limit, get(&target)).await {
+                Ok(result) => result,
+                Err(_) => check(&target, Duration::ZERO).await,
+            };
+        }
+        if let Some(action) = &handler.sleep {
+            let wanted = Duration::from_secs(u64::try_from(action.seconds).unwrap_or_default());
+            tokio::time::sleep(wanted.min(limit)).await;
+        }
+        Ok(())
+    }
+}

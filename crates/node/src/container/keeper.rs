@@ -1,0 +1,343 @@
+//! The task that keeps one run of one container.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::hooks::Reach;
+use super::prepare::{Prepared, prepare};
+use super::probing::{Attempt, Prober};
+use super::process::Process;
+use super::{Ended, Message, News, Setup, Stop};
+use crate::context::Context;
+use crate::logs::{Capture, Source};
+use crate::probe::Kind;
+use crate::shim::{self, Order, Report};
+
+/// As upstream: no more of a container's last words is kept.
+const LAST_WORDS: usize = 4096;
+/// What a container gets at least after its preStop hook took all the time there was.
+const EXTRA: Duration = Duration::from_secs(2);
+/// How long the last of the output may take to be written once the program is gone.
+const REST: Duration = Duration::from_secs(5);
+
+/// One run of one container, to be started.
+pub(crate) struct Keeper {
+    pub context: Arc<Context>,
+    pub pod: Arc<Pod>,
+    pub container: Container,
+    pub setup: Arc<Setup>,
+    pub index: usize,
+    /// Which run of this worker's.
+    pub run: u64,
+    /// How often the container was restarted before.
+    pub instance: u32,
+    /// Whether its probes mean anything: not for a container that is to end by itself.
+    pub probed: bool,
+    pub stop: watch::Receiver<Option<Stop>>,
+    pub out: mpsc::Sender<Message>,
+}
+
+/// What a running program is kept with.
+struct Course {
+    process: Process,
+    reach: Reach,
+    id: String,
+    started: Timestamp,
+    capture: AbortOnDropHandle<()>,
+    last_words: std::path::PathBuf,
+}
+
+type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+impl Keeper {
+    /// Runs to the end of the run. Dropped midway, it takes the program along.
+    pub(crate) async fn keep(self) {
+        let last = match self.start().await {
+            Ok(course) => News::Ended(self.follow(course).await),
+            Err(news) => news,
+        };
+        self.tell(last).await;
+    }
+
+    async fn tell(&self, news: News) {
+        // A worker that is gone has nothing to learn.
+        let _ = self.out.send(Message { index: self.index, run: self.run, news }).await;
+    }
+
+    async fn start(&self) -> Result<Course, News> {
+        let prepared = prepare(&self.context, &self.pod, &self.container, &self.setup).await.map_err(News::Refused)?;
+        let name = &self.container.name;
+        let events = &self.context.events;
+        let image = self.container.image.as_deref().unwrap_or_default();
+        events.normal(
+            &self.pod,
+            Some(name),
+            "Pulled",
+            format!("Image \"{image}\" is {} on this machine", prepared.image_id),
+        );
+        let directory = self.setup.directory.join(name);
+        let spawned = Process::spawn(&self.context.settings.shim, &prepared.config).await;
+        let (mut process, out, err) = spawned.map_err(|e| {
+            let message = format!("can't start {}: {e}", self.context.settings.shim.display());
+            News::Refused(super::Refused { reason: "CreateContainerError", message })
+        })?;
+        remember(&directory, &process);
+        events.normal(&self.pod, Some(name), "Created", format!("Created container: {name}"));
+        let source = Source {
+            namespace: self.pod.metadata.namespace.as_deref().unwrap_or_default().into(),
+            pod: self.pod.metadata.name.as_deref().unwrap_or_default().into(),
+            container: name.as_str().into(),
+        };
+        let capture = Capture::begin(&self.context.logs, source, &directory, self.instance).await;
+        let capture = AbortOnDropHandle::new(tokio::spawn(capture.run(out, err)));
+        let pid = match self.started(&mut process).await {
+            Ok(pid) => pid,
+            Err(why) => {
+                process.finish().await;
+                let _ = capture.await;
+                return Err(News::Ended(self.failed(&why)));
+            }
+        };
+        events.normal(&self.pod, Some(name), "Started", format!("Started container {name}"));
+        Ok(self.course(process, prepared, pid, capture))
+    }
+
+    fn course(&self, process: Process, prepared: Prepared, pid: i32, capture: AbortOnDropHandle<()>) -> Course {
+        let Prepared { mut config, last_words, .. } = prepared;
+        config.join = Some(pid);
+        let reach = Reach {
+            shim: self.context.settings.shim.clone(),
+            config,
+            container: self.container.clone(),
+            ports: self.setup.ports.clone(),
+        };
+        let id = self.id();
+        Course { process, reach, id, started: Timestamp::now(), capture, last_words }
+    }
+
+    fn id(&self) -> String {
+        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
+        format!("process://{uid}/{}/{}", self.container.name, self.instance)
+    }
+
+    async fn started(&self, process: &mut Process) -> Result<i32, String> {
+        let mut stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                report = process.next() => match report {
+                    Some(Report::Started(pid)) => return Ok(pid),
+                    Some(Report::Plain(why)) => self.tell(News::Plain(why)).await,
+                    Some(Report::Failed(why)) => return Err(why),
+                    Some(Report::Exited { .. }) | None => return Err("the shim ended before the program began".to_owned()),
+                },
+                Ok(()) = stop.changed() => process.order(Order::Kill).await,
+            }
+        }
+    }
+
+    fn failed(&self, why: &str) -> Ended {
+        let now = Timestamp::now();
+        let message = format!("failed to start container \"{}\": {why}", self.container.name);
+        self.context.events.warning(&self.pod, Some(&self.container.name), "Failed", format!("Error: {message}"));
+        Ended {
+            code: 128,
+            signal: None,
+            reason: "StartError".to_owned(),
+            message: Some(message),
+            started: None,
+            finished: now,
+            id: self.id(),
+        }
+    }
+
+    /// Follows a running program: its hooks, its probes, its end.
+    async fn follow(&self, mut course: Course) -> Ended {
+        let began = Instant::now();
+        let image_id = super::launch::recipe(&self.container, &self.context.settings.recipes)
+            .map(super::launch::image_id)
+            .unwrap_or_default();
+        self.tell(News::Running { id: course.id.clone(), image_id, at: course.started }).await;
+        let mut probes = JoinSet::new();
+        let mut hook: Option<Pending<Result<(), String>>> = self.post_start(&course.reach);
+        let mut stop = self.stop.clone();
+        let mut ending: Option<Pending<()>> = None;
+        let mut kill_at: Option<Instant> = None;
+        if hook.is_none() {
+            self.hooked(Ok(()), &course.reach, began, &mut probes).await;
+        }
+        let (code, signal) = loop {
+            let deadline = kill_at.unwrap_or_else(Instant::now);
+            tokio::select! {
+                report = course.process.next() => match report {
+                    Some(Report::Exited { code, signal }) => break (code, signal),
+                    Some(Report::Failed(why)) => tracing::debug!(why, "the shim failed late"),
+                    Some(_) => {}
+                    None => break (None, Some(9)),
+                },
+                result = pending(&mut hook) => {
+                    hook = None;
+                    self.hooked(result, &course.reach, began, &mut probes).await;
+                }
+                Ok(()) = stop.changed() => {
+                    let wanted = *stop.borrow_and_update();
+                    if let Some(wanted) = wanted {
+                        probes.shutdown().await;
+                        kill_at = Some(kill_at.map_or(wanted.deadline, |at| at.min(wanted.deadline)));
+                        if ending.is_none() {
+                            ending = Some(self.before_end(&course.reach, wanted));
+                        }
+                    }
+                }
+                () = pending(&mut ending) => {
+                    ending = Some(Box::pin(std::future::pending()));
+                    course.process.order(Order::Terminate).await;
+                    kill_at = kill_at.map(|at| if at <= Instant::now() { Instant::now() + EXTRA } else { at });
+                }
+                () = tokio::time::sleep_until(deadline), if kill_at.is_some() => {
+                    course.process.order(Order::Kill).await;
+                    kill_at = None;
+                    ending = Some(Box::pin(std::future::pending()));
+                }
+            }
+        };
+        probes.shutdown().await;
+        self.ended(course, code, signal).await
+    }
+
+    fn post_start(&self, reach: &Reach) -> Option<Pending<Result<(), String>>> {
+        let handler = self.container.lifecycle.as_ref()?.post_start.clone()?;
+        let reach = reach.clone();
+        // As upstream, it has no limit of its own: the container's end is its end.
+        Some(Box::pin(async move { reach.hook(&handler, Duration::from_secs(24 * 3600)).await }))
+    }
+
+    async fn hooked(&self, result: Result<(), String>, reach: &Reach, began: Instant, probes: &mut JoinSet<()>) {
+        let good = result.is_ok();
+        self.tell(News::Hooked(result)).await;
+        if good && self.probed {
+            let (out, index, run) = (self.out.clone(), self.index, self.run);
+            let reach = reach.clone();
+            probes.spawn(async move { probe(&reach, began, out, index, run).await });
+        }
+    }
+
+    /// What comes before SIGTERM: the preStop hook, while traffic goes elsewhere.
+    fn before_end(&self, reach: &Reach, stop: Stop) -> Pending<()> {
+        let now = Instant::now();
+        if stop.deadline <= now {
+            return Box::pin(std::future::pending()); // killed at once
+        }
+        let limit = stop.deadline - now;
+        let handler = self.container.lifecycle.as_ref().and_then(|l| l.pre_stop.clone());
+        let drains: Vec<_> = match stop.drain {
+            Some(drain) => self.addresses().map(|address| self.context.traffic.drained(address, drain)).collect(),
+            None => Vec::new(),
+        };
+        let (reach, context, pod) = (reach.clone(), Arc::clone(&self.context), Arc::clone(&self.pod));
+        let drained = async move {
+            let all = futures::future::join_all(drains);
+            // The bound is kept here too, whatever the data plane does.
+            let _ = tokio::time::timeout(stop.drain.unwrap_or_default(), all).await;
+        };
+        Box::pin(async move {
+            let hook = async {
+                let Some(handler) = handler else { return };
+                if let Err(why) = reach.hook(&handler, limit).await {
+                    let message = format!("PreStopHook failed: {why}");
+                    context.events.warning(&pod, Some(&reach.container.name), "FailedPreStopHook", message);
+                }
+            };
+            tokio::join!(hook, drained);
+        })
+    }
+
+    /// Where this container may be reached.
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let ports = self.container.ports.iter().flatten().filter_map(|p| u16::try_from(p.container_port).ok());
+        ports.filter_map(|p| self.setup.ports.get(&p)).map(|p| SocketAddr::from((Ipv4Addr::LOCALHOST, *p)))
+    }
+
+    async fn ended(&self, course: Course, code: Option<i32>, signal: Option<i32>) -> Ended {
+        course.process.finish().await;
+        let mut capture = course.capture;
+        if tokio::time::timeout(REST, &mut capture).await.is_err() {
+            capture.abort();
+        }
+        let code = code.unwrap_or(128 + signal.unwrap_or(9));
+        Ended {
+            code,
+            signal,
+            reason: if code == 0 { "Completed" } else { "Error" }.to_owned(),
+            message: self.last_words(&course.last_words, code).await,
+            started: Some(course.started),
+            finished: Timestamp::now(),
+            id: course.id,
+        }
+    }
+
+    async fn last_words(&self, path: &Path, code: i32) -> Option<String> {
+        let text = std::fs::read(path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(LAST_WORDS)..]).into_owned();
+        if !text.is_empty() {
+            return Some(text);
+        }
+        let from_logs = self.container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        if code == 0 || !from_logs {
+            return None;
+        }
+        self.context.logs.last_lines(&self.setup.directory.join(&self.container.name), 80, 2048).await
+    }
+}
+
+/// Runs an optional future; without one, never resolves.
+async fn pending<T>(future: &mut Option<Pending<T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The startup probe to its success, then the others for good.
+async fn probe(reach: &Reach, began: Instant, out: mpsc::Sender<Message>, index: usize, run: u64) {
+    let send = |kind: Kind, attempt: Attempt| {
+        let news = News::Probed { kind, failure: attempt.failure, verdict: attempt.verdict };
+        let out = out.clone();
+        async move { out.send(Message { index, run, news }).await.is_ok() }
+    };
+    if let Some(mut prober) = Prober::new(reach, Kind::Startup, began) {
+        loop {
+            let attempt = prober.next().await;
+            let passed = attempt.verdict == Some(true);
+            if !send(Kind::Startup, attempt).await {
+                return;
+            }
+            if passed {
+                break;
+            }
+        }
+    }
+    // Without a startup probe the others count from the start; with one, from its success.
+    let began = if Kind::Startup.of(&reach.container).is_some() { Instant::now() } else { began };
+    let forever = |kind: Kind| async move {
+        let Some(mut prober) = Prober::new(reach, kind, began) else { return };
+        while send(kind, prober.next().await).await {}
+    };
+    tokio::join!(forever(Kind::Readiness), forever(Kind::Liveness));
+}
+
+/// Writes down which process is the shim, so that a later life can find it.
+fn remember(directory: &Path, process: &Process) {
+    if let Some(shim) = process.id().and_then(shim::Process::of) {
+        let _ = std::fs::write(directory.join("shim"), format!("{} {}", shim.pid, shim.started));
+    }
+}

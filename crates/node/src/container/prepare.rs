@@ -1,0 +1,101 @@
+//! Gathers what a run needs and writes it down for the shim.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::{Refused, Setup, launch};
+use crate::context::{Context, host_environment};
+use crate::env::{self, Input};
+use crate::shim::{Config, Mount};
+use crate::volumes;
+
+/// The file that holds a Pod's hosts, in its directory.
+pub(crate) const HOSTS: &str = "hosts";
+/// Every program of a Pod has this in its environment, so that what an earlier life left behind can be found.
+pub(crate) const MARK: &str = "CORACLE_POD_DIR";
+/// Where a program leaves its last words, on the host.
+const LAST_WORDS: &str = "TERMINATION_LOG";
+const DEFAULT_LAST_WORDS: &str = "/dev/termination-log";
+
+/// Everything that a run is started with.
+pub(super) struct Prepared {
+    pub config: Config,
+    pub image_id: String,
+    pub last_words: PathBuf,
+}
+
+pub(super) async fn prepare(
+    context: &Context,
+    pod: &Pod,
+    container: &Container,
+    setup: &Setup,
+) -> Result<Prepared, Refused> {
+    let recipe = launch::recipe(container, &context.settings.recipes)?;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let (maps, secrets) = env::references(container);
+    let asked = |e: kube::Error| Refused::config(format!("can't look up what the environment refers to: {e}"));
+    let lookups = context.lookups(namespace, maps, secrets).await.map_err(asked)?;
+    let services = context.services(namespace).await.map_err(asked)?;
+    let directory = setup.directory.join(&container.name);
+    let last_words = directory.join("termination-log");
+    let made = |what: &Path| {
+        let what = what.display().to_string();
+        move |e: io::Error| Refused { reason: "CreateContainerError", message: format!("can't make {what}: {e}") }
+    };
+    std::fs::create_dir_all(&directory).map_err(made(&directory))?;
+    std::fs::write(&last_words, "").map_err(made(&last_words))?;
+    let extra = BTreeMap::from([
+        (MARK.to_owned(), setup.directory.display().to_string()),
+        (LAST_WORDS.to_owned(), last_words.display().to_string()),
+    ]);
+    let env = env::build(&Input {
+        pod,
+        container,
+        recipe,
+        lookups: &lookups,
+        services: &services,
+        reached: &|address, port| context.traffic.service_port(address, port),
+        ports: &setup.ports,
+        volumes: &setup.places,
+        host: &host_environment(),
+        extra: &extra,
+    })
+    .map_err(|e| Refused::config(e.0))?;
+    let mut mounts =
+        volumes::mounts(pod, container, &setup.places, &env).map_err(|e| Refused::config(e.to_string()))?;
+    mounts.extend(own_mounts(container, setup, &mounts, &last_words));
+    let staging = directory.join("root");
+    std::fs::create_dir_all(&staging).map_err(made(&staging))?;
+    let command = launch::command(container, recipe, &env)?;
+    Ok(Prepared {
+        config: Config {
+            command,
+            env: env.into_iter().collect(),
+            working_dir: launch::working_dir(container, recipe),
+            mounts,
+            staging,
+            join: None,
+        },
+        image_id: launch::image_id(recipe),
+        last_words,
+    })
+}
+
+/// The hosts file, and the place for last words where it can be had without making all of `/dev` anew.
+fn own_mounts(container: &Container, setup: &Setup, declared: &[Mount], last_words: &Path) -> Vec<Mount> {
+    let mut mounts = Vec::new();
+    let free = |target: &Path| !declared.iter().any(|m| m.target == target);
+    let hosts = Path::new("/etc/hosts");
+    if free(hosts) {
+        mounts.push(Mount { source: setup.directory.join(HOSTS), target: hosts.to_owned(), read_only: false });
+    }
+    let path = container.termination_message_path.as_deref().unwrap_or(DEFAULT_LAST_WORDS);
+    let wanted = path != DEFAULT_LAST_WORDS || Path::new(path).exists();
+    if wanted && path.starts_with('/') && free(Path::new(path)) {
+        mounts.push(Mount { source: last_words.to_owned(), target: PathBuf::from(path), read_only: false });
+    }
+    mounts
+}

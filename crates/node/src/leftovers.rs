@@ -1,0 +1,101 @@
+//! What an earlier life of Coracle left behind: processes, which should be gone already, and directories of Pods that are no
+//! more.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::container::MARK;
+use crate::shim::{self, Process};
+
+/// How long killed processes may take to be gone, and how often that is looked at.
+const ROUNDS: u32 = 100;
+const ROUND: Duration = Duration::from_millis(20);
+
+/// Kills what is left of Pods' processes below `root`, of which no other Coracle may make use. Returns how many there were.
+pub(crate) async fn kill_processes(root: &Path) -> usize {
+    let mut found = BTreeSet::new();
+    for _ in 0..ROUNDS {
+        let left = processes(root);
+        if left.is_empty() {
+            break;
+        }
+        for process in &left {
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+        }
+        found.extend(left);
+        tokio::time::sleep(ROUND).await;
+    }
+    found.len()
+}
+
+fn processes(root: &Path) -> BTreeSet<Process> {
+    let mut found = BTreeSet::new();
+    let below = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());
+    for container in below(root).flat_map(|pod| below(&pod).collect::<Vec<_>>()) {
+        if let Some(shim) = recorded(&container.join("shim")) {
+            found.extend(shim::tree(shim.pid));
+            found.insert(shim);
+        }
+    }
+    found.extend(shim::marked(MARK, &format!("{}/", root.display())));
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    found.retain(|p| p.pid != own);
+    found
+}
+
+/// The process that a file names, if it is still that one.
+fn recorded(file: &Path) -> Option<Process> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let (pid, started) = text.trim().split_once(' ')?;
+    let noted = Process { pid: pid.parse().ok()?, started: started.parse().ok()? };
+    (Process::of(noted.pid) == Some(noted)).then_some(noted)
+}
+
+/// Removes the directories of Pods that are not among `uids`.
+pub(crate) fn remove_directories(root: &Path, uids: &BTreeSet<String>) {
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let uid = name.to_str().and_then(|n| n.rsplit_once('_')).map(|(_, uid)| uid);
+        if uid.is_some_and(|uid| !uids.contains(uid))
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(%error, path = %entry.path().display(), "the directory of a Pod that is gone could not be removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn marked_processes_are_found_and_killed_and_others_are_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let sleep = |root: &Path| {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("300").env(MARK, root.join("a_b_c")).spawn().expect("started")
+        };
+        let (mut ours, mut other) = (sleep(dir.path()), sleep(Path::new("/elsewhere")));
+        assert_eq!(kill_processes(dir.path()).await, 1);
+        assert!(!ours.wait().expect("ended").success());
+        assert!(other.try_wait().expect("known").is_none());
+        other.kill().expect("killed");
+        other.wait().expect("ended");
+    }
+
+    #[test]
+    fn directories_of_unknown_pods_go() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["shop_a_1", "shop_b_2", "other"] {
+            std::fs::create_dir(dir.path().join(name)).expect("made");
+        }
+        remove_directories(dir.path(), &BTreeSet::from(["2".to_owned()]));
+        let mut left: Vec<_> = std::fs::read_dir(dir.path()).expect("read").flatten().map(|e| e.file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["other", "shop_b_2"]);
+    }
+}

@@ -1,0 +1,13 @@
+//! One Pod: its containers' records, what to do about them ([`plan`], pure), how they look from outside ([`status`], pure), and the
+//! worker that carries it out.
+
+mod backoff;
+mod lost;
+mod plan;
+mod publish;
+mod record;
+mod setup;
+mod status;
+mod worker;
+
+pub(crate) use worker::{Mail, Worker};

@@ -1,0 +1,85 @@
+//! What a Pod needs before its first container: ports, told in its annotation, and volumes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::container::Setup;
+use crate::context::Context;
+use crate::{hosts, ports, volumes};
+
+/// What stands in the way.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SetupError {
+    #[error("{0}")]
+    Volume(#[from] volumes::VolumeError),
+    #[error("{0}")]
+    Port(#[from] ports::PortError),
+    #[error("can't {what}: {source}")]
+    Api { what: &'static str, source: Box<kube::Error> },
+    #[error("can't write {path}: {source}")]
+    File { path: String, source: std::io::Error },
+}
+
+impl SetupError {
+    /// As upstream names it in an Event.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            SetupError::Volume(_) => "FailedMount",
+            _ => "FailedCreatePodSandBox",
+        }
+    }
+}
+
+/// Makes everything be there; done again, it changes nothing.
+pub(super) async fn prepare(context: &Context, pod: &Pod, directory: &Path) -> Result<Setup, SetupError> {
+    let file = |source| SetupError::File { path: directory.display().to_string(), source };
+    std::fs::create_dir_all(directory).map_err(file)?;
+    let recorded = ports::recorded(pod);
+    let ports = context.ports.allocate(pod, &recorded)?;
+    if ports != recorded {
+        tell_ports(context, pod, &ports::record(&ports)).await?;
+    }
+    fill(context, pod, directory).await?;
+    write_hosts(context, pod, directory).map_err(file)?;
+    Ok(Setup { directory: directory.to_owned(), ports, places: volumes::places(pod, directory) })
+}
+
+async fn tell_ports(context: &Context, pod: &Pod, record: &str) -> Result<(), SetupError> {
+    let meta = &pod.metadata;
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), meta.namespace.as_deref().unwrap_or("default"));
+    let patch =
+        json!({ "metadata": { "uid": meta.uid, "annotations": { resources::names::PORTS_ANNOTATION: record } } });
+    let name = meta.name.as_deref().unwrap_or_default();
+    let told = api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    told.map(drop)
+        .map_err(|source| SetupError::Api { what: "tell the Pod's ports in its annotation", source: Box::new(source) })
+}
+
+/// Makes the volumes, or brings their files up to date.
+pub(super) async fn fill(context: &Context, pod: &Pod, directory: &Path) -> Result<(), SetupError> {
+    let (maps, secrets) = volumes::references(pod);
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let lookups = context
+        .lookups(namespace, maps, secrets)
+        .await
+        .map_err(|source| SetupError::Api { what: "look up what its volumes refer to", source: Box::new(source) })?;
+    let places = volumes::places(pod, directory);
+    for (name, source) in volumes::plan(pod, &lookups)? {
+        if let Some(place) = places.get(&name) {
+            volumes::make(&name, &source, place)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the Pod's hosts file, or brings it up to date.
+pub(super) fn write_hosts(context: &Context, pod: &Pod, directory: &Path) -> std::io::Result<()> {
+    let machine = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let services: Vec<Arc<_>> = context.services.state();
+    hosts::write(&directory.join("hosts"), &hosts::text(pod, &services, &machine))
+}

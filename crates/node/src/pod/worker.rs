@@ -1,0 +1,577 @@
+//! The task that keeps one Pod: takes in what happens, asks [`plan`] what to do, does it, and has the status written.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use kube::Api;
+use kube::api::{DeleteParams, Preconditions};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::lost;
+use super::plan::{Action, Plan, Policy, Snapshot, deadline, plan};
+use super::publish::Publisher;
+use super::record::{Part, Record, State, containers, records};
+use super::setup;
+use super::status::{Conditions, Input, known, status};
+use crate::container::{Keeper, Message, News, Setup, Stop};
+use crate::context::Context;
+use crate::probe::Kind;
+use crate::view::pod_directory;
+
+/// How many news of containers may wait.
+const NEWS: usize = 64;
+/// How long the last status may take to be written.
+const FLUSH: Duration = Duration::from_secs(5);
+/// What is killed at once still gets so long where a Pod was deleted by force.
+const FORCED: Duration = Duration::from_secs(1);
+/// How soon a first refusal turns into waiting for the next try.
+const TURN: SignedDuration = SignedDuration::from_secs(1);
+/// How soon what a Pod needs is tried again.
+const SETUP_RETRY: [i64; 5] = [1, 2, 5, 10, 20];
+
+/// What reaches a worker from outside.
+#[derive(Clone)]
+pub(crate) struct Mail {
+    /// The Pod as last told; `None` when it is gone.
+    pub pod: watch::Sender<Option<Arc<Pod>>>,
+    /// ConfigMaps, Secrets or Services have changed.
+    pub changed: Arc<Notify>,
+}
+
+/// How a Pod ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Deleted,
+    Gone,
+    Shutdown,
+}
+
+/// Keeps one Pod.
+pub(crate) struct Worker {
+    context: Arc<Context>,
+    pod: Arc<Pod>,
+    spec: PodSpec,
+    uid: String,
+    directory: PathBuf,
+    records: Vec<Record>,
+    stops: Vec<Option<watch::Sender<Option<Stop>>>>,
+    keepers: JoinSet<()>,
+    runs: u64,
+    /// The current run of each container.
+    current: Vec<u64>,
+    out: mpsc::Sender<Message>,
+    setup: Option<Arc<Setup>>,
+    setup_at: Option<Timestamp>,
+    setup_tries: usize,
+    ending: Option<(Ending, Instant)>,
+    failure: Option<(&'static str, &'static str)>,
+    initialized: bool,
+    started: Timestamp,
+    conditions: Conditions,
+    publisher: Publisher,
+    told_plain: bool,
+    /// Nothing more is to be published.
+    silent: bool,
+    /// Containers whose refusal is to be told as waiting for the next try.
+    turns: BTreeMap<usize, Timestamp>,
+}
+
+impl Worker {
+    pub(crate) fn new(context: Arc<Context>, pod: Arc<Pod>) -> (Self, mpsc::Receiver<Message>) {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let meta = &pod.metadata;
+        let of = |field: &Option<String>| field.clone().unwrap_or_default();
+        let (namespace, name, uid) = (of(&meta.namespace), of(&meta.name), of(&meta.uid));
+        let now = Timestamp::now();
+        let mut records = records(&spec);
+        lost::recall(&pod, &mut records, now);
+        let (out, news) = mpsc::channel(NEWS);
+        let api = Api::namespaced(context.client.clone(), &namespace);
+        let publisher = Publisher::new(api, name.clone(), uid.clone());
+        let started = pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or(now, |t| t.0);
+        let over = matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+        let failed = pod.status.as_ref().is_some_and(|s| s.reason.as_deref() == Some(DEADLINE.0));
+        let worker = Worker {
+            directory: pod_directory(&context.root, &namespace, &name, &uid),
+            stops: records.iter().map(|_| None).collect(),
+            current: vec![0; records.len()],
+            conditions: known(&pod),
+            initialized: over,
+            failure: failed.then_some(DEADLINE),
+            context,
+            pod,
+            spec,
+            uid,
+            records,
+            keepers: JoinSet::new(),
+            runs: 0,
+            out,
+            setup: None,
+            setup_at: None,
+            setup_tries: 0,
+            ending: None,
+            started,
+            publisher,
+            told_plain: false,
+            silent: false,
+            turns: BTreeMap::new(),
+        };
+        (worker, news)
+    }
+
+    /// Runs until the Pod is gone or the node shuts down.
+    pub(crate) async fn run(
+        mut self,
+        mut news: mpsc::Receiver<Message>,
+        mut pods: watch::Receiver<Option<Arc<Pod>>>,
+        changed: Arc<Notify>,
+        shutdown: CancellationToken,
+    ) {
+        self.see(pods.borrow_and_update().clone());
+        loop {
+            self.set_up().await;
+            let wake = loop {
+                let plan = self.decide();
+                self.publish(&plan);
+                if plan.quiet && self.ending.is_some() {
+                    return self.leave().await;
+                }
+                if plan.actions.is_empty() {
+                    break self.wake(plan.wake);
+                }
+                for action in plan.actions {
+                    self.act(action);
+                }
+            };
+            let shutting_down = matches!(self.ending, Some((Ending::Shutdown | Ending::Gone, _)));
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled(), if !shutting_down => self.shut_down(),
+                seen = pods.changed(), if self.ending.is_none_or(|e| e.0 != Ending::Gone) => {
+                    let pod = if seen.is_ok() { pods.borrow_and_update().clone() } else { None };
+                    self.see(pod);
+                }
+                Some(message) = news.recv() => self.hear(message),
+                () = changed.notified() => self.refresh().await,
+                () = sleep_until(wake) => self.turn(),
+            }
+            while self.keepers.try_join_next().is_some() {}
+        }
+    }
+
+    fn decide(&mut self) -> Plan {
+        let now = Timestamp::now();
+        let plan = plan(&Snapshot {
+            records: &self.records,
+            policy: Policy::parse(self.spec.restart_policy.as_deref()),
+            prepared: self.setup.is_some(),
+            ending: self.ending.is_some(),
+            failed: self.failure.is_some(),
+            initialized: self.initialized,
+            deadline: deadline(self.started, self.spec.active_deadline_seconds),
+            now,
+        });
+        self.initialized = plan.initialized;
+        plan
+    }
+
+    fn wake(&self, planned: Option<Timestamp>) -> Option<Timestamp> {
+        let setup = self.setup_at.filter(|_| self.setup.is_none() && self.ending.is_none());
+        planned.into_iter().chain(setup).chain(self.turns.values().copied()).min()
+    }
+
+    /// Makes what the Pod needs, when it is due and of use.
+    async fn set_up(&mut self) {
+        let now = Timestamp::now();
+        let due = self.setup_at.is_none_or(|at| at <= now);
+        if self.setup.is_some() || self.ending.is_some() || !due || self.decide().phase.over() {
+            return;
+        }
+        if self.setup_tries == 0 {
+            let plan = self.decide();
+            self.publish(&plan);
+        }
+        match setup::prepare(&self.context, &self.pod, &self.directory).await {
+            Ok(setup) => self.setup = Some(Arc::new(setup)),
+            Err(error) => {
+                let wait = SETUP_RETRY[self.setup_tries.min(SETUP_RETRY.len() - 1)];
+                self.setup_tries += 1;
+                self.setup_at = now.checked_add(SignedDuration::from_secs(wait)).ok();
+                self.context.events.warning(&self.pod, None, error.reason(), error.to_string());
+            }
+        }
+    }
+
+    fn publish(&mut self, plan: &Plan) {
+        // What a shutdown does to the processes is no news about what is declared; only that nothing is ready is.
+        let shutdown = matches!(self.ending, Some((Ending::Shutdown, _)));
+        if self.silent || matches!(self.ending, Some((Ending::Gone, _))) {
+            return;
+        }
+        self.silent = shutdown;
+        let input = Input {
+            pod: &self.pod,
+            records: &self.records,
+            policy: Policy::parse(self.spec.restart_policy.as_deref()),
+            phase: plan.phase,
+            prepared: self.setup.is_some(),
+            initialized: self.initialized,
+            ending: self.ending.is_some(),
+            failure: self.failure,
+            started: self.started,
+            now: Timestamp::now(),
+        };
+        let status = status(&input, &mut self.conditions);
+        self.publisher.publish(status);
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Start(index) => self.start(index),
+            Action::Stop(index) => {
+                let ending = self.ending;
+                let (at, drain) = match ending {
+                    Some((Ending::Gone, at)) => (at, None),
+                    Some((_, at)) => (at, Some(at.saturating_duration_since(Instant::now()) / 2)),
+                    None => (Instant::now() + self.grace(), None),
+                };
+                self.stop(index, Stop { deadline: at, drain }, None);
+            }
+            Action::Expire => {
+                self.failure = Some(DEADLINE);
+                self.context.events.warning(&self.pod, None, "DeadlineExceeded", DEADLINE.1);
+            }
+        }
+    }
+
+    fn grace(&self) -> Duration {
+        let seconds = self.spec.termination_grace_period_seconds.unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+    }
+
+    fn start(&mut self, index: usize) {
+        let Some(setup) = self.setup.clone() else { return };
+        let record = &mut self.records[index];
+        record.begin();
+        self.turns.remove(&index);
+        self.runs += 1;
+        self.current[index] = self.runs;
+        let (stop, orders) = watch::channel(None);
+        self.stops[index] = Some(stop);
+        let Some((container, part)) = containers(&self.spec).get(index).map(|(c, p)| ((*c).clone(), *p)) else {
+            return;
+        };
+        let keeper = Keeper {
+            context: Arc::clone(&self.context),
+            pod: Arc::clone(&self.pod),
+            container,
+            setup,
+            index,
+            run: self.runs,
+            instance: self.records[index].restarts,
+            probed: part != Part::Init,
+            stop: orders,
+            out: self.out.clone(),
+        };
+        self.keepers.spawn(keeper.keep());
+    }
+
+    fn stop(&mut self, index: usize, stop: Stop, why: Option<String>) {
+        let record = &mut self.records[index];
+        if !record.stopping {
+            let message = why.unwrap_or_else(|| format!("Stopping container {}", record.name));
+            self.context.events.normal(&self.pod, Some(&record.name), "Killing", message);
+        }
+        record.stopping = true;
+        record.ready = false;
+        if let Some(order) = &self.stops[index] {
+            order.send_replace(Some(stop));
+        }
+    }
+
+    /// Takes in what the API says of the Pod.
+    fn see(&mut self, pod: Option<Arc<Pod>>) {
+        let Some(pod) = pod.filter(|p| p.metadata.uid.as_deref() == Some(&self.uid)) else {
+            self.end(Ending::Gone, FORCED);
+            return;
+        };
+        self.pod = pod;
+        if self.pod.metadata.deletion_timestamp.is_some() {
+            let seconds = self.pod.metadata.deletion_grace_period_seconds;
+            let grace = seconds.map_or(self.grace(), |s| Duration::from_secs(u64::try_from(s).unwrap_or_default()));
+            self.end(Ending::Deleted, grace);
+        }
+    }
+
+    fn shut_down(&mut self) {
+        self.end(Ending::Shutdown, self.grace().min(self.context.settings.shutdown_limit));
+    }
+
+    /// Begins the Pod's end, or makes one that has begun come sooner.
+    fn end(&mut self, ending: Ending, grace: Duration) {
+        let wanted = Instant::now() + grace;
+        match &mut self.ending {
+            None => self.ending = Some((ending, wanted)),
+            Some((kind, at)) => {
+                let sooner = wanted < *at;
+                // A Pod that is gone takes nothing back; one that is deleted is still so while the node shuts down.
+                if ending == Ending::Gone || *kind == Ending::Shutdown && ending == Ending::Deleted {
+                    *kind = ending;
+                }
+                if !sooner {
+                    return;
+                }
+                *at = wanted;
+                for order in self.stops.iter().flatten() {
+                    order.send_if_modified(|stop| match stop {
+                        Some(stop) if wanted < stop.deadline => {
+                            stop.deadline = wanted;
+                            true
+                        }
+                        _ => false,
+                    });
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, message: Message) {
+        let Message { index, run, news } = message;
+        if self.current.get(index) != Some(&run) {
+            return; // of a run that is over
+        }
+        match news {
+            News::Plain(why) => self.plain(&why),
+            News::Refused(refused) => self.refused(index, refused),
+            News::Running { id, image_id, at } => {
+                let record = &mut self.records[index];
+                record.image_id = image_id;
+                record.state = State::Running { id, since: at };
+            }
+            News::Hooked(Ok(())) => {
+                let record = &mut self.records[index];
+                record.started = !record.has_startup;
+                record.ready = record.started && !record.has_readiness && !record.stopping;
+            }
+            News::Hooked(Err(why)) => {
+                let name = self.records[index].name.clone();
+                let message = format!("PostStartHook failed: {why}");
+                self.context.events.warning(&self.pod, Some(&name), "FailedPostStartHook", message);
+                self.stop_again(index, format!("Container {name} failed its postStart hook"), None);
+            }
+            News::Probed { kind, failure, verdict } => self.probed(index, kind, failure, verdict),
+            News::Ended(ended) => {
+                self.stops[index] = None;
+                let record = &mut self.records[index];
+                record.end(ended);
+                self.ended(index);
+            }
+        }
+    }
+
+    fn plain(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.told_plain, true) {
+            let message = format!(
+                "volumes are not at their mountPath, and Services have no names: {why}; use $(VOLUME_<NAME>) and <NAME>_SERVICE_HOST"
+            );
+            self.context.events.warning(&self.pod, None, "NoMountNamespace", message);
+        }
+    }
+
+    fn refused(&mut self, index: usize, refused: crate::container::Refused) {
+        self.stops[index] = None;
+        let now = Timestamp::now();
+        let record = &mut self.records[index];
+        let wait = record.backoff.after_refusal();
+        record.not_before = now.checked_add(wait).ok();
+        // Nothing ran: the next run is no restart because of this one.
+        record.ran = record.last.is_some();
+        if record.ran {
+            record.restarts = record.restarts.saturating_sub(1);
+        }
+        (record.started, record.ready, record.stopping) = (false, false, false);
+        let name = record.name.clone();
+        if refused.reason == "ErrImagePull" {
+            if let Ok(at) = now.checked_add(TURN) {
+                self.turns.insert(index, at);
+            }
+            self.context.events.warning(
+                &self.pod,
+                Some(&name),
+                "Failed",
+                format!("Failed to pull: {}", refused.message),
+            );
+        }
+        self.context.events.warning(
+            &self.pod,
+            Some(&name),
+            "Failed",
+            format!("Error: {}: {}", refused.reason, refused.message),
+        );
+        self.records[index].state = State::Waiting(Some(refused));
+    }
+
+    /// Tells refusals that are a moment old as waiting for the next try.
+    fn turn(&mut self) {
+        let now = Timestamp::now();
+        let due: Vec<usize> = self.turns.iter().filter(|(_, at)| **at <= now).map(|(index, _)| *index).collect();
+        for index in due {
+            self.turns.remove(&index);
+            let record = &mut self.records[index];
+            if let State::Waiting(Some(refused)) = &mut record.state {
+                refused.reason = "ImagePullBackOff";
+                let message = format!("Back-off pulling image: {}", refused.message);
+                self.context.events.normal(&self.pod, Some(&record.name), "BackOff", message);
+            }
+        }
+    }
+
+    fn probed(&mut self, index: usize, kind: Kind, failure: Option<String>, verdict: Option<bool>) {
+        let record = &mut self.records[index];
+        if record.stopping || !matches!(record.state, State::Running { .. }) {
+            return;
+        }
+        let name = record.name.clone();
+        match (kind, verdict) {
+            (Kind::Startup, Some(true)) => {
+                record.started = true;
+                record.ready = !record.has_readiness;
+            }
+            (Kind::Readiness, Some(good)) => record.ready = good,
+            _ => {}
+        }
+        if let Some(why) = failure {
+            let message = format!("{} probe failed: {why}", kind.name());
+            self.context.events.warning(&self.pod, Some(&name), "Unhealthy", message);
+        }
+        if kind != Kind::Readiness && verdict == Some(false) {
+            let again = Policy::parse(self.spec.restart_policy.as_deref()) != Policy::Never;
+            let will = if again { ", will be restarted" } else { "" };
+            let why = format!("Container {name} failed {} probe{will}", kind.name().to_lowercase());
+            self.stop_again(index, why, Some(kind));
+        }
+    }
+
+    /// Stops a container so that it starts again.
+    fn stop_again(&mut self, index: usize, why: String, kind: Option<Kind>) {
+        let declared = containers(&self.spec);
+        let probe = kind.zip(declared.get(index)).and_then(|(kind, (c, _))| kind.of(c));
+        let own = probe.and_then(|p| p.termination_grace_period_seconds).and_then(|s| u64::try_from(s).ok());
+        let grace = own.map_or(self.grace(), Duration::from_secs);
+        self.records[index].again = true;
+        self.stop(index, Stop { deadline: Instant::now() + grace, drain: None }, Some(why));
+    }
+
+    fn ended(&mut self, index: usize) {
+        let record = &self.records[index];
+        let policy = Policy::parse(self.spec.restart_policy.as_deref());
+        let again = super::plan::restarts(record, policy) && self.ending.is_none();
+        if !again {
+            self.context.logs.close(&self.directory.join(&record.name));
+        } else if record.not_before.is_some_and(|at| at > Timestamp::now()) {
+            let message = format!("Back-off restarting failed container {} in pod {}", record.name, self.name());
+            self.context.events.warning(&self.pod, Some(&record.name), "BackOff", message);
+        }
+    }
+
+    fn name(&self) -> String {
+        let of = |field: &Option<String>| field.clone().unwrap_or_default();
+        let meta = &self.pod.metadata;
+        format!("{}_{}({})", of(&meta.name), of(&meta.namespace), self.uid)
+    }
+
+    /// Brings files up to date, and tries again what may have been missing.
+    async fn refresh(&mut self) {
+        if self.ending.is_some() {
+            return;
+        }
+        if self.setup.is_none() {
+            self.setup_at = None;
+            return;
+        }
+        if let Err(error) = setup::write_hosts(&self.context, &self.pod, &self.directory) {
+            tracing::warn!(%error, pod = self.name(), "the hosts file could not be brought up to date");
+        }
+        let (maps, secrets) = crate::volumes::references(&self.pod);
+        if !(maps.is_empty() && secrets.is_empty())
+            && let Err(error) = setup::fill(&self.context, &self.pod, &self.directory).await
+        {
+            tracing::debug!(%error, pod = self.name(), "volumes could not be brought up to date");
+        }
+        for record in &mut self.records {
+            if matches!(&record.state, State::Waiting(Some(refused)) if refused.reason == "CreateContainerConfigError")
+            {
+                record.not_before = None;
+            }
+        }
+    }
+
+    /// The last of it: nothing runs any more.
+    async fn leave(mut self) {
+        self.keepers.shutdown().await;
+        let Some((ending, _)) = self.ending else { return };
+        if ending != Ending::Gone {
+            self.publisher.flush(FLUSH).await;
+        }
+        if ending == Ending::Deleted {
+            self.delete().await;
+        }
+        if ending == Ending::Shutdown {
+            return;
+        }
+        self.context.logs.forget(&self.directory);
+        self.context.ports.release(&self.uid);
+        let directory = self.directory.clone();
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(&directory)).await;
+        if let Ok(Err(error)) = removed
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, pod = self.name(), "the directory of a Pod could not be removed");
+        }
+    }
+
+    /// Takes the object away, now that nothing of the Pod is left.
+    async fn delete(&self) {
+        let meta = &self.pod.metadata;
+        let api: Api<Pod> =
+            Api::namespaced(self.context.client.clone(), meta.namespace.as_deref().unwrap_or("default"));
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions { uid: Some(self.uid.clone()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        let mut wait = Duration::from_millis(100);
+        for _ in 0..6 {
+            match api.delete(meta.name.as_deref().unwrap_or_default(), &params).await {
+                Ok(_) => return,
+                Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => return,
+                Err(error) => {
+                    tracing::warn!(%error, pod = self.name(), "an ended Pod could not be deleted; trying again")
+                }
+            }
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
+    }
+}
+
+/// Why a Pod failed whose time was up.
+const DEADLINE: (&str, &str) = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
+
+async fn sleep_until(at: Option<Timestamp>) {
+    match at {
+        Some(at) => {
+            let wait = at.duration_since(Timestamp::now());
+            // A little later than told, so that the clock has passed it for sure.
+            tokio::time::sleep(Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(1)).await;
+        }
+        None => std::future::pending().await,
+    }
+}
