@@ -95,7 +95,8 @@ impl Addresses {
 
     fn assign_ip(&self, taken: &mut Taken, mine: &mut Reservation, service: &mut Value) -> Result<(), FieldError> {
         let spec = &mut service["spec"];
-        let wanted = spec["clusterIP"].as_str().or_else(|| spec["clusterIPs"][0].as_str()).unwrap_or_default().to_owned();
+        let wanted =
+            spec["clusterIP"].as_str().or_else(|| spec["clusterIPs"][0].as_str()).unwrap_or_default().to_owned();
         if wanted == "None" {
             spec["clusterIP"] = "None".into();
             spec["clusterIPs"] = json!(["None"]);
@@ -171,13 +172,16 @@ impl Addresses {
             let given = port["nodePort"].as_u64().unwrap_or(0);
             let path = format!("spec.ports[{index}].nodePort");
             let number = match u16::try_from(given) {
-                Ok(0) if wants => self
-                    .free_port(taken, &protocol)
-                    .ok_or_else(|| FieldError::invalid(path.as_str(), 0, "failed to allocate a nodePort: range is full"))?,
+                Ok(0) if wants => self.free_port(taken, &protocol).ok_or_else(|| {
+                    FieldError::invalid(path.as_str(), 0, "failed to allocate a nodePort: range is full")
+                })?,
                 Ok(0) => continue,
                 Ok(number) if (self.ports.0..=self.ports.1).contains(&number) => number,
                 _ => {
-                    let why = format!("provided port is not in the valid range. The range of valid ports is {}-{}", self.ports.0, self.ports.1);
+                    let why = format!(
+                        "provided port is not in the valid range. The range of valid ports is {}-{}",
+                        self.ports.0, self.ports.1
+                    );
                     return Err(FieldError::invalid(path, given, why));
                 }
             };
@@ -226,9 +230,11 @@ fn used(service: &Value) -> (Vec<u32>, Vec<(u16, String)>) {
     if spec["type"] == "ExternalName" {
         return Default::default();
     }
-    let ips = spec["clusterIP"].as_str().and_then(|ip| ip.parse::<Ipv4Addr>().ok()).map(u32::from).into_iter().collect();
+    let ips =
+        spec["clusterIP"].as_str().and_then(|ip| ip.parse::<Ipv4Addr>().ok()).map(u32::from).into_iter().collect();
     let ports = spec["ports"].as_array().into_iter().flatten().filter_map(|port| {
-        let number = port["nodePort"].as_u64().and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0)?;
+        let number =
+            port["nodePort"].as_u64().and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0)?;
         Some((number, port["protocol"].as_str().unwrap_or("TCP").to_owned()))
     });
     (ips, ports.collect())
@@ -257,8 +263,13 @@ mod tests {
         assert_eq!(first["clusterIP"], "127.96.0.2");
         assert_eq!(first["clusterIPs"], json!(["127.96.0.2"]));
         assert_eq!(assign(&all, "a", first.clone()).expect("the same again")["clusterIP"], "127.96.0.2");
-        assert!(assign(&all, "b", json!({ "clusterIP": "127.96.0.2" })).is_err_and(|error| error.contains("already allocated")));
-        assert!(assign(&all, "b", json!({ "clusterIP": "10.0.0.1" })).is_err_and(|error| error.contains("valid range")));
+        assert!(
+            assign(&all, "b", json!({ "clusterIP": "127.96.0.2" }))
+                .is_err_and(|error| error.contains("already allocated"))
+        );
+        assert!(
+            assign(&all, "b", json!({ "clusterIP": "10.0.0.1" })).is_err_and(|error| error.contains("valid range"))
+        );
         assert!(assign(&all, "b", json!({ "clusterIP": "x" })).is_err_and(|error| error.contains("valid IPv4")));
         assert_eq!(assign(&all, "b", json!({ "clusterIP": "None" })).expect("headless")["clusterIPs"], json!(["None"]));
         for name in ["c", "d", "e", "f"] {

@@ -24,7 +24,8 @@ pub(crate) struct Write<'a> {
 type Step = fn(&Write<'_>, &mut Call, &mut Value) -> Answer<()>;
 
 /// The decisions, in order.
-const STEPS: &[Step] = &[namespace_lifecycle, definition_lifecycle, service_account, not_acted_on, crate::definitions::admit];
+const STEPS: &[Step] =
+    &[namespace_lifecycle, definition_lifecycle, service_account, not_acted_on, crate::definitions::admit];
 
 /// Runs every decision. What is reserved for the object is returned, to be kept once the object is stored.
 pub(crate) fn admit(write: &Write<'_>, call: &mut Call, object: &mut Value) -> Answer<Option<Reservation>> {
@@ -54,7 +55,11 @@ fn definition_lifecycle(write: &Write<'_>, _: &mut Call, object: &mut Value) -> 
     match &write.resource.custom {
         Some(custom) if custom.terminating && write.old.is_none() => {
             let why = "create not allowed while custom resource definition is terminating";
-            Err(Failure::new(405, "MethodNotAllowed", format!("{} \"{}\": {why}", write.resource.qualified(), object::name(object))))
+            Err(Failure::new(
+                405,
+                "MethodNotAllowed",
+                format!("{} \"{}\": {why}", write.resource.qualified(), object::name(object)),
+            ))
         }
         _ => Ok(()),
     }
@@ -102,7 +107,9 @@ fn service_addresses(write: &Write<'_>, object: &mut Value) -> Answer<Option<Res
         carry_addresses(old, object);
     }
     let key = write.resource.key(write.namespace, object::name(object));
-    let refuse = |errors: Vec<FieldError>| Failure::invalid(write.resource, object["metadata"]["name"].as_str().unwrap_or_default(), &errors);
+    let refuse = |errors: Vec<FieldError>| {
+        Failure::invalid(write.resource, object["metadata"]["name"].as_str().unwrap_or_default(), &errors)
+    };
     let mut assigned = object.clone();
     let reservation = write.server.addresses.assign(&key, &mut assigned).map_err(refuse)?;
     *object = assigned;
@@ -114,16 +121,20 @@ fn carry_addresses(old: &Value, new: &mut Value) {
     let kind = |service: &Value| service["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
     let (before, after) = (kind(old), kind(new));
     if after == "ExternalName" {
-        if before != "ExternalName" && new["spec"]["clusterIP"] == old["spec"]["clusterIP"] {
-            if let Some(spec) = new["spec"].as_object_mut() {
-                spec.retain(|name, _| !matches!(name.as_str(), "clusterIP" | "clusterIPs" | "ipFamilies" | "ipFamilyPolicy"));
-            }
+        if before != "ExternalName"
+            && new["spec"]["clusterIP"] == old["spec"]["clusterIP"]
+            && let Some(spec) = new["spec"].as_object_mut()
+        {
+            spec.retain(|name, _| {
+                !matches!(name.as_str(), "clusterIP" | "clusterIPs" | "ipFamilies" | "ipFamilyPolicy")
+            });
         }
         return;
     }
     if before != "ExternalName" {
         for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-            let unset = new["spec"][field].as_str().is_none_or(str::is_empty) && new["spec"][field].as_array().is_none_or(Vec::is_empty);
+            let unset = new["spec"][field].as_str().is_none_or(str::is_empty)
+                && new["spec"][field].as_array().is_none_or(Vec::is_empty);
             if unset && !old["spec"][field].is_null() {
                 new["spec"][field] = old["spec"][field].clone();
             }
@@ -133,7 +144,8 @@ fn carry_addresses(old: &Value, new: &mut Value) {
     let Some(ports) = new["spec"]["ports"].as_array_mut() else { return };
     for port in ports {
         let same = |other: &&Value| other["port"] == port["port"] && other["protocol"] == port["protocol"];
-        let earlier = old["spec"]["ports"].as_array().into_iter().flatten().find(same).map(|other| other["nodePort"].clone());
+        let earlier =
+            old["spec"]["ports"].as_array().into_iter().flatten().find(same).map(|other| other["nodePort"].clone());
         let unset = port["nodePort"].as_u64().unwrap_or(0) == 0;
         match earlier {
             Some(number) if exposes(&after) && unset && !number.is_null() => port["nodePort"] = number,
@@ -162,12 +174,17 @@ mod tests {
             carry_addresses(&old, &mut new);
             new["spec"].take()
         };
-        let kept = after(json!({ "type": "NodePort", "ports": [{ "port": 80, "protocol": "TCP" }, { "port": 81, "protocol": "TCP" }] }));
+        let kept = after(
+            json!({ "type": "NodePort", "ports": [{ "port": 80, "protocol": "TCP" }, { "port": 81, "protocol": "TCP" }] }),
+        );
         assert_eq!((&kept["clusterIP"], &kept["ports"][0]["nodePort"]), (&json!("127.96.0.9"), &json!(30001)));
         assert!(kept["ports"][1]["nodePort"].is_null());
-        let inner = after(json!({ "type": "ClusterIP", "ports": [{ "port": 80, "protocol": "TCP", "nodePort": 30001 }] }));
+        let inner =
+            after(json!({ "type": "ClusterIP", "ports": [{ "port": 80, "protocol": "TCP", "nodePort": 30001 }] }));
         assert!(inner["ports"][0]["nodePort"].is_null());
-        let outer = after(json!({ "type": "ExternalName", "externalName": "x", "clusterIP": "127.96.0.9", "clusterIPs": ["127.96.0.9"] }));
+        let outer = after(
+            json!({ "type": "ExternalName", "externalName": "x", "clusterIP": "127.96.0.9", "clusterIPs": ["127.96.0.9"] }),
+        );
         assert_eq!(outer.get("clusterIP"), None);
     }
 }

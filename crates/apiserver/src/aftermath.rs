@@ -32,10 +32,10 @@ pub(crate) fn written<'a>(
                 definitions::clean_up(server, object::name(definition)).await;
             }
         }
-        if let (Some(custom), None) = (&resource.custom, new) {
-            if custom.terminating {
-                definitions::clean_up(server, &custom.definition).await;
-            }
+        if let (Some(custom), None) = (&resource.custom, new)
+            && custom.terminating
+        {
+            definitions::clean_up(server, &custom.definition).await;
         }
     })
 }

@@ -80,6 +80,8 @@ async fn ensure(
     body["kind"] = resource.kind.as_str().into();
     create::place(resource, &target, &mut body).map_err(|failure| failed(failure.message))?;
     target.name = None;
-    create::insert(server, &mut call, (resource, &target), body, false).await.map_err(|failure| failed(failure.message))?;
+    create::insert(server, &mut call, (resource, &target), body, false)
+        .await
+        .map_err(|failure| failed(failure.message))?;
     Ok(())
 }

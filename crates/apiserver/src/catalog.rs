@@ -154,7 +154,9 @@ impl Resource {
 /// The built-in kinds that are served. Of a kind with two shapes only the preferred one is: autoscalers convert in ways
 /// that a change of names can't express.
 fn served() -> impl Iterator<Item = &'static Kind> {
-    kinds::all().iter().filter(|kind| (kind.group, kind.version, kind.plural) != ("autoscaling", "v1", "horizontalpodautoscalers"))
+    kinds::all()
+        .iter()
+        .filter(|kind| (kind.group, kind.version, kind.plural) != ("autoscaling", "v1", "horizontalpodautoscalers"))
 }
 
 /// `v1`, `apps/v1`.
@@ -239,7 +241,11 @@ impl Catalog {
     }
 
     /// The resources of one version of a group.
-    pub(crate) fn of_version<'a>(&'a self, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Arc<Resource>> {
+    pub(crate) fn of_version<'a>(
+        &'a self,
+        group: &'a str,
+        version: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Resource>> {
         self.resources.iter().filter(move |resource| resource.group == group && resource.version == version)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariants: files are mode 0600 and written whole; comparisons take the same time whatever differs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -109,11 +109,11 @@ fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()
 }
 
-fn secret(path: &PathBuf) -> Result<String, BuildError> {
+fn secret(path: &Path) -> Result<String, BuildError> {
     if let Some(text) = files::read(path)? {
         let text = text.trim().to_owned();
         if text.len() < 32 {
-            return Err(BuildError::Damaged { path: path.clone(), reason: "the secret in it is too short".into() });
+            return Err(BuildError::Damaged { path: path.into(), reason: "the secret in it is too short".into() });
         }
         return Ok(text);
     }

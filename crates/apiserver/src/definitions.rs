@@ -148,9 +148,10 @@ pub(crate) fn admit(write: &Write<'_>, call: &mut Call, definition: &mut Value) 
 /// The names in the definition's group that others have.
 fn taken(catalog: &Catalog, definition: &Value) -> Taken {
     let (name, group) = (object::name(definition), definition["spec"]["group"].as_str().unwrap_or_default());
-    let others = catalog.resources().iter().filter(|other| {
-        other.group == group && other.custom.as_ref().is_none_or(|custom| custom.definition != name)
-    });
+    let others = catalog
+        .resources()
+        .iter()
+        .filter(|other| other.group == group && other.custom.as_ref().is_none_or(|custom| custom.definition != name));
     let mut taken = Taken::default();
     for other in others {
         taken.resources.extend([other.plural.clone(), other.singular.clone()]);
@@ -176,7 +177,9 @@ pub(crate) async fn clean_up(server: &Arc<Server>, name: &str) {
     let instances: Vec<Arc<Resource>> = catalog
         .resources()
         .iter()
-        .filter(|resource| resource.custom.as_ref().is_some_and(|custom| custom.definition == name && custom.terminating))
+        .filter(|resource| {
+            resource.custom.as_ref().is_some_and(|custom| custom.definition == name && custom.terminating)
+        })
         .cloned()
         .collect();
     let now = jiff::Timestamp::now();
@@ -192,10 +195,10 @@ pub(crate) async fn clean_up(server: &Arc<Server>, name: &str) {
         if marked {
             continue;
         }
-        if let Err(failure) = delete::one(server, now, resource, namespace, instance, &Options::default()).await {
-            if failure.code != 404 {
-                tracing::warn!(key = %entry.key, reason = %failure.message, "an instance of a definition that goes could not be deleted");
-            }
+        if let Err(failure) = delete::one(server, now, resource, namespace, instance, &Options::default()).await
+            && failure.code != 404
+        {
+            tracing::warn!(key = %entry.key, reason = %failure.message, "an instance of a definition that goes could not be deleted");
         }
     }
     let left = server.store.list(&resource.prefix, None, 1, None).map_or(true, |listing| !listing.entries.is_empty());

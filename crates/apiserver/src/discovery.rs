@@ -42,7 +42,8 @@ pub(crate) fn core_versions(catalog: &Catalog, call: &Call) -> Reply {
 /// `/apis`
 pub(crate) fn groups(catalog: &Catalog, call: &Call) -> Reply {
     aggregated(catalog, call, false).unwrap_or_else(|| {
-        let groups: Vec<Value> = catalog.groups().iter().filter(|group| !group.name.is_empty()).map(legacy_group).collect();
+        let groups: Vec<Value> =
+            catalog.groups().iter().filter(|group| !group.name.is_empty()).map(legacy_group).collect();
         Reply::Plain(200, json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups }))
     })
 }
@@ -152,7 +153,8 @@ fn aggregated_group(catalog: &Catalog, group: &Group) -> Value {
         .versions
         .iter()
         .map(|version| {
-            let resources: Vec<Value> = catalog.of_version(&group.name, version).map(|resource| aggregated_resource(resource)).collect();
+            let resources: Vec<Value> =
+                catalog.of_version(&group.name, version).map(|resource| aggregated_resource(resource)).collect();
             json!({ "version": version, "resources": resources, "freshness": "Current" })
         })
         .collect();
@@ -191,8 +193,17 @@ mod tests {
     fn groups_and_resources_are_found() {
         let catalog = Catalog::new(&Catalog::builtins(), &[]);
         let Ok(Reply::Plain(200, core)) = group_version(&catalog, "", "v1") else { panic!("a list") };
-        let names: Vec<&str> = core["resources"].as_array().expect("resources").iter().filter_map(|one| one["name"].as_str()).collect();
-        for name in ["pods", "pods/log", "pods/status", "pods/eviction", "namespaces/finalize", "serviceaccounts/token", "services"] {
+        let names: Vec<&str> =
+            core["resources"].as_array().expect("resources").iter().filter_map(|one| one["name"].as_str()).collect();
+        for name in [
+            "pods",
+            "pods/log",
+            "pods/status",
+            "pods/eviction",
+            "namespaces/finalize",
+            "serviceaccounts/token",
+            "services",
+        ] {
             assert!(names.contains(&name), "{name}");
         }
         let Ok(Reply::Plain(200, apps)) = group(&catalog, "apps") else { panic!("a group") };
@@ -200,7 +211,8 @@ mod tests {
         assert!(group(&catalog, "none").is_err() && group_version(&catalog, "apps", "v9").is_err());
         let deployments = catalog.get("apps", "v1", "deployments").expect("deployments");
         let entry = aggregated_resource(deployments);
-        let scale = entry["subresources"].as_array().and_then(|all| all.iter().find(|one| one["subresource"] == "scale"));
+        let scale =
+            entry["subresources"].as_array().and_then(|all| all.iter().find(|one| one["subresource"] == "scale"));
         assert_eq!(scale.map(|scale| &scale["responseKind"]["kind"]), Some(&json!("Scale")));
     }
 }

@@ -32,9 +32,9 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), BuildErro
 
 /// Makes a folder that only its owner may enter.
 pub(crate) fn private_folder(path: &Path) -> Result<(), BuildError> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| BuildError::File { action: "create", path: path.into(), source })
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| BuildError::File {
+        action: "create",
+        path: path.into(),
+        source,
+    })
 }

@@ -9,7 +9,8 @@ use crate::credential::{Credentials, same};
 use crate::status::{Answer, Failure};
 
 /// Why a review allows everything.
-pub(crate) const NOT_ENFORCED: &str = "RBAC is stored but not enforced in this version: every authenticated user may do everything";
+pub(crate) const NOT_ENFORCED: &str =
+    "RBAC is stored but not enforced in this version: every authenticated user may do everything";
 
 /// Who makes a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,11 +67,7 @@ impl User {
 }
 
 fn service_account_groups(namespace: &str) -> Vec<String> {
-    vec![
-        "system:serviceaccounts".into(),
-        format!("system:serviceaccounts:{namespace}"),
-        "system:authenticated".into(),
-    ]
+    vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}"), "system:authenticated".into()]
 }
 
 /// Says who sent `headers`, or `None` for a stranger without any credential. A wrong credential is refused.
@@ -110,8 +107,12 @@ pub(crate) fn by_token(
 /// The user that a known user asks to be taken for (`kubectl --as`).
 pub(crate) fn impersonate(user: User, headers: &http::HeaderMap) -> Answer<User> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let groups: Vec<String> =
-        headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
+    let groups: Vec<String> = headers
+        .get_all("impersonate-group")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .map(str::to_owned)
+        .collect();
     let Some(name) = text("impersonate-user") else {
         if !groups.is_empty() || headers.contains_key("impersonate-uid") {
             return Err(Failure::bad_request("requested impersonation of a group or uid without impersonating a user"));

@@ -24,7 +24,12 @@ enum Unknown {
 
 /// The media type without parameters; JSON when none is given.
 fn media(call: &Call) -> &str {
-    call.content_type.as_deref().and_then(|text| text.split(';').next()).map(str::trim).filter(|text| !text.is_empty()).unwrap_or(JSON)
+    call.content_type
+        .as_deref()
+        .and_then(|text| text.split(';').next())
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .unwrap_or(JSON)
 }
 
 /// The body as a value, and the fields that came twice in it.
@@ -65,7 +70,9 @@ pub(crate) fn identify(resource: &Resource, value: &mut Value) -> Answer<()> {
     let Some(map) = value.as_object_mut() else {
         return Err(Failure::bad_request(format!("the body is not an object of kind {}", resource.kind)));
     };
-    let text = |map: &serde_json::Map<String, Value>, field: &str| map.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |map: &serde_json::Map<String, Value>, field: &str| {
+        map.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     let (api_version, kind) = (text(map, "apiVersion"), text(map, "kind"));
     if !kind.is_empty() && kind != resource.kind {
         return Err(Failure::bad_request(format!(

@@ -101,10 +101,10 @@ pub(crate) fn page(
     let at = state(query)?;
     let limit = query.number::<i64>("limit")?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0);
     let position = query.get("continue").map(Position::decode).transpose()?;
-    if let (None, Some(name)) = (&position, selection.name()) {
-        if target.namespace.is_some() || !resource.namespaced {
-            return one(server, resource, target, selection, name, at);
-        }
+    if let (None, Some(name)) = (&position, selection.name())
+        && (target.namespace.is_some() || !resource.namespaced)
+    {
+        return one(server, resource, target, selection, name, at);
     }
     let pinned = match (&position, at) {
         (Some(position), _) => position.revision,

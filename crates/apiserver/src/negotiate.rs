@@ -43,7 +43,8 @@ fn clauses(accept: &str) -> Vec<Clause<'_>> {
             let mut pieces = part.split(';').map(str::trim);
             let media = pieces.next().unwrap_or_default();
             let params: Vec<_> = pieces.filter_map(|piece| piece.split_once('=')).collect();
-            let quality = params.iter().find(|(key, _)| *key == "q").and_then(|(_, value)| value.parse().ok()).unwrap_or(1.0);
+            let quality =
+                params.iter().find(|(key, _)| *key == "q").and_then(|(_, value)| value.parse().ok()).unwrap_or(1.0);
             (quality, Clause { media, params })
         })
         .collect();
@@ -59,7 +60,9 @@ pub(crate) fn object(accept: Option<&str>) -> Option<Form> {
         None => Some(Form::Object),
         Some(_) if clause.get("g") != Some("meta.k8s.io") => None,
         Some("Table") if matches!(clause.get("v"), Some("v1" | "v1beta1")) => Some(Form::Table),
-        Some("PartialObjectMetadata" | "PartialObjectMetadataList") if clause.get("v") == Some("v1") => Some(Form::Metadata),
+        Some("PartialObjectMetadata" | "PartialObjectMetadataList") if clause.get("v") == Some("v1") => {
+            Some(Form::Metadata)
+        }
         Some(_) => None,
     })
 }

@@ -75,7 +75,10 @@ pub(crate) fn name(object: &Value) -> &str {
 
 /// `metadata.finalizers`
 pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
-    object["metadata"]["finalizers"].as_array().map(|all| all.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+    object["metadata"]["finalizers"]
+        .as_array()
+        .map(|all| all.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default()
 }
 
 /// Whether deletion was asked for.

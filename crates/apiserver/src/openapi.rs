@@ -85,19 +85,22 @@ impl Documents {
 
     /// `/openapi/v2`, as JSON only: clients that want protobuf do without it when there is none.
     pub(crate) fn v2(&self, catalog: &Catalog, accept: Option<&str>) -> Answer<Reply> {
-        let json = accept.is_none_or(|accept| accept.is_empty() || accept.contains("application/json") || accept.contains("*/*"));
+        let json = accept
+            .is_none_or(|accept| accept.is_empty() || accept.contains("application/json") || accept.contains("*/*"));
         if !json {
             return Err(Failure::not_acceptable("application/json"));
         }
         // It is as large as all others together and asked for by few, so it is not kept.
-        let resources: Vec<OpenApiResource<'_>> = catalog.resources().iter().map(|resource| described(resource)).collect();
+        let resources: Vec<OpenApiResource<'_>> =
+            catalog.resources().iter().map(|resource| described(resource)).collect();
         let body = v2_document(&resources).to_string().into();
         Ok(Reply::Made { media: "application/json", tag: None, body })
     }
 }
 
 fn document(catalog: &Catalog, group: &str, version: &str) -> Value {
-    let resources: Vec<OpenApiResource<'_>> = catalog.of_version(group, version).map(|resource| described(resource)).collect();
+    let resources: Vec<OpenApiResource<'_>> =
+        catalog.of_version(group, version).map(|resource| described(resource)).collect();
     v3_document(&crate::catalog::api_version(group, version), &resources)
 }
 

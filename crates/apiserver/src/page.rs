@@ -44,10 +44,9 @@ mod tests {
 
     #[test]
     fn tokens() {
-        for position in [
-            Position { revision: Some(7), after: "ns/a".into() },
-            Position { revision: None, after: "b".into() },
-        ] {
+        for position in
+            [Position { revision: Some(7), after: "ns/a".into() }, Position { revision: None, after: "b".into() }]
+        {
             assert_eq!(Position::decode(&position.encode()), Ok(position));
         }
         for wrong in ["", "x", "e30", "!!!"] {

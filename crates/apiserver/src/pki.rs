@@ -47,11 +47,18 @@ impl ResolvesServerCert for Current {
 
 impl Authority {
     /// Reads the authority from `folder`, or makes it; then issues the server's certificate.
-    pub(crate) fn open(folder: &Path, bound: IpAddr, service: IpAddr, now: jiff::Timestamp) -> Result<Self, BuildError> {
+    pub(crate) fn open(
+        folder: &Path,
+        bound: IpAddr,
+        service: IpAddr,
+        now: jiff::Timestamp,
+    ) -> Result<Self, BuildError> {
         let (certificate, key) = (folder.join("ca.crt"), folder.join("ca.key"));
         let params = authority_params(now);
         let (pem, pair) = match (files::read(&certificate)?, files::read(&key)?) {
-            (Some(pem), Some(key_pem)) if ends(&pem).is_some_and(|end| end > now + jiff::Span::new().hours(24 * 365)) => {
+            (Some(pem), Some(key_pem))
+                if ends(&pem).is_some_and(|end| end > now + jiff::Span::new().hours(24 * 365)) =>
+            {
                 let pair = KeyPair::from_pem(&key_pem)
                     .map_err(|error| BuildError::Damaged { path: key.clone(), reason: error.to_string() })?;
                 (pem, pair)
@@ -61,7 +68,8 @@ impl Authority {
         let names = server_names(bound, service)?;
         let issuer = Issuer::new(params, pair);
         let first = issue(&issuer, &names, now)?;
-        let pem = pem.lines().filter(|line| !line.starts_with('#')).fold(String::new(), |text, line| text + line + "\n");
+        let pem =
+            pem.lines().filter(|line| !line.starts_with('#')).fold(String::new(), |text, line| text + line + "\n");
         Ok(Self { pem: pem.into(), issuer, names, current: Arc::new(Current(ArcSwap::from_pointee(first))) })
     }
 
@@ -118,7 +126,11 @@ fn authority_params(now: jiff::Timestamp) -> CertificateParams {
     params
 }
 
-fn issue(issuer: &Issuer<'static, KeyPair>, names: &[SanType], now: jiff::Timestamp) -> Result<CertifiedKey, BuildError> {
+fn issue(
+    issuer: &Issuer<'static, KeyPair>,
+    names: &[SanType],
+    now: jiff::Timestamp,
+) -> Result<CertifiedKey, BuildError> {
     let failed = |reason: String| BuildError::Certificate { name: "server", reason };
     let mut params = CertificateParams::default();
     params.distinguished_name = named("coracle-apiserver");
@@ -161,8 +173,9 @@ fn server_names(bound: IpAddr, service: IpAddr) -> Result<Vec<SanType>, BuildErr
     ];
     let mut all = Vec::new();
     for name in names {
-        let name =
-            name.try_into().map_err(|error: rcgen::Error| BuildError::Certificate { name: "server", reason: error.to_string() })?;
+        let name = name
+            .try_into()
+            .map_err(|error: rcgen::Error| BuildError::Certificate { name: "server", reason: error.to_string() })?;
         all.push(SanType::DnsName(name));
     }
     let loopback = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];

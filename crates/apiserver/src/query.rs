@@ -69,7 +69,8 @@ impl Query {
 
 /// Decodes `%XX`, and `+` as a space where `form` says so.
 pub(crate) fn percent_decode(text: &str, form: bool) -> Option<String> {
-    if !text.contains('%') && !(form && text.contains('+')) {
+    let encoded = |c: char| c == '%' || (form && c == '+');
+    if !text.contains(encoded) {
         return Some(text.to_owned());
     }
     let bytes = text.as_bytes();

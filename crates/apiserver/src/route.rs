@@ -92,7 +92,9 @@ fn segments(path: &str) -> Option<Vec<String>> {
     if path.is_empty() {
         return Some(Vec::new());
     }
-    path.split('/').map(|segment| if segment.is_empty() { None } else { crate::query::percent_decode(segment, false) }).collect()
+    path.split('/')
+        .map(|segment| if segment.is_empty() { None } else { crate::query::percent_decode(segment, false) })
+        .collect()
 }
 
 #[cfg(test)]

@@ -88,14 +88,17 @@ impl Server {
             }
         };
         let user = match user {
-            Some(user) if head.headers.contains_key("impersonate-user") || head.headers.contains_key("impersonate-group") => {
+            Some(user)
+                if head.headers.contains_key("impersonate-user") || head.headers.contains_key("impersonate-group") =>
+            {
                 Arc::new(identity::impersonate((*user).clone(), &head.headers)?)
             }
             Some(user) => user,
             None if matches!(route, Route::Health(_) | Route::Version) => Arc::new(User::anonymous()),
             None => return Err(Failure::unauthorized()),
         };
-        let text = |name: header::HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let text =
+            |name: header::HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let mut query = Query::parse(head.uri.query());
         if matches!(&route, Route::Resource(target) if target.watch) {
             query.set("watch", "true");
@@ -201,10 +204,9 @@ impl Server {
 
     /// Room for one more watch or log stream.
     pub(crate) fn stream_permit(&self) -> Answer<tokio::sync::OwnedSemaphorePermit> {
-        self.streams
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Failure::too_many_requests("too many watches and log streams are open; please try again later"))
+        self.streams.clone().try_acquire_owned().map_err(|_| {
+            Failure::too_many_requests("too many watches and log streams are open; please try again later")
+        })
     }
 
     fn health(&self, call: &Call, check: &str) -> Answer<Reply> {
@@ -227,7 +229,9 @@ impl Server {
         }
         let lines: String = checks
             .iter()
-            .map(|(name, good)| format!("[{}]{name} {}\n", if *good { "+" } else { "-" }, if *good { "ok" } else { "failed" }))
+            .map(|(name, good)| {
+                format!("[{}]{name} {}\n", if *good { "+" } else { "-" }, if *good { "ok" } else { "failed" })
+            })
             .collect();
         let (code, word) = if good { (200, "passed") } else { (500, "failed") };
         Ok(Reply::Text(code, format!("{lines}{path} check {word}\n")))

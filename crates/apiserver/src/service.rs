@@ -48,11 +48,7 @@ pub struct ApiServer {
 ///
 /// # Errors
 /// See [`BuildError`]. Must be called within a Tokio runtime.
-pub fn build(
-    settings: Settings,
-    store: Arc<dyn Store>,
-    deps: Dependencies,
-) -> Result<(ApiServer, Handle), BuildError> {
+pub fn build(settings: Settings, store: Arc<dyn Store>, deps: Dependencies) -> Result<(ApiServer, Handle), BuildError> {
     let bind = |source| BuildError::Bind { address: settings.bind, source };
     let listener = std::net::TcpListener::bind(settings.bind).map_err(bind)?;
     listener.set_nonblocking(true).map_err(bind)?;

@@ -225,7 +225,8 @@ impl Feed {
         if initial_end {
             metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
-        let object = json!({ "kind": self.resource.kind, "apiVersion": self.resource.api_version, "metadata": metadata });
+        let object =
+            json!({ "kind": self.resource.kind, "apiVersion": self.resource.api_version, "metadata": metadata });
         line("BOOKMARK", &object)
     }
 }
@@ -241,7 +242,8 @@ fn plan(resource: &Resource, selection: &Selection, event: &Event) -> Answer<Opt
     let before = || {
         let entry = event.previous.as_ref();
         // A DELETED event shows the last state, as of the revision at which it went.
-        let object = entry.map(|entry| object::read_at(resource, &entry.key, &entry.value, event.revision)).transpose()?;
+        let object =
+            entry.map(|entry| object::read_at(resource, &entry.key, &entry.value, event.revision)).transpose()?;
         Ok(object.filter(|object| selection.matches(object)))
     };
     Ok(match now {
@@ -297,7 +299,12 @@ mod tests {
             revision: 9,
             key: "/core/configmaps/x/a".into(),
             value: after.map(bytes),
-            previous: before.map(|color| Entry { key: "/core/configmaps/x/a".into(), value: bytes(color), revision: 8, created: 8 }),
+            previous: before.map(|color| Entry {
+                key: "/core/configmaps/x/a".into(),
+                value: bytes(color),
+                revision: 8,
+                created: 8,
+            }),
         };
         for (before, after, everyone, reds) in [
             (None, Some("red"), Some("ADDED"), Some("ADDED")),

@@ -18,7 +18,9 @@ pub(super) async fn evict(server: &Arc<Server>, call: &mut Call, (resource, targ
     let name = target.name.as_deref().unwrap_or_default();
     let claimed = object::name(&eviction);
     if !claimed.is_empty() && claimed != name {
-        return Err(Failure::bad_request(format!("the name of the eviction ({claimed}) does not match the name on the URL ({name})")));
+        return Err(Failure::bad_request(format!(
+            "the name of the eviction ({claimed}) does not match the name on the URL ({name})"
+        )));
     }
     let options = delete::from(&eviction["deleteOptions"], call)?;
     let namespace = target.namespace.as_deref();
@@ -39,7 +41,10 @@ pub(super) async fn evict(server: &Arc<Server>, call: &mut Call, (resource, targ
         }
     }
     delete::one(server, call.now, resource, namespace, name, &options).await?;
-    Ok(Reply::Plain(201, json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 })))
+    Ok(Reply::Plain(
+        201,
+        json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 }),
+    ))
 }
 
 fn budgets(server: &Server, namespace: Option<&str>) -> Answer<Vec<Value>> {
@@ -62,7 +67,8 @@ enum Verdict {
 
 /// What a budget says about the eviction of a Pod.
 fn verdict(budget: &Value, pod: &Value) -> Verdict {
-    let selected = LabelSelector::from_object(&budget["spec"]["selector"]).is_ok_and(|selector| selector.matches_object(pod));
+    let selected =
+        LabelSelector::from_object(&budget["spec"]["selector"]).is_ok_and(|selector| selector.matches_object(pod));
     if !selected {
         return Verdict::Elsewhere;
     }
@@ -92,7 +98,8 @@ mod tests {
         assert_eq!(verdict(&budget("x", json!({ "disruptionsAllowed": 0 })), &pod), Verdict::Elsewhere);
         assert_eq!(verdict(&budget("a", Value::Null), &pod), Verdict::Unknown);
         assert_eq!(verdict(&budget("a", json!({ "disruptionsAllowed": 1 })), &pod), Verdict::Allowed);
-        let held = verdict(&budget("a", json!({ "disruptionsAllowed": 0, "desiredHealthy": 2, "currentHealthy": 2 })), &pod);
+        let held =
+            verdict(&budget("a", json!({ "disruptionsAllowed": 0, "desiredHealthy": 2, "currentHealthy": 2 })), &pod);
         assert_eq!(held, Verdict::Refused("The disruption budget b needs 2 healthy pods and has 2 currently".into()));
     }
 }

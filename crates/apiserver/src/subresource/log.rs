@@ -24,11 +24,15 @@ pub(super) async fn log(server: &Arc<Server>, call: &Call, (resource, target): P
     options.container = Some(container.clone());
     let permit = server.stream_permit()?;
     let stream = server.logs.logs(namespace, name, options).await.map_err(|error| match error {
-        LogsError::NotFound => Failure::bad_request(format!("container {container:?} in pod {name:?} has no log on this node")),
+        LogsError::NotFound => {
+            Failure::bad_request(format!("container {container:?} in pod {name:?} has no log on this node"))
+        }
         LogsError::NotStarted { reason } => {
             Failure::bad_request(format!("container {container:?} in pod {name:?} is waiting to start: {reason}"))
         }
-        LogsError::Io(error) => Failure::internal(format!("reading the log of container {container:?} in pod {name:?}: {error}")),
+        LogsError::Io(error) => {
+            Failure::internal(format!("reading the log of container {container:?} in pod {name:?}: {error}"))
+        }
     })?;
     let stopping = server.stopping.clone();
     let stream = stream.take_until(async move { stopping.cancelled().await }).map(move |chunk| {
@@ -59,7 +63,10 @@ fn options(query: &Query) -> Answer<LogOptions> {
     };
     let since_seconds = positive("sinceSeconds", 1)?;
     if since_time.is_some() && since_seconds.is_some() {
-        return Err(invalid("sinceSeconds", "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"));
+        return Err(invalid(
+            "sinceSeconds",
+            "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
+        ));
     }
     Ok(LogOptions {
         container: query.get("container").map(str::to_owned),
@@ -86,7 +93,10 @@ fn container(pod: &Value, asked: Option<&str>) -> Answer<String> {
         None => match containers.as_slice() {
             [one] => Ok((*one).to_owned()),
             _ => {
-                let mut message = format!("a container name must be specified for pod {pod}, choose one of: [{}]", containers.join(" "));
+                let mut message = format!(
+                    "a container name must be specified for pod {pod}, choose one of: [{}]",
+                    containers.join(" ")
+                );
                 if !init.is_empty() {
                     message += &format!(" or one of the init containers: [{}]", init.join(" "));
                 }
@@ -103,16 +113,28 @@ mod tests {
 
     #[test]
     fn options_and_containers() {
-        let asked = options(&Query::parse(Some("follow=true&tailLines=5&sinceSeconds=3&timestamps=1&container=a"))).expect("options");
+        let asked = options(&Query::parse(Some("follow=true&tailLines=5&sinceSeconds=3&timestamps=1&container=a")))
+            .expect("options");
         assert!(asked.follow && asked.timestamps && !asked.previous);
         assert_eq!((asked.tail_lines, asked.since_seconds, asked.container.as_deref()), (Some(5), Some(3), Some("a")));
-        for wrong in ["tailLines=-1", "sinceSeconds=0", "sinceTime=yesterday", "sinceTime=2026-01-01T00:00:00Z&sinceSeconds=1"] {
+        for wrong in
+            ["tailLines=-1", "sinceSeconds=0", "sinceTime=yesterday", "sinceTime=2026-01-01T00:00:00Z&sinceSeconds=1"]
+        {
             assert_eq!(options(&Query::parse(Some(wrong))).map_err(|failure| failure.code), Err(422), "{wrong}");
         }
         let pod = json!({ "metadata": { "name": "p" }, "spec": { "containers": [{ "name": "a" }, { "name": "b" }], "initContainers": [{ "name": "i" }] } });
         assert_eq!(container(&pod, Some("i")).as_deref(), Ok("i"));
-        assert_eq!(container(&pod, Some("x")).map_err(|failure| failure.message), Err("container x is not valid for pod p".into()));
+        assert_eq!(
+            container(&pod, Some("x")).map_err(|failure| failure.message),
+            Err("container x is not valid for pod p".into())
+        );
         let several = container(&pod, None).map_err(|failure| failure.message);
-        assert_eq!(several, Err("a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]".into()));
+        assert_eq!(
+            several,
+            Err(
+                "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
+                    .into()
+            )
+        );
     }
 }

@@ -19,7 +19,9 @@ pub(super) async fn bind_named(server: &Arc<Server>, call: &mut Call, place: Pla
     let claimed = object::name(&binding);
     let name = target.name.as_deref().unwrap_or_default();
     if !claimed.is_empty() && claimed != name {
-        return Err(Failure::bad_request(format!("the name of the binding ({claimed}) does not match the name on the URL ({name})")));
+        return Err(Failure::bad_request(format!(
+            "the name of the binding ({claimed}) does not match the name on the URL ({name})"
+        )));
     }
     assign(server, call, target.namespace.as_deref(), name, &binding).await
 }
@@ -68,7 +70,10 @@ async fn assign(
     if bound.is_none() {
         return Err(Failure::not_found(&pods, name));
     }
-    Ok(Reply::Plain(201, json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 })))
+    Ok(Reply::Plain(
+        201,
+        json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 }),
+    ))
 }
 
 /// The Pod with its node, and the condition that says so.
@@ -80,7 +85,8 @@ fn on_node(pod: &Value, node: &str, binding: &Value, now: &str) -> Value {
             new["metadata"]["annotations"][name] = value.clone();
         }
     }
-    let condition = json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now });
+    let condition =
+        json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now });
     let conditions = &mut new["status"]["conditions"];
     if !conditions.is_array() {
         *conditions = json!([]);

@@ -41,7 +41,8 @@ fn access(resource: &Resource, review: &Value) -> Answer<Value> {
             resource.kind
         )));
     }
-    let in_group = |name: &str| spec["groups"].as_array().is_some_and(|groups| groups.iter().any(|group| group == name));
+    let in_group =
+        |name: &str| spec["groups"].as_array().is_some_and(|groups| groups.iter().any(|group| group == name));
     let stranger = resource.kind != "SelfSubjectAccessReview"
         && (in_group("system:unauthenticated") || spec["user"] == "system:anonymous");
     Ok(match stranger {
@@ -57,7 +58,8 @@ fn token(server: &Server, call: &Call, review: &Value) -> Value {
         return json!({ "authenticated": false, "error": "the token is not known, has expired, or its account is gone" });
     };
     let held = server.credentials.verify(token, call.now).map(|claims| claims.audiences);
-    let asked: Vec<&str> = review["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let asked: Vec<&str> =
+        review["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let audiences: Vec<String> = match held {
         Some(held) if !asked.is_empty() => held.into_iter().filter(|one| asked.contains(&one.as_str())).collect(),
         Some(held) => held,

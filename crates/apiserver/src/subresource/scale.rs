@@ -91,7 +91,9 @@ fn with_scale(resource: &Resource, paths: &Scale, current: &Value, scale: &Value
     let name = object::name(current);
     let claimed = object::name(scale);
     if !claimed.is_empty() && claimed != name {
-        return Err(Failure::bad_request(format!("the name of the scale ({claimed}) does not match the object's ({name})")));
+        return Err(Failure::bad_request(format!(
+            "the name of the scale ({claimed}) does not match the object's ({name})"
+        )));
     }
     let replicas = match &scale["spec"]["replicas"] {
         Value::Null => 0,

@@ -24,7 +24,11 @@ pub(super) fn issue(server: &Arc<Server>, call: &mut Call, (resource, target): P
     let spec = &request["spec"];
     let seconds = spec["expirationSeconds"].as_i64().unwrap_or(LIFE.2);
     if !(LIFE.0..=LIFE.1).contains(&seconds) {
-        let why = if seconds < LIFE.0 { "may not specify a duration less than 10 minutes" } else { "may not specify a duration larger than a year" };
+        let why = if seconds < LIFE.0 {
+            "may not specify a duration less than 10 minutes"
+        } else {
+            "may not specify a duration larger than a year"
+        };
         let error = FieldError::invalid("spec.expirationSeconds", seconds, why);
         return Err(Failure::invalid(resource, name, &[error]));
     }
@@ -33,7 +37,8 @@ pub(super) fn issue(server: &Arc<Server>, call: &mut Call, (resource, target): P
     if !spec["boundObjectRef"].is_null() {
         call.warn("boundObjectRef is not acted on in this version: the token lives on when the object is deleted");
     }
-    let (token, ends) = server.credentials.issue(namespace, name, object::meta(&account, "uid"), &audiences, call.now, seconds);
+    let (token, ends) =
+        server.credentials.issue(namespace, name, object::meta(&account, "uid"), &audiences, call.now, seconds);
     let audiences = if audiences.is_empty() { vec![crate::credential::AUDIENCE.to_owned()] } else { audiences };
     if !request.is_object() {
         request = json!({});

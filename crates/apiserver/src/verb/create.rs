@@ -38,13 +38,18 @@ pub(crate) fn place(resource: &Resource, target: &Target, body: &mut Value) -> A
     match &target.namespace {
         Some(namespace) if resource.namespaced => {
             if !given.is_empty() && given != *namespace {
-                let message = format!("the namespace of the provided object does not match the namespace sent on the request ({given} and {namespace})");
+                let message = format!(
+                    "the namespace of the provided object does not match the namespace sent on the request ({given} and {namespace})"
+                );
                 return Err(Failure::bad_request(message));
             }
             metadata.insert("namespace".into(), namespace.as_str().into());
         }
         _ if !given.is_empty() => {
-            return Err(Failure::bad_request(format!("{} are not in a namespace, but the object names {given}", resource.qualified())));
+            return Err(Failure::bad_request(format!(
+                "{} are not in a namespace, but the object names {given}",
+                resource.qualified()
+            )));
         }
         _ => {
             metadata.remove("namespace");

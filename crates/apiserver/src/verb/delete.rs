@@ -63,7 +63,12 @@ pub(crate) async fn collection(server: &Arc<Server>, call: &mut Call, (resource,
             Err(failure) => return Err(failure),
         }
     }
-    let listed = Listed { items, revision: server.store.revision(), continue_token: page.continue_token, remaining: page.remaining };
+    let listed = Listed {
+        items,
+        revision: server.store.revision(),
+        continue_token: page.continue_token,
+        remaining: page.remaining,
+    };
     Ok(Reply::List(resource.clone(), listed))
 }
 
@@ -81,13 +86,16 @@ pub(crate) async fn one(
         let entry = server.store.get(&key).0.ok_or_else(|| Failure::not_found(resource, name))?;
         let current = object::read(resource, &entry)?;
         check(resource, &current, options)?;
-        let request = DeleteRequest { now, grace_seconds: options.grace, propagation: propagation(resource, &current, options) };
+        let request =
+            DeleteRequest { now, grace_seconds: options.grace, propagation: propagation(resource, &current, options) };
         let plan = rules::meta::delete(&resource.api_version, &resource.kind, &current, &request);
         let when = Precondition::Revision(entry.revision);
         let (op, new) = match plan {
             Deletion::Pending => return Ok(Deleted::Marked(current)),
             Deletion::Remove => (Op::Delete { key: key.clone(), when }, None),
-            Deletion::Mark(new) => (Op::Put { key: key.clone(), value: object::stored(resource, &new), when }, Some(new)),
+            Deletion::Mark(new) => {
+                (Op::Put { key: key.clone(), value: object::stored(resource, &new), when }, Some(new))
+            }
         };
         if options.dry {
             return Ok(new.map_or(Deleted::Gone(current), Deleted::Marked));
@@ -139,7 +147,13 @@ fn returns_object(resource: &Resource) -> bool {
     resource.group.is_empty()
         && matches!(
             resource.plural.as_str(),
-            "pods" | "services" | "serviceaccounts" | "persistentvolumes" | "persistentvolumeclaims" | "podtemplates" | "resourcequotas"
+            "pods"
+                | "services"
+                | "serviceaccounts"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+                | "podtemplates"
+                | "resourcequotas"
         )
 }
 
@@ -159,7 +173,9 @@ pub(crate) fn from(body: &Value, call: &Call) -> Answer<Options> {
         Some(seconds) => Some(seconds),
         None => call.query.number("gracePeriodSeconds")?,
     };
-    let orphan = body["orphanDependents"].as_bool().or_else(|| call.query.has("orphanDependents").then(|| call.query.flag("orphanDependents")));
+    let orphan = body["orphanDependents"]
+        .as_bool()
+        .or_else(|| call.query.has("orphanDependents").then(|| call.query.flag("orphanDependents")));
     let propagation = match (text("propagationPolicy").as_deref(), orphan) {
         (Some(_), Some(_)) => {
             let why = "Invalid value: orphanDependents and deletionPropagation cannot be both set";
@@ -170,7 +186,8 @@ pub(crate) fn from(body: &Value, call: &Call) -> Answer<Options> {
         (Some("Foreground"), None) => Some(Propagation::Foreground),
         (None, None) => None,
         (Some(other), None) => {
-            let why = format!("Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\"");
+            let why =
+                format!("Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\"");
             return Err(Failure::bad_option("DeleteOptions", "propagationPolicy", &why));
         }
     };

@@ -66,7 +66,8 @@ pub(crate) async fn of_part(server: &Arc<Server>, call: &mut Call, at: Place<'_>
         Patch::Apply(configuration, duplicates) => apply(server, call, at, part, configuration, &duplicates).await,
         patch => {
             let how = Change { part, applied: false };
-            let new = change(server, call, at, how, &mut |call, current| patched(call, resource, &patch, current)).await?;
+            let new =
+                change(server, call, at, how, &mut |call, current| patched(call, resource, &patch, current)).await?;
             let name = target.name.as_deref().unwrap_or_default();
             let new = new.ok_or_else(|| Failure::not_found(resource, name))?;
             Ok(Reply::Object(200, resource.clone(), new))
@@ -80,7 +81,9 @@ fn patched(call: &mut Call, resource: &Resource, patch: &Patch, current: &Value)
     if !kept("apiVersion") || !kept("kind") {
         return Err(Failure::bad_request("a patch can't change apiVersion or kind"));
     }
-    if object::name(&new) != object::name(current) || object::meta(&new, "namespace") != object::meta(current, "namespace") {
+    if object::name(&new) != object::name(current)
+        || object::meta(&new, "namespace") != object::meta(current, "namespace")
+    {
         return Err(Failure::bad_request("a patch can't change the object's name or namespace"));
     }
     intake::shape(call, resource, &mut new, &[])?;
@@ -91,9 +94,11 @@ fn patched(call: &mut Call, resource: &Resource, patch: &Patch, current: &Value)
 pub(crate) fn merged(patch: &Patch, current: &Value, schema: &Schema) -> Answer<Value> {
     let refuse = |error: PatchError| match error {
         PatchError::Malformed(_) => Failure::bad_request(error.to_string()),
-        PatchError::Operation(_) => {
-            Failure::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {error}"))
-        }
+        PatchError::Operation(_) => Failure::new(
+            422,
+            "Invalid",
+            format!("the server rejected our request due to an error in our request: {error}"),
+        ),
         PatchError::Strategic(_) => Failure::new(422, "Invalid", error.to_string()),
     };
     match patch {
@@ -116,7 +121,8 @@ async fn apply(
 ) -> Answer<Reply> {
     let (resource, target) = at;
     if call.query.get("fieldManager").is_none() {
-        let mut failure = Failure::bad_option("PatchOptions", "fieldManager", "Required value: is required for apply patch");
+        let mut failure =
+            Failure::bad_option("PatchOptions", "fieldManager", "Required value: is required for apply patch");
         failure.reason = "Invalid";
         return Err(failure);
     }
@@ -181,7 +187,8 @@ fn apply_message(conflicts: &[rules::apply::Conflict]) -> String {
     match conflicts {
         [one] => format!("Apply failed with 1 conflict: {}: {}", one.message, one.field),
         many => {
-            let list: String = many.iter().map(|conflict| format!("\n- {}: {}", conflict.message, conflict.field)).collect();
+            let list: String =
+                many.iter().map(|conflict| format!("\n- {}: {}", conflict.message, conflict.field)).collect();
             format!("Apply failed with {} conflicts:{list}", many.len())
         }
     }

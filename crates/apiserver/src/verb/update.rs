@@ -28,7 +28,9 @@ pub(crate) async fn replace(
     let name = target.name.as_deref().unwrap_or_default();
     let mut body = intake::object(call, resource)?;
     if object::name(&body).is_empty() {
-        return Err(Failure::bad_request(format!("the name of the object must be given in its metadata and be {name}")));
+        return Err(Failure::bad_request(format!(
+            "the name of the object must be given in its metadata and be {name}"
+        )));
     }
     place(resource, target, &mut body)?;
     if resource.custom.is_some() && matches!(object::meta(&body, "resourceVersion"), "" | "0") {
@@ -50,6 +52,8 @@ pub(crate) async fn replace(
 fn may_create(resource: &Resource) -> bool {
     matches!(
         (resource.group.as_str(), resource.plural.as_str()),
-        ("", "endpoints" | "events" | "limitranges") | ("coordination.k8s.io", "leases") | ("rbac.authorization.k8s.io", _)
+        ("", "endpoints" | "events" | "limitranges")
+            | ("coordination.k8s.io", "leases")
+            | ("rbac.authorization.k8s.io", _)
     )
 }

@@ -15,7 +15,8 @@ use crate::support::*;
 async fn objects_through_the_client() {
     let server = Harness::start().await;
     let api: Api<Deployment> = Api::default_namespaced(server.client());
-    let made = api.create(&PostParams::default(), &from_value(deployment("a")).expect("a deployment")).await.expect("made");
+    let made =
+        api.create(&PostParams::default(), &from_value(deployment("a")).expect("a deployment")).await.expect("made");
     assert_eq!(made.spec.as_ref().and_then(|spec| spec.replicas), Some(2));
     let patch = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "spec": { "replicas": 3 } });
     let applied = api.patch("a", &PatchParams::apply("ctl").force(), &Patch::Apply(patch)).await.expect("applied");
@@ -39,13 +40,23 @@ async fn watchers_see_everything() {
     let api: Api<ConfigMap> = Api::all(server.client());
     let maps: Api<ConfigMap> = Api::default_namespaced(server.client());
     let make = async |name: &str| {
-        maps.create(&PostParams::default(), &from_value(config_map(name, json!({}))).expect("a map")).await.expect("made");
+        maps.create(&PostParams::default(), &from_value(config_map(name, json!({}))).expect("a map"))
+            .await
+            .expect("made");
     };
     make("a").await;
-    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists(), watcher::Config::default().page_size(1)] {
+    for config in [
+        watcher::Config::default(),
+        watcher::Config::default().streaming_lists(),
+        watcher::Config::default().page_size(1),
+    ] {
         let mut seen = pin!(watcher(api.clone(), config).applied_objects());
         let mut next = async || {
-            let object = tokio::time::timeout(LIMIT, seen.try_next()).await.expect("in time").expect("no error").expect("an object");
+            let object = tokio::time::timeout(LIMIT, seen.try_next())
+                .await
+                .expect("in time")
+                .expect("no error")
+                .expect("an object");
             object.metadata.name.unwrap_or_default()
         };
         assert_eq!(next().await, "a");
@@ -78,7 +89,10 @@ async fn logs_and_events_through_the_client() {
     recorder.publish(&event, &about).await.expect("published");
     recorder.publish(&event, &about).await.expect("published again");
     let events: Api<Event> = Api::default_namespaced(server.client());
-    let found = events.list(&ListParams::default().fields("involvedObject.name=a,involvedObject.kind=Pod")).await.expect("a list");
+    let found = events
+        .list(&ListParams::default().fields("involvedObject.name=a,involvedObject.kind=Pod"))
+        .await
+        .expect("a list");
     assert_eq!(found.items.len(), 1);
     assert_eq!(found.items[0].message.as_deref(), Some("it was tried"));
     let mut stream = pin!(pods.log_stream("a", &kube::api::LogParams::default()).await.expect("a stream"));

@@ -14,10 +14,12 @@ fn definition() -> Value {
             "size": { "type": "integer", "minimum": 1 }, "color": { "type": "string", "default": "red" },
             "replicas": { "type": "integer" } } },
         "status": { "type": "object", "properties": { "replicas": { "type": "integer" }, "selector": { "type": "string" } } } } });
-    let version = |name: &str, storage: bool| json!({ "name": name, "served": true, "storage": storage,
+    let version = |name: &str, storage: bool| {
+        json!({ "name": name, "served": true, "storage": storage,
         "schema": { "openAPIV3Schema": schema },
         "additionalPrinterColumns": [{ "name": "Size", "type": "integer", "jsonPath": ".spec.size" }],
-        "subresources": { "status": {}, "scale": { "specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector" } } });
+        "subresources": { "status": {}, "scale": { "specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector" } } })
+    };
     json!({ "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": { "name": "widgets.example.com" },
         "spec": { "group": "example.com", "scope": "Namespaced", "names": { "plural": "widgets", "kind": "Widget", "shortNames": ["wd"] },
             "versions": [version("v1", true), version("v1beta1", false)] } })
@@ -42,7 +44,10 @@ async fn a_definition_is_served_as_soon_as_it_is_made() {
         .iter()
         .filter_map(|one| Some((one["type"].as_str()?, one["status"].as_str()?)))
         .collect();
-    assert!(conditions.contains(&("Established", "True")) && conditions.contains(&("NamesAccepted", "True")), "{conditions:?}");
+    assert!(
+        conditions.contains(&("Established", "True")) && conditions.contains(&("NamesAccepted", "True")),
+        "{conditions:?}"
+    );
 
     let made = server.make(WIDGETS, widget("a", json!({ "size": 2, "extra": 1 }))).await;
     assert_eq!(made["spec"], json!({ "size": 2, "color": "red" }), "defaulted and pruned");
@@ -60,7 +65,8 @@ async fn a_definition_is_served_as_soon_as_it_is_made() {
     assert_eq!(group["preferredVersion"]["version"], "v1");
     let (code, refused) = server.put(&format!("{WIDGETS}/a"), widget("a", json!({ "size": 3 }))).await;
     assert_eq!((code, &refused["details"]["causes"][0]["field"]), (422, &json!("metadata.resourceVersion")));
-    let strategic = server.typed(Method::PATCH, &format!("{WIDGETS}/a"), "application/strategic-merge-patch+json", "{}").await;
+    let strategic =
+        server.typed(Method::PATCH, &format!("{WIDGETS}/a"), "application/strategic-merge-patch+json", "{}").await;
     assert_eq!(strategic.0, 415);
     let applied = server.apply(&format!("{WIDGETS}/c"), "me", widget("c", json!({ "size": 1 }))).await;
     assert_eq!(applied.0, 201, "{}", applied.1);
@@ -72,7 +78,8 @@ async fn subresources_and_tables_of_custom_resources() {
     let server = Harness::start().await;
     server.make(DEFINITIONS, definition()).await;
     server.make(WIDGETS, widget("a", json!({ "size": 2, "replicas": 1 }))).await;
-    let (code, said) = server.merge(&format!("{WIDGETS}/a/status"), json!({ "status": { "replicas": 1, "selector": "app=a" } })).await;
+    let (code, said) =
+        server.merge(&format!("{WIDGETS}/a/status"), json!({ "status": { "replicas": 1, "selector": "app=a" } })).await;
     assert_eq!((code, &said["status"]["replicas"], &said["metadata"]["generation"]), (200, &json!(1), &json!(1)));
     let (code, scale) = server.merge(&format!("{WIDGETS}/a/scale"), json!({ "spec": { "replicas": 5 } })).await;
     assert_eq!((code, &scale["kind"], &scale["spec"]["replicas"]), (200, &json!("Scale"), &json!(5)), "{scale}");
@@ -82,7 +89,8 @@ async fn subresources_and_tables_of_custom_resources() {
         .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
         .body(http_body_util::Full::default())
         .expect("a request");
-    let body = http_body_util::BodyExt::collect(server.send(request).await.into_body()).await.expect("a body").to_bytes();
+    let body =
+        http_body_util::BodyExt::collect(server.send(request).await.into_body()).await.expect("a body").to_bytes();
     let table: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!(table["columnDefinitions"][1]["name"], "Size");
     assert_eq!(table["rows"][0]["cells"][1], 2);
@@ -121,7 +129,8 @@ async fn definitions_and_hashes_survive_and_change() {
     let hash = index(&server).await["apis/example.com/v1"].clone();
     let core = index(&server).await["api/v1"].clone();
     let mut wider = made.clone();
-    wider["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["extra"] = json!({ "type": "integer" });
+    wider["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["extra"] =
+        json!({ "type": "integer" });
     let (code, answer) = server.put(&format!("{DEFINITIONS}/widgets.example.com"), wider).await;
     assert_eq!(code, 200, "{answer}");
     let after = index(&server).await;

@@ -1,10 +1,9 @@
 //! Lists: pages, selectors, states, tables.
 
-
+use crate::support::*;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use crate::support::*;
 
 fn names(list: &Value) -> Vec<&str> {
     list["items"].as_array().into_iter().flatten().filter_map(|item| item["metadata"]["name"].as_str()).collect()
@@ -98,7 +97,10 @@ async fn tables_and_metadata_alone() {
     let server = Harness::start().await;
     fill(&server, 2).await;
     let ask = async |accept: &str, query: &str| -> Value {
-        let request = Request::get(format!("{CONFIG_MAPS}{query}")).header("accept", accept).body(Full::default()).expect("a request");
+        let request = Request::get(format!("{CONFIG_MAPS}{query}"))
+            .header("accept", accept)
+            .body(Full::default())
+            .expect("a request");
         let body = server.send(request).await.into_body().collect().await.expect("a body").to_bytes();
         serde_json::from_slice(&body).expect("JSON")
     };

@@ -1,8 +1,7 @@
 //! Creating, changing and deleting objects.
 
-
-use serde_json::{Value, json};
 use crate::support::*;
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn an_object_lives_its_life() {
@@ -10,7 +9,11 @@ async fn an_object_lives_its_life() {
     let made = server.make(CONFIG_MAPS, config_map("a", json!({}))).await;
     let metadata = &made["metadata"];
     assert_eq!(metadata["namespace"], "default");
-    assert!(metadata["uid"].is_string() && metadata["creationTimestamp"].is_string() && metadata["resourceVersion"].is_string());
+    assert!(
+        metadata["uid"].is_string()
+            && metadata["creationTimestamp"].is_string()
+            && metadata["resourceVersion"].is_string()
+    );
     assert_eq!(metadata["managedFields"][0]["manager"], "tester");
     let path = format!("{CONFIG_MAPS}/a");
     assert_eq!(server.get(&path).await, (200, made.clone()));
@@ -47,8 +50,10 @@ async fn a_write_of_nothing_changes_nothing() {
     assert_eq!(server.put(&path, made.clone()).await, (200, made.clone()));
     assert_eq!(server.put(&path, deployment("a")).await, (200, made.clone()));
     assert_eq!(server.merge(&path, json!({ "spec": { "replicas": 2 } })).await, (200, made.clone()));
-    let strategic = json!({ "spec": { "template": { "spec": { "containers": [{ "name": "main", "image": "some/image" }] } } } });
-    let (code, same) = server.typed(http::Method::PATCH, &path, "application/strategic-merge-patch+json", strategic.to_string()).await;
+    let strategic =
+        json!({ "spec": { "template": { "spec": { "containers": [{ "name": "main", "image": "some/image" }] } } } });
+    let (code, same) =
+        server.typed(http::Method::PATCH, &path, "application/strategic-merge-patch+json", strategic.to_string()).await;
     assert_eq!((code, same), (200, made));
     assert_eq!(server.store.revision(), before);
     server.stop().await;
@@ -64,9 +69,14 @@ async fn generations_count_changes_of_what_is_wanted() {
     let (_, scaled) = server.merge(&path, json!({ "spec": { "replicas": 5 }, "status": { "replicas": 9 } })).await;
     assert_eq!((&scaled["metadata"]["generation"], &scaled["status"]["replicas"]), (&json!(2), &Value::Null));
     let status = format!("{path}/status");
-    let (code, said) = server.merge(&status, json!({ "spec": { "replicas": 1 }, "status": { "replicas": 4, "observedGeneration": 2 } })).await;
+    let (code, said) = server
+        .merge(&status, json!({ "spec": { "replicas": 1 }, "status": { "replicas": 4, "observedGeneration": 2 } }))
+        .await;
     assert_eq!(code, 200, "{said}");
-    assert_eq!((&said["spec"]["replicas"], &said["status"]["replicas"], &said["metadata"]["generation"]), (&json!(5), &json!(4), &json!(2)));
+    assert_eq!(
+        (&said["spec"]["replicas"], &said["status"]["replicas"], &said["metadata"]["generation"]),
+        (&json!(5), &json!(4), &json!(2))
+    );
     server.stop().await;
 }
 
@@ -84,7 +94,12 @@ async fn names_are_generated_and_dry_runs_leave_nothing() {
     assert!(tried["metadata"]["uid"].is_string());
     assert_eq!(server.get(&format!("{CONFIG_MAPS}/tried")).await.0, 404);
     assert_eq!(server.post(&format!("{CONFIG_MAPS}?dryRun=Some"), config_map("x", json!({}))).await.0, 422);
-    let (code, _) = server.delete(&format!("{CONFIG_MAPS}/{}?dryRun=All", first["metadata"]["name"].as_str().unwrap_or_default()), Value::Null).await;
+    let (code, _) = server
+        .delete(
+            &format!("{CONFIG_MAPS}/{}?dryRun=All", first["metadata"]["name"].as_str().unwrap_or_default()),
+            Value::Null,
+        )
+        .await;
     assert_eq!(code, 200);
     assert_eq!(server.store.revision(), before);
     server.stop().await;
@@ -101,15 +116,17 @@ async fn what_does_not_fit_its_schema_is_refused_or_said() {
         refused["message"],
         "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: unknown field \"spec.replicaz\""
     );
-    let request = http::Request::post(DEPLOYMENTS).body(http_body_util::Full::from(body.to_string())).expect("a request");
+    let request =
+        http::Request::post(DEPLOYMENTS).body(http_body_util::Full::from(body.to_string())).expect("a request");
     let response = server.send(request).await;
     assert_eq!(response.status(), 201);
     assert_eq!(response.headers()["warning"], "299 - \"unknown field \\\"spec.replicaz\\\"\"");
     assert_eq!(server.get(&format!("{DEPLOYMENTS}/a")).await.1["spec"].get("replicaz"), None);
 
     let twice = r#"{"metadata":{"name":"b"},"data":{"x":"1"},"data":{"x":"2"}}"#;
-    let (code, refused) =
-        server.typed(http::Method::POST, &format!("{CONFIG_MAPS}?fieldValidation=Strict"), "application/json", twice).await;
+    let (code, refused) = server
+        .typed(http::Method::POST, &format!("{CONFIG_MAPS}?fieldValidation=Strict"), "application/json", twice)
+        .await;
     assert_eq!(code, 400);
     assert!(refused["message"].as_str().is_some_and(|text| text.contains("duplicate field \"data\"")), "{refused}");
 
@@ -123,7 +140,11 @@ async fn what_does_not_fit_its_schema_is_refused_or_said() {
     assert_eq!((code, &refused["reason"]), (422, &json!("Invalid")));
     assert_eq!(refused["details"]["causes"][0]["field"], "spec.replicas");
     assert_eq!(refused["details"]["kind"], "Deployment");
-    assert!(refused["message"].as_str().is_some_and(|text| text.starts_with("Deployment.apps \"d\" is invalid: spec.replicas: Invalid value: -1")));
+    assert!(
+        refused["message"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("Deployment.apps \"d\" is invalid: spec.replicas: Invalid value: -1"))
+    );
     server.stop().await;
 }
 
@@ -144,7 +165,10 @@ async fn bodies_and_methods_that_make_no_sense() {
     assert_eq!(server.call(http::Method::POST, "/api/v1/configmaps", &json!({})).await.0, 405);
     assert_eq!(server.get("/api/v1/namespaces/default/nothings").await.0, 404);
     assert_eq!(server.get("/apis/none.io/v1/things").await.0, 404);
-    let request = http::Request::get("/api/v1/pods").header("accept", "text/html").body(http_body_util::Full::default()).expect("a request");
+    let request = http::Request::get("/api/v1/pods")
+        .header("accept", "text/html")
+        .body(http_body_util::Full::default())
+        .expect("a request");
     assert_eq!(server.send(request).await.status(), 406);
     server.stop().await;
 }

@@ -11,24 +11,34 @@ const PATH: &str = "/apis/apps/v1/namespaces/default/deployments/a";
 async fn json_merge_and_strategic() {
     let server = Harness::start().await;
     server.make(DEPLOYMENTS, deployment("a")).await;
-    let json_patch = async |patch: Value| server.typed(Method::PATCH, PATH, "application/json-patch+json", patch.to_string()).await;
+    let json_patch =
+        async |patch: Value| server.typed(Method::PATCH, PATH, "application/json-patch+json", patch.to_string()).await;
     let (code, new) = json_patch(json!([{ "op": "test", "path": "/spec/replicas", "value": 2 }, { "op": "replace", "path": "/spec/replicas", "value": 3 }])).await;
     assert_eq!((code, &new["spec"]["replicas"]), (200, &json!(3)));
     let (code, _) = json_patch(json!([{ "op": "test", "path": "/spec/replicas", "value": 9 }])).await;
     assert_eq!(code, 422);
     assert_eq!(json_patch(json!({ "not": "a list" })).await.0, 400);
 
-    let strategic = json!({ "spec": { "template": { "spec": { "containers": [{ "name": "second", "image": "x" }] } } } });
-    let (code, new) = server.typed(Method::PATCH, PATH, "application/strategic-merge-patch+json", strategic.to_string()).await;
+    let strategic =
+        json!({ "spec": { "template": { "spec": { "containers": [{ "name": "second", "image": "x" }] } } } });
+    let (code, new) =
+        server.typed(Method::PATCH, PATH, "application/strategic-merge-patch+json", strategic.to_string()).await;
     assert_eq!((code, new["spec"]["template"]["spec"]["containers"].as_array().map(Vec::len)), (200, Some(2)));
-    let (code, new) = server.merge(PATH, json!({ "metadata": { "labels": { "a": "b" } }, "spec": { "paused": true } })).await;
+    let (code, new) =
+        server.merge(PATH, json!({ "metadata": { "labels": { "a": "b" } }, "spec": { "paused": true } })).await;
     assert_eq!((code, &new["spec"]["paused"]), (200, &json!(true)));
 
     assert_eq!(server.typed(Method::PATCH, PATH, "application/json", "{}").await.0, 415);
     assert_eq!(server.merge(PATH, json!({ "metadata": { "name": "b" } })).await.0, 400);
     assert_eq!(server.merge(PATH, json!({ "metadata": { "resourceVersion": "1" } })).await.0, 409);
-    assert_eq!(server.merge(PATH, json!({ "spec": { "selector": { "matchLabels": { "app": "other" } } } })).await.0, 422);
-    assert_eq!(server.merge(&format!("{PATH}?fieldValidation=Strict"), json!({ "spec": { "nonsense": 1 } })).await.0, 400);
+    assert_eq!(
+        server.merge(PATH, json!({ "spec": { "selector": { "matchLabels": { "app": "other" } } } })).await.0,
+        422
+    );
+    assert_eq!(
+        server.merge(&format!("{PATH}?fieldValidation=Strict"), json!({ "spec": { "nonsense": 1 } })).await.0,
+        400
+    );
     assert_eq!(server.merge("/apis/apps/v1/namespaces/default/deployments/none", json!({})).await.0, 404);
     server.stop().await;
 }
@@ -50,7 +60,12 @@ async fn apply_owns_fields() {
     assert_eq!((code, &conflict["reason"]), (409, &json!("Conflict")));
     assert_eq!(conflict["details"]["causes"][0]["reason"], "FieldManagerConflict");
     assert_eq!(conflict["details"]["causes"][0]["field"], ".spec.replicas");
-    assert!(conflict["message"].as_str().is_some_and(|text| text.starts_with("Apply failed with 1 conflict: conflict with \"alice\"")), "{conflict}");
+    assert!(
+        conflict["message"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("Apply failed with 1 conflict: conflict with \"alice\"")),
+        "{conflict}"
+    );
     let forced = format!("{PATH}?fieldManager=bob&force=true");
     let (code, new) = server.typed(Method::PATCH, &forced, "application/apply-patch+yaml", other.to_string()).await;
     assert_eq!((code, &new["spec"]["replicas"]), (200, &json!(7)));
@@ -61,14 +76,20 @@ async fn apply_owns_fields() {
     labelled["spec"]["replicas"].take();
     labelled["spec"].as_object_mut().expect("a map").remove("replicas");
     let (code, new) = server.apply(PATH, "alice", labelled.clone()).await;
-    assert_eq!((code, &new["metadata"]["labels"]["team"], &new["spec"]["replicas"]), (200, &json!("a"), &json!(7)), "{new}");
+    assert_eq!(
+        (code, &new["metadata"]["labels"]["team"], &new["spec"]["replicas"]),
+        (200, &json!("a"), &json!(7)),
+        "{new}"
+    );
     labelled["metadata"].as_object_mut().expect("a map").remove("labels");
     let (_, new) = server.apply(PATH, "alice", labelled).await;
     assert_eq!(new["metadata"].get("labels").and_then(|labels| labels.get("team")), None);
 
-    let (code, refused) = server.typed(Method::PATCH, PATH, "application/apply-patch+yaml", deployment("a").to_string()).await;
+    let (code, refused) =
+        server.typed(Method::PATCH, PATH, "application/apply-patch+yaml", deployment("a").to_string()).await;
     assert_eq!((code, &refused["reason"]), (422, &json!("Invalid")), "a manager is needed");
-    let (code, _) = server.typed(Method::PATCH, &format!("{PATH}?fieldManager=x"), "application/apply-patch+yaml", "kind: [").await;
+    let (code, _) =
+        server.typed(Method::PATCH, &format!("{PATH}?fieldManager=x"), "application/apply-patch+yaml", "kind: [").await;
     assert_eq!(code, 400);
     server.stop().await;
 }

@@ -36,8 +36,11 @@ async fn evictions_ask_budgets() {
     assert_eq!(server.merge(&format!("{PODS}/a/status"), ready).await.0, 200);
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     let selector = json!({ "matchLabels": { "app": "a" } });
-    server.make(budgets, json!({ "metadata": { "name": "b" }, "spec": { "minAvailable": 1, "selector": selector } })).await;
-    let status = json!({ "status": { "disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1 } });
+    server
+        .make(budgets, json!({ "metadata": { "name": "b" }, "spec": { "minAvailable": 1, "selector": selector } }))
+        .await;
+    let status =
+        json!({ "status": { "disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1 } });
     assert_eq!(server.merge(&format!("{budgets}/b/status"), status).await.0, 200);
     let eviction = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "a" } });
     let (code, held) = server.post(&format!("{PODS}/a/eviction"), eviction.clone()).await;
@@ -67,7 +70,9 @@ async fn logs_come_from_who_keeps_them() {
     assert_eq!(log("a/exec").await.0, 501);
 
     // A followed log ends with the server.
-    let request = http::Request::get(format!("{PODS}/a/log?follow=true")).body(http_body_util::Full::default()).expect("a request");
+    let request = http::Request::get(format!("{PODS}/a/log?follow=true"))
+        .body(http_body_util::Full::default())
+        .expect("a request");
     let mut following = server.send(request).await.into_body();
     let line = following.frame().await.expect("a frame").expect("no error").into_data().expect("data");
     assert_eq!(line, "default/a main None\n");
@@ -83,7 +88,10 @@ async fn tokens_and_reviews() {
     let ask = json!({ "spec": { "expirationSeconds": 600, "audiences": ["https://api"] } });
     let issued = server.make(&format!("{accounts}/robot/token"), ask).await;
     let token = issued["status"]["token"].clone();
-    assert_eq!(server.post(&format!("{accounts}/robot/token"), json!({ "spec": { "expirationSeconds": 5 } })).await.0, 422);
+    assert_eq!(
+        server.post(&format!("{accounts}/robot/token"), json!({ "spec": { "expirationSeconds": 5 } })).await.0,
+        422
+    );
     assert_eq!(server.post(&format!("{accounts}/none/token"), json!({ "spec": {} })).await.0, 404);
     let review = "/apis/authentication.k8s.io/v1/tokenreviews";
     let known = server.make(review, json!({ "spec": { "token": token } })).await;
@@ -100,7 +108,9 @@ async fn tokens_and_reviews() {
     let may = server.make("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", attributes).await;
     assert_eq!(may["status"]["allowed"], true);
     assert!(may["status"]["reason"].as_str().is_some_and(|reason| reason.contains("not enforced")));
-    let rules = server.make("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", json!({ "spec": { "namespace": "default" } })).await;
+    let rules = server
+        .make("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", json!({ "spec": { "namespace": "default" } }))
+        .await;
     assert_eq!(rules["status"]["resourceRules"][0]["verbs"], json!(["*"]));
     assert_eq!(server.get("/apis/authentication.k8s.io/v1/selfsubjectreviews").await.0, 405);
     server.stop().await;
@@ -115,6 +125,9 @@ async fn what_nothing_acts_on_is_said() {
         .expect("a request");
     let response = server.send(request).await;
     assert_eq!(response.status(), 201);
-    assert_eq!(response.headers()["warning"], "299 - \"PriorityClass is stored but nothing acts on it yet in this version\"");
+    assert_eq!(
+        response.headers()["warning"],
+        "299 - \"PriorityClass is stored but nothing acts on it yet in this version\""
+    );
     server.stop().await;
 }

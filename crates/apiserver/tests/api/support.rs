@@ -1,6 +1,5 @@
 //! A real server with a real store in a temporary folder, and short ways to talk to it.
 
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,10 +1,9 @@
 //! Watches: order, selection, bookmarks, ends.
 
-
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use crate::support::*;
+use serde_json::{Value, json};
 
 fn is(kind: &str, name: &str) -> (String, String) {
     (kind.to_owned(), name.to_owned())
@@ -41,7 +40,9 @@ async fn selected_objects_come_and_go() {
     let mut reds = server.watch(&format!("{CONFIG_MAPS}?watch=true&labelSelector=color%3Dred")).await;
     let mut named = server.watch(&format!("{CONFIG_MAPS}?watch=true&fieldSelector=metadata.name%3Da")).await;
     let mut single = server.watch(&format!("{CONFIG_MAPS}/a?watch=true")).await;
-    let paint = async |color: &str| server.merge(&format!("{CONFIG_MAPS}/a"), json!({ "metadata": { "labels": { "color": color } } })).await.0;
+    let paint = async |color: &str| {
+        server.merge(&format!("{CONFIG_MAPS}/a"), json!({ "metadata": { "labels": { "color": color } } })).await.0
+    };
     server.make(CONFIG_MAPS, config_map("a", json!({ "color": "blue" }))).await;
     server.make(CONFIG_MAPS, config_map("ab", json!({ "color": "blue" }))).await;
     assert_eq!(paint("red").await, 200);
@@ -69,7 +70,9 @@ async fn bookmarks_and_the_end_of_the_initial_state() {
     assert_eq!(end["type"], "BOOKMARK");
     assert_eq!(end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
     assert_eq!(end["object"]["kind"], "ConfigMap");
-    let version = |event: &Value| event["object"]["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse::<u64>().ok());
+    let version = |event: &Value| {
+        event["object"]["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse::<u64>().ok())
+    };
     // Others' writes move the bookmark on.
     server.make("/api/v1/namespaces", json!({ "metadata": { "name": "other" } })).await;
     let later = loop {
@@ -92,7 +95,10 @@ async fn a_history_that_is_gone_is_an_error_event() {
     }
     let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=true&resourceVersion=1")).await;
     let event = watch.next().await.expect("an event");
-    assert_eq!((&event["type"], &event["object"]["code"], &event["object"]["reason"]), (&json!("ERROR"), &json!(410), &json!("Expired")));
+    assert_eq!(
+        (&event["type"], &event["object"]["code"], &event["object"]["reason"]),
+        (&json!("ERROR"), &json!(410), &json!("Expired"))
+    );
     assert_eq!(watch.next().await, None);
     server.stop().await;
 }
@@ -142,7 +148,8 @@ async fn a_watch_of_tables_names_its_columns_once() {
         .expect("a request");
     let response = server.send(request).await;
     let body = http_body_util::BodyExt::collect(response.into_body()).await.expect("a body").to_bytes();
-    let events: Vec<Value> = serde_json::Deserializer::from_slice(&body).into_iter().map(|event| event.expect("JSON")).collect();
+    let events: Vec<Value> =
+        serde_json::Deserializer::from_slice(&body).into_iter().map(|event| event.expect("JSON")).collect();
     assert_eq!(events.len(), 2);
     assert_eq!((&events[0]["type"], &events[0]["object"]["kind"]), (&json!("ADDED"), &json!("Table")));
     assert!(events[0]["object"]["columnDefinitions"].is_array());

@@ -49,7 +49,8 @@ async fn get(server: &Harness, path: &str, token: Option<&str>) -> (u16, String)
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
-    let response = sender.send_request(request.body(Full::<Bytes>::default()).expect("a request")).await.expect("an answer");
+    let response =
+        sender.send_request(request.body(Full::<Bytes>::default()).expect("a request")).await.expect("an answer");
     let answer = text(response).await;
     drop(sender);
     connection.await.expect("no panic").expect("a clean end");
@@ -106,12 +107,14 @@ async fn http2_carries_watches_and_requests_on_one_connection() {
     };
     let mut watches = Vec::new();
     for _ in 0..150 {
-        let response = sender.clone().send_request(request(format!("{CONFIG_MAPS}?watch=true"))).await.expect("a watch");
+        let response =
+            sender.clone().send_request(request(format!("{CONFIG_MAPS}?watch=true"))).await.expect("a watch");
         watches.push(response.into_body());
     }
     server.make(CONFIG_MAPS, config_map("a", json!({}))).await;
     for watch in &mut watches {
-        let frame = tokio::time::timeout(LIMIT, watch.frame()).await.expect("in time").expect("a frame").expect("no error");
+        let frame =
+            tokio::time::timeout(LIMIT, watch.frame()).await.expect("in time").expect("a frame").expect("no error");
         assert!(frame.into_data().is_ok_and(|data| data.starts_with(b"{\"type\":\"ADDED\"")));
     }
     // Every watch ends cleanly when the server does.
@@ -165,10 +168,18 @@ async fn discovery_has_two_forms() {
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
     let request = Request::get("/apis").header("accept", accept).body(Full::default()).expect("a request");
     let response = server.send(request).await;
-    assert_eq!(response.headers()["content-type"], "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    );
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     let aggregated: Value = serde_json::from_slice(&body).expect("JSON");
-    let groups: Vec<&str> = aggregated["items"].as_array().expect("items").iter().filter_map(|group| group["metadata"]["name"].as_str()).collect();
+    let groups: Vec<&str> = aggregated["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .filter_map(|group| group["metadata"]["name"].as_str())
+        .collect();
     assert!(groups.contains(&"apps") && groups.contains(&"batch"));
     server.stop().await;
 }
