@@ -11,7 +11,7 @@ mod constraints;
 mod tests;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceColumnDefinition, CustomResourceDefinition, JSONSchemaProps,
+    CustomResourceColumnDefinition, CustomResourceDefinition, CustomResourceDefinitionVersion, JSONSchemaProps,
 };
 use kube::CustomResourceExt;
 use resources::gateway;
@@ -35,6 +35,8 @@ struct Naming {
     /// Printer columns: name, type, JSON path, priority.
     columns: &'static [(&'static str, &'static str, &'static str, i32)],
     labels: &'static [(&'static str, &'static str)],
+    /// Whether the kind is served as `v1beta1` too, in which many manifests are still written.
+    beta: bool,
 }
 
 const AGE: (&str, &str, &str, i32) = ("Age", "date", ".metadata.creationTimestamp", 0);
@@ -44,7 +46,7 @@ const ACCEPTED: (&str, &str, &str, i32) =
 const PROGRAMMED: (&str, &str, &str, i32) =
     ("Programmed", "string", r#".status.conditions[?(@.type=="Programmed")].status"#, 0);
 
-const ROUTE: Naming = Naming { short_names: &[], columns: &[HOSTNAMES, AGE], labels: &[] };
+const ROUTE: Naming = Naming { short_names: &[], columns: &[HOSTNAMES, AGE], labels: &[], beta: false };
 
 /// The definitions of every kind in Gateway API's standard channel, in the order in which to install them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
@@ -58,6 +60,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
                 ("Description", "string", ".spec.description", 1),
             ],
             labels: &[],
+            beta: true,
         }),
         definition::<gateway::gateways::Gateway>(&Naming {
             short_names: &["gtw"],
@@ -68,24 +71,28 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
                 AGE,
             ],
             labels: &[],
+            beta: true,
         }),
-        definition::<gateway::httproutes::HttpRoute>(&ROUTE),
+        definition::<gateway::httproutes::HttpRoute>(&Naming { beta: true, ..ROUTE }),
         definition::<gateway::grpcroutes::GrpcRoute>(&ROUTE),
         definition::<gateway::tlsroutes::TlsRoute>(&Naming { columns: &[AGE], ..ROUTE }),
         definition::<gateway::listenersets::ListenerSet>(&Naming {
             short_names: &["lset"],
             columns: &[ACCEPTED, PROGRAMMED, AGE],
             labels: &[],
+            beta: false,
         }),
         definition::<gateway::referencegrants::ReferenceGrant>(&Naming {
             short_names: &["refgrant"],
             columns: &[AGE],
             labels: &[],
+            beta: true,
         }),
         definition::<gateway::backendtlspolicies::BackendTlsPolicy>(&Naming {
             short_names: &["btlspolicy"],
             columns: &[AGE],
             labels: &[("gateway.networking.k8s.io/policy", "Direct")],
+            beta: false,
         }),
     ]
 }
@@ -115,7 +122,27 @@ fn definition<K: CustomResourceExt>(naming: &Naming) -> CustomResourceDefinition
             constraints::apply(&crd.spec.names.kind, schema);
         }
     }
+    if naming.beta {
+        let beta = crd.spec.versions.first().map(beta);
+        crd.spec.versions.extend(beta);
+    }
     crd
+}
+
+/// The same as `v1beta1`, as upstream serves it. Its fields are described once, under `v1`.
+fn beta(version: &CustomResourceDefinitionVersion) -> CustomResourceDefinitionVersion {
+    let mut beta = CustomResourceDefinitionVersion { name: "v1beta1".to_owned(), storage: false, ..version.clone() };
+    if let Some(schema) = beta.schema.as_mut().and_then(|validation| validation.open_api_v3_schema.as_mut()) {
+        strip_descriptions(schema);
+    }
+    beta
+}
+
+fn strip_descriptions(schema: &mut JSONSchemaProps) {
+    schema.description = None;
+    for child in children(schema) {
+        strip_descriptions(child);
+    }
 }
 
 fn column(&(name, type_, json_path, priority): &(&str, &str, &str, i32)) -> CustomResourceColumnDefinition {

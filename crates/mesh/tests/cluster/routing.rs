@@ -105,3 +105,15 @@ async fn a_bad_part_does_not_take_the_others_with_it() {
     assert_eq!(get(edge, "good.example", "/").await.0, 200);
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn manifests_of_the_beta_are_served_too() {
+    let mut cluster = Cluster::start().await;
+    let manifests =
+        GATEWAY.to_owned() + &route("r", "rules: [{backendRefs: [{name: web, port: 8083}]}]") + &service("web", 8083);
+    cluster.apply(&manifests.replace("gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1")).await;
+    cluster.endpoint("web", "web").await;
+    let edge = cluster.gateway("edge", "http").await;
+    until(edge, "any.example", "/", (200, "web /")).await;
+    cluster.stop().await;
+}
