@@ -159,11 +159,7 @@ impl Deployments {
     async fn act(&self, key: &Key, deployment: &Deployment, actions: Vec<Action>) -> Result<(), ReconcileError> {
         for action in actions {
             match action {
-                Action::Create(set) => {
-                    if let Err(error) = self.create(key, deployment, &set).await {
-                        return Err(error);
-                    }
-                }
+                Action::Create(set) => self.create(key, deployment, &set).await?,
                 Action::Change { name, replicas, annotations, min_ready_seconds } => {
                     let mut spec = Map::new();
                     spec.extend(replicas.map(|value| ("replicas".to_owned(), Value::from(value))));

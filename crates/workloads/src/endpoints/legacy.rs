@@ -84,14 +84,12 @@ pub(crate) fn subsets(service: &Service, all: &[Target<'_>]) -> (Vec<EndpointSub
     let family = targets::families(service).first().copied();
     let mut groups: BTreeMap<&[Port], (Vec<EndpointAddress>, Vec<EndpointAddress>)> = BTreeMap::new();
     let mut left_out = false;
-    let mut count = 0;
     let wanted = |target: &&Target<'_>| Some(target.family) == family && (publish || !target.terminating);
-    for target in all.iter().filter(wanted) {
+    for (count, target) in all.iter().filter(wanted).enumerate() {
         if count >= MOST_ADDRESSES {
             left_out = true;
             break;
         }
-        count += 1;
         let (ready, not_ready) = groups.entry(&target.ports).or_default();
         if target.ready { ready } else { not_ready }.push(address(service, target));
     }

@@ -189,7 +189,7 @@ fn slices_follow_their_pods() {
 
     let first = pod("a", Some(r#"{"8080":41001}"#));
     let second = pod("b", Some(r#"{"8080":41002}"#));
-    assert_eq!(repack(&service, &[first.clone()], &mut slices, &mut made), 1, "the empty slice is used");
+    assert_eq!(repack(&service, std::slice::from_ref(&first), &mut slices, &mut made), 1, "the empty slice is used");
     assert_eq!((slices.len(), made), (1, 1));
     assert_eq!(repack(&service, &[first.clone(), second.clone()], &mut slices, &mut made), 1);
     let ports: Vec<_> = slices.iter().map(|slice| slice.ports.as_ref().expect("ports")[0].port).collect();
