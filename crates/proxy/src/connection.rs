@@ -81,6 +81,22 @@ async fn first_bytes<S: AsyncRead + Unpin>(stream: &mut S, limit: Duration) -> i
     }
 }
 
+/// The first bytes, or none if the listener drains and the client has not asked for anything.
+async fn asked(
+    stream: &mut TcpStream,
+    limit: Duration,
+    settings: &Settings,
+    life: &Life,
+) -> io::Result<Option<(Bytes, Looks)>> {
+    let mut first = pin!(first_bytes(stream, limit));
+    tokio::select! {
+        biased;
+        first = &mut first => first.map(Some),
+        // What was sent already is on its way to here, and is answered; a client that is silent may as well go elsewhere.
+        () = life.draining() => tokio::time::timeout(settings.sniff_wait, first).await.ok().transpose(),
+    }
+}
+
 /// Serves a connection.
 pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStream, peer: SocketAddr) {
     let table = slot.table.load_full();
@@ -109,12 +125,9 @@ async fn serve_plain(
 ) -> Ended {
     let settings = &shared.settings;
     let limit = if otherwise.is_some() { settings.sniff_wait } else { settings.header_timeout };
-    let first = tokio::select! {
-        first = first_bytes(&mut stream, limit) => first,
-        // Nothing has been asked yet; the client may as well go elsewhere.
-        () = slot.life.draining() => return Ok(()),
+    let Some((prefix, looks)) = asked(&mut stream, limit, settings, &slot.life).await? else {
+        return Ok(());
     };
-    let (prefix, looks) = first?;
     let silent = prefix.is_empty();
     let stream = Prefixed::new(prefix, stream);
     match (looks, otherwise) {
@@ -140,7 +153,7 @@ async fn serve_tls(
     let handshake = TlsAcceptor::from(config).accept(stream);
     let stream = tokio::select! {
         stream = tokio::time::timeout(shared.settings.handshake_timeout, handshake) => stream??,
-        () = slot.life.draining() => return Ok(()),
+        () = slot.life.forced() => return Ok(()),
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         serve_http2(shared, slot, stream, peer, "https").await
@@ -240,25 +253,34 @@ where
     let mut forced = pin!(life.forced());
     let (mut registered, mut finishing) = (false, false);
     std::future::poll_fn(|cx| {
-        // Looked at once to be woken, and then only when there is something to see: this runs several times a request.
-        if !registered || life.changed() {
-            registered = true;
-            if !finishing && draining.as_mut().poll(cx).is_ready() {
+        loop {
+            // First of all, so that a request that has arrived already is begun before anything is finished.
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended.map_err(Into::into));
+            }
+            let mut finish_now = false;
+            // Looked at once to be woken, and then only when there is something to see: this runs several times a request.
+            if !registered || life.changed() {
+                registered = true;
+                finish_now = !finishing && draining.as_mut().poll(cx).is_ready();
+                if forced.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            let mut ticked = false;
+            while clock.as_mut().poll(cx).is_ready() {
+                clock.as_mut().reset(tokio::time::Instant::now() + tick);
+                ticked = true;
+                finish_now |= !finishing && idle();
+            }
+            if finish_now {
                 finishing = true;
                 finish(connection.as_mut());
             }
-            if forced.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(()));
+            if !finish_now && !ticked {
+                return Poll::Pending;
             }
         }
-        while clock.as_mut().poll(cx).is_ready() {
-            clock.as_mut().reset(tokio::time::Instant::now() + tick);
-            if !finishing && idle() {
-                finishing = true;
-                finish(connection.as_mut());
-            }
-        }
-        connection.as_mut().poll(cx).map_err(Into::into)
     })
     .await
 }

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures::FutureExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +18,9 @@ use tokio_util::task::TaskTracker;
 use crate::connection;
 use crate::route::Table;
 use crate::service::Shared;
+
+/// How many clients may wait in a socket's own queue.
+const BACKLOG: u32 = 1024;
 
 /// How long forced connections get to notice.
 const LAST: Duration = Duration::from_secs(1);
@@ -84,7 +86,7 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     // A port that was in use a moment ago is free.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(1024)
+    socket.listen(BACKLOG)
 }
 
 /// Accepts until the listener drains, then waits for its connections. Returns how many had to be closed by force.
@@ -110,11 +112,17 @@ pub(crate) async fn run(
             }
         }
     }
-    // Whoever has connected already is told properly instead of being reset.
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        admit_late(stream, peer, &slot, &shared);
+    // Whoever has connected already is served instead of being reset. The system's own call is made, as the runtime may not
+    // have heard of them yet.
+    match listener.into_std() {
+        Ok(listener) => {
+            // No more than the queue holds.
+            for (stream, peer) in (0..BACKLOG).map_while(|_| listener.accept().ok()) {
+                admit_late(stream, peer, &slot, &shared);
+            }
+        }
+        Err(error) => tracing::debug!(%error, "a listener was closed with clients in its queue"),
     }
-    drop(listener);
     // Nobody may be waiting any more, when the proxy itself ends.
     let _ = closed.send(());
     slot.tasks.close();
@@ -139,7 +147,8 @@ async fn admit(stream: TcpStream, peer: SocketAddr, slot: &Arc<Slot>, shared: &A
     spawn(stream, peer, slot, shared, permit);
 }
 
-fn admit_late(stream: TcpStream, peer: SocketAddr, slot: &Arc<Slot>, shared: &Arc<Shared>) {
+fn admit_late(stream: std::net::TcpStream, peer: SocketAddr, slot: &Arc<Slot>, shared: &Arc<Shared>) {
+    let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) else { return };
     if let Ok(permit) = Arc::clone(&shared.permits).try_acquire_owned() {
         spawn(stream, peer, slot, shared, permit);
     }

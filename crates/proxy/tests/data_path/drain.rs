@@ -40,7 +40,7 @@ async fn what_is_under_way_is_finished_and_then_closed() {
     let mut idle = TcpStream::connect(address).await.expect("connects");
     until(|| started.get() == 2).await;
     proxy.shutdown.cancel();
-    // Idle connections end at once.
+    // Idle connections end.
     assert_eq!(soon(idle.read(&mut [0; 1])).await.expect("an end"), 0);
     release.cancel();
     let answer = soon(http1).await.expect("no panic");
@@ -91,4 +91,20 @@ async fn a_removed_listener_drains_while_the_rest_serves() {
     let answer = soon(asking).await.expect("no panic");
     assert!(answer.contains("connection: close") && answer.ends_with("late"), "{answer}");
     assert_eq!(ask(proxy.address("other"), get("/")).await.body, "late");
+}
+
+#[tokio::test]
+async fn a_request_that_arrives_with_the_end_is_answered() {
+    let upstream = Upstream::named("a").await;
+    for _ in 0..50 {
+        let (proxy, address) = serving(all_to(&[upstream.address])).await;
+        // In the socket's queue, and not accepted yet, when the proxy is told to stop.
+        let mut stream = std::net::TcpStream::connect(address).expect("connects");
+        std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").expect("sends");
+        proxy.shutdown.cancel();
+        stream.set_nonblocking(true).expect("a socket");
+        let mut stream = TcpStream::from_std(stream).expect("a socket");
+        read_until(&mut stream, "\r\n\r\na").await;
+        soon(proxy.task).await.expect("no panic").expect("all ended by themselves");
+    }
 }
