@@ -1,0 +1,8 @@
+//! Pods from their declaration to their end: a real API server, a real node, real programs.
+
+mod bench;
+mod config;
+mod ends;
+mod health;
+mod restarts;
+mod starts;

@@ -1,0 +1,68 @@
+//! Programs that end, and a Coracle that does.
+
+use serde_json::json;
+
+use crate::bench::{Bench, alive, shell};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_is_restarted_at_once_and_then_not_so_soon() {
+    let bench = Bench::start().await;
+    bench.pod("a", json!({"containers": [shell("c", "echo run; exit 3")]})).await;
+    let pod = bench
+        .until("a", "backing off", |p| {
+            p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+        })
+        .await;
+    let container = &pod["status"]["containerStatuses"][0];
+    assert_eq!((&container["restartCount"], &container["lastState"]["terminated"]["exitCode"]), (&json!(1), &json!(3)));
+    let message = container["state"]["waiting"]["message"].as_str().expect("a message");
+    assert!(message.starts_with("back-off 10s restarting failed container=c pod=a_default("), "{message}");
+    bench.event("a", "BackOff").await;
+    let previous = node::LogQuery { previous: true, ..node::LogQuery::default() };
+    assert_eq!(bench.logs("a", previous).await.expect("a log"), "run\n");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_of_coracle_the_same_pod_runs_again_and_nothing_else_does() {
+    let mut bench = Bench::start().await;
+    let at = bench.folder.path().display().to_string();
+    let script = format!("echo $$ > {at}/pid.new; mv {at}/pid.new {at}/pid; setsid sleep 300 & wait");
+    let made = bench.pod("a", json!({"containers": [shell("c", &script)]})).await;
+    bench.until_ready("a").await;
+    let first = bench.file("pid").await;
+    bench.pod("b", json!({"containers": [shell("c", "sleep 300")]})).await;
+    bench.until_ready("b").await;
+    bench.crash_node().await;
+    std::fs::remove_file(bench.path("pid")).expect("removed");
+    let forced = kube::api::DeleteParams::default().grace_period(0);
+    bench.pods().delete("b", &forced).await.expect("deleted");
+    bench.start_node();
+    let pod = bench.until("a", "restarted", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+    assert_eq!(pod["metadata"]["uid"].as_str(), made.metadata.uid.as_deref());
+    let second = bench.file("pid").await;
+    assert!(!alive(&first), "what ran before is gone");
+    assert!(alive(&second), "it runs again");
+    assert_eq!(bench.directories(), 1, "what is left of a Pod that is gone goes");
+    bench.end().await;
+    assert!(!alive(&second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_announced_end_is_graceful_and_keeps_what_is_declared() {
+    let mut bench = Bench::start().await;
+    let at = bench.folder.path().display().to_string();
+    let script = format!("trap 'echo clean > {at}/clean; exit 0' TERM; echo up; while :; do sleep 0.01; done");
+    bench.pod("a", json!({"containers": [shell("c", &script)]})).await;
+    bench.until_ready("a").await;
+    let up = node::LogQuery { follow: true, limit_bytes: Some(3), ..node::LogQuery::default() };
+    assert_eq!(bench.logs("a", up).await.expect("a log"), "up\n");
+    bench.stop_node().await;
+    assert_eq!(bench.file("clean").await, "clean\n");
+    let pod = bench.pods().get("a").await.expect("kept");
+    assert_eq!(pod.status.and_then(|s| s.phase).as_deref(), Some("Running"));
+    bench.start_node();
+    bench.until("a", "restarted", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+    bench.until_ready("a").await;
+    bench.end().await;
+}
