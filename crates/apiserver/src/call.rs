@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
+use store::Entry;
 
 use crate::body::Body;
 use crate::catalog::Resource;
@@ -80,7 +81,8 @@ pub(crate) enum Reply {
 
 /// A page of a list.
 pub(crate) struct Listed {
-    pub(crate) items: Vec<Value>,
+    /// The objects as they are stored; they are read one at a time while the answer is written.
+    pub(crate) items: Vec<Entry>,
     pub(crate) revision: u64,
     pub(crate) continue_token: Option<String>,
     pub(crate) remaining: Option<u64>,

@@ -79,6 +79,15 @@ impl Resource {
         }
     }
 
+    /// The namespace and name that a key of it says.
+    pub(crate) fn place<'a>(&self, key: &'a str) -> (Option<&'a str>, &'a str) {
+        let place = key.strip_prefix(self.prefix.as_str()).unwrap_or(key);
+        match place.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, place),
+        }
+    }
+
     /// The prefix of the keys of a namespace, or of all.
     pub(crate) fn keys_in(&self, namespace: Option<&str>) -> String {
         match namespace {
@@ -300,6 +309,8 @@ mod tests {
         }
         assert_eq!(catalog.core("pods").key(Some("shop"), "a"), "/core/pods/shop/a");
         assert_eq!(catalog.core("namespaces").key(None, "a"), "/core/namespaces/a");
+        assert_eq!(catalog.core("pods").place("/core/pods/shop/a"), (Some("shop"), "a"));
+        assert_eq!(catalog.core("namespaces").place("/core/namespaces/a"), (None, "a"));
         assert_eq!(catalog.groups()[0].name, "");
     }
 }

@@ -186,11 +186,7 @@ pub(crate) async fn clean_up(server: &Arc<Server>, name: &str) {
     let Some(resource) = instances.first() else { return };
     let entries = server.store.list(&resource.prefix, None, 0, None).map(|listing| listing.entries).unwrap_or_default();
     for entry in entries {
-        let place = &entry.key[resource.prefix.len()..];
-        let (namespace, instance) = match place.split_once('/') {
-            Some((namespace, instance)) => (Some(namespace), instance),
-            None => (None, place),
-        };
+        let (namespace, instance) = resource.place(&entry.key);
         let marked = serde_json::from_slice::<Value>(&entry.value).is_ok_and(|object| object::is_terminating(&object));
         if marked {
             continue;

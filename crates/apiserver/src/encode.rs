@@ -8,6 +8,7 @@ use crate::body::{self, Body};
 use crate::call::{Call, Listed, Reply};
 use crate::catalog::Resource;
 use crate::negotiate::{self, Form};
+use crate::object;
 use crate::status::{Answer, Failure};
 
 const JSON: &str = "application/json";
@@ -46,23 +47,22 @@ impl View {
         Ok(Self { form, table_version: negotiate::table_version(accept), include, now: call.now })
     }
 
-    /// One object. `columns` says whether a Table is to name its columns (only the first of a watch does).
-    pub(crate) fn object(&self, resource: &Resource, object: Value, columns: bool) -> Value {
+    /// One object. `named` says whether a Table is to name its columns (only the first of a watch does).
+    pub(crate) fn object(&self, resource: &Resource, object: Value, named: bool) -> Value {
         match self.form {
             Form::Object => object,
             Form::Metadata => partial(object),
             Form::Table => {
                 let metadata = json!({ "resourceVersion": object["metadata"]["resourceVersion"] });
-                let mut table = self.table(resource, vec![object], metadata);
-                if !columns {
-                    table["columnDefinitions"] = Value::Null;
-                }
-                table
+                let columns = if named { columns(resource) } else { Value::Null };
+                let rows = [self.row(resource, object)];
+                json!({ "kind": "Table", "apiVersion": self.table_version, "metadata": metadata, "columnDefinitions": columns, "rows": rows })
             }
         }
     }
 
-    fn list(&self, resource: &Resource, listed: Listed) -> Value {
+    /// A list, written object by object, so that there is only one of them in memory as a tree.
+    fn list(&self, resource: &Resource, listed: Listed) -> Answer<Vec<u8>> {
         let mut metadata = Map::new();
         metadata.insert("resourceVersion".into(), listed.revision.to_string().into());
         if let Some(token) = listed.continue_token {
@@ -72,55 +72,62 @@ impl View {
             metadata.insert("remainingItemCount".into(), remaining.into());
         }
         let metadata = Value::Object(metadata);
-        match self.form {
-            Form::Table => self.table(resource, listed.items, metadata),
-            Form::Metadata => {
-                let items: Vec<Value> = listed.items.into_iter().map(partial).collect();
-                json!({ "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items })
+        let (api_version, kind, field) = match self.form {
+            Form::Object => (resource.api_version.as_str(), resource.list_kind.as_str(), "items"),
+            Form::Metadata => ("meta.k8s.io/v1", "PartialObjectMetadataList", "items"),
+            Form::Table => (self.table_version, "Table", "rows"),
+        };
+        let size = listed.items.iter().map(|entry| entry.value.len() + 64).sum();
+        let mut out = Vec::with_capacity(size);
+        let head = format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata}", json!(kind), json!(api_version));
+        out.extend_from_slice(head.as_bytes());
+        if self.form == Form::Table {
+            out.extend_from_slice(format!(",\"columnDefinitions\":{}", columns(resource)).as_bytes());
+        }
+        out.extend_from_slice(format!(",\"{field}\":[").as_bytes());
+        for (index, entry) in listed.items.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
             }
-            Form::Object => list_of(resource, metadata, listed.items),
+            let item = self.item(resource, object::read(resource, entry)?);
+            serde_json::to_writer(&mut out, &item).map_err(|error| Failure::internal(error.to_string()))?;
+        }
+        out.extend_from_slice(b"]}");
+        Ok(out)
+    }
+
+    fn item(&self, resource: &Resource, mut object: Value) -> Value {
+        match self.form {
+            Form::Metadata => partial(object),
+            Form::Table => self.row(resource, object),
+            Form::Object => {
+                // Upstream leaves them out in lists of built-in kinds; clients fill them in.
+                if let (None, Some(map)) = (&resource.custom, object.as_object_mut()) {
+                    map.remove("apiVersion");
+                    map.remove("kind");
+                }
+                object
+            }
         }
     }
 
-    fn table(&self, resource: &Resource, objects: Vec<Value>, metadata: Value) -> Value {
-        let columns: Vec<Value> = resource
-            .columns()
-            .into_iter()
-            .map(|column| {
-                json!({ "name": column.name, "type": column.kind, "format": column.format, "description": column.description,
-                    "priority": column.priority })
-            })
-            .collect();
-        let rows: Vec<Value> = objects
-            .into_iter()
-            .map(|object| {
-                let cells = resource.row(&object, self.now);
-                let object = match self.include {
-                    Include::None => Value::Null,
-                    Include::Metadata => partial(object),
-                    Include::Object => object,
-                };
-                json!({ "cells": cells, "object": object })
-            })
-            .collect();
-        json!({ "kind": "Table", "apiVersion": self.table_version, "metadata": metadata, "columnDefinitions": columns, "rows": rows })
+    fn row(&self, resource: &Resource, object: Value) -> Value {
+        let cells = resource.row(&object, self.now);
+        let object = match self.include {
+            Include::None => Value::Null,
+            Include::Metadata => partial(object),
+            Include::Object => object,
+        };
+        json!({ "cells": cells, "object": object })
     }
 }
 
-/// A list object.
-pub(crate) fn list_of(resource: &Resource, metadata: Value, items: Vec<Value>) -> Value {
-    let items: Vec<Value> = items
-        .into_iter()
-        .map(|mut item| {
-            // Upstream leaves them out in lists of built-in kinds; clients fill them in.
-            if let (None, Some(map)) = (&resource.custom, item.as_object_mut()) {
-                map.remove("apiVersion");
-                map.remove("kind");
-            }
-            item
-        })
-        .collect();
-    json!({ "kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": metadata, "items": items })
+fn columns(resource: &Resource) -> Value {
+    let describe = |column: rules::table::Column| {
+        json!({ "name": column.name, "type": column.kind, "format": column.format, "description": column.description,
+            "priority": column.priority })
+    };
+    resource.columns().into_iter().map(describe).collect()
 }
 
 fn partial(mut object: Value) -> Value {
@@ -148,7 +155,7 @@ fn render(call: &Call, reply: Reply) -> Answer<Response<Body>> {
         Reply::Object(code, resource, value) => {
             whole(code, JSON, View::of(call)?.object(&resource, value, true).to_string())
         }
-        Reply::List(resource, listed) => whole(200, JSON, View::of(call)?.list(&resource, listed).to_string()),
+        Reply::List(resource, listed) => whole(200, JSON, View::of(call)?.list(&resource, listed)?),
         Reply::Text(code, text) => whole(code, "text/plain; charset=utf-8", text),
         Reply::Made { media, tag, body } => {
             let mut response = whole(200, media, body);

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-use store::{ListError, Listing};
+use store::{Entry, ListError, Listing};
 
 use crate::call::{Call, Listed, Reply};
 use crate::catalog::Resource;
@@ -103,6 +102,7 @@ pub(crate) fn page(
     let position = query.get("continue").map(Position::decode).transpose()?;
     if let (None, Some(name)) = (&position, selection.name())
         && (target.namespace.is_some() || !resource.namespaced)
+        && !matches!(at, At::Exact(_))
     {
         return one(server, resource, target, selection, name, at);
     }
@@ -145,11 +145,10 @@ impl Gathering<'_> {
             pinned = Some(listing.revision);
             let last = listing.entries.len();
             for (index, entry) in listing.entries.iter().enumerate() {
-                let object = object::read(self.resource, entry)?;
-                if !self.selection.matches(&object) {
+                if !selects(self.selection, self.resource, entry)? {
                     continue;
                 }
-                items.push(object);
+                items.push(entry.clone());
                 let more = listing.more || index + 1 < last;
                 if self.limit > 0 && items.len() == self.limit && more {
                     return Ok(self.cut(items, &listing, &entry.key, index));
@@ -177,7 +176,7 @@ impl Gathering<'_> {
     }
 
     /// The end of a page that is not the last.
-    fn cut(&self, items: Vec<Value>, listing: &Listing, key: &str, index: usize) -> Listed {
+    fn cut(&self, items: Vec<Entry>, listing: &Listing, key: &str, index: usize) -> Listed {
         let after = key.strip_prefix(self.resource.prefix.as_str()).unwrap_or(key).to_owned();
         let token = Position { revision: Some(listing.revision), after }.encode();
         let left = listing.remaining + (listing.entries.len() - index - 1) as u64;
@@ -197,14 +196,22 @@ fn one(
 ) -> Answer<Listed> {
     let (entry, revision) = server.store.get(&resource.key(target.namespace.as_deref(), name));
     match at {
-        At::NotOlderThan(version) | At::Exact(version) if version > revision => {
+        At::NotOlderThan(version) if version > revision => {
             return Err(Failure::future_version(version, revision));
         }
         _ => {}
     }
-    let object = entry.map(|entry| object::read(resource, &entry)).transpose()?;
-    let items = object.into_iter().filter(|object| selection.matches(object)).collect();
+    let mut items = Vec::new();
+    if let Some(entry) = entry
+        && selects(selection, resource, &entry)?
+    {
+        items.push(entry);
+    }
     Ok(Listed { items, revision, continue_token: None, remaining: None })
+}
+
+fn selects(selection: &Selection, resource: &Resource, entry: &Entry) -> Answer<bool> {
+    Ok(selection.is_everything() || selection.matches(&object::read(resource, entry)?))
 }
 
 #[cfg(test)]

@@ -76,6 +76,9 @@ pub(crate) fn watch(
     target: &Target,
     permit: OwnedSemaphorePermit,
 ) -> Answer<Reply> {
+    if server.stopping.is_cancelled() {
+        return Err(Failure::unavailable("the API server is shutting down"));
+    }
     let selection = Selection::parse(&call.query, resource)?;
     let view = View::of(call)?;
     let start = start(&call.query)?;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use rules::meta::{DeleteRequest, Deletion, Propagation};
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::{Op, Precondition, WriteError};
 
 use super::{TRIES, store_failure};
-use crate::call::{Call, Listed, Reply};
+use crate::call::{Call, Reply};
 use crate::catalog::Resource;
 use crate::intake;
 use crate::list;
@@ -55,21 +55,18 @@ pub(crate) async fn collection(server: &Arc<Server>, call: &mut Call, (resource,
     let selection = Selection::parse(&call.query, resource)?;
     let page = list::page(server, &call.query, resource, target, &selection)?;
     let mut items = Vec::with_capacity(page.items.len());
-    for item in page.items {
-        let name = object::name(&item).to_owned();
-        match Box::pin(one(server, call.now, resource, target.namespace.as_deref(), &name, &options)).await {
+    for entry in page.items {
+        let (namespace, name) = resource.place(&entry.key);
+        match Box::pin(one(server, call.now, resource, namespace, name, &options)).await {
             Ok(Deleted::Gone(object) | Deleted::Marked(object)) => items.push(object),
             Err(failure) if failure.code == 404 => {}
             Err(failure) => return Err(failure),
         }
     }
-    let listed = Listed {
-        items,
-        revision: server.store.revision(),
-        continue_token: page.continue_token,
-        remaining: page.remaining,
-    };
-    Ok(Reply::List(resource.clone(), listed))
+    let metadata = json!({ "resourceVersion": server.store.revision().to_string(), "continue": page.continue_token });
+    let list =
+        json!({ "kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": metadata, "items": items });
+    Ok(Reply::Plain(200, list))
 }
 
 /// Deletes one object.
