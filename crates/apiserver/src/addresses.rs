@@ -20,10 +20,27 @@ pub(crate) struct Addresses {
     taken: Mutex<Taken>,
 }
 
+/// Who has an address.
+struct Holder {
+    owner: String,
+    /// Reserved for a write that is under way: not in the store yet, and not free either.
+    pending: bool,
+}
+
+impl Holder {
+    fn pending(owner: &str) -> Self {
+        Self { owner: owner.to_owned(), pending: true }
+    }
+
+    fn settled(owner: &str) -> Self {
+        Self { owner: owner.to_owned(), pending: false }
+    }
+}
+
 #[derive(Default)]
 struct Taken {
-    ips: HashMap<u32, String>,
-    ports: HashMap<(u16, String), String>,
+    ips: HashMap<u32, Holder>,
+    ports: HashMap<(u16, String), Holder>,
     next_ip: u32,
     next_port: u16,
 }
@@ -37,11 +54,15 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// The write was done: the owner keeps what `service` uses and nothing else.
-    pub(crate) fn keep(mut self, service: &Value) {
-        self.ips.clear();
-        self.ports.clear();
-        self.addresses.settle(&self.owner, Some(service));
+    /// The write was done; [`Addresses::settle`] follows it.
+    pub(crate) fn keep(mut self) {
+        let mut taken = self.addresses.taken.lock();
+        for ip in std::mem::take(&mut self.ips) {
+            taken.ips.entry(ip).and_modify(|holder| holder.pending = false);
+        }
+        for port in std::mem::take(&mut self.ports) {
+            taken.ports.entry(port).and_modify(|holder| holder.pending = false);
+        }
     }
 }
 
@@ -122,13 +143,13 @@ impl Addresses {
             ip
         };
         match taken.ips.get(&ip) {
-            Some(owner) if *owner == mine.owner => {}
+            Some(holder) if holder.owner == mine.owner => {}
             Some(_) => {
                 let why = format!("failed to allocate IP {wanted}: provided IP is already allocated");
                 return Err(FieldError::invalid(path, wanted.as_str(), why));
             }
             None => {
-                taken.ips.insert(ip, mine.owner.clone());
+                taken.ips.insert(ip, Holder::pending(&mine.owner));
                 mine.ips.push(ip);
             }
         }
@@ -187,10 +208,10 @@ impl Addresses {
             };
             let key = (number, protocol);
             match taken.ports.get(&key) {
-                Some(owner) if *owner == mine.owner => {}
+                Some(holder) if holder.owner == mine.owner => {}
                 Some(_) => return Err(FieldError::invalid(path, given, "provided port is already allocated")),
                 None => {
-                    taken.ports.insert(key.clone(), mine.owner.clone());
+                    taken.ports.insert(key.clone(), Holder::pending(&mine.owner));
                     mine.ports.push(key);
                 }
             }
@@ -209,17 +230,18 @@ impl Addresses {
         Some(self.ports.0 + offset)
     }
 
-    /// Makes what `owner` holds equal to what its Service uses (`None`: it is gone).
-    pub(crate) fn settle(&self, owner: &str, service: Option<&Value>) {
-        let (ips, ports) = service.map(used).unwrap_or_default();
+    /// Makes what `owner` holds equal to what its Service uses; `read` gives the stored Service (`None`: it is gone). It
+    /// is read under the lock, so that of two writes in a row the later one counts, whoever comes here first.
+    pub(crate) fn settle(&self, owner: &str, read: impl FnOnce() -> Option<Value>) {
         let mut taken = self.taken.lock();
-        taken.ips.retain(|ip, holder| holder != owner || ips.contains(ip));
-        taken.ports.retain(|port, holder| holder != owner || ports.contains(port));
+        let (ips, ports) = read().as_ref().map(used).unwrap_or_default();
+        taken.ips.retain(|ip, holder| holder.owner != owner || holder.pending || ips.contains(ip));
+        taken.ports.retain(|port, holder| holder.owner != owner || holder.pending || ports.contains(port));
         for ip in ips {
-            taken.ips.entry(ip).or_insert_with(|| owner.to_owned());
+            taken.ips.entry(ip).or_insert_with(|| Holder::settled(owner));
         }
         for port in ports {
-            taken.ports.entry(port).or_insert_with(|| owner.to_owned());
+            taken.ports.entry(port).or_insert_with(|| Holder::settled(owner));
         }
     }
 }
@@ -251,7 +273,8 @@ mod tests {
     fn assign(addresses: &Arc<Addresses>, owner: &str, spec: Value) -> Result<Value, String> {
         let mut service = json!({ "spec": spec });
         let reservation = addresses.assign(owner, &mut service).map_err(|errors| errors[0].to_string())?;
-        reservation.keep(&service);
+        reservation.keep();
+        addresses.settle(owner, || Some(service.clone()));
         Ok(service["spec"].take())
     }
 
@@ -276,7 +299,7 @@ mod tests {
             assert!(assign(&all, name, json!({})).is_ok(), "{name}");
         }
         assert!(assign(&all, "g", json!({})).is_err_and(|error| error.contains("range is full")));
-        all.settle("c", None);
+        all.settle("c", || None);
         assert_eq!(assign(&all, "g", json!({})).expect("c's")["clusterIP"], "127.96.0.3");
         assert!(assign(&all, "k", json!({ "clusterIP": "127.96.0.1" })).is_ok(), "the first is for who asks for it");
     }
@@ -289,6 +312,19 @@ mod tests {
         assert!(assign(&all, "b", json!({})).is_err());
         drop(reservation);
         assert!(assign(&all, "b", json!({})).is_ok());
+    }
+
+    #[test]
+    fn what_is_reserved_for_a_write_under_way_is_not_let_go_by_another() {
+        let all = addresses(24);
+        let mut service = json!({ "spec": {} });
+        let reservation = all.assign("a", &mut service).expect("an address");
+        all.settle("a", || None);
+        let wanted = json!({ "clusterIP": service["spec"]["clusterIP"] });
+        assert!(assign(&all, "b", wanted.clone()).is_err());
+        reservation.keep();
+        all.settle("a", || None);
+        assert!(assign(&all, "b", wanted).is_ok());
     }
 
     #[test]

@@ -23,8 +23,11 @@ pub(crate) fn written<'a>(
     Box::pin(async move {
         if resource.is("", "services") {
             let service = new.or(old).unwrap_or(&Value::Null);
-            let namespace = object::meta(service, "namespace");
-            server.addresses.settle(&resource.key(Some(namespace), object::name(service)), new);
+            let key = resource.key(Some(object::meta(service, "namespace")), object::name(service));
+            server.addresses.settle(&key, || {
+                let entry = server.store.get(&key).0?;
+                object::read(resource, &entry).ok()
+            });
         }
         if resource.is(definitions::GROUP, definitions::PLURAL) {
             server.definitions.refresh(&*server.store, &server.catalog);

@@ -93,7 +93,7 @@ fn claim_addresses(server: &Server) -> Result<(), BuildError> {
     let listing = server.store.list(&prefix, None, 0, None).map_err(|error| failed(&prefix, error.to_string()))?;
     for entry in listing.entries {
         let service = serde_json::from_slice(&entry.value).map_err(|error| failed(&entry.key, error.to_string()))?;
-        server.addresses.settle(&entry.key, Some(&service));
+        server.addresses.settle(&entry.key, || Some(service));
     }
     Ok(())
 }

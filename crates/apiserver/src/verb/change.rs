@@ -81,8 +81,8 @@ pub(crate) async fn change(
         };
         match server.store.write(op).await {
             Ok(revision) => {
-                if let Some(reservation) = reservation.filter(|_| !removes) {
-                    reservation.keep(&new);
+                if let Some(reservation) = reservation {
+                    reservation.keep();
                 }
                 object::set_version(&mut new, revision);
                 crate::aftermath::written(server, resource, (!removes).then_some(&new), Some(&current)).await;

@@ -98,7 +98,7 @@ pub(crate) async fn insert(
         match server.store.write(put).await {
             Ok(revision) => {
                 if let Some(reservation) = reservation {
-                    reservation.keep(&object);
+                    reservation.keep();
                 }
                 object::set_version(&mut object, revision);
                 crate::aftermath::written(server, resource, Some(&object), None).await;

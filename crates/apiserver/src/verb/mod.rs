@@ -70,7 +70,9 @@ pub(crate) fn store_failure(error: &WriteError) -> Failure {
         WriteError::TooLarge { size, limit, .. } => {
             Failure::new(413, "RequestEntityTooLarge", format!("the object has {size} bytes; {limit} can be stored"))
         }
-        WriteError::Full { .. } | WriteError::Closed { .. } => Failure::unavailable(&error.to_string()),
+        // Not something to try again soon, so nothing that clients repeat by themselves.
+        WriteError::Full { .. } => Failure::new(507, "InternalError", error.to_string()),
+        WriteError::Closed { .. } => Failure::unavailable(&error.to_string()),
         other => Failure::internal(other.to_string()),
     }
 }
