@@ -209,6 +209,10 @@ fn wrong(manifest: &Manifest, known: &Known) -> Vec<String> {
     }
     let mut object = manifest.object.clone();
     if builtin {
+        let kind = rules::kinds::find(manifest.api_version(), manifest.kind());
+        if manifest.namespace().is_none() && kind.is_some_and(|kind| kind.namespaced) {
+            object["metadata"]["namespace"] = "default".into();
+        }
         rules::defaults::apply(manifest.api_version(), manifest.kind(), &mut object);
         let errors = rules::validate::create(manifest.api_version(), manifest.kind(), &object);
         problems.extend(errors.iter().map(ToString::to_string));

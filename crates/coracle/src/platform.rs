@@ -103,7 +103,9 @@ impl Platform {
         });
 
         let server = Role::start("API server", |stop| Box::pin(server.run(stop)));
-        api.ready().await;
+        while Api::over(client("system:admin")).stream("/readyz").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         mesh::install(client("system:coracle:mesh")).await.context("cannot install the Gateway API")?;
         let traffic = Role::start("proxy", |stop| Box::pin(proxy.run(stop)));
         let routes = Role::start("mesh", |stop| Box::pin(mesh.run(stop)));
@@ -177,17 +179,14 @@ impl Platform {
     /// Ends everything in order; bounded, because each role bounds its own end.
     pub(crate) async fn stop(self) {
         self.controllers.end().await;
-        self.mesh.close_gateways().await;
         self.closed.cancel();
         self.pods.end().await;
         self.routes.end().await;
         self.traffic.end().await;
         self.server.end().await;
-        let closed = tokio::task::spawn_blocking(move || self.store.close());
-        match tokio::time::timeout(Duration::from_secs(10), closed).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!("the store did not close cleanly: {error}"),
-            Ok(Err(error)) => tracing::error!("closing the store broke: {error}"),
+        match tokio::time::timeout(Duration::from_secs(10), self.store.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("the store did not close cleanly: {error}"),
             Err(_) => tracing::warn!("the store took too long to close; what was acknowledged is on the disk"),
         }
     }

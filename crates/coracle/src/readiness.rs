@@ -122,7 +122,17 @@ fn container_trouble(status: &Value) -> Option<String> {
     if code == 0 && restarts < RESTARTS_THAT_FAIL {
         return None;
     }
-    Some(format!("its program ends with exit code {code} (restarted {restarts} times)"))
+    // A program that could not be started at all says why; its exit code is made up.
+    let said = ended["message"].as_str().map(str::trim).filter(|message| !message.is_empty());
+    let said = said.map_or_else(String::new, |message| format!(": {message}"));
+    Some(format!("its program ends with exit code {code} (restarted {restarts} times){said}"))
+}
+
+/// Whether a Pod's readiness was asked for, rather than concluded from its programs having been started.
+pub(crate) fn is_probed(object: &Value) -> bool {
+    let template = if object["kind"] == "Pod" { &object["spec"] } else { &object["spec"]["template"]["spec"] };
+    let containers = template["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    containers.iter().all(|container| container["readinessProbe"].is_object() || container["startupProbe"].is_object())
 }
 
 fn gateway(object: &Value) -> State {

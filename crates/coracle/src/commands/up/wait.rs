@@ -16,6 +16,9 @@ const QUEUE: usize = 256;
 /// How many lines of a log are shown of what failed.
 const LAST_LINES: u32 = 20;
 
+/// How long programs without a probe must have looked well. One that ends at once looks ready for a moment.
+const SETTLE: Duration = Duration::from_millis(500);
+
 /// A change of one object; None when it is gone.
 type Change = (Key, Option<Value>);
 
@@ -30,13 +33,21 @@ pub(crate) async fn until_ready(api: &Api, applied: &[Value], limit: Duration, k
         watches.spawn(watch(api.clone(), path, sender.clone()));
     }
     drop(sender);
+    let probed = applied.iter().filter(|o| o["kind"] != "Job").all(readiness::is_probed);
+    let settle = if probed { Duration::ZERO } else { SETTLE };
+    let mut well_since = None;
     let mut told = Told::default();
     let deadline = tokio::time::Instant::now() + limit;
     loop {
         let states = states(&wanted, &world);
         told.tell(&states);
         if states.values().all(|state| *state == State::Ready) {
-            return Ok(());
+            let since = *well_since.get_or_insert_with(tokio::time::Instant::now);
+            if since.elapsed() >= settle {
+                return Ok(());
+            }
+        } else {
+            well_since = None;
         }
         if let Some((key, why)) = failure(&states).filter(|(key, _)| told.is_news(key)) {
             let report = report(api, key, why, &world).await;
@@ -51,6 +62,7 @@ pub(crate) async fn until_ready(api: &Api, applied: &[Value], limit: Duration, k
                 Some((key, None)) => { world.remove(&key); }
                 None => anyhow::bail!("the API ended while waiting for the objects to become ready"),
             },
+            () = tokio::time::sleep_until(well_since.map_or(deadline, |since| since + settle)), if well_since.is_some() => {}
             () = tokio::time::sleep_until(deadline) => anyhow::bail!(too_late(&states, limit)),
         }
     }
