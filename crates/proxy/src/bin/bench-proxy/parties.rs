@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proxy::snapshot::{
     Action, Backend, BackendProtocol, Endpoint, Forwarded, HostMatch, Listener, ListenerProtocol, Match, PathMatch,
@@ -138,10 +138,14 @@ impl Party {
 
 impl Drop for Party {
     fn drop(&mut self) {
-        // The main process takes its own children along when asked nicely, which killing would not.
-        if let Some(id) = self.process.id() {
-            let _ = std::process::Command::new("kill").arg(id.to_string()).status();
+        // A main process takes its own children along when asked, and would leave them behind when killed.
+        let Some(id) = self.process.id() else { return };
+        let asked = std::process::Command::new("kill").arg(id.to_string()).status();
+        let until = Instant::now() + START;
+        while asked.is_ok() && Instant::now() < until && matches!(self.process.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
         }
+        // What does not listen to that is killed with the handle.
     }
 }
 
