@@ -35,6 +35,9 @@ const CONCURRENT: usize = 8;
 /// How long to wait after a failure that trying again may mend.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// How long one write may take.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+
 /// Everything to say about a compiled picture.
 #[derive(Clone)]
 pub(crate) struct Work {
@@ -176,13 +179,19 @@ impl Writer {
             }
             let namespace = notice.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
             let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-            match api.create(&PostParams::default(), &event(&notice, &namespace)).await {
-                Ok(_) => {
+            let event = event(&notice, &namespace);
+            match timely(api.create(&PostParams::default(), &event)).await {
+                Ok(()) => {
                     self.told.insert(fact(&notice));
                 }
-                Err(error) if gone(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, reason = notice.reason, note = notice.note, "cannot make an Event; trying again");
+                Err(Failure::Gone) => {}
+                Err(Failure::Other(error)) => {
+                    tracing::warn!(
+                        error,
+                        reason = notice.reason,
+                        note = notice.note,
+                        "cannot make an Event; trying again"
+                    );
                     all = false;
                 }
             }
@@ -243,21 +252,35 @@ where
 /// Writes one status. False where it has not been written.
 async fn put(write: &Write, params: &PatchParams, failed: &AtomicBool) -> bool {
     let (namespace, name) = &write.key;
-    match write.api.patch_status(name, params, &Patch::Merge(&write.body)).await {
-        Ok(_) => true,
-        // Changed or deleted meanwhile: the watch brings it, and it is compiled again.
-        Err(error) if gone(&error) => false,
-        Err(error) => {
+    match timely(write.api.patch_status(name, params, &Patch::Merge(&write.body))).await {
+        Ok(()) => true,
+        // The watch brings what it is now, and it is compiled again.
+        Err(Failure::Gone) => false,
+        Err(Failure::Other(error)) => {
             let kind = write.kind;
-            tracing::warn!(kind, namespace, name, %error, "cannot write the status; trying again");
+            tracing::warn!(kind, namespace, name, error, "cannot write the status; trying again");
             failed.store(true, Ordering::Relaxed);
             false
         }
     }
 }
 
-fn gone(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
+/// Why a write was not made.
+enum Failure {
+    /// The object was changed or deleted meanwhile.
+    Gone,
+    /// Something that trying again may mend.
+    Other(String),
+}
+
+/// Waits for a write, but not for ever.
+async fn timely<T>(write: impl Future<Output = Result<T, kube::Error>>) -> Result<(), Failure> {
+    match tokio::time::timeout(WRITE_WITHIN, write).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 || status.code == 409 => Err(Failure::Gone),
+        Ok(Err(error)) => Err(Failure::Other(error.to_string())),
+        Err(_) => Err(Failure::Other(format!("the API did not answer within {WRITE_WITHIN:?}"))),
+    }
 }
 
 /// What was compiled, and what came of Services' listeners.

@@ -1,5 +1,6 @@
 //! What is said about objects, as a client of the API sees it.
 
+use base64::Engine as _;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{Api, ListParams};
@@ -151,5 +152,43 @@ async fn a_port_that_is_not_tcp_gets_an_event() {
         (Some("Service"), Some("dns"))
     );
     assert!(event.message.is_some_and(|message| message.contains("port 53 is UDP")));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_served_or_said_to_be_unfit() {
+    let cluster = Cluster::start().await;
+    let made = || rcgen::generate_simple_self_signed(["a.example".to_owned()]).expect("a certificate");
+    let (one, other) = (made(), made());
+    let encode = |pem: String| base64::engine::general_purpose::STANDARD.encode(pem);
+    let secret = |name: &str, key: &rcgen::KeyPair| {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "kubernetes.io/tls",
+            "data": {"tls.crt": encode(one.cert.pem()), "tls.key": encode(key.serialize_pem())},
+        });
+        format!("---\n{secret}\n")
+    };
+    let gateway = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  gatewayClassName: coracle\n  \
+                   listeners:\n  - {name: good, port: 8443, protocol: HTTPS, hostname: a.example, tls: {certificateRefs: [{name: fit}]}}\n  \
+                   - {name: bad, port: 8443, protocol: HTTPS, hostname: b.example, tls: {certificateRefs: [{name: unfit}]}}\n";
+    // The proxy binds the declared port, which another process may have; only what is said of certificates matters here.
+    cluster.apply(&(secret("fit", &one.signing_key) + &secret("unfit", &other.signing_key) + gateway)).await;
+    let gateway = cluster
+        .wait(V1, "Gateway", "edge", |gateway| {
+            let unfit = condition(gateway, "/status/listeners/1/conditions", "ResolvedRefs");
+            unfit.is_some_and(|unfit| {
+                unfit["reason"] == "InvalidCertificateRef"
+                    && unfit["message"].as_str().is_some_and(|message| message.contains("cannot be used"))
+            })
+        })
+        .await;
+    assert!(holds(&gateway.data, "/status/listeners/0/conditions", "ResolvedRefs"));
+    assert!(!holds(&gateway.data, "/status/listeners/1/conditions", "Programmed"));
+
+    // The right key comes, and the certificate fits.
+    cluster.apply(&secret("unfit", &one.signing_key)).await;
+    cluster
+        .wait(V1, "Gateway", "edge", |gateway| holds(gateway, "/status/listeners/1/conditions", "ResolvedRefs"))
+        .await;
     cluster.stop().await;
 }

@@ -5,6 +5,7 @@ mod hosts;
 mod precedence;
 mod references;
 mod services;
+mod soundness;
 mod text;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -48,10 +49,12 @@ pub(super) fn world(yaml: &str) -> World {
     world
 }
 
+/// A later object of the same name replaces an earlier one, as in a cluster.
 fn push<K: Resource + DeserializeOwned>(objects: &mut Vec<Arc<K>>, document: Value) {
-    let object = serde_json::from_value(document).expect("the fixture is of its kind");
-    objects.push(Arc::new(object));
-    objects.sort_by(|one: &Arc<K>, other| key(one.meta()).cmp(&key(other.meta())));
+    let object: Arc<K> = Arc::new(serde_json::from_value(document).expect("the fixture is of its kind"));
+    objects.retain(|other| key(other.meta()) != key(object.meta()));
+    objects.push(object);
+    objects.sort_by(|one, other| key(one.meta()).cmp(&key(other.meta())));
 }
 
 pub(super) fn compiled(yaml: &str) -> Compiled {
