@@ -80,12 +80,10 @@ fn sentence(parts: &BTreeMap<String, usize>, what: &str) -> String {
     parts.join(", ")
 }
 
-/// The status of a namespace that is being deleted, with upstream's conditions.
-pub(crate) fn status(before: Option<&NamespaceStatus>, left: &Left, now: jiff::Timestamp) -> NamespaceStatus {
-    let mut status = before.cloned().unwrap_or_default();
-    status.phase = Some("Terminating".to_owned());
+/// The conditions of a namespace that is being deleted: type, value, reason, message.
+fn rows(left: &Left) -> [(&'static str, bool, &'static str, String); 5] {
     let deleted = left.failures.is_empty();
-    let rows = [
+    [
         (
             "NamespaceDeletionDiscoveryFailure",
             false,
@@ -127,9 +125,15 @@ pub(crate) fn status(before: Option<&NamespaceStatus>, left: &Left, now: jiff::T
                 format!("Some content in the namespace has finalizers remaining: {}", sentence(&left.finalizers, "in"));
             ("NamespaceFinalizersRemaining", true, "SomeFinalizersRemain", message)
         },
-    ];
+    ]
+}
+
+/// The status of a namespace that is being deleted, with upstream's conditions.
+pub(crate) fn status(before: Option<&NamespaceStatus>, left: &Left, now: jiff::Timestamp) -> NamespaceStatus {
+    let mut status = before.cloned().unwrap_or_default();
+    status.phase = Some("Terminating".to_owned());
     let conditions = status.conditions.get_or_insert_default();
-    for (type_, value, reason, message) in rows {
+    for (type_, value, reason, message) in rows(left) {
         let value = if value { "True" } else { "False" };
         let known = conditions.iter_mut().find(|condition| condition.type_ == type_);
         match known {

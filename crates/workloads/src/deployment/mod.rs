@@ -147,6 +147,7 @@ impl Deployments {
                     continue;
                 }
                 Claim::Ignore => continue,
+                Claim::Adopt if !self.writer.may_adopt(deployment).await? => continue,
                 Claim::Adopt => owners::adoption(&set.metadata, &owners::reference(deployment)),
                 Claim::Release => owners::release(&set.metadata, &[deployment.metadata.uid.as_deref().unwrap_or("")]),
             };

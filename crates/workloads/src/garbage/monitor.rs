@@ -40,6 +40,15 @@ impl Feed {
     }
 }
 
+impl Feed {
+    /// Takes all objects of the kind out of the graph: nobody watches them any more.
+    fn clear(&self) {
+        for (uid, namespace) in self.graph.of_kind(&self.kind) {
+            self.graph.remove(&uid, &namespace);
+        }
+    }
+}
+
 impl Sink<Meta> for Feed {
     fn replace(&self, items: Vec<Meta>, _: u64) {
         let namespaces: BTreeMap<Arc<str>, String> = self.graph.of_kind(&self.kind).into_iter().collect();
@@ -78,46 +87,104 @@ struct Monitor {
     listed: watch::Receiver<bool>,
 }
 
+/// The watches under way, by kind.
+struct Monitors {
+    graph: Arc<Graph>,
+    client: kube::Client,
+    definitions: Arc<Notify>,
+    running: BTreeMap<Arc<ResourceKind>, Monitor>,
+    tasks: JoinSet<()>,
+}
+
 /// Keeps the graph until the token is cancelled.
 pub(crate) async fn run(graph: Arc<Graph>, client: kube::Client, shutdown: CancellationToken) {
     let definitions = Arc::new(Notify::new());
-    let mut monitors: BTreeMap<Arc<ResourceKind>, Monitor> = BTreeMap::new();
-    let mut tasks = JoinSet::new();
+    let mut monitors = Monitors {
+        graph: graph.clone(),
+        client: client.clone(),
+        definitions: definitions.clone(),
+        running: BTreeMap::new(),
+        tasks: JoinSet::new(),
+    };
+    let mut attempt = 0;
     loop {
         let kinds = tokio::select! {
-            kinds = discover(&graph, &client) => kinds,
+            kinds = discover(&client) => kinds,
             () = shutdown.cancelled() => break,
         };
-        monitors.retain(|kind, monitor| {
-            let served = kinds.contains(kind);
-            if !served {
-                monitor.stop.cancel();
-                for (uid, namespace) in graph.of_kind(kind) {
-                    graph.remove(&uid, &namespace);
-                }
-            }
-            served
-        });
-        for kind in kinds.iter().filter(|kind| is_watched(kind)) {
-            monitors.entry(kind.clone()).or_insert_with(|| start(&mut tasks, &graph, kind, &client, &definitions));
-        }
+        // A definition is known a moment before its kind is served.
+        let incomplete = attempt < PATIENCE && !all_defined(&graph, &kinds);
+        monitors.follow(&kinds);
         graph.set_kinds(kinds);
-        let all_listed = async {
-            for monitor in monitors.values() {
-                // A monitor that ended was stopped; it is not waited for.
-                let _ = monitor.listed.clone().wait_for(|listed| *listed).await;
-            }
+        let changed = async {
+            monitors.listed().await;
             graph.set_synced();
             definitions.notified().await;
         };
         tokio::select! {
-            () = all_listed => {}
+            () = changed => attempt = 0,
+            () = tokio::time::sleep(pause(attempt)), if incomplete => attempt += 1,
             () = shutdown.cancelled() => break,
         }
-        while tasks.try_join_next().is_some() {}
     }
-    monitors.values().for_each(|monitor| monitor.stop.cancel());
-    while tasks.join_next().await.is_some() {}
+    monitors.end().await;
+}
+
+fn pause(attempt: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << attempt.min(16)).min(LONGEST_PAUSE)
+}
+
+impl Monitors {
+    /// Watches these kinds and no others.
+    fn follow(&mut self, kinds: &[Arc<ResourceKind>]) {
+        self.running.retain(|kind, monitor| {
+            let served = kinds.contains(kind);
+            if !served {
+                monitor.stop.cancel();
+            }
+            served
+        });
+        for kind in kinds.iter().filter(|kind| is_watched(kind)) {
+            if !self.running.contains_key(kind) {
+                let monitor = self.start(kind);
+                self.running.insert(kind.clone(), monitor);
+            }
+        }
+        while self.tasks.try_join_next().is_some() {}
+    }
+
+    fn start(&mut self, kind: &Arc<ResourceKind>) -> Monitor {
+        let (listed, receiver) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let defines = (kind.group.as_str(), kind.plural.as_str()) == DEFINITIONS;
+        let feed = Feed {
+            graph: self.graph.clone(),
+            kind: kind.clone(),
+            known: Mutex::new(HashSet::new()),
+            listed,
+            definitions: defines.then(|| self.definitions.clone()),
+        };
+        let source = Source { path: kind.path(None), fields: None, metadata_only: true };
+        let (client, token) = (self.client.clone(), stop.clone());
+        self.tasks.spawn(async move {
+            reflect::<Meta, _>(&client, &source, &feed, &token).await;
+            feed.clear();
+        });
+        Monitor { stop, listed: receiver }
+    }
+
+    /// Waits until every kind has been listed once.
+    async fn listed(&self) {
+        for monitor in self.running.values() {
+            // A monitor that ended was stopped; it is not waited for.
+            let _ = monitor.listed.clone().wait_for(|listed| *listed).await;
+        }
+    }
+
+    async fn end(mut self) {
+        self.running.values().for_each(|monitor| monitor.stop.cancel());
+        while self.tasks.join_next().await.is_some() {}
+    }
 }
 
 /// Events are many, and nothing owns them.
@@ -125,42 +192,16 @@ fn is_watched(kind: &ResourceKind) -> bool {
     !(kind.plural == "events" && (kind.group.is_empty() || kind.group == "events.k8s.io"))
 }
 
-fn start(
-    tasks: &mut JoinSet<()>,
-    graph: &Arc<Graph>,
-    kind: &Arc<ResourceKind>,
-    client: &kube::Client,
-    definitions: &Arc<Notify>,
-) -> Monitor {
-    let (listed, receiver) = watch::channel(false);
-    let stop = CancellationToken::new();
-    let defines = (kind.group.as_str(), kind.plural.as_str()) == DEFINITIONS;
-    let feed = Feed {
-        graph: graph.clone(),
-        kind: kind.clone(),
-        known: Mutex::new(HashSet::new()),
-        listed,
-        definitions: defines.then(|| definitions.clone()),
-    };
-    let source = Source { path: kind.path(None), fields: None, metadata_only: true };
-    let (client, token) = (client.clone(), stop.clone());
-    tasks.spawn(async move { reflect::<Meta, _>(&client, &source, &feed, &token).await });
-    Monitor { stop, listed: receiver }
-}
-
-/// The kinds served, asked for until there is an answer, and for a while longer while a definition that is known has no kind yet.
-async fn discover(graph: &Graph, client: &kube::Client) -> Vec<Arc<ResourceKind>> {
-    let mut failures = 0;
-    let mut patience = PATIENCE;
+/// The kinds served, asked for until there is an answer.
+async fn discover(client: &kube::Client) -> Vec<Arc<ResourceKind>> {
+    let mut attempt = 0;
     loop {
         match list_kinds(client).await {
-            Ok(kinds) if patience == 0 || all_defined(graph, &kinds) => return kinds,
-            Ok(_) => patience -= 1,
+            Ok(kinds) => return kinds,
             Err(error) => tracing::warn!(%error, "could not ask which kinds are served, trying again"),
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(16_u32)).min(LONGEST_PAUSE);
-        failures += 1;
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(pause(attempt)).await;
+        attempt += 1;
     }
 }
 

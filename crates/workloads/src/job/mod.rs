@@ -147,6 +147,7 @@ impl Jobs {
                 }
                 Claim::Ignore => continue,
                 Claim::Adopt if pods::has_ended(pod) || plan::is_finished(job) => continue,
+                Claim::Adopt if !self.writer.may_adopt(job).await? => continue,
                 Claim::Adopt => (owners::adoption(&pod.metadata, &owners::reference(job)), true),
                 Claim::Release => (owners::release(&pod.metadata, &[uid]), false),
             };

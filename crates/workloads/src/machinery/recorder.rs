@@ -16,6 +16,8 @@ use super::correlate::{Correlator, Topic, Verdict};
 use crate::error::WriteError;
 
 const QUEUE: usize = 1024;
+/// How long the events still queued at the end may take.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What is said: one reason and message about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,8 +115,13 @@ impl RecorderTask {
                 () = shutdown.cancelled() => break,
             }
         }
-        while let Ok(record) = self.receiver.try_recv() {
-            self.write(record).await;
+        let rest = async {
+            while let Ok(record) = self.receiver.try_recv() {
+                self.write(record).await;
+            }
+        };
+        if tokio::time::timeout(FAREWELL, rest).await.is_err() {
+            tracing::warn!("some events were not recorded before the end");
         }
     }
 

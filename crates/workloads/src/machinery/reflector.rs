@@ -19,8 +19,10 @@ use tokio_util::sync::CancellationToken;
 const PAGE: u32 = 500;
 /// How long one watch request lasts at most. The protocol wants it to be finite so that lost connections are noticed.
 const WATCH_SECONDS: u32 = 290;
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Failures in a row that are not worth a warning: the server may be about to start.
+const QUIET_FAILURES: u32 = 4;
 /// Failed watches in a row after which the collection is listed anew.
 const WATCH_ATTEMPTS: u32 = 5;
 
@@ -87,7 +89,11 @@ where
                     watch_until_expired(client, source, sink, revision).await;
                 }
                 Err(error) => {
-                    tracing::warn!(path = %source.path, %error, "could not list, trying again");
+                    if failures < QUIET_FAILURES {
+                        tracing::debug!(path = %source.path, %error, "could not list yet, trying again");
+                    } else {
+                        tracing::warn!(path = %source.path, %error, "could not list, trying again");
+                    }
                     pause(&mut failures).await;
                 }
             }

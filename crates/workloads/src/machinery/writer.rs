@@ -4,7 +4,7 @@
 //! from what was read, so that fields this program does not know survive; whoever depends on what he read puts its
 //! `resourceVersion` into the patch.
 
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::Request;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -31,6 +31,23 @@ impl Writer {
 
     pub(crate) fn client(&self) -> &kube::Client {
         &self.client
+    }
+
+    /// Whether the object of that uid may take dependents on: asked of the API, because a cache of one kind may be ahead of
+    /// the cache of another, and show an object let go by an owner that the other cache does not show as going yet.
+    pub(crate) async fn may_adopt<K: Cached>(&self, owner: &K) -> Result<bool, WriteError> {
+        let key = Key::of(owner.meta());
+        let attempt = async {
+            let request = Request::new(K::url_path(&(), key.scope()))
+                .get(&key.name, &GetParams::default())
+                .map_err(kube::Error::BuildRequest)?;
+            self.client.request::<K>(request).await
+        };
+        match attempt.await.map_err(|error| WriteError::new("read", named::<K>(&key), error)) {
+            Ok(now) => Ok(now.meta().uid == owner.meta().uid && now.meta().deletion_timestamp.is_none()),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Creates an object; the answer has its name.

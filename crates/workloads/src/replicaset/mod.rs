@@ -174,6 +174,7 @@ impl ReplicaSets {
                 }
                 Claim::Adopt if crate::pods::has_ended(pod) => continue,
                 Claim::Ignore => continue,
+                Claim::Adopt if !self.writer.may_adopt(set).await? => continue,
                 Claim::Adopt => owners::adoption(&pod.metadata, &owners::reference(set)),
                 Claim::Release => owners::release(&pod.metadata, &[set.metadata.uid.as_deref().unwrap_or("")]),
             };

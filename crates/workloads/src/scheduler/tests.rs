@@ -63,33 +63,34 @@ fn taint(key: &str, effect: &str) -> Taint {
     Taint { key: key.into(), value: Some("v".into()), effect: effect.into(), time_added: None }
 }
 
+fn unschedulable(why: &str) -> Decision {
+    Decision::Unschedulable { message: format!("0/1 nodes are available: 1 {why}.") }
+}
+
+fn bind() -> Decision {
+    Decision::Bind { node: "coracle".into() }
+}
+
+fn plain() -> Node {
+    node(|_| {})
+}
+
+fn check(table: impl IntoIterator<Item = (&'static str, Pod, Node, Decision)>) {
+    for (what, pod, node, expected) in table {
+        assert_eq!(decide(&pod, &[&node]), expected, "{what}");
+    }
+}
+
 #[test]
-fn decisions() {
-    let unschedulable = |why: &str| Decision::Unschedulable { message: format!("0/1 nodes are available: 1 {why}.") };
-    let bind = || Decision::Bind { node: "coracle".into() };
+fn selectors_and_affinity() {
     let mismatch = || unschedulable("node(s) didn't match Pod's node affinity/selector");
-    let plain = || node(|_| {});
-    let tainted = |effect: &'static str| {
-        node(move |node| {
-            node.spec.as_mut().expect("a spec").taints = Some(vec![taint("gpu", effect)]);
-        })
-    };
-    let tolerating = |operator: &str, value: Option<&str>| {
-        let toleration = Toleration {
-            key: Some("gpu".into()),
-            operator: Some(operator.into()),
-            value: value.map(str::to_owned),
-            ..Toleration::default()
-        };
-        pod(|spec| spec.tolerations = Some(vec![toleration]))
-    };
     let selecting = |value: &str| {
         let selector = BTreeMap::from([("disk".to_owned(), value.to_owned())]);
         pod(|spec| spec.node_selector = Some(selector))
     };
     let requiring =
         |requirements: Vec<NodeSelectorRequirement>| pod(|spec| spec.affinity = affinity(vec![term(requirements)]));
-    let table = [
+    check([
         ("plain", pod(|_| {}), plain(), bind()),
         ("another scheduler's", pod(|spec| spec.scheduler_name = Some("mine".into())), plain(), Decision::Nothing),
         ("bound already", pod(|spec| spec.node_name = Some("coracle".into())), plain(), Decision::Nothing),
@@ -116,6 +117,26 @@ fn decisions() {
             plain(),
             bind(),
         ),
+    ]);
+}
+
+#[test]
+fn nodes_that_keep_pods_away() {
+    let tainted = |effect: &'static str| {
+        node(move |node| {
+            node.spec.as_mut().expect("a spec").taints = Some(vec![taint("gpu", effect)]);
+        })
+    };
+    let tolerating = |operator: &str, value: Option<&str>| {
+        let toleration = Toleration {
+            key: Some("gpu".into()),
+            operator: Some(operator.into()),
+            value: value.map(str::to_owned),
+            ..Toleration::default()
+        };
+        pod(|spec| spec.tolerations = Some(vec![toleration]))
+    };
+    check([
         ("tainted", pod(|_| {}), tainted("NoSchedule"), unschedulable("node(s) had untolerated taint {gpu: v}")),
         ("only preferred not to", pod(|_| {}), tainted("PreferNoSchedule"), bind()),
         ("tolerated", tolerating("Exists", None), tainted("NoExecute"), bind()),
@@ -139,10 +160,7 @@ fn decisions() {
             plain(),
             Decision::Gated { message: "Scheduling is blocked due to non-empty scheduling gates: [\"quota\"]".into() },
         ),
-    ];
-    for (what, pod, node, expected) in table {
-        assert_eq!(decide(&pod, &[&node]), expected, "{what}");
-    }
+    ]);
     let message = "no nodes available to schedule pods".to_owned();
     assert_eq!(decide(&pod(|_| {}), &[]), Decision::Unschedulable { message });
 }
