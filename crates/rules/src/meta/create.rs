@@ -28,6 +28,7 @@ pub fn prepare_create(api_version: &str, kind: &str, obj: &mut Value, creation: 
     for gone in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         metadata.remove(gone);
     }
+    super::drop_empty(metadata);
     metadata.insert("uid".to_owned(), creation.uid.into());
     metadata.insert("creationTimestamp".to_owned(), creation.now.into());
     if has_generation(api_version, kind) {

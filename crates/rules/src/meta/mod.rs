@@ -68,6 +68,20 @@ pub(crate) fn metadata_mut(obj: &mut Value) -> &mut Map<String, Value> {
     metadata.as_object_mut().expect("was made an object on the line above")
 }
 
+/// Drops what says nothing: upstream's typed metadata leaves empty maps and lists out, so clients see no difference there.
+pub(crate) fn drop_empty(metadata: &mut Map<String, Value>) {
+    for name in ["annotations", "labels", "finalizers", "ownerReferences"] {
+        let empty = match metadata.get(name) {
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(Value::Array(list)) => list.is_empty(),
+            _ => false,
+        };
+        if empty {
+            metadata.remove(name);
+        }
+    }
+}
+
 /// The object below these fields, made where there is nothing; none when something that is no object is in the way.
 pub(crate) fn object_at<'a>(value: &'a mut Value, path: &[&str]) -> Option<&'a mut Map<String, Value>> {
     let mut at = value;

@@ -93,6 +93,19 @@ fn status_updates_change_status_alone() {
 }
 
 #[test]
+fn empty_maps_and_lists_of_the_metadata_are_left_out() {
+    let empty = json!({"metadata": {"name": "a", "annotations": {}, "labels": {}, "finalizers": [], "ownerReferences": []}});
+    let made = created("v1", "ConfigMap", empty.clone(), false);
+    let mut updated = empty;
+    prepare_update("v1", "ConfigMap", &made, &mut updated, false);
+    for object in [made, updated] {
+        for name in ["annotations", "labels", "finalizers", "ownerReferences"] {
+            assert!(object["metadata"].get(name).is_none(), "{name} in {object}");
+        }
+    }
+}
+
+#[test]
 fn no_ops_are_seen() {
     let object = |rv: &str, time: &str, data: &str| json!({"metadata": {"resourceVersion": rv, "managedFields": [{"manager": "m", "time": time}]}, "data": {"k": data}});
     assert!(unchanged(&object("1", "a", "x"), &object("2", "b", "x")));

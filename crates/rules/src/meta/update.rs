@@ -82,6 +82,7 @@ fn strip_times(metadata: Option<&Value>) -> Option<Value> {
 
 fn keep_metadata(old: &Value, new: &mut Value) {
     let metadata = metadata_mut(new);
+    super::drop_empty(metadata);
     metadata.remove("resourceVersion");
     metadata.remove("selfLink");
     for name in KEPT {
