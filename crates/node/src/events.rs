@@ -33,6 +33,11 @@ struct Happened {
     at: Timestamp,
 }
 
+/// What makes two Events the same: the Pod's uid, the container, the reason and the message.
+type Same = (String, Option<String>, &'static str, String);
+/// The Event's name, how often it happened, and when last.
+type Counted = (String, i32, Timestamp);
+
 /// Records Events. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Recorder {
@@ -44,7 +49,7 @@ pub(crate) struct Writer {
     queue: mpsc::Receiver<Happened>,
     client: kube::Client,
     node: String,
-    written: HashMap<(String, Option<String>, &'static str, String), (String, i32, Timestamp)>,
+    written: HashMap<Same, Counted>,
     budgets: HashMap<String, (f64, Timestamp)>,
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: every task that is started here ends here, in order: Pods first, then what they report through.
 
 use std::collections::{BTreeSet, HashMap};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> Result<(Node, Ha
     let root = settings.data_dir.join("pods");
     let root = std::path::absolute(&root)
         .and_then(|root| std::fs::create_dir_all(&root).map(|()| root))
+        // Secrets lie there, as files.
+        .and_then(|root| std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o700)).map(|()| root))
         .map_err(|source| BuildError::DataDir { path: root, source })?;
     std::fs::metadata(&settings.shim).map_err(|source| BuildError::Shim { path: settings.shim.clone(), source })?;
     let (store, pods) = reflector::store::<Pod>();
@@ -133,8 +136,8 @@ async fn heartbeat(context: Arc<Context>, since: Timestamp, ended: CancellationT
 
 /// What the watches tell.
 enum Seen {
-    Pod(Event<Pod>),
-    Service(Event<Service>),
+    Pod(Box<Event<Pod>>),
+    Service(Box<Event<Service>>),
     /// A ConfigMap or Secret of this namespace.
     Config(Option<String>),
 }
@@ -173,11 +176,11 @@ impl Pool {
                 next = seen.next() => match next {
                     Some(Seen::Pod(event)) => {
                         self.pods.apply_watcher_event(&event);
-                        self.pod(event, &mut listed, &stop);
+                        self.pod(*event, &mut listed, &stop);
                     }
                     Some(Seen::Service(event)) => {
                         services.apply_watcher_event(&event);
-                        if !matches!(event, Event::Init | Event::InitApply(_)) {
+                        if !matches!(*event, Event::Init | Event::InitApply(_)) {
                             self.changed(None);
                         }
                     }
@@ -191,9 +194,9 @@ impl Pool {
     fn watches(&self) -> BoxStream<'static, Seen> {
         let client = &self.context.client;
         let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", self.context.settings.name));
-        let pods = events_of(Api::<Pod>::all(client.clone()), mine, "Pods").map(Seen::Pod);
-        let services =
-            events_of(Api::<Service>::all(client.clone()), watcher::Config::default(), "Services").map(Seen::Service);
+        let pods = events_of(Api::<Pod>::all(client.clone()), mine, "Pods").map(|e| Seen::Pod(Box::new(e)));
+        let services = events_of(Api::<Service>::all(client.clone()), watcher::Config::default(), "Services")
+            .map(|e| Seen::Service(Box::new(e)));
         let maps = changes(Api::<ConfigMap>::all(client.clone()), "ConfigMaps");
         let secrets = changes(Api::<Secret>::all(client.clone()), "Secrets");
         stream::select_all([pods.boxed(), services.boxed(), maps.boxed(), secrets.boxed()]).boxed()
@@ -248,7 +251,7 @@ impl Pool {
     }
 
     fn changed(&self, namespace: Option<&str>) {
-        for (_, (own, mail)) in &self.mail {
+        for (own, mail) in self.mail.values() {
             if namespace.is_none_or(|n| n == own) {
                 mail.changed.notify_one();
             }

@@ -227,7 +227,7 @@ impl Keeper {
         if good && self.probed {
             let (out, index, run) = (self.out.clone(), self.index, self.run);
             let reach = reach.clone();
-            probes.spawn(async move { probe(&reach, began, out, index, run).await });
+            probes.spawn(async move { Box::pin(probe(&reach, began, out, index, run)).await });
         }
     }
 

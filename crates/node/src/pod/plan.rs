@@ -117,7 +117,7 @@ fn wind_down(now: &Snapshot<'_>, plan: &mut Plan) {
         plan.actions.extend(active(false).filter(|(_, r)| !r.stopping).map(|(at, _)| Action::Stop(at)));
         return;
     }
-    match active(true).last() {
+    match active(true).next_back() {
         Some((at, record)) if !record.stopping => plan.actions.push(Action::Stop(at)),
         Some(_) => {}
         None => plan.quiet = true,
@@ -170,9 +170,6 @@ fn phase(now: &Snapshot<'_>) -> Phase {
     let lost = |r: &Record| r.ended().is_some_and(|e| e.code != 0) && !restarts(r, now.policy);
     if part(Part::Init).any(lost) {
         return Phase::Failed;
-    }
-    if !now.initialized {
-        return Phase::Pending;
     }
     let main = || part(Part::Main);
     if main().any(|r| !r.ran) {

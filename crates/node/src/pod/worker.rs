@@ -156,7 +156,9 @@ impl Worker {
                 () = shutdown.cancelled(), if !shutting_down => self.shut_down(),
                 seen = pods.changed(), if self.ending.is_none_or(|e| e.0 != Ending::Gone) => {
                     let pod = if seen.is_ok() { pods.borrow_and_update().clone() } else { None };
-                    self.see(pod);
+                    if self.see(pod) {
+                        changed.notify_one();
+                    }
                 }
                 Some(message) = news.recv() => self.hear(message),
                 () = changed.notified() => self.refresh().await,
@@ -296,18 +298,21 @@ impl Worker {
         }
     }
 
-    /// Takes in what the API says of the Pod.
-    fn see(&mut self, pod: Option<Arc<Pod>>) {
+    /// Takes in what the API says of the Pod. Returns whether what the downward API shows may have changed.
+    fn see(&mut self, pod: Option<Arc<Pod>>) -> bool {
         let Some(pod) = pod.filter(|p| p.metadata.uid.as_deref() == Some(&self.uid)) else {
             self.end(Ending::Gone, FORCED);
-            return;
+            return false;
         };
+        let shown = |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone());
+        let differs = shown(&self.pod) != shown(&pod);
         self.pod = pod;
         if self.pod.metadata.deletion_timestamp.is_some() {
             let seconds = self.pod.metadata.deletion_grace_period_seconds;
             let grace = seconds.map_or(self.grace(), |s| Duration::from_secs(u64::try_from(s).unwrap_or_default()));
             self.end(Ending::Deleted, grace);
         }
+        differs
     }
 
     fn shut_down(&mut self) {
@@ -499,8 +504,7 @@ impl Worker {
         if let Err(error) = setup::write_hosts(&self.context, &self.pod, &self.directory) {
             tracing::warn!(%error, pod = self.name(), "the hosts file could not be brought up to date");
         }
-        let (maps, secrets) = crate::volumes::references(&self.pod);
-        if !(maps.is_empty() && secrets.is_empty())
+        if crate::volumes::follow(&self.pod)
             && let Err(error) = setup::fill(&self.context, &self.pod, &self.directory).await
         {
             tracing::debug!(%error, pod = self.name(), "volumes could not be brought up to date");

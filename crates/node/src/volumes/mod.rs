@@ -64,6 +64,12 @@ pub(crate) fn references(pod: &Pod) -> (BTreeSet<String>, BTreeSet<String>) {
     (maps, secrets)
 }
 
+/// Whether any volume shows what may change.
+pub(crate) fn follow(pod: &Pod) -> bool {
+    volumes(pod)
+        .any(|v| v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some())
+}
+
 /// What each volume is, from the Pod and what it refers to.
 pub(crate) fn plan(pod: &Pod, lookups: &Lookups) -> Result<Vec<(String, Source)>, VolumeError> {
     volumes(pod).map(|v| Ok((v.name.clone(), source(pod, v, lookups)?))).collect()

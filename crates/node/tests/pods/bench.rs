@@ -255,7 +255,7 @@ fn run_node(
     (Running { shutdown, task }, handle)
 }
 
-/// A container of the host's shell.
+/// A container of the host's shell. A `$$` in the script reaches the shell as `$`, as in Kubernetes.
 pub(crate) fn shell(name: &str, script: &str) -> Value {
     json!({"name": name, "image": "coracle.dev/host", "command": ["sh", "-c", script]})
 }

@@ -9,7 +9,7 @@ async fn a_deleted_pod_drains_runs_its_hook_and_ends_before_its_object() {
     let bench = Bench::start().await;
     let at = bench.folder.path().display().to_string();
     let script = format!(
-        "trap 'echo term >> {at}/order; exit 0' TERM; echo $$ > {at}/pid.new; mv {at}/pid.new {at}/pid; while :; do sleep 0.01; done"
+        "trap 'echo term >> {at}/order; exit 0' TERM; echo $$$$ > {at}/pid.new; mv {at}/pid.new {at}/pid; while :; do sleep 0.01; done"
     );
     let mut container = shell("c", &script);
     container["ports"] = json!([{"containerPort": 80}]);
@@ -32,7 +32,7 @@ async fn what_does_not_end_in_its_grace_period_is_killed() {
     let bench = Bench::start().await;
     let at = bench.folder.path().display().to_string();
     let script =
-        format!("trap '' TERM; echo $$ > {at}/pid.new; mv {at}/pid.new {at}/pid; while :; do sleep 0.05; done");
+        format!("trap '' TERM; echo $$$$ > {at}/pid.new; mv {at}/pid.new {at}/pid; while :; do sleep 0.05; done");
     bench.pod("a", json!({"terminationGracePeriodSeconds": 1, "containers": [shell("c", &script)]})).await;
     bench.until_ready("a").await;
     let pid = bench.file("pid").await;

@@ -31,7 +31,7 @@ async fn a_hang_is_ended_by_a_restart() {
     let mut container = shell("c", "trap '' TERM; echo up; while :; do sleep 0.05; done");
     container["livenessProbe"] = json!({"httpGet": {"port": port, "path": "/live"}, "periodSeconds": 1, "failureThreshold": 2,
         "terminationGracePeriodSeconds": 1});
-    bench.pod("a", json!({"containers": [container]})).await;
+    bench.pod("a", json!({"terminationGracePeriodSeconds": 1, "containers": [container]})).await;
     let pod = bench.until("a", "restarted", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
     let last = bench
         .until("a", "told of its last run", |p| {

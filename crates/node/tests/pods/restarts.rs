@@ -27,7 +27,7 @@ async fn a_crash_is_restarted_at_once_and_then_not_so_soon() {
 async fn after_a_crash_of_coracle_the_same_pod_runs_again_and_nothing_else_does() {
     let mut bench = Bench::start().await;
     let at = bench.folder.path().display().to_string();
-    let script = format!("echo $$ > {at}/pid.new; mv {at}/pid.new {at}/pid; setsid sleep 300 & wait");
+    let script = format!("echo $$$$ > {at}/pid.new; mv {at}/pid.new {at}/pid; setsid sleep 300 & wait");
     let made = bench.pod("a", json!({"containers": [shell("c", &script)]})).await;
     bench.until_ready("a").await;
     let first = bench.file("pid").await;
