@@ -13,6 +13,8 @@ mod tests;
 
 use crate::kinds;
 use crate::meta::object_at;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use fill::{each, set, set_in};
 use serde_json::{Value, json};
 
@@ -38,7 +40,7 @@ pub fn apply(api_version: &str, kind: &str, obj: &mut Value) {
         }
         ("v1", "Service") => network::service(obj),
         ("v1", "Endpoints") => network::endpoints(obj),
-        ("v1", "Secret") => set(obj, "type", "Opaque"),
+        ("v1", "Secret") => secret(obj),
         ("v1", "Namespace") => namespace(obj),
         ("v1", "Event") => event(obj),
         ("v1", "PersistentVolume") => persistent_volume(obj),
@@ -64,6 +66,26 @@ pub fn apply(api_version: &str, kind: &str, obj: &mut Value) {
         ("scheduling.k8s.io/v1", "PriorityClass") => set(obj, "preemptionPolicy", "PreemptLowerPriority"),
         ("apiextensions.k8s.io/v1", "CustomResourceDefinition") => definition(obj),
         _ => {}
+    }
+}
+
+/// What was written as text becomes data and wins over it; the text itself is never kept. Values that are no text stay, for
+/// validation to refuse.
+fn secret(obj: &mut Value) {
+    set(obj, "type", "Opaque");
+    let Some(top) = obj.as_object_mut() else { return };
+    let texts = match top.get("stringData") {
+        Some(Value::Object(texts)) if texts.values().all(Value::is_string) => texts.clone(),
+        _ => return,
+    };
+    top.remove("stringData");
+    if texts.is_empty() {
+        return;
+    }
+    let data = top.entry("data").or_insert_with(|| json!({}));
+    let Some(data) = data.as_object_mut() else { return };
+    for (key, text) in texts {
+        data.insert(key, BASE64.encode(text.as_str().unwrap_or_default()).into());
     }
 }
 

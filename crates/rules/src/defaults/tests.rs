@@ -190,3 +190,13 @@ fn null_is_absent_in_built_in_kinds_only() {
     assert_eq!(defaulted("v1", "ConfigMap", nulls.clone()), json!({"metadata": {"name": "n"}, "data": {"b": "c"}}));
     assert_eq!(defaulted("x.io/v1", "Thing", nulls.clone()), nulls);
 }
+
+#[test]
+fn text_of_a_secret_becomes_data_and_wins() {
+    let mut secret = json!({"data": {"a": "b2xk", "b": "a2VwdA=="}, "stringData": {"a": "new", "c": ""}});
+    apply("v1", "Secret", &mut secret);
+    assert_eq!(secret, json!({"type": "Opaque", "data": {"a": "bmV3", "b": "a2VwdA==", "c": ""}}));
+    let again = secret.clone();
+    apply("v1", "Secret", &mut secret);
+    assert_eq!(secret, again);
+}
