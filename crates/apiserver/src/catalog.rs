@@ -11,6 +11,7 @@ use rules::kinds::{self, Kind};
 use rules::schema::Schema;
 use rules::table::{Column, CrdColumns};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 /// Where a resource keeps what its `scale` subresource shows, as dotted paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(crate) struct Custom {
     pub(crate) open_api: Value,
     /// What to warn users of, when the version is deprecated.
     pub(crate) deprecation: Option<String>,
+    /// Cancelled when the definition is gone; ends watches.
+    pub(crate) gone: CancellationToken,
 }
 
 /// One resource in one version.

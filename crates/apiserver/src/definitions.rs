@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use rules::crd::{self, CustomResource, Taken};
 use rules::table::CrdColumns;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::admission::Write;
 use crate::call::Call;
@@ -28,7 +29,12 @@ pub(crate) const PLURAL: &str = "customresourcedefinitions";
 const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// A definition's resources, kept as long as the definition does not change.
-type Parsed = (u64, Vec<Arc<Resource>>);
+struct Parsed {
+    revision: u64,
+    resources: Vec<Arc<Resource>>,
+    /// Cancelled when the definition is gone, whatever it was changed to before.
+    gone: CancellationToken,
+}
 
 /// The built-in resources and what was read from definitions before.
 pub(crate) struct Definitions {
@@ -56,17 +62,19 @@ impl Definitions {
         let mut custom = Vec::new();
         for entry in entries {
             let key = entry.key.to_string();
-            let kept = parsed.remove(&key).filter(|(revision, _)| *revision == entry.revision);
-            let (revision, resources) = match kept.map(Ok).unwrap_or_else(|| parse(&entry)) {
-                Ok(kept) => kept,
-                Err(reason) => {
-                    tracing::error!(key, reason, "a stored definition is not served");
-                    continue;
-                }
+            let known = match parsed.remove(&key) {
+                Some(known) if known.revision == entry.revision => Ok(known),
+                other => parse(&entry, other.map(|other| other.gone).unwrap_or_default()),
             };
-            custom.extend(resources.iter().map(|resource| (resource.clone(), revision)));
-            fresh.insert(key, (revision, resources));
+            match known {
+                Ok(known) => {
+                    custom.extend(known.resources.iter().map(|resource| (resource.clone(), known.revision)));
+                    fresh.insert(key, known);
+                }
+                Err(reason) => tracing::error!(key, reason, "a stored definition is not served"),
+            }
         }
+        parsed.values().for_each(|left| left.gone.cancel());
         *parsed = fresh;
         place.store(Arc::new(Catalog::new(&self.builtins, &custom)));
     }
@@ -77,21 +85,22 @@ impl Definitions {
     }
 }
 
-fn parse(entry: &store::Entry) -> Result<Parsed, String> {
+fn parse(entry: &store::Entry, gone: CancellationToken) -> Result<Parsed, String> {
     let definition: Value = serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
-    Ok((entry.revision, read(&definition)?.into_iter().map(Arc::new).collect()))
+    let resources = read(&definition, &gone)?.into_iter().map(Arc::new).collect();
+    Ok(Parsed { revision: entry.revision, resources, gone })
 }
 
 /// The resources that a definition makes: one a served version, none before its names are accepted.
-fn read(definition: &Value) -> Result<Vec<Resource>, String> {
+fn read(definition: &Value, gone: &CancellationToken) -> Result<Vec<Resource>, String> {
     if !crd::condition(definition, "Established") {
         return Ok(Vec::new());
     }
     let served = crd::served(definition).map_err(|error| error.to_string())?;
-    Ok(served.into_iter().map(|version| resource(definition, version)).collect())
+    Ok(served.into_iter().map(|version| resource(definition, version, gone)).collect())
 }
 
-fn resource(definition: &Value, version: CustomResource) -> Resource {
+fn resource(definition: &Value, version: CustomResource, gone: &CancellationToken) -> Resource {
     Resource {
         api_version: catalog::api_version(&version.group, &version.version),
         prefix: catalog::prefix(&version.group, &version.plural),
@@ -117,6 +126,7 @@ fn resource(definition: &Value, version: CustomResource) -> Resource {
             selectable: version.selectable,
             open_api: version.open_api,
             deprecation: version.deprecation,
+            gone: gone.clone(),
         }),
     }
 }
@@ -240,10 +250,10 @@ mod tests {
         let catalog = Catalog::new(&Catalog::builtins(), &[]);
         let mut definition = widget();
         crd::complete(&mut definition);
-        assert_eq!(read(&definition).expect("resources").len(), 0);
+        assert_eq!(read(&definition, &CancellationToken::new()).expect("resources").len(), 0);
         let others = taken(&catalog, &definition);
         crd::establish(&mut definition, &others, "2026-01-01T00:00:00Z");
-        let resources = read(&definition).expect("resources");
+        let resources = read(&definition, &CancellationToken::new()).expect("resources");
         assert_eq!(resources.len(), 1, "only what is served");
         let resource = &resources[0];
         assert_eq!((resource.api_version.as_str(), resource.list_kind.as_str()), ("example.com/v1", "WidgetList"));

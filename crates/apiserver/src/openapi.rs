@@ -83,20 +83,33 @@ impl Documents {
         body
     }
 
-    /// `/openapi/v2`, as JSON only: clients that want protobuf do without it when there is none.
+    /// `/openapi/v2`
     pub(crate) fn v2(&self, catalog: &Catalog, accept: Option<&str>) -> Answer<Reply> {
-        let json = accept
-            .is_none_or(|accept| accept.is_empty() || accept.contains("application/json") || accept.contains("*/*"));
-        if !json {
-            return Err(Failure::not_acceptable("application/json"));
+        let accepts = |media: &str| accept.is_none_or(|accept| accept.is_empty() || accept.contains(media));
+        if accepts("application/json") || accepts("*/*") {
+            // It is as large as all others together and asked for by few, so it is not kept.
+            let resources: Vec<OpenApiResource<'_>> =
+                catalog.resources().iter().map(|resource| described(resource)).collect();
+            let body = v2_document(&resources).to_string().into();
+            return Ok(Reply::Made { media: "application/json", tag: None, body });
         }
-        // It is as large as all others together and asked for by few, so it is not kept.
-        let resources: Vec<OpenApiResource<'_>> =
-            catalog.resources().iter().map(|resource| described(resource)).collect();
-        let body = v2_document(&resources).to_string().into();
-        Ok(Reply::Made { media: "application/json", tag: None, body })
+        if accepts(V2_PROTOBUF) {
+            return Ok(Reply::Made { media: V2_PROTOBUF_ANSWER, tag: None, body: Bytes::from_static(V2_EMPTY) });
+        }
+        Err(Failure::not_acceptable("application/json"))
     }
 }
+
+/// What kubectl asks for `/openapi/v2` in.
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// The same as a media type that is well-formed; upstream answers with this one, too.
+const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// A document of that type without paths and definitions: `swagger` (field 1) and `info` (field 2) with `title` and
+/// `version`. kubectl looks there for kinds that the newer documents do not have, and takes what it does not find for
+/// unknown; without an answer it would not even get as far as to say that there is no such kind.
+const V2_EMPTY: &[u8] = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.33.0";
 
 fn document(catalog: &Catalog, group: &str, version: &str) -> Value {
     let resources: Vec<OpenApiResource<'_>> =

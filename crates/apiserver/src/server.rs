@@ -162,6 +162,13 @@ impl Server {
     }
 
     async fn resource(self: &Arc<Self>, call: &mut Call, target: Target) -> Answer<Reply> {
+        if call.query.get("fieldManager").is_some_and(|name| name.chars().count() > 128) {
+            return Err(Failure::bad_option(
+                "PatchOptions",
+                "fieldManager",
+                "Too long: may not be more than 128 bytes",
+            ));
+        }
         let resource = {
             let catalog = self.catalog.load();
             catalog.get(&target.group, &target.version, &target.resource).cloned().ok_or_else(Failure::no_such_path)?

@@ -125,6 +125,7 @@ pub(crate) fn watch(
         period,
         end: Instant::now() + Duration::from_secs(seconds),
         stopping: server.stopping.clone(),
+        gone: resource.custom.as_ref().map(|custom| custom.gone.clone()).unwrap_or_default(),
         columns: true,
         _permit: permit,
     };
@@ -148,6 +149,7 @@ struct Feed {
     period: Interval,
     end: Instant,
     stopping: CancellationToken,
+    gone: CancellationToken,
     columns: bool,
     _permit: OwnedSemaphorePermit,
 }
@@ -181,6 +183,8 @@ impl Feed {
                         return Some((error_line(&failure), false));
                     }
                 },
+                // After the changes, so that the last instances are seen going.
+                () = self.gone.cancelled() => return None,
                 () = tokio::time::sleep_until(self.end) => {
                     // A last bookmark saves the client from looking at everything again.
                     let revision = changes.progress();

@@ -109,6 +109,8 @@ async fn a_definition_goes_with_its_instances() {
     held["metadata"]["finalizers"] = json!(["example.com/hold"]);
     server.make(WIDGETS, held).await;
     let path = format!("{DEFINITIONS}/widgets.example.com");
+    let mut watch = server.watch(&format!("{WIDGETS}?watch=true")).await;
+    assert_eq!((watch.seen().await.1, watch.seen().await.1), ("a".into(), "b".into()));
     assert_eq!(server.delete(&path, Value::Null).await.0, 200);
     let left = server.get(WIDGETS).await.1;
     assert_eq!(left["items"].as_array().map(Vec::len), Some(1), "{left}");
@@ -117,6 +119,10 @@ async fn a_definition_goes_with_its_instances() {
     assert_eq!(server.merge(&format!("{WIDGETS}/b"), json!({ "metadata": { "finalizers": null } })).await.0, 200);
     assert_eq!(server.get(&path).await.0, 404);
     assert_eq!(server.get(WIDGETS).await.0, 404);
+    assert_eq!(watch.seen().await, ("DELETED".into(), "a".into()));
+    assert_eq!(watch.seen().await, ("MODIFIED".into(), "b".into()));
+    assert_eq!(watch.seen().await, ("DELETED".into(), "b".into()));
+    assert_eq!(watch.next().await, None, "there is nothing left to watch");
     assert_eq!(index(&server).await, before);
     server.stop().await;
 }

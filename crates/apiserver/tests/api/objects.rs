@@ -338,3 +338,17 @@ async fn old_events_go() {
     assert!(seen.contains(&("DELETED".into(), "first".into())), "{seen:?}");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_full_store_refuses_and_recovers() {
+    let tune = |settings: &mut store::Settings| settings.max_bytes = Some(512 * 1024);
+    let server = Harness::with(tempfile::tempdir().expect("a folder"), |_| {}, tune).await;
+    let mut body = config_map("big", json!({}));
+    body["data"]["key"] = "x".repeat(600 * 1024).into();
+    let (code, refused) = server.post(CONFIG_MAPS, body).await;
+    assert_eq!((code, &refused["reason"]), (507, &json!("InternalError")));
+    assert!(refused["message"].as_str().is_some_and(|text| text.contains("no space left")), "{refused}");
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}/big")).await.0, 404);
+    server.make(CONFIG_MAPS, config_map("small", json!({}))).await;
+    server.stop().await;
+}

@@ -185,6 +185,27 @@ async fn discovery_has_two_forms() {
 }
 
 #[tokio::test]
+async fn the_old_document_is_whole_in_json_and_empty_in_protobuf() {
+    let server = Harness::start().await;
+    let ask = async |accept: &str| {
+        let request = Request::get("/openapi/v2").header("accept", accept).body(Full::default()).expect("a request");
+        let response = server.send(request).await;
+        let media = response.headers()["content-type"].to_str().expect("text").to_owned();
+        (media, response.into_body().collect().await.expect("a body").to_bytes())
+    };
+    let (media, body) = ask("application/json").await;
+    let document: Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(media, "application/json");
+    assert!(document["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
+    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let (media, body) = ask(protobuf).await;
+    assert_eq!(media, protobuf.replace('@', "."));
+    // Every length in it leads to the next field or the end.
+    assert_eq!((body[1], body[6]), (3, u8::try_from(body.len() - 7).expect("short")));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn someone_may_be_taken_for_another() {
     let server = Harness::start().await;
     let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
