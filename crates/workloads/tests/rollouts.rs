@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Endpoints, Event, Pod, Service};
@@ -167,6 +168,24 @@ async fn controllers_that_start_anew_go_on_where_they_were() {
     cluster.start_controllers();
     settled(&cluster, 4).await;
     cluster.until(cluster.api::<Pod>("default"), "four Pods", |pods| pods.len() == 4).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn late_caches_never_lead_to_pods_too_many() {
+    let mut cluster = Cluster::bare().await;
+    cluster.start_node().await;
+    cluster.start_lagging_controllers(Duration::from_millis(40));
+    cluster.create::<Deployment>("default", deployment("shop", 4, SERVES)).await;
+    settled(&cluster, 4).await;
+    let other = json!({ "spec": { "template": support::template("shop", "serves-too") } });
+    cluster.merge::<Deployment>("default", "shop", other).await;
+    settled(&cluster, 4).await;
+    cluster.until(cluster.api::<Pod>("default"), "the old Pods gone", |pods| pods.len() == 4).await;
+    cluster.stop_controllers().await;
+    let events = cluster.api::<Event>("default").list(&ListParams::default()).await.expect("events").items;
+    let count = |reason: &str| events.iter().filter(|event| event.reason.as_deref() == Some(reason)).count();
+    assert_eq!((count("SuccessfulCreate"), count("SuccessfulDelete")), (8, 4), "each Pod was made and given up once");
     cluster.stop().await;
 }
 

@@ -11,6 +11,8 @@ use apiserver::{Dependencies, Handle, LogOptions, LogsError, PodLogs};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
@@ -22,6 +24,7 @@ use serde_json::{Value, json};
 use store::{SqliteStore, StoreTask};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use workloads::{Settings, Workloads};
 
 /// Longer than anything here takes; a test that waits so long has failed.
@@ -87,17 +90,23 @@ impl Cluster {
         cluster
     }
 
-    pub(crate) fn workloads(&self) -> Workloads {
+    fn workloads(&self, lag: Duration) -> Workloads {
         let settings = Settings { ca_pem: self.handle.ca_pem().to_owned(), ..Settings::default() };
         let handle = self.handle.clone();
         workloads::build(settings, move |name| {
-            Client::new(handle.service_as(&format!("system:serviceaccount:kube-system:{name}")), "default")
+            let service = handle.service_as(&format!("system:serviceaccount:kube-system:{name}"));
+            if name == "workloads-cache" { lagging(service, lag) } else { Client::new(service, "default") }
         })
     }
 
     pub(crate) fn start_controllers(&mut self) {
+        self.start_lagging_controllers(Duration::ZERO);
+    }
+
+    /// Controllers whose caches learn of everything late.
+    pub(crate) fn start_lagging_controllers(&mut self, lag: Duration) {
         let token = CancellationToken::new();
-        let running = tokio::spawn(self.workloads().run(token.clone()));
+        let running = tokio::spawn(self.workloads(lag).run(token.clone()));
         self.controllers = Some((token, running));
     }
 
@@ -187,6 +196,25 @@ impl Cluster {
         }
         self.store.take().expect("a store").close().await.expect("closed");
     }
+}
+
+/// A client that gets each piece of an answer late.
+fn lagging(service: apiserver::InProcess, lag: Duration) -> Client {
+    let late = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let service = service.clone();
+        async move {
+            let answer = service.oneshot(request).await?;
+            Ok::<_, std::convert::Infallible>(answer.map(|body| {
+                StreamBody::new(body.into_data_stream().then(move |piece| async move {
+                    if !lag.is_zero() {
+                        tokio::time::sleep(lag).await;
+                    }
+                    piece.map(Frame::data)
+                }))
+            }))
+        }
+    });
+    Client::new(late, "default")
 }
 
 async fn pretend_to_run_pods(client: Client) {
