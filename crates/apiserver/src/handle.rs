@@ -42,6 +42,13 @@ impl Handle {
         &self.ca_pem
     }
 
+    /// Resolves once what must be there before serving is there; never, where the server ended before.
+    pub async fn ready(&self) {
+        let mut ready = self.server.ready.subscribe();
+        // The sender lives as long as the server that this handle holds.
+        let _ = ready.wait_for(|ready| *ready).await;
+    }
+
     /// The server as a service in this process, for requests made as `user` (say `system:node:coracle`). They take the
     /// same way as requests over TLS; only the credential is replaced by this name.
     pub fn service_as(&self, user: &str) -> InProcess {

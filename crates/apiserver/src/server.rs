@@ -4,7 +4,6 @@
 //! validate, merge, admit, store, encode.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -44,7 +43,7 @@ pub(crate) struct Server {
     pub(crate) stopping: CancellationToken,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
-    pub(crate) ready: AtomicBool,
+    pub(crate) ready: tokio::sync::watch::Sender<bool>,
 }
 
 /// Where a write is to go: the resource, the object's place, and how it is asked for.
@@ -221,7 +220,7 @@ impl Server {
         let stopping = self.stopping.is_cancelled();
         let mut checks = vec![("ping", true), ("store", self.store.revision() > 0)];
         if path == "readyz" {
-            checks.push(("bootstrap", self.ready.load(Ordering::Acquire)));
+            checks.push(("bootstrap", *self.ready.borrow()));
             checks.push(("shutdown", !stopping));
         }
         if let Some(single) = single {

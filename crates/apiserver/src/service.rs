@@ -4,7 +4,6 @@
 //! bootstrap objects are there; every connection is a task of one set, and all have ended when `run` returns.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use store::Store;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -78,7 +77,7 @@ pub fn build(settings: Settings, store: Arc<dyn Store>, deps: Dependencies) -> R
         stopping: CancellationToken::new(),
         requests: Arc::new(Semaphore::new(limits.requests)),
         streams: Arc::new(Semaphore::new(limits.streams)),
-        ready: AtomicBool::new(false),
+        ready: watch::Sender::new(false),
     });
     server.definitions.refresh(&*server.store, &server.catalog);
     claim_addresses(&server)?;
@@ -108,7 +107,7 @@ impl ApiServer {
         for definition in terminating_definitions(&self.server) {
             crate::definitions::clean_up(&self.server, &definition).await;
         }
-        self.server.ready.store(true, Ordering::Release);
+        self.server.ready.send_replace(true);
         tracing::info!(url = %self.handle.url(), "the API server is serving");
         let settings = &self.server.settings;
         let mut tasks = JoinSet::new();

@@ -1,8 +1,8 @@
 //! The platform in one process: which role needs what, in which order they start, and in which they end.
 //!
 //! Start: store, API server, proxy and mesh, node, controllers. End, so that no request is lost: the controllers (nothing
-//! new is made), the gateways (nothing new comes in, what is under way ends), the node's Pods, the rest of the data
-//! plane, the API server, and the store last, so that every status written on the way is kept.
+//! new is made), the mesh (nothing is routed anew), the gateways (nothing new comes in, what is under way ends), the
+//! node's Pods, the rest of the data plane, the API server, and the store last, so that every status written on the way is kept.
 
 use crate::adapters::{DataPlane, NodeLogs};
 use crate::connect::Api;
@@ -41,6 +41,16 @@ impl Role {
         Self { name, stop, task: tokio::spawn(async move { running.await.map_err(Into::into) }) }
     }
 
+    /// Resolves when the role has ended though nobody asked it to.
+    async fn failure(&mut self) -> anyhow::Error {
+        let name = self.name;
+        match (&mut self.task).await {
+            Ok(Ok(())) => anyhow::anyhow!("the {name} ended unasked"),
+            Ok(Err(error)) => error.context(format!("the {name} failed")),
+            Err(error) => anyhow::anyhow!("the {name} broke: {error}"),
+        }
+    }
+
     /// Tells the role to end, and waits until it has.
     async fn end(self) {
         self.stop.cancel();
@@ -62,6 +72,7 @@ pub(crate) struct Platform {
     api: Api,
     kubeconfig: PathBuf,
     mesh: mesh::Handle,
+    proxy: proxy::Handle,
     node: node::Handle,
     closed: CancellationToken,
     // In the order in which they end.
@@ -90,7 +101,7 @@ impl Platform {
         let (mesh, mesh_handle) = mesh::build(mesh_settings, client("system:coracle:mesh"), proxy_handle.clone());
 
         let closed = CancellationToken::new();
-        let traffic = DataPlane { proxy: proxy_handle, mesh: mesh_handle.clone(), closed: closed.clone() };
+        let traffic = DataPlane { proxy: proxy_handle.clone(), mesh: mesh_handle.clone(), closed: closed.clone() };
         let user = format!("system:node:{}", resources::names::NODE);
         let dependencies = node::Dependencies { client: client(&user), traffic: Arc::new(traffic) };
         let node_settings = node::Settings::new(data.path().to_owned(), settings.recipes);
@@ -102,9 +113,10 @@ impl Platform {
             client(&format!("system:serviceaccount:kube-system:{name}"))
         });
 
-        let server = Role::start("API server", |stop| Box::pin(server.run(stop)));
-        while Api::over(client("system:admin")).stream("/readyz").await.is_err() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut server = Role::start("API server", |stop| Box::pin(server.run(stop)));
+        tokio::select! {
+            () = api.ready() => {}
+            error = server.failure() => return Err(error),
         }
         mesh::install(client("system:coracle:mesh")).await.context("cannot install the Gateway API")?;
         let traffic = Role::start("proxy", |stop| Box::pin(proxy.run(stop)));
@@ -121,6 +133,7 @@ impl Platform {
             data,
             holder,
             mesh: mesh_handle,
+            proxy: proxy_handle,
             node: node_handle,
             closed,
             controllers,
@@ -164,24 +177,17 @@ impl Platform {
     /// Resolves when a role has ended though nobody asked it to.
     pub(crate) async fn broken(&mut self) -> anyhow::Error {
         let roles = [&mut self.server, &mut self.traffic, &mut self.routes, &mut self.pods, &mut self.controllers];
-        let ends = roles.map(|role| {
-            let name = role.name;
-            Box::pin(async move { (name, (&mut role.task).await) })
-        });
-        let ((name, outcome), _, _) = futures::future::select_all(ends).await;
-        match outcome {
-            Ok(Ok(())) => anyhow::anyhow!("the {name} ended unasked"),
-            Ok(Err(error)) => error.context(format!("the {name} failed")),
-            Err(error) => anyhow::anyhow!("the {name} broke: {error}"),
-        }
+        let ends = roles.map(|role| Box::pin(role.failure()));
+        futures::future::select_all(ends).await.0
     }
 
     /// Ends everything in order; bounded, because each role bounds its own end.
     pub(crate) async fn stop(self) {
         self.controllers.end().await;
+        self.routes.end().await;
+        self.proxy.close(mesh::is_gateway).await;
         self.closed.cancel();
         self.pods.end().await;
-        self.routes.end().await;
         self.traffic.end().await;
         self.server.end().await;
         match tokio::time::timeout(Duration::from_secs(10), self.store.close()).await {

@@ -25,6 +25,15 @@ pub struct GatewayListener {
     pub address: Result<SocketAddr, String>,
 }
 
+/// Whether a listener of the proxy, by its id, belongs to a Gateway rather than to a Service.
+#[must_use]
+pub fn is_gateway(listener: &str) -> bool {
+    listener.starts_with(GATEWAY_PREFIX)
+}
+
+/// How the ids of Gateways' listeners begin.
+pub(crate) const GATEWAY_PREFIX: &str = "gateway/";
+
 impl GatewayListener {
     /// The URL under which it answers, where it does.
     #[must_use]

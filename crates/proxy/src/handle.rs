@@ -66,6 +66,20 @@ impl Handle {
         self.shared.endpoints.drained(address, limit).await
     }
 
+    /// Closes the listeners whose ids are chosen, and resolves when their connections have ended, each after its current
+    /// request, or were ended by force after [`crate::Settings::drain`]. Everything else goes on serving.
+    pub async fn close(&self, chosen: impl Fn(&str) -> bool + Send) {
+        let listeners = self.bound.borrow().keys().filter(|id| chosen(id)).cloned().collect();
+        let (reply, answer) = oneshot::channel();
+        // An error of either means that the proxy has ended, and all its listeners with it.
+        if self.commands.send(Command::Close { listeners, reply }).await.is_err() {
+            return;
+        }
+        for slot in answer.await.unwrap_or_default() {
+            slot.tasks.wait().await;
+        }
+    }
+
     /// Everything counted so far.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -27,6 +27,8 @@ use crate::stats::{Registry, Stats};
 /// What a handle asks for.
 pub(crate) enum Command {
     Apply { snapshot: Snapshot, reply: oneshot::Sender<Result<Applied, Refused>> },
+    /// Close these listeners; the reply is what still serves their connections.
+    Close { listeners: Vec<Arc<str>>, reply: oneshot::Sender<Vec<Arc<Slot>>> },
 }
 
 /// What every connection uses.
@@ -135,6 +137,9 @@ impl Proxy {
                         // Whoever asked may have gone; the snapshot serves all the same.
                         let _ = reply.send(applied);
                     }
+                    Some(Command::Close { listeners, reply }) => {
+                        let _ = reply.send(self.close(&listeners).await);
+                    }
                     None => handles = false,
                 },
                 _ = sweep.tick() => self.shared.endpoints.sweep(Instant::now()),
@@ -143,6 +148,19 @@ impl Proxy {
             }
         }
         self.end().await
+    }
+
+    /// Unbinds listeners and tells their connections to finish. The next application binds them again, if it has them.
+    async fn close(&mut self, ids: &[Arc<str>]) -> Vec<Arc<Slot>> {
+        let sockets = ids.iter().filter_map(|id| self.tables.get(id)).map(|(listener, _)| SocketKey::of(listener));
+        let mut slots = Vec::new();
+        for running in sockets.filter_map(|key| self.listeners.remove(&key)).collect::<Vec<_>>() {
+            running.slot.life.drain();
+            // An error means that its task is gone, and the socket with it.
+            let _ = running.closed.await;
+            slots.push(running.slot);
+        }
+        slots
     }
 
     async fn end(mut self) -> Result<(), RunError> {

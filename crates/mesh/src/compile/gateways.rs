@@ -19,6 +19,7 @@ use super::routes::{Candidate, Compiled};
 use super::verdict::{Fault, reason};
 use super::{FALLBACK_OFFSET, PRIVILEGED};
 use crate::config::Settings;
+use crate::handle::GATEWAY_PREFIX;
 use crate::world::World;
 
 /// A Gateway and its listeners.
@@ -150,7 +151,7 @@ impl<'w> Gateways<'w> {
 impl Group {
     fn new(port: u16, protocol: Protocol, address: IpAddr) -> Self {
         Self {
-            id: format!("gateway/{port}").into(),
+            id: format!("{GATEWAY_PREFIX}{port}").into(),
             port,
             protocol,
             bind: SocketAddr::new(address, port),

@@ -53,6 +53,25 @@ async fn what_is_under_way_is_finished_and_then_closed() {
 }
 
 #[tokio::test]
+async fn a_closed_listener_finishes_what_it_has_while_the_others_serve() {
+    let (upstream, started, release) = held().await;
+    let (proxy, address) = serving(all_to(&[upstream.address])).await;
+    let under_way = tokio::spawn(raw(address, "GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
+    until(|| started.get() == 1).await;
+    let handle = proxy.handle.clone();
+    let mut closing = tokio::spawn(async move { handle.close(|_| true).await });
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(futures::poll!(&mut closing).is_pending(), "it waits for the request under way");
+    release.cancel();
+    assert!(soon(under_way).await.expect("no panic").ends_with("late"));
+    soon(closing).await.expect("no panic");
+    proxy.shutdown.cancel();
+    soon(proxy.task).await.expect("no panic").expect("nothing was open");
+}
+
+#[tokio::test]
 async fn an_idle_kept_connection_does_not_hold_the_end_up() {
     let upstream = Upstream::named("a").await;
     let (proxy, address) = serving(all_to(&[upstream.address])).await;
