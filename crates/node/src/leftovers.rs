@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::container::MARK;
+use crate::container::{MARK, mark};
 use crate::shim::{self, Process};
 
 /// How long killed processes may take to be gone, and how often that is looked at.
@@ -17,9 +17,19 @@ const ROUND: Duration = Duration::from_millis(20);
 
 /// Kills what is left of Pods' processes below `root`, of which no other Coracle may make use. Returns how many there were.
 pub(crate) async fn kill_processes(root: &Path) -> usize {
+    kill_all(|| processes(root)).await
+}
+
+/// Kills what is left of a container whose shim is gone.
+pub(crate) async fn kill_container(directory: &Path) -> usize {
+    kill_all(|| shim::marked(MARK, &mark(directory)).into_iter().collect()).await
+}
+
+/// Kills what is found until nothing is, within bounds.
+async fn kill_all(look: impl Fn() -> BTreeSet<Process>) -> usize {
     let mut found = BTreeSet::new();
     for _ in 0..ROUNDS {
-        let left = processes(root);
+        let left = look();
         if left.is_empty() {
             break;
         }

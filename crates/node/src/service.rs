@@ -102,18 +102,19 @@ impl Node {
 
 async fn register(context: &Context) -> Result<Timestamp, Error> {
     let name = &context.settings.name;
-    for tried in 1.. {
+    let mut tried = 0;
+    loop {
         let now = Timestamp::now();
         match machine::register(&context.client, name, now).await {
             Ok(()) => return Ok(now),
-            Err(source) if tried >= REGISTER_TRIES => {
+            Err(source) if tried == REGISTER_TRIES => {
                 return Err(Error::Register { name: name.clone(), source: Box::new(source) });
             }
             Err(error) => tracing::debug!(%error, "the node could not be registered yet"),
         }
+        tried += 1;
         tokio::time::sleep(REGISTER_WAIT).await;
     }
-    unreachable!("the loop ends by returning")
 }
 
 async fn heartbeat(context: Arc<Context>, since: Timestamp, ended: CancellationToken) {

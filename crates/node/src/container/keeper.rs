@@ -19,6 +19,7 @@ use super::probing::{Attempt, Prober};
 use super::process::Process;
 use super::{Ended, Message, News, Setup, Stop};
 use crate::context::Context;
+use crate::leftovers;
 use crate::logs::{Capture, Source};
 use crate::probe::Kind;
 use crate::shim::{self, Order, Report};
@@ -182,7 +183,11 @@ impl Keeper {
                     Some(Report::Exited { code, signal }) => break (code, signal),
                     Some(Report::Failed(why)) => tracing::debug!(why, "the shim failed late"),
                     Some(_) => {}
-                    None => break (None, Some(9)),
+                    None => {
+                        // The shim itself was killed; what had left the program's session may live on.
+                        leftovers::kill_container(&self.setup.directory.join(&self.container.name)).await;
+                        break (None, Some(9));
+                    }
                 },
                 result = pending(&mut hook) => {
                     hook = None;

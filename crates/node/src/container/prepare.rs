@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, Service};
 
 use super::{Refused, Setup, launch};
 use crate::context::{Context, host_environment};
@@ -14,8 +15,12 @@ use crate::volumes;
 
 /// The file that holds a Pod's hosts, in its directory.
 pub(crate) const HOSTS: &str = "hosts";
-/// Every program of a Pod has this in its environment, so that what an earlier life left behind can be found.
-pub(crate) const MARK: &str = "CORACLE_POD_DIR";
+/// Every program of a container has this in its environment, its container's directory, so that what is left behind can be
+/// found whatever happened to its shim.
+pub(crate) const MARK: &str = "CORACLE_CONTAINER_DIR";
+/// How long a container waits for the data plane to say on which port a Service really is, where that matters.
+const PORTS_KNOWN: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Where a program leaves its last words, on the host.
 const LAST_WORDS: &str = "TERMINATION_LOG";
 const DEFAULT_LAST_WORDS: &str = "/dev/termination-log";
@@ -39,6 +44,7 @@ pub(super) async fn prepare(
     let asked = |e: kube::Error| Refused::config(format!("can't look up what the environment refers to: {e}"));
     let lookups = context.lookups(namespace, maps, secrets).await.map_err(asked)?;
     let services = context.services(namespace).await.map_err(asked)?;
+    ports_known(context, namespace, &services).await;
     let directory = setup.directory.join(&container.name);
     let last_words = directory.join("termination-log");
     let made = |what: &Path| {
@@ -48,7 +54,7 @@ pub(super) async fn prepare(
     std::fs::create_dir_all(&directory).map_err(made(&directory))?;
     std::fs::write(&last_words, "").map_err(made(&last_words))?;
     let extra = BTreeMap::from([
-        (MARK.to_owned(), setup.directory.display().to_string()),
+        (MARK.to_owned(), mark(&directory)),
         (LAST_WORDS.to_owned(), last_words.display().to_string()),
     ]);
     let env = env::build(&Input {
@@ -82,6 +88,38 @@ pub(super) async fn prepare(
         image_id: launch::image_id(recipe),
         last_words,
     })
+}
+
+/// The value of [`MARK`]. It ends with a slash, so that none is the beginning of another.
+pub(crate) fn mark(directory: &Path) -> String {
+    format!("{}/", directory.display())
+}
+
+/// Waits a moment for the ports of Services that this user may not bind as declared: a program would be told a port where
+/// nothing listens. Where declared ports can be had, nothing waits.
+async fn ports_known(context: &Context, namespace: &str, services: &[Service]) {
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first: u16 = first.ok().and_then(|t| t.trim().parse().ok()).unwrap_or(1024);
+    if nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let own = services.iter().filter(|s| s.metadata.namespace.as_deref() == Some(namespace));
+    let ports = own.filter_map(|s| {
+        let address = env::service_address(s)?;
+        let ports = s.spec.as_ref()?.ports.iter().flatten();
+        Some(ports.filter_map(|p| u16::try_from(p.port).ok()).map(move |p| (address, p)).collect::<Vec<_>>())
+    });
+    let mut open: Vec<_> = ports.flatten().filter(|(_, port)| *port < first).collect();
+    let _ = tokio::time::timeout(PORTS_KNOWN, async {
+        loop {
+            open.retain(|(address, port)| context.traffic.service_port(*address, *port).is_none());
+            if open.is_empty() {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
 }
 
 /// The hosts file, and the place for last words where it can be had without making all of `/dev` anew.

@@ -6,7 +6,6 @@
 //! Precedence, lowest first: the host's few, the recipe's, Service variables, `PORT` and `VOLUME_`, `envFrom`, `env`.
 
 mod downward;
-mod expand;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +14,7 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 
 pub(crate) use downward::{ADDRESS, field, milli, resource};
-pub(crate) use expand::expand;
+pub(crate) use rules::expand::expand;
 pub(crate) use services::{Reached, address as service_address, services_for};
 
 use crate::recipe::Recipe;

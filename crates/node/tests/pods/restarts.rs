@@ -66,3 +66,20 @@ async fn an_announced_end_is_graceful_and_keeps_what_is_declared() {
     bench.until_ready("a").await;
     bench.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_shim_leaves_nothing_and_its_container_starts_again() {
+    let bench = Bench::start().await;
+    let at = bench.folder.path().display().to_string();
+    let script = format!(
+        "setsid sh -c 'echo $$$$ > {at}/away.new; mv {at}/away.new {at}/away; while :; do sleep 0.05; done' & \
+         echo $PPID > {at}/shim.new; mv {at}/shim.new {at}/shim; wait"
+    );
+    bench.pod("a", json!({"terminationGracePeriodSeconds": 1, "containers": [shell("c", &script)]})).await;
+    let (shim, away) = (bench.file("shim").await, bench.file("away").await);
+    let shim = nix::unistd::Pid::from_raw(shim.trim().parse().expect("a number"));
+    nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).expect("killed");
+    bench.until("a", "restarted", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+    assert!(!alive(&away));
+    bench.end().await;
+}
