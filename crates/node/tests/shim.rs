@@ -213,7 +213,7 @@ fn a_program_dies_with_its_shim() {
     until("the program is gone", || !alive(&main));
     // What had left its session is found by its mark at the next start; this one has none.
     let pid = nix::unistd::Pid::from_raw(left.trim().parse().expect("a number"));
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("killed");
+    nix::sys::signal::killpg(pid, nix::sys::signal::Signal::SIGKILL).expect("killed");
 }
 
 #[test]
