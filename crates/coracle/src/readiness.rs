@@ -128,6 +128,22 @@ fn container_trouble(status: &Value) -> Option<String> {
     Some(format!("its program ends with exit code {code} (restarted {restarts} times){said}"))
 }
 
+/// How long a Pod that is starting may still take by its startup probe: seconds, by the slowest container. None where no
+/// container has such a probe, or all have started.
+pub(crate) fn may_start_for(pod: &Value) -> Option<i64> {
+    let statuses = pod["status"]["containerStatuses"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let started = |name: &Value| statuses.iter().any(|status| &status["name"] == name && status["started"] == true);
+    let containers = pod["spec"]["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let waiting = containers.iter().filter(|c| c["startupProbe"].is_object() && !started(&c["name"]));
+    waiting.map(|container| allowance(&container["startupProbe"])).max()
+}
+
+/// The longest start that a startup probe allows, in seconds.
+fn allowance(probe: &Value) -> i64 {
+    let number = |name: &str, default: i64| probe[name].as_i64().unwrap_or(default);
+    number("initialDelaySeconds", 0) + number("periodSeconds", 10) * number("failureThreshold", 3)
+}
+
 /// Whether a Pod's readiness was asked for, rather than concluded from its programs having been started.
 pub(crate) fn is_probed(object: &Value) -> bool {
     let template = if object["kind"] == "Pod" { &object["spec"] } else { &object["spec"]["template"]["spec"] };
@@ -197,7 +213,7 @@ pub(crate) fn pods_of<'a>(owner: &Value, world: &'a World) -> Vec<&'a Value> {
 /// The state of a workload with its Pods in view: a Pod that can't start fails it, with the reason.
 pub(crate) fn state_in(object: &Value, world: &World) -> State {
     let own = state(object);
-    let State::Waiting(_) = own else { return own };
+    let State::Waiting(waiting) = &own else { return own };
     if !matches!(object["kind"].as_str(), Some("Deployment" | "ReplicaSet" | "Job")) {
         return own;
     }
@@ -208,7 +224,10 @@ pub(crate) fn state_in(object: &Value, world: &World) -> State {
     match found {
         // A Job tries again by itself as often as its manifest allows.
         Some(why) if object["kind"] != "Job" || !why.contains("exit code") => State::Failed(why),
-        _ => own,
+        _ => match pods.iter().filter_map(|pod| may_start_for(pod)).max() {
+            Some(limit) => State::Waiting(format!("{waiting}; still starting, which may take up to {limit} s")),
+            None => own,
+        },
     }
 }
 
@@ -243,6 +262,21 @@ mod tests {
             let state = state_in(&deployment(0, 2), &world);
             assert_eq!(matches!(&state, State::Failed(why) if why.contains("exit code 7")), failed, "{restarts}: {state:?}");
         }
+    }
+
+    #[test]
+    fn a_slow_start_says_how_long_it_may_take() {
+        let pod = |started: bool| {
+            json!({"kind": "Pod", "metadata": {"name": "p", "ownerReferences": [{"uid": "u1"}]},
+                "spec": {"containers": [{"name": "c", "startupProbe": {"periodSeconds": 5, "failureThreshold": 60}}]},
+                "status": {"containerStatuses": [{"name": "c", "started": started, "restartCount": 0}]}})
+        };
+        let state = |started| {
+            let world: World = [pod(started)].into_iter().map(|o| (key(&o), o)).collect();
+            state_in(&deployment(0, 2), &world)
+        };
+        assert_eq!(state(false), State::Waiting("0/3 available; still starting, which may take up to 300 s".into()));
+        assert_eq!(state(true), State::Waiting("0/3 available".into()));
     }
 
     #[test]
