@@ -16,14 +16,14 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 
 fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [word, code] = arguments.as_slice() {
-        if word == "exit" {
-            println!("fixture: ending with {code} as told");
-            std::process::exit(code.parse().unwrap_or(1));
-        }
+    if let [word, code] = arguments.as_slice()
+        && word == "exit"
+    {
+        println!("fixture: ending with {code} as told");
+        std::process::exit(code.parse().unwrap_or(1));
     }
     println!("fixture: starting with {arguments:?}");
-    if let Some(delay) = variable("START_DELAY_MS").parse().ok() {
+    if let Ok(delay) = variable("START_DELAY_MS").parse() {
         std::thread::sleep(Duration::from_millis(delay));
     }
     let port: u16 = variable("PORT").parse().unwrap_or(8080);
