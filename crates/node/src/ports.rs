@@ -4,6 +4,7 @@
 //! its allocation here and the program's own bind. No port is handed out twice while its Pod is there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -16,10 +17,20 @@ const RANGE: std::ops::Range<u16> = 20_000..30_000;
 /// How many ports are tried before the kernel is asked for any.
 const TRIES: usize = 200;
 
+/// Where a Coracle shows others on this machine that a port is its own before a program listens on it: as a UDP port of
+/// this loopback address, which nothing else uses.
+const CLAIMS: Ipv4Addr = Ipv4Addr::new(127, 95, 255, 254);
+
 /// Which Pod has which port.
 #[derive(Clone, Default)]
 pub(crate) struct Ports {
-    taken: Arc<Mutex<HashMap<u16, String>>>,
+    taken: Arc<Mutex<HashMap<u16, Taken>>>,
+}
+
+struct Taken {
+    owner: String,
+    /// Held as long as the port is; none where the port was asked for by number, or claims can't be made.
+    _claim: Option<UdpSocket>,
 }
 
 /// A port can't be had.
@@ -46,29 +57,41 @@ impl Ports {
             if map.contains_key(&port) {
                 continue;
             }
-            let free = |p: u16| taken.get(&p).is_none_or(|owner| *owner == uid);
+            let free = |p: u16| taken.get(&p).is_none_or(|by| by.owner == uid);
             let host = match fixed {
-                Some(fixed) if free(fixed) && bindable(fixed) => fixed,
+                Some(fixed) if free(fixed) && bindable(fixed) => {
+                    taken.insert(fixed, Taken { owner: uid.clone(), _claim: None });
+                    fixed
+                }
                 Some(fixed) => return Err(PortError::InUse { container: container.to_owned(), port: fixed }),
                 None => {
                     let mine: BTreeSet<u16> = map.values().copied().collect();
-                    let usable = |p: &u16| free(*p) && !mine.contains(p) && bindable(*p);
-                    let kept = before.get(&port).copied().filter(usable);
-                    let tried = || (0..TRIES).map(|_| fastrand::u16(RANGE)).find(usable);
-                    kept.or_else(tried)
-                        .or_else(|| any().filter(|p| free(*p) && !mine.contains(p)))
-                        .ok_or_else(|| PortError::NoneFree { container: container.to_owned(), port })?
+                    let claimed = |p: u16| {
+                        let usable = free(p) && !mine.contains(&p) && bindable(p);
+                        // What this Pod has already it need not claim again.
+                        let had = usable && taken.contains_key(&p);
+                        if had { Some((p, None)) } else { usable.then(|| claim(p)).flatten().map(|c| (p, Some(c))) }
+                    };
+                    let kept = before.get(&port).copied().and_then(claimed);
+                    let tried = || (0..TRIES).map(|_| fastrand::u16(RANGE)).find_map(claimed);
+                    let (host, claim) = kept
+                        .or_else(tried)
+                        .or_else(|| any().and_then(claimed))
+                        .ok_or_else(|| PortError::NoneFree { container: container.to_owned(), port })?;
+                    if let Some(claim) = claim {
+                        taken.insert(host, Taken { owner: uid.clone(), _claim: claim });
+                    }
+                    host
                 }
             };
             map.insert(port, host);
         }
-        taken.extend(map.values().map(|p| (*p, uid.clone())));
         Ok(map)
     }
 
     /// The Pod has ended; its ports are free again.
     pub(crate) fn release(&self, uid: &str) {
-        self.taken.lock().retain(|_, owner| owner != uid);
+        self.taken.lock().retain(|_, by| by.owner != uid);
     }
 }
 
@@ -108,6 +131,16 @@ fn bindable(port: u16) -> bool {
     matches!(bound(port), Ok(_) | Err(nix::Error::EACCES))
 }
 
+/// Claims a port among the Coracles of this machine; none where another has it. Inside, none where claims can't be made at
+/// all (the address is not to be had), in which case being bindable must do.
+fn claim(port: u16) -> Option<Option<UdpSocket>> {
+    match UdpSocket::bind((CLAIMS, port)) {
+        Ok(socket) => Some(Some(socket)),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => None,
+        Err(_) => Some(None),
+    }
+}
+
 fn any() -> Option<u16> {
     bound(0).ok()
 }
@@ -142,6 +175,17 @@ mod tests {
         assert_ne!(ports.allocate(&pod("b", json!([{"containerPort": 80}])), &first).expect("free"), first);
         ports.release("a");
         assert_eq!(ports.allocate(&pod("c", json!([{"containerPort": 80}])), &first).expect("free"), first);
+    }
+
+    #[test]
+    fn two_coracles_on_a_machine_never_hand_out_the_same_port() {
+        let (one, other) = (Ports::default(), Ports::default());
+        let wanted = |uid: &str| pod(uid, json!([{"containerPort": 80}]));
+        let first = one.allocate(&wanted("a"), &BTreeMap::new()).expect("free");
+        assert_ne!(other.allocate(&wanted("b"), &first).expect("free"), first, "nothing listens there yet");
+        assert_eq!(one.allocate(&wanted("a"), &first).expect("free"), first, "its own it keeps");
+        one.release("a");
+        assert_eq!(other.allocate(&wanted("c"), &first).expect("free"), first);
     }
 
     #[test]
