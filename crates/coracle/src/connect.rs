@@ -48,7 +48,9 @@ pub(crate) fn data_of(target: &Target) -> anyhow::Result<PathBuf> {
     let mut running = instances::running();
     match running.len() {
         1 => Ok(running.remove(0)),
-        0 => Err(exit::not_running("no Coracle is running here; start one with `coracle up DIR`, or name one with --data")),
+        0 => Err(exit::not_running(
+            "no Coracle is running here; start one with `coracle up DIR`, or name one with --data",
+        )),
         _ => {
             let list: Vec<String> = running.iter().map(|path| format!("  --data {}", path.display())).collect();
             Err(exit::bad_input(format!("several Coracles are running; say which is meant:\n{}", list.join("\n"))))

@@ -46,7 +46,10 @@ impl Resource {
     fn is(&self, name: &str) -> bool {
         let name = name.to_lowercase();
         let plain = |n: &str| {
-            n == self.plural || n == self.singular || n == self.kind.to_lowercase() || self.short_names.iter().any(|s| s == n)
+            n == self.plural
+                || n == self.singular
+                || n == self.kind.to_lowercase()
+                || self.short_names.iter().any(|s| s == n)
         };
         plain(&name) || name.split_once('.').is_some_and(|(n, group)| group == self.group && plain(n))
     }

@@ -16,6 +16,7 @@ mod manifests;
 mod order;
 mod platform;
 mod readiness;
+mod service_addresses;
 
 use clap::Parser;
 use std::process::ExitCode;

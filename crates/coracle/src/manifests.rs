@@ -122,10 +122,10 @@ fn parse(source: &str, text: &str, manifests: &mut Vec<Manifest>, problems: &mut
             _ => vec![document.value.clone()],
         };
         for object in items {
-            let manifest =
-                Manifest { source: source.to_owned(), object, duplicates: document.duplicates.clone() };
+            let manifest = Manifest { source: source.to_owned(), object, duplicates: document.duplicates.clone() };
             if manifest.api_version().is_empty() || manifest.kind().is_empty() {
-                problems.push(format!("{source}: a document has no apiVersion or no kind, so it is no Kubernetes object"));
+                problems
+                    .push(format!("{source}: a document has no apiVersion or no kind, so it is no Kubernetes object"));
             } else {
                 manifests.push(manifest);
             }
@@ -150,7 +150,8 @@ impl Known {
         let own = manifests.iter().filter(|m| m.kind() == "CustomResourceDefinition").map(|m| m.object.clone());
         let mut custom = BTreeMap::new();
         for crd in gateway.chain(own) {
-            let (Some(group), Some(kind)) = (crd["spec"]["group"].as_str(), crd["spec"]["names"]["kind"].as_str()) else {
+            let (Some(group), Some(kind)) = (crd["spec"]["group"].as_str(), crd["spec"]["names"]["kind"].as_str())
+            else {
                 continue;
             };
             for version in crd["spec"]["versions"].as_array().into_iter().flatten() {

@@ -49,13 +49,33 @@ mod tests {
 
     #[test]
     fn what_others_refer_to_comes_first() {
-        let kinds = ["Pod", "Deployment", "Widget", "Service", "HTTPRoute", "ConfigMap", "CustomResourceDefinition", "Namespace", "Job"];
+        let kinds = [
+            "Pod",
+            "Deployment",
+            "Widget",
+            "Service",
+            "HTTPRoute",
+            "ConfigMap",
+            "CustomResourceDefinition",
+            "Namespace",
+            "Job",
+        ];
         let mut objects: Vec<Value> = kinds.iter().map(|kind| json!({ "kind": kind })).collect();
         for_apply(&mut objects, |o| o);
         let sorted: Vec<&str> = objects.iter().filter_map(|o| o["kind"].as_str()).collect();
         assert_eq!(
             sorted,
-            ["Namespace", "CustomResourceDefinition", "ConfigMap", "Service", "HTTPRoute", "Widget", "Job", "Deployment", "Pod"]
+            [
+                "Namespace",
+                "CustomResourceDefinition",
+                "ConfigMap",
+                "Service",
+                "HTTPRoute",
+                "Widget",
+                "Job",
+                "Deployment",
+                "Pod"
+            ]
         );
     }
 }

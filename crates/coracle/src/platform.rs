@@ -8,6 +8,7 @@ use crate::adapters::{DataPlane, NodeLogs};
 use crate::connect::Api;
 use crate::data_dir::{DataDir, Holder};
 use crate::instances;
+use crate::service_addresses::Block;
 use anyhow::Context;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -67,6 +68,7 @@ type BoxedRun<E> = std::pin::Pin<Box<dyn Future<Output = Result<(), E>> + Send>>
 /// A running platform.
 pub(crate) struct Platform {
     data: DataDir,
+    _addresses: Block,
     holder: Holder,
     _listed: instances::Entry,
     api: Api,
@@ -87,11 +89,13 @@ pub(crate) struct Platform {
 impl Platform {
     /// Starts every role on a data directory that is held already.
     pub(crate) async fn start(mut data: DataDir, settings: Settings) -> anyhow::Result<Self> {
-        let (store, store_task) =
-            store::SqliteStore::open(store::Settings::new(data.path().join("state.db"))).context("cannot open the store")?;
+        let addresses = Block::of(data.path())?;
+        let (store, store_task) = store::SqliteStore::open(store::Settings::new(data.path().join("state.db")))
+            .context("cannot open the store")?;
         let logs = Arc::new(NodeLogs::default());
         let mut api_settings = apiserver::Settings::new(data.path());
         api_settings.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.api_port));
+        api_settings.service_cidr = addresses.cidr();
         let dependencies = apiserver::Dependencies { logs: logs.clone() };
         let (server, api) = apiserver::build(api_settings, Arc::new(store), dependencies)?;
         let client = |user: &str| kube::Client::new(api.service_as(user), "default");
@@ -109,9 +113,8 @@ impl Platform {
         logs.connect(node_handle.clone());
 
         let controllers = workloads::Settings { ca_pem: api.ca_pem().to_owned(), ..workloads::Settings::default() };
-        let controllers = workloads::build(controllers, |name| {
-            client(&format!("system:serviceaccount:kube-system:{name}"))
-        });
+        let controllers =
+            workloads::build(controllers, |name| client(&format!("system:serviceaccount:kube-system:{name}")));
 
         let mut server = Role::start("API server", |stop| Box::pin(server.run(stop)));
         tokio::select! {
@@ -131,6 +134,7 @@ impl Platform {
             kubeconfig: api.kubeconfig_path().to_owned(),
             api: Api::over(client("system:admin")),
             data,
+            _addresses: addresses,
             holder,
             mesh: mesh_handle,
             proxy: proxy_handle,

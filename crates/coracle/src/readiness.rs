@@ -101,14 +101,21 @@ pub(crate) fn trouble(pod: &Value) -> Option<String> {
     }
     let lists = ["initContainerStatuses", "containerStatuses"];
     let statuses = lists.iter().flat_map(|list| pod["status"][*list].as_array().into_iter().flatten());
-    statuses.filter_map(|status| container_trouble(status).map(|why| format!("container {}: {why}", text(&status["name"])))).next()
+    statuses
+        .filter_map(|status| container_trouble(status).map(|why| format!("container {}: {why}", text(&status["name"]))))
+        .next()
 }
 
 fn container_trouble(status: &Value) -> Option<String> {
     let waiting = &status["state"]["waiting"];
     match waiting["reason"].as_str().unwrap_or_default() {
-        "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" | "CreateContainerConfigError"
-        | "CreateContainerError" | "RunContainerError" => {
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "ErrImageNeverPull"
+        | "InvalidImageName"
+        | "CreateContainerConfigError"
+        | "CreateContainerError"
+        | "RunContainerError" => {
             return Some(format!("{}: {}", text(&waiting["reason"]), text(&waiting["message"])));
         }
         _ => {}
@@ -218,9 +225,10 @@ pub(crate) fn state_in(object: &Value, world: &World) -> State {
         return own;
     }
     let pods = pods_of(object, world);
-    let found = pods.iter().filter(|p| p["metadata"]["deletionTimestamp"].is_null()).find_map(|pod| {
-        trouble(pod).map(|why| format!("pod {}: {why}", text(&pod["metadata"]["name"])))
-    });
+    let found = pods
+        .iter()
+        .filter(|p| p["metadata"]["deletionTimestamp"].is_null())
+        .find_map(|pod| trouble(pod).map(|why| format!("pod {}: {why}", text(&pod["metadata"]["name"]))));
     match found {
         // A Job tries again by itself as often as its manifest allows.
         Some(why) if object["kind"] != "Job" || !why.contains("exit code") => State::Failed(why),
@@ -256,11 +264,16 @@ mod tests {
 
     #[test]
     fn a_program_that_keeps_ending_fails_its_deployment() {
-        let set = json!({"kind": "ReplicaSet", "metadata": {"name": "r", "uid": "r1", "ownerReferences": [{"uid": "u1"}]}});
+        let set =
+            json!({"kind": "ReplicaSet", "metadata": {"name": "r", "uid": "r1", "ownerReferences": [{"uid": "u1"}]}});
         for (restarts, failed) in [(0, false), (1, false), (2, true), (5, true)] {
             let world: World = [crashing(restarts), set.clone()].into_iter().map(|o| (key(&o), o)).collect();
             let state = state_in(&deployment(0, 2), &world);
-            assert_eq!(matches!(&state, State::Failed(why) if why.contains("exit code 7")), failed, "{restarts}: {state:?}");
+            assert_eq!(
+                matches!(&state, State::Failed(why) if why.contains("exit code 7")),
+                failed,
+                "{restarts}: {state:?}"
+            );
         }
     }
 

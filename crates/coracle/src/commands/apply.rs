@@ -51,9 +51,13 @@ impl<'a> Applier<'a> {
     /// Asks the API about every object whose kind and namespace are there already.
     pub(crate) async fn rehearse(&self, manifests: &[Manifest]) -> anyhow::Result<()> {
         let mut problems = Vec::new();
-        let new_namespaces: Vec<&str> = manifests.iter().filter(|m| m.kind() == "Namespace").map(Manifest::name).collect();
-        let new_kinds: Vec<&Value> =
-            manifests.iter().filter(|m| m.kind() == "CustomResourceDefinition").map(|m| &m.object["spec"]["names"]["kind"]).collect();
+        let new_namespaces: Vec<&str> =
+            manifests.iter().filter(|m| m.kind() == "Namespace").map(Manifest::name).collect();
+        let new_kinds: Vec<&Value> = manifests
+            .iter()
+            .filter(|m| m.kind() == "CustomResourceDefinition")
+            .map(|m| &m.object["spec"]["names"]["kind"])
+            .collect();
         for manifest in manifests {
             let Some(resource) = self.kinds.of(manifest.api_version(), manifest.kind()) else {
                 if !new_kinds.iter().any(|kind| *kind == manifest.kind()) {
@@ -98,7 +102,9 @@ impl<'a> Applier<'a> {
             .map_err(|error| error.context(format!("cannot apply {}", manifest.label())))?;
         let word = match before {
             None => "created",
-            Some(before) if before["metadata"]["resourceVersion"] == object["metadata"]["resourceVersion"] => "unchanged",
+            Some(before) if before["metadata"]["resourceVersion"] == object["metadata"]["resourceVersion"] => {
+                "unchanged"
+            }
             Some(_) => "configured",
         };
         Ok(Outcome { resource, word, object })

@@ -18,7 +18,8 @@ struct Victim {
 
 pub(crate) async fn run(arguments: Delete) -> anyhow::Result<ExitCode> {
     let api = Api::of(&arguments.target).await?;
-    let victims = if arguments.files.is_empty() { named(&api, &arguments).await? } else { listed(&api, &arguments).await? };
+    let victims =
+        if arguments.files.is_empty() { named(&api, &arguments).await? } else { listed(&api, &arguments).await? };
     let mut options = json!({
         "kind": "DeleteOptions", "apiVersion": "v1",
         "propagationPolicy": match arguments.cascade {

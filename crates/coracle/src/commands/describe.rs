@@ -31,7 +31,9 @@ pub(crate) async fn run(arguments: Describe) -> anyhow::Result<ExitCode> {
 fn lines(object: &Value) -> Vec<String> {
     let mut out = Vec::new();
     let metadata = &object["metadata"];
-    for (title, value) in [("Name", &metadata["name"]), ("Namespace", &metadata["namespace"]), ("Kind", &object["kind"])] {
+    for (title, value) in
+        [("Name", &metadata["name"]), ("Namespace", &metadata["namespace"]), ("Kind", &object["kind"])]
+    {
         if let Some(text) = value.as_str() {
             out.push(format!("{title}: {text}"));
         }
@@ -133,7 +135,13 @@ async fn events(api: &Api, object: &Value, namespaced: bool) -> anyhow::Result<(
         let from = event["source"]["component"].as_str().or(event["reportingComponent"].as_str()).unwrap_or_default();
         let count = event["count"].as_i64().filter(|n| *n > 1).map_or_else(String::new, |n| format!(" (x{n})"));
         let last = event["lastTimestamp"].as_str().or(event["eventTime"].as_str()).unwrap_or_default();
-        rows.push(vec![text(&event["type"]), text(&event["reason"]), format!("{last}{count}"), from.to_owned(), text(&event["message"])]);
+        rows.push(vec![
+            text(&event["type"]),
+            text(&event["reason"]),
+            format!("{last}{count}"),
+            from.to_owned(),
+            text(&event["message"]),
+        ]);
     }
     if rows.len() == 1 {
         say("Events: none");
@@ -155,12 +163,32 @@ mod tests {
             "data": {"key": "aHVudGVyMg=="}, "type": "Opaque"});
         assert_eq!(
             lines(&secret),
-            ["Name: s", "Namespace: n", "Kind: Secret", "Labels:", "  app: x", "Data:", "  key: 7 bytes", "Type: Opaque"]
+            [
+                "Name: s",
+                "Namespace: n",
+                "Kind: Secret",
+                "Labels:",
+                "  app: x",
+                "Data:",
+                "  key: 7 bytes",
+                "Type: Opaque"
+            ]
         );
         let pod = json!({"kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "args": ["a", "b"], "ports": [{"containerPort": 80}]}]}});
         assert_eq!(
             lines(&pod),
-            ["Name: p", "Kind: Pod", "Spec:", "  Containers:", "    - c:", "      Args: a b", "      Name: c", "      Ports:", "        - 1:", "          Container Port: 80"]
+            [
+                "Name: p",
+                "Kind: Pod",
+                "Spec:",
+                "  Containers:",
+                "    - c:",
+                "      Args: a b",
+                "      Name: c",
+                "      Ports:",
+                "        - 1:",
+                "          Container Port: 80"
+            ]
         );
     }
 }

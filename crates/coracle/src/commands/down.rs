@@ -44,7 +44,10 @@ async fn stop(data: &Path, pid: u32, limit: Duration) -> anyhow::Result<()> {
 /// Deletes the directory, if it is one that Coracle made.
 fn purge(data: &Path) -> anyhow::Result<()> {
     if !data.join("lock").is_file() {
-        return Err(exit::bad_input(format!("{} is not a data directory of Coracle; nothing was deleted", data.display())));
+        return Err(exit::bad_input(format!(
+            "{} is not a data directory of Coracle; nothing was deleted",
+            data.display()
+        )));
     }
     std::fs::remove_dir_all(data).with_context(|| format!("cannot delete {}", data.display()))?;
     eprintln!("deleted {}", data.display());

@@ -68,7 +68,11 @@ async fn tables(api: &Api, arguments: &Get, wanted: &[(Resource, Option<String>)
         printed += 1;
     }
     if printed == 0 {
-        let place = if arguments.all_namespaces { String::new() } else { format!(" in {} namespace", arguments.scope.namespace) };
+        let place = if arguments.all_namespaces {
+            String::new()
+        } else {
+            format!(" in {} namespace", arguments.scope.namespace)
+        };
         eprintln!("No resources found{place}.");
     }
     Ok(())
@@ -117,7 +121,12 @@ pub(crate) fn layout(rows: &[Vec<String>]) -> Vec<String> {
         .collect()
 }
 
-async fn objects(api: &Api, arguments: &Get, wanted: &[(Resource, Option<String>)], form: GetOutput) -> anyhow::Result<()> {
+async fn objects(
+    api: &Api,
+    arguments: &Get,
+    wanted: &[(Resource, Option<String>)],
+    form: GetOutput,
+) -> anyhow::Result<()> {
     let mut found = Vec::new();
     for (resource, name) in wanted {
         let mut answer = api.get(&path(arguments, resource, name.as_deref())).await?;
@@ -203,7 +212,11 @@ mod tests {
         assert_eq!(layout(&rows(&table, false, false, true)), ["NAME       READY", "orders-1   1/1", "a          0/1"]);
         assert_eq!(
             layout(&rows(&table, true, true, true)),
-            ["NAMESPACE   NAME       READY   IP", "shop        orders-1   1/1     127.0.0.1", "x           a          0/1     <none>"]
+            [
+                "NAMESPACE   NAME       READY   IP",
+                "shop        orders-1   1/1     127.0.0.1",
+                "x           a          0/1     <none>"
+            ]
         );
     }
 

@@ -46,6 +46,7 @@ async fn pod_of(api: &Api, arguments: &Logs) -> anyhow::Result<String> {
     let pods = api.resource("pods").await?;
     let path = format!("{}?labelSelector={}", pods.path(namespace, None), percent(&selector.join(",")));
     let list = api.get(&path).await?;
-    let found = list["items"].as_array().and_then(|items| items.first()).and_then(|pod| pod["metadata"]["name"].as_str());
+    let found =
+        list["items"].as_array().and_then(|items| items.first()).and_then(|pod| pod["metadata"]["name"].as_str());
     found.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("{} has no Pods now", arguments.pod))
 }

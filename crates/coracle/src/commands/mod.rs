@@ -20,7 +20,8 @@ use tracing_subscriber::EnvFilter;
 /// Runs the command to its end.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     log_to_stderr(cli.verbose);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads(&cli.command)).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads(&cli.command)).enable_all().build()?;
     let outcome = runtime.block_on(async {
         match cli.command {
             Command::Up(arguments) => up::run(arguments).await,

@@ -11,9 +11,10 @@ pub(crate) const LONG: &str = concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes A
 pub(crate) fn run(arguments: &Version) -> anyhow::Result<ExitCode> {
     match arguments.output {
         UpOutput::Text => say(&format!("coracle {LONG}")),
-        UpOutput::Json => say(
-            &serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "kubernetes": KUBERNETES_VERSION.2 }).to_string(),
-        ),
+        UpOutput::Json => {
+            say(&serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "kubernetes": KUBERNETES_VERSION.2 })
+                .to_string())
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

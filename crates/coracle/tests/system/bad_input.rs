@@ -32,10 +32,16 @@ fn manifests_that_are_wrong_are_refused_whole_before_anything_starts() {
         (&format!("{CONFIG}dato: {{}}\n"), &["configmap/a (bad.yaml)", "unknown field \"dato\""]),
         (&format!("{CONFIG}data: {{x: '1'}}\ndata: {{x: '2'}}\n"), &["bad.yaml", "duplicate"]),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: []}\n", &["pod/p", "spec.containers"]),
-        (&application("lost", 1, "").replace("fixture:1", "nowhere/lost:2"), &["nowhere/lost:2", "deployment/lost", "coracle.yaml"]),
+        (
+            &application("lost", 1, "").replace("fixture:1", "nowhere/lost:2"),
+            &["nowhere/lost:2", "deployment/lost", "coracle.yaml"],
+        ),
     ];
     for (text, parts) in cases {
-        let directory = manifests(&[("bad.yaml", text), ("good.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: good}\n")]);
+        let directory = manifests(&[
+            ("bad.yaml", text),
+            ("good.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: good}\n"),
+        ]);
         let data = tempfile::tempdir().expect("a temporary directory");
         let path = data.path().join("data");
         let output = Coracle::up_on(directory.path(), &path, &[]).err().expect("it is refused");
@@ -64,7 +70,10 @@ fn a_build_that_fails_shows_its_last_lines() {
 fn a_program_that_ends_is_named_with_its_last_lines_and_the_way_out() {
     let directory = manifests(&[("app.yaml", &application("brief", 1, "          args: [exit, '7']"))]);
     let output = refused(directory.path(), &[]);
-    contains(&output, &["deployment/brief", "exit code 7", "fixture: ending with 7 as told", "coracle up", "exit status: 1"]);
+    contains(
+        &output,
+        &["deployment/brief", "exit code 7", "fixture: ending with 7 as told", "coracle up", "exit status: 1"],
+    );
 }
 
 #[test]
@@ -110,7 +119,8 @@ fn a_full_data_directory_is_named_and_nothing_acknowledged_is_lost() {
     let directory = manifests(&[("app.yaml", &application("a", 1, ""))]);
     let disk = tempfile::tempdir().expect("a temporary directory");
     let mount = |arguments: &[&str]| {
-        let output = std::process::Command::new("mount").args(arguments).arg(disk.path()).output().expect("mount starts");
+        let output =
+            std::process::Command::new("mount").args(arguments).arg(disk.path()).output().expect("mount starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     mount(&["-t", "tmpfs", "-o", "size=24m", "tmpfs"]);

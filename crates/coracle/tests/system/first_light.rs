@@ -93,7 +93,8 @@ fn killed(times: usize) {
         assert_eq!(answer.status, 201, "round {round}: {answer:?}");
         assert!(!processes_below(data.path()).is_empty(), "the search for left-over processes finds living ones");
         restart(&coracle, "orders", &round.to_string());
-        let template = coracle.get(&["deploy/orders"])["spec"]["template"]["metadata"]["annotations"]["restarted"].clone();
+        let template =
+            coracle.get(&["deploy/orders"])["spec"]["template"]["metadata"]["annotations"]["restarted"].clone();
         assert_eq!(template, round.to_string(), "acknowledged");
         coracle.child.kill().expect("the process is ours");
         coracle.child.wait().expect("a child to wait for");

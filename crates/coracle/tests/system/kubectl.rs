@@ -73,8 +73,14 @@ fn reading_and_describing() {
     let k = Kubectl { coracle: &coracle };
     has(&k.ok("version"), &["Server Version: v1.33"]);
     has(&k.ok("get pods -o wide"), &["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE", "orders-"]);
-    has(&k.ok("get all"), &["pod/orders-", "service/orders", "deployment.apps/orders", "replicaset.apps/orders-", "job.batch/migrate"]);
-    has(&k.ok("get deploy,svc,cm,secret,gateway,httproute,crd,ns,nodes,endpointslices,leases -A"), &["shop", "kube-system", "coracle"]);
+    has(
+        &k.ok("get all"),
+        &["pod/orders-", "service/orders", "deployment.apps/orders", "replicaset.apps/orders-", "job.batch/migrate"],
+    );
+    has(
+        &k.ok("get deploy,svc,cm,secret,gateway,httproute,crd,ns,nodes,endpointslices,leases -A"),
+        &["shop", "kube-system", "coracle"],
+    );
     has(&k.ok("get deployment orders -o yaml"), &["kind: Deployment", "replicas: 3", "availableReplicas: 3"]);
     assert_eq!(k.json("get pods -l app=orders")["items"].as_array().map(Vec::len), Some(3));
     assert_eq!(k.json("get pods --field-selector status.phase=Running,metadata.namespace=default")["kind"], "List");
@@ -82,8 +88,23 @@ fn reading_and_describing() {
     has(&k.ok("get pods --sort-by=.metadata.name"), &["bff-"]);
     has(&k.ok("get nodes -o wide"), &["coracle", "Ready"]);
     has(&k.ok("describe deployment orders"), &["StrategyType", "RollingUpdate", "ScalingReplicaSet", "NewReplicaSet"]);
-    has(&k.ok("describe pods -l app=orders"), &["Container ID", "State:", "Running", "Readiness:", "Events:", "Started", "Scheduled"]);
-    for what in ["node coracle", "service orders", "job migrate", "gateway shop", "httproute shop", "configmap shop", "secret payments", "namespace default", "crd gateways.gateway.networking.k8s.io", "endpointslices", "replicasets"] {
+    has(
+        &k.ok("describe pods -l app=orders"),
+        &["Container ID", "State:", "Running", "Readiness:", "Events:", "Started", "Scheduled"],
+    );
+    for what in [
+        "node coracle",
+        "service orders",
+        "job migrate",
+        "gateway shop",
+        "httproute shop",
+        "configmap shop",
+        "secret payments",
+        "namespace default",
+        "crd gateways.gateway.networking.k8s.io",
+        "endpointslices",
+        "replicasets",
+    ] {
         assert!(!k.ok(&format!("describe {what}")).is_empty(), "{what}");
     }
     has(&k.ok("explain deployment.spec.strategy"), &["rollingUpdate", "FIELDS"]);
@@ -105,7 +126,10 @@ fn reading_and_describing() {
 fn applying_and_changing() {
     let coracle = Coracle::up(std::path::Path::new(&shop()));
     let k = Kubectl { coracle: &coracle };
-    has(&k.ok(&format!("apply {}", shop_manifests())), &["deployment.apps/orders", "httproute.gateway.networking.k8s.io/shop"]);
+    has(
+        &k.ok(&format!("apply {}", shop_manifests())),
+        &["deployment.apps/orders", "httproute.gateway.networking.k8s.io/shop"],
+    );
     let again = k.ok(&format!("apply {}", shop_manifests()));
     // kubectl says "configured" of custom kinds whose lists got defaults; what counts is that nothing changed.
     let builtin: String = again.lines().filter(|line| !line.contains("gateway.networking")).collect();
@@ -116,7 +140,13 @@ fn applying_and_changing() {
     assert_eq!(versions(), before);
     has(&k.ok(&format!("apply --server-side --force-conflicts {}", shop_manifests())), &["serverside-applied"]);
     let diff = coracle.kubectl(&["diff", "-f", &format!("{}/20-workloads.yaml", shop())]);
-    assert_eq!(diff.status.code(), Some(0), "no difference: {}{}", String::from_utf8_lossy(&diff.stdout), String::from_utf8_lossy(&diff.stderr));
+    assert_eq!(
+        diff.status.code(),
+        Some(0),
+        "no difference: {}{}",
+        String::from_utf8_lossy(&diff.stdout),
+        String::from_utf8_lossy(&diff.stderr)
+    );
 
     has(&k.ok("create configmap made --from-literal=a=b"), &["configmap/made created"]);
     has(&k.ok("create secret generic hidden --from-literal=a=b"), &["secret/hidden created"]);
@@ -137,7 +167,13 @@ fn applying_and_changing() {
     k.ok_with(&["patch", "configmap", "made", "--type=merge", "-p", r#"{"data":{"c":"d"}}"#]);
     k.ok_with(&["patch", "configmap", "made", "--type=json", "-p", r#"[{"op":"remove","path":"/data/a"}]"#]);
     assert_eq!(k.json("get configmap made")["data"], serde_json::json!({"c": "d"}));
-    k.ok_with(&["patch", "deployment", "bff", "-p", r#"{"spec":{"template":{"spec":{"containers":[{"name":"bff","env":[{"name":"EXTRA","value":"1"}]}]}}}}"#]);
+    k.ok_with(&[
+        "patch",
+        "deployment",
+        "bff",
+        "-p",
+        r#"{"spec":{"template":{"spec":{"containers":[{"name":"bff","env":[{"name":"EXTRA","value":"1"}]}]}}}}"#,
+    ]);
     let bff = k.json("get deployment bff");
     let container = &bff["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["image"], "shop:1.0", "merged by name: {container}");

@@ -74,9 +74,8 @@ fn three_copies_show_that_a_counter_in_memory_is_wrong() {
     let directory = manifests(&[("app.yaml", &application("copies", 3, ""))]);
     let coracle = Coracle::up(directory.path());
     assert_eq!(answering(coracle.gateway(), 60).len(), 3, "every copy gets requests");
-    let counts: Vec<u64> = (0..30)
-        .map(|_| get(coracle.gateway(), "/count").expect("an answer").body.parse().expect("a number"))
-        .collect();
+    let counts: Vec<u64> =
+        (0..30).map(|_| get(coracle.gateway(), "/count").expect("an answer").body.parse().expect("a number")).collect();
     let different: BTreeSet<&u64> = counts.iter().collect();
     assert!(different.len() < counts.len(), "one counter would give 30 different numbers, three can't: {counts:?}");
 }
@@ -115,7 +114,8 @@ pub(crate) fn is_ready(pod: &Value) -> bool {
 
 /// Scales by applying the Deployment's replicas alone.
 pub(crate) fn scale(coracle: &Coracle, name: &str, replicas: u32) {
-    let text = format!("apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec: {{replicas: {replicas}}}\n");
+    let text =
+        format!("apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec: {{replicas: {replicas}}}\n");
     let file = coracle.data().join("scale.yaml");
     std::fs::write(&file, text).expect("a writable directory");
     // The field is the first apply's; a partial manifest would give up the others, so they are patched in as they are.
@@ -153,7 +153,8 @@ fn a_program_that_hangs_is_restarted() {
 /// Scenario 14: readiness that fails takes a Pod out of rotation and does not restart it.
 #[test]
 fn a_pod_that_is_not_ready_leaves_the_rotation_and_is_not_restarted() {
-    let ready = "          readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 1, failureThreshold: 2}";
+    let ready =
+        "          readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 1, failureThreshold: 2}";
     let directory = manifests(&[("app.yaml", &application("unready", 2, ready))]);
     let coracle = Coracle::up(directory.path());
     let gone = get(coracle.gateway(), "/unready").expect("an answer").header("x-pod").expect("a name").to_owned();

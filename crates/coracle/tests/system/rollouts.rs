@@ -59,8 +59,7 @@ fn a_changed_configuration_reaches_the_pods_without_a_build() {
         format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config}}\ndata: {{LOG_LEVEL: {level}}}\n")
     };
     let from = "          envFrom: [{configMapRef: {name: config}}]";
-    let directory =
-        manifests(&[("app.yaml", &application("configured", 2, from)), ("config.yaml", &config("info"))]);
+    let directory = manifests(&[("app.yaml", &application("configured", 2, from)), ("config.yaml", &config("info"))]);
     let coracle = Coracle::up(directory.path());
     assert_eq!(get(coracle.gateway(), "/env?LOG_LEVEL").expect("an answer").body, "info");
     let changed = directory.path().join("config.yaml");

@@ -9,7 +9,11 @@ pub(crate) async fn logs(mut lines: node::Lines, to_stderr: bool) {
         let text = match line {
             Ok(line) => {
                 let name = format!("{}/{}", line.pod, line.container);
-                format!("{} {}", colour::by_name(&line.container, &format!("{name} |")), String::from_utf8_lossy(&line.text))
+                format!(
+                    "{} {}",
+                    colour::by_name(&line.container, &format!("{name} |")),
+                    String::from_utf8_lossy(&line.text)
+                )
             }
             Err(node::Lagged(lost)) => format!("… {lost} lines not shown here; `coracle logs POD` has them"),
         };

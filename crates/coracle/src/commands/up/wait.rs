@@ -163,10 +163,13 @@ async fn last_lines(api: &Api, pod: &Value) -> String {
         );
         // A container that never ran has no log; then there is nothing to show.
         let Ok(chunks) = api.stream(&path).await else { continue };
-        let bytes: Vec<u8> = chunks.filter_map(|c| async { c.ok() }).fold(Vec::new(), |mut all, chunk| async move {
-            all.extend_from_slice(&chunk);
-            all
-        }).await;
+        let bytes: Vec<u8> = chunks
+            .filter_map(|c| async { c.ok() })
+            .fold(Vec::new(), |mut all, chunk| async move {
+                all.extend_from_slice(&chunk);
+                all
+            })
+            .await;
         if !bytes.is_empty() {
             return String::from_utf8_lossy(&bytes).trim_end().to_owned();
         }
