@@ -15,6 +15,7 @@ pub(crate) const WATCHED: &[&str] = &[
     "/apis/apps/v1/replicasets",
     "/apis/batch/v1/jobs",
     "/api/v1/pods",
+    "/api/v1/persistentvolumeclaims",
     "/apis/gateway.networking.k8s.io/v1/gateways",
     "/apis/gateway.networking.k8s.io/v1/httproutes",
 ];
