@@ -123,10 +123,7 @@ fn container_trouble(status: &Value) -> Option<String> {
     let restarts = status["restartCount"].as_i64().unwrap_or(0);
     let ended = ["state", "lastState"].iter().map(|s| &status[*s]["terminated"]).find(|t| t.is_object())?;
     let code = ended["exitCode"].as_i64().unwrap_or(0);
-    if status["ready"] == true || (restarts < RESTARTS_THAT_FAIL && status["state"]["terminated"].is_null()) {
-        return None;
-    }
-    if code == 0 && restarts < RESTARTS_THAT_FAIL {
+    if status["ready"] == true || restarts < RESTARTS_THAT_FAIL {
         return None;
     }
     // A program that could not be started at all says why; its exit code is made up.

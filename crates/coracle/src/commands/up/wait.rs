@@ -161,8 +161,14 @@ async fn last_lines(api: &Api, pod: &Value) -> String {
         let path = format!(
             "/api/v1/namespaces/{namespace}/pods/{name}/log?container={container}&tailLines={LAST_LINES}&previous={previous}"
         );
-        // A container that never ran has no log; then there is nothing to show.
-        let Ok(chunks) = api.stream(&path).await else { continue };
+        let chunks = match api.stream(&path).await {
+            Ok(chunks) => chunks,
+            // A container that never ran has no log; then there is nothing to show.
+            Err(error) => {
+                tracing::debug!("no log to show: {}", exit::sentence(&error));
+                continue;
+            }
+        };
         let bytes: Vec<u8> = chunks
             .filter_map(|c| async { c.ok() })
             .fold(Vec::new(), |mut all, chunk| async move {
