@@ -9,6 +9,8 @@ use kube::Api;
 use kube::api::ListParams;
 use kube::runtime::reflector::Store;
 
+use tokio::sync::Notify;
+
 use crate::config::{Settings, Traffic};
 use crate::env::{HOST, Lookups};
 use crate::events::Recorder;
@@ -27,6 +29,10 @@ pub(crate) struct Context {
     pub services: Store<Service>,
     /// The directory of all Pods.
     pub root: Arc<Path>,
+    /// The directory of all provisioned volumes.
+    pub volumes: Arc<Path>,
+    /// Told when Pods that use claims have changed.
+    pub claim_users: Arc<Notify>,
 }
 
 impl Context {

@@ -1,11 +1,11 @@
-//! Events about Pods: repeated ones become one with a count, and no Pod may fill the API with them.
+//! Events about Pods and claims: repeated ones become one with a count, and no Pod may fill the API with them.
 //!
 //! Invariants: recording never waits and never fails its caller; what comes too fast is dropped.
 
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -22,10 +22,18 @@ const SAME_FOR: i64 = 600;
 const BURST: f64 = 25.0;
 const REFILL_SECONDS: f64 = 300.0;
 
+/// What an Event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    Pod,
+    Claim,
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 struct Happened {
-    pod: kube::api::ObjectMeta,
+    about: About,
+    object: kube::api::ObjectMeta,
     field: Option<String>,
     warning: bool,
     reason: &'static str,
@@ -76,7 +84,26 @@ impl Recorder {
             true => format!("spec.initContainers{{{name}}}"),
             false => format!("spec.containers{{{name}}}"),
         });
-        let happened = Happened { pod: pod.metadata.clone(), field, warning, reason, message, at: Timestamp::now() };
+        let object = pod.metadata.clone();
+        self.send(Happened { about: About::Pod, object, field, warning, reason, message, at: Timestamp::now() });
+    }
+
+    /// Something about a claim.
+    pub(crate) fn claim(&self, claim: &PersistentVolumeClaim, warning: bool, reason: &'static str, message: String) {
+        let object = claim.metadata.clone();
+        self.send(Happened {
+            about: About::Claim,
+            object,
+            field: None,
+            warning,
+            reason,
+            message,
+            at: Timestamp::now(),
+        });
+    }
+
+    fn send(&self, happened: Happened) {
+        let reason = happened.reason;
         if self.queue.try_send(happened).is_err() {
             tracing::debug!(reason, "an Event was dropped: too many at once");
         }
@@ -100,11 +127,11 @@ impl Writer {
     }
 
     async fn write(&mut self, happened: &Happened) -> Result<(), kube::Error> {
-        let uid = happened.pod.uid.clone().unwrap_or_default();
+        let uid = happened.object.uid.clone().unwrap_or_default();
         if !self.allowed(&uid, happened.at) {
             return Ok(());
         }
-        let namespace = happened.pod.namespace.as_deref().unwrap_or("default");
+        let namespace = happened.object.namespace.as_deref().unwrap_or("default");
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let key = (uid, happened.field.clone(), happened.reason, happened.message.clone());
         if let Some((name, count, last)) = self.written.get_mut(&key)
@@ -126,21 +153,25 @@ impl Writer {
     }
 
     async fn create(&self, api: &Api<Event>, happened: &Happened) -> Result<String, kube::Error> {
-        let meta = &happened.pod;
-        let pod = meta.name.as_deref().unwrap_or_default();
-        let name = format!("{pod}.{:016x}{:04x}", happened.at.as_nanosecond() as u64, fastrand::u16(..));
+        let meta = &happened.object;
+        let (kind, component) = match happened.about {
+            About::Pod => ("Pod", "kubelet"),
+            About::Claim => ("PersistentVolumeClaim", crate::claims::PROVISIONER),
+        };
+        let object = meta.name.as_deref().unwrap_or_default();
+        let name = format!("{object}.{:016x}{:04x}", happened.at.as_nanosecond() as u64, fastrand::u16(..));
         let event = json!({
             "apiVersion": "v1", "kind": "Event",
             "metadata": { "name": name, "namespace": meta.namespace },
             "involvedObject": {
-                "apiVersion": "v1", "kind": "Pod", "name": pod, "namespace": meta.namespace, "uid": meta.uid,
+                "apiVersion": "v1", "kind": kind, "name": object, "namespace": meta.namespace, "uid": meta.uid,
                 "resourceVersion": meta.resource_version, "fieldPath": happened.field,
             },
             "type": if happened.warning { "Warning" } else { "Normal" },
             "reason": happened.reason, "message": happened.message, "count": 1,
             "firstTimestamp": seconds(happened.at), "lastTimestamp": seconds(happened.at),
-            "source": { "component": "kubelet", "host": self.node },
-            "reportingComponent": "kubelet", "reportingInstance": self.node,
+            "source": { "component": component, "host": self.node },
+            "reportingComponent": component, "reportingInstance": self.node,
         });
         let event = serde_json::from_value(event).map_err(kube::Error::SerdeError)?;
         api.create(&PostParams::default(), &event).await?;

@@ -12,6 +12,7 @@
 //! It must not know: the store, the API server's insides, routes or Services beyond their names and addresses. It talks to the
 //! API through [`kube::Client`] and to the data plane through [`Traffic`] alone.
 
+mod claims;
 mod config;
 mod container;
 mod context;

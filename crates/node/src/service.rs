@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, reflector, watcher as watch_kind};
@@ -28,7 +28,7 @@ use crate::logs::Logs;
 use crate::pod::{Mail, Worker};
 use crate::ports::Ports;
 use crate::view::PodView;
-use crate::{leftovers, machine};
+use crate::{claims, leftovers, machine};
 
 /// How often and how long the node tries to register, while the API may still be coming up.
 const REGISTER_TRIES: u32 = 60;
@@ -42,6 +42,7 @@ pub struct Node {
     pods: Writer<Pod>,
     services: Writer<Service>,
     events: events::Writer,
+    claims: claims::Controller,
 }
 
 /// Puts a node together; nothing runs yet.
@@ -55,9 +56,18 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> Result<(Node, Ha
     std::fs::metadata(&settings.shim).map_err(|source| BuildError::Shim { path: settings.shim.clone(), source })?;
     let (store, pods) = reflector::store::<Pod>();
     let (service_store, services) = reflector::store::<Service>();
-    let root = Arc::from(root);
+    let root: Arc<std::path::Path> = Arc::from(root);
     let logs = Arc::new(Logs::new());
     let (recorder, events) = events::recorder(dependencies.client.clone(), settings.name.clone());
+    let volumes: Arc<std::path::Path> = Arc::from(root.with_file_name("volumes"));
+    let claim_users = Arc::new(Notify::new());
+    let claims = claims::Controller::new(
+        dependencies.client.clone(),
+        recorder.clone(),
+        store.clone(),
+        Arc::clone(&claim_users),
+        Arc::clone(&volumes),
+    );
     let handle = Handle { pods: PodView { pods: store, root: Arc::clone(&root) }, logs: Arc::clone(&logs) };
     let context = Context {
         settings,
@@ -68,14 +78,16 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> Result<(Node, Ha
         events: recorder,
         services: service_store,
         root,
+        volumes,
+        claim_users,
     };
-    Ok((Node { context: Arc::new(context), pods, services, events }, handle))
+    Ok((Node { context: Arc::new(context), pods, services, events, claims }, handle))
 }
 
 impl Node {
     /// Runs until `shutdown`; then ends all Pods' processes within their grace periods and keeps the objects.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Node { context, pods, services, events } = self;
+        let Node { context, pods, services, events, claims } = self;
         let left = leftovers::kill_processes(&context.root).await;
         if left > 0 {
             tracing::warn!(left, "processes of an earlier life were still there and have been killed");
@@ -88,9 +100,14 @@ impl Node {
         let mut tasks = JoinSet::new();
         tasks.spawn(events.run(ended.clone()));
         tasks.spawn(heartbeat(Arc::clone(&context), registered, ended.clone()));
+        let keeping = CancellationToken::new();
+        let mut keeper = JoinSet::new();
+        keeper.spawn(claims.run(keeping.clone()));
         let mut pool =
             Pool { context: Arc::clone(&context), pods, mail: HashMap::new(), workers: JoinSet::new(), swept: false };
         let result = pool.run(services, &shutdown).await;
+        keeping.cancel();
+        while keeper.join_next().await.is_some() {}
         let now = Timestamp::now();
         let told = machine::report(&context.client, &context.settings.name, false, now, now);
         let _ = tokio::time::timeout(Duration::from_secs(2), told).await;
@@ -139,7 +156,7 @@ async fn heartbeat(context: Arc<Context>, since: Timestamp, ended: CancellationT
 enum Seen {
     Pod(Box<Event<Pod>>),
     Service(Box<Event<Service>>),
-    /// A ConfigMap or Secret of this namespace.
+    /// A ConfigMap, Secret or PersistentVolumeClaim of this namespace.
     Config(Option<String>),
 }
 
@@ -177,6 +194,9 @@ impl Pool {
                 next = seen.next() => match next {
                     Some(Seen::Pod(event)) => {
                         self.pods.apply_watcher_event(&event);
+                        if claims::concerns(&event) {
+                            self.context.claim_users.notify_one();
+                        }
                         self.pod(*event, &mut listed, &stop);
                     }
                     Some(Seen::Service(event)) => {
@@ -200,7 +220,8 @@ impl Pool {
             .map(|e| Seen::Service(Box::new(e)));
         let maps = changes(Api::<ConfigMap>::all(client.clone()), "ConfigMaps");
         let secrets = changes(Api::<Secret>::all(client.clone()), "Secrets");
-        stream::select_all([pods.boxed(), services.boxed(), maps.boxed(), secrets.boxed()]).boxed()
+        let claims = changes(Api::<PersistentVolumeClaim>::all(client.clone()), "PersistentVolumeClaims");
+        stream::select_all([pods.boxed(), services.boxed(), maps.boxed(), secrets.boxed(), claims.boxed()]).boxed()
     }
 
     fn pod(&mut self, event: Event<Pod>, listed: &mut BTreeSet<String>, stop: &CancellationToken) {
@@ -270,7 +291,7 @@ impl Pool {
 }
 
 /// A watch whose failures are logged and tried again.
-fn events_of<K>(
+pub(crate) fn events_of<K>(
     api: Api<K>,
     config: watcher::Config,
     what: &'static str,
@@ -298,7 +319,7 @@ where
     })
 }
 
-async fn until(at: Option<tokio::time::Instant>) {
+pub(crate) async fn until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,

@@ -1,6 +1,7 @@
 //! What a Pod needs before its first container: ports, told in its annotation, and volumes.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -10,13 +11,16 @@ use serde_json::json;
 
 use crate::container::Setup;
 use crate::context::Context;
-use crate::{hosts, ports, volumes};
+use crate::{claims, hosts, ports, volumes};
 
 /// What stands in the way.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SetupError {
     #[error("{0}")]
     Volume(#[from] volumes::VolumeError),
+    /// A claim is about to get its volume.
+    #[error("{0}")]
+    Unbound(volumes::VolumeError),
     #[error("{0}")]
     Port(#[from] ports::PortError),
     #[error("can't {what}: {source}")]
@@ -29,9 +33,14 @@ impl SetupError {
     /// As upstream names it in an Event.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            SetupError::Volume(_) => "FailedMount",
+            SetupError::Volume(_) | SetupError::Unbound(_) => "FailedMount",
             _ => "FailedCreatePodSandBox",
         }
+    }
+
+    /// Most likely over in a moment: no news before that.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, SetupError::Unbound(_))
     }
 }
 
@@ -44,9 +53,12 @@ pub(super) async fn prepare(context: &Context, pod: &Pod, directory: &Path) -> R
     if ports != recorded {
         tell_ports(context, pod, &ports::record(&ports)).await?;
     }
+    let claimed = claimed(context, pod).await?;
     fill(context, pod, directory).await?;
     write_hosts(context, pod, directory).map_err(file)?;
-    Ok(Setup { directory: directory.to_owned(), ports, places: volumes::places(pod, directory) })
+    let mut places = volumes::places(pod, directory);
+    places.extend(claimed);
+    Ok(Setup { directory: directory.to_owned(), ports, places })
 }
 
 async fn tell_ports(context: &Context, pod: &Pod, record: &str) -> Result<(), SetupError> {
@@ -58,6 +70,24 @@ async fn tell_ports(context: &Context, pod: &Pod, record: &str) -> Result<(), Se
     let told = api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
     told.map(drop)
         .map_err(|source| SetupError::Api { what: "tell the Pod's ports in its annotation", source: Box::new(source) })
+}
+
+/// Where the Pod's claims lie, once all have been bound.
+async fn claimed(context: &Context, pod: &Pod) -> Result<BTreeMap<String, PathBuf>, SetupError> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let mut places = BTreeMap::new();
+    for (name, claim) in claims::used(pod) {
+        let wrong =
+            |why: &dyn std::fmt::Display| volumes::VolumeError { volume: name.to_owned(), why: why.to_string() };
+        let located = claims::locate(&context.client, &context.volumes, namespace, claim).await;
+        let (place, kind) = located.map_err(|error| match error {
+            claims::Unready::Unbound(_) => SetupError::Unbound(wrong(&error)),
+            _ => SetupError::Volume(wrong(&error)),
+        })?;
+        volumes::make(name, &volumes::Source::Host(place.clone(), kind), &place)?;
+        places.insert(name.to_owned(), place);
+    }
+    Ok(places)
 }
 
 /// Makes the volumes, or brings their files up to date.

@@ -33,6 +33,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 const FORCED: Duration = Duration::from_secs(1);
 /// How soon a first refusal turns into waiting for the next try.
 const TURN: SignedDuration = SignedDuration::from_secs(1);
+/// So long a claim may take to get its volume before that is worth an Event.
+const QUIET: SignedDuration = SignedDuration::from_secs(1);
 /// How soon what a Pod needs is tried again.
 const SETUP_RETRY: [i64; 5] = [1, 2, 5, 10, 20];
 
@@ -41,7 +43,7 @@ const SETUP_RETRY: [i64; 5] = [1, 2, 5, 10, 20];
 pub(crate) struct Mail {
     /// The Pod as last told; `None` when it is gone.
     pub pod: watch::Sender<Option<Arc<Pod>>>,
-    /// ConfigMaps, Secrets or Services have changed.
+    /// ConfigMaps, Secrets, Services or PersistentVolumeClaims have changed.
     pub changed: Arc<Notify>,
 }
 
@@ -206,7 +208,9 @@ impl Worker {
                 let wait = SETUP_RETRY[self.setup_tries.min(SETUP_RETRY.len() - 1)];
                 self.setup_tries += 1;
                 self.setup_at = now.checked_add(SignedDuration::from_secs(wait)).ok();
-                self.context.events.warning(&self.pod, None, error.reason(), error.to_string());
+                if !error.may_pass() || self.started.checked_add(QUIET).is_ok_and(|told| told <= now) {
+                    self.context.events.warning(&self.pod, None, error.reason(), error.to_string());
+                }
             }
         }
     }

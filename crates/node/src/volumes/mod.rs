@@ -70,9 +70,10 @@ pub(crate) fn follow(pod: &Pod) -> bool {
         .any(|v| v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some())
 }
 
-/// What each volume is, from the Pod and what it refers to.
+/// What each volume is, from the Pod and what it refers to; but for claims, which have their own way ([`crate::claims`]).
 pub(crate) fn plan(pod: &Pod, lookups: &Lookups) -> Result<Vec<(String, Source)>, VolumeError> {
-    volumes(pod).map(|v| Ok((v.name.clone(), source(pod, v, lookups)?))).collect()
+    let own = volumes(pod).filter(|v| v.persistent_volume_claim.is_none());
+    own.map(|v| Ok((v.name.clone(), source(pod, v, lookups)?))).collect()
 }
 
 fn source(pod: &Pod, volume: &Volume, lookups: &Lookups) -> Result<Source, VolumeError> {
@@ -90,7 +91,7 @@ fn source(pod: &Pod, volume: &Volume, lookups: &Lookups) -> Result<Source, Volum
     match kind {
         None => Ok(Source::Empty),
         Some(kind) => Err(wrong(format!(
-            "this node has no volumes of kind {kind}; use emptyDir, hostPath, configMap, secret, downwardAPI or projected"
+            "this node has no volumes of kind {kind}; use emptyDir, hostPath, persistentVolumeClaim, configMap, secret, downwardAPI or projected"
         ))),
     }
 }
@@ -153,13 +154,15 @@ pub(crate) fn mounts(
             Some(sub) => below(place, &sub).map_err(wrong)?,
             None => place.clone(),
         };
-        let files = volumes(pod).find(|v| v.name == wanted.name).is_some_and(|v| {
-            v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some()
+        let fixed = volumes(pod).find(|v| v.name == wanted.name).is_some_and(|v| {
+            let claim = v.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
+            let files = v.config_map.is_some() || v.secret.is_some();
+            claim || files || v.projected.is_some() || v.downward_api.is_some()
         });
         mounts.push(Mount {
             source,
             target: PathBuf::from(&wanted.mount_path),
-            read_only: files || wanted.read_only.unwrap_or(false),
+            read_only: fixed || wanted.read_only.unwrap_or(false),
         });
     }
     Ok(mounts)

@@ -1,6 +1,7 @@
 //! Pods from their declaration to their end: a real API server, a real node, real programs.
 
 mod bench;
+mod claims;
 mod config;
 mod ends;
 mod health;

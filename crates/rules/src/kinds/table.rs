@@ -99,6 +99,7 @@ pub(super) const KINDS: &[Kind] = &[
         singular: "persistentvolumeclaim",
         short_names: &["pvc"],
         status: true,
+        acted_on: true,
         schema: "io.k8s.api.core.v1.PersistentVolumeClaim",
         ..STORED
     },
@@ -109,6 +110,7 @@ pub(super) const KINDS: &[Kind] = &[
         short_names: &["pv"],
         namespaced: false,
         status: true,
+        acted_on: true,
         schema: "io.k8s.api.core.v1.PersistentVolume",
         ..STORED
     },
@@ -407,6 +409,7 @@ pub(super) const KINDS: &[Kind] = &[
         singular: "storageclass",
         short_names: &["sc"],
         namespaced: false,
+        acted_on: true,
         schema: "io.k8s.api.storage.v1.StorageClass",
         ..STORED
     },
