@@ -145,7 +145,7 @@ fn a_full_data_directory_is_named_and_nothing_acknowledged_is_lost() {
         }
         Some(String::from_utf8_lossy(&output.stderr).into_owned())
     });
-    contains(&refusal.expect("a full disk refuses"), &["full"]);
+    contains(&refusal.expect("a full disk refuses"), &["configmap/big-", "no space left", "state.db", "Free space"]);
     assert_eq!(crate::harness::get(coracle.gateway(), "/").expect("an answer").status, 200, "the data plane goes on");
     std::fs::remove_file(&filler).expect("room again");
     eventually("writes work again", || {
