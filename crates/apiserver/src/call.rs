@@ -69,6 +69,8 @@ pub(crate) enum Reply {
     Plain(u16, Value),
     /// An object of a resource, which may be wanted as a Table.
     Object(u16, Arc<Resource>, Value),
+    /// An object of a resource as it is stored.
+    Stored(Arc<Resource>, Entry),
     /// A list of objects of a resource.
     List(Arc<Resource>, Listed),
     /// Text.

@@ -8,7 +8,7 @@ use crate::body::{self, Body};
 use crate::call::{Call, Listed, Reply};
 use crate::catalog::Resource;
 use crate::negotiate::{self, Form};
-use crate::object;
+use crate::object::{self, Stored};
 use crate::status::{Answer, Failure};
 
 const JSON: &str = "application/json";
@@ -61,7 +61,19 @@ impl View {
         }
     }
 
-    /// A list, written object by object, so that there is only one of them in memory as a tree.
+    /// Appends one stored object, as [`View::object`] would show it.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, resource: &Resource, stored: Stored<'_>, named: bool) -> Answer<()> {
+        match self.form {
+            Form::Object => object::write(out, resource, stored, false),
+            Form::Metadata => write_partial(out, resource, stored),
+            Form::Table => {
+                let (key, bytes, revision) = stored;
+                object::append(out, &self.object(resource, object::read_at(resource, key, bytes, revision)?, named))
+            }
+        }
+    }
+
+    /// A list, written object by object, so that at most one of them is in memory as a tree.
     fn list(&self, resource: &Resource, listed: Listed) -> Answer<Vec<u8>> {
         let mut metadata = Map::new();
         metadata.insert("resourceVersion".into(), listed.revision.to_string().into());
@@ -89,26 +101,35 @@ impl View {
             if index > 0 {
                 out.push(b',');
             }
-            let item = self.item(resource, object::read(resource, entry)?);
-            serde_json::to_writer(&mut out, &item).map_err(|error| Failure::internal(error.to_string()))?;
+            self.item(&mut out, resource, object::of(entry))?;
         }
         out.extend_from_slice(b"]}");
         Ok(out)
     }
 
-    fn item(&self, resource: &Resource, mut object: Value) -> Value {
+    fn item(&self, out: &mut Vec<u8>, resource: &Resource, stored: Stored<'_>) -> Answer<()> {
         match self.form {
-            Form::Metadata => partial(object),
-            Form::Table => self.row(resource, object),
-            Form::Object => {
-                // Upstream leaves them out in lists of built-in kinds; clients fill them in.
-                if let (None, Some(map)) = (&resource.custom, object.as_object_mut()) {
-                    map.remove("apiVersion");
-                    map.remove("kind");
-                }
-                object
-            }
+            // Upstream leaves the type out in lists of built-in kinds; clients fill it in.
+            Form::Object => object::write(out, resource, stored, resource.custom.is_none()),
+            Form::Metadata => write_partial(out, resource, stored),
+            Form::Table => self.write_row(out, resource, stored),
         }
+    }
+
+    /// A row, read once for its cells; what it shows of the object is copied.
+    fn write_row(&self, out: &mut Vec<u8>, resource: &Resource, stored: Stored<'_>) -> Answer<()> {
+        let (key, bytes, revision) = stored;
+        let cells = resource.row(&object::read_at(resource, key, bytes, revision)?, self.now);
+        out.extend_from_slice(b"{\"cells\":");
+        object::append(out, &Value::Array(cells))?;
+        out.extend_from_slice(b",\"object\":");
+        match self.include {
+            Include::None => out.extend_from_slice(b"null"),
+            Include::Metadata => write_partial(out, resource, stored)?,
+            Include::Object => object::write(out, resource, stored, false)?,
+        }
+        out.push(b'}');
+        Ok(())
     }
 
     fn row(&self, resource: &Resource, object: Value) -> Value {
@@ -128,6 +149,13 @@ fn columns(resource: &Resource) -> Value {
             "priority": column.priority })
     };
     resource.columns().into_iter().map(describe).collect()
+}
+
+fn write_partial(out: &mut Vec<u8>, resource: &Resource, stored: Stored<'_>) -> Answer<()> {
+    out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
+    object::write_metadata(out, resource, stored)?;
+    out.push(b'}');
+    Ok(())
 }
 
 fn partial(mut object: Value) -> Value {
@@ -154,6 +182,11 @@ fn render(call: &Call, reply: Reply) -> Answer<Response<Body>> {
         Reply::Plain(code, value) => whole(code, JSON, value.to_string()),
         Reply::Object(code, resource, value) => {
             whole(code, JSON, View::of(call)?.object(&resource, value, true).to_string())
+        }
+        Reply::Stored(resource, entry) => {
+            let mut out = Vec::with_capacity(entry.value.len() + 64);
+            View::of(call)?.write(&mut out, &resource, object::of(&entry), true)?;
+            whole(200, JSON, out)
         }
         Reply::List(resource, listed) => whole(200, JSON, View::of(call)?.list(&resource, listed)?),
         Reply::Text(code, text) => whole(code, "text/plain; charset=utf-8", text),

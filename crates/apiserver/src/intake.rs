@@ -124,6 +124,6 @@ pub(crate) fn shape(call: &mut Call, resource: &Resource, value: &mut Value, dup
         _ => {}
     }
     decode::prune(value, &resource.schema);
-    decode::drop_nulls(value, &resource.schema);
+    decode::normalize(value, &resource.schema);
     Ok(())
 }

@@ -44,6 +44,7 @@ mod route;
 mod selection;
 mod server;
 mod service;
+mod splice;
 mod status;
 mod subresource;
 mod verb;

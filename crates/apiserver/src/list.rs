@@ -79,7 +79,7 @@ pub(crate) fn get(server: &Server, call: &Call, resource: &Arc<Resource>, target
         return Err(Failure::future_version(wanted, current));
     }
     let entry = entry.ok_or_else(|| Failure::not_found(resource, name))?;
-    Ok(Reply::Object(200, resource.clone(), object::read(resource, &entry)?))
+    Ok(Reply::Stored(resource.clone(), entry))
 }
 
 /// `list`
@@ -211,7 +211,7 @@ fn one(
 }
 
 fn selects(selection: &Selection, resource: &Resource, entry: &Entry) -> Answer<bool> {
-    Ok(selection.is_everything() || selection.matches(&object::read(resource, entry)?))
+    selection.selects(resource, object::of(entry))
 }
 
 #[cfg(test)]

@@ -7,7 +7,16 @@ use serde_json::{Map, Value};
 use store::Entry;
 
 use crate::catalog::Resource;
+use crate::splice::{self, Type};
 use crate::status::{Answer, Failure};
+
+/// A stored object: its key, its bytes, and the revision it is of.
+pub(crate) type Stored<'a> = (&'a str, &'a [u8], u64);
+
+/// An entry as a stored object.
+pub(crate) fn of(entry: &Entry) -> Stored<'_> {
+    (&entry.key, &entry.value, entry.revision)
+}
 
 /// The object of an entry, in the version of `resource`.
 pub(crate) fn read(resource: &Resource, entry: &Entry) -> Answer<Value> {
@@ -23,21 +32,58 @@ pub(crate) fn read_at(resource: &Resource, key: &str, bytes: &[u8], revision: u6
     Ok(object)
 }
 
+/// Appends the JSON of an entry's object to `out`, in the version of `resource`. `bare` leaves its type out.
+pub(crate) fn write(
+    out: &mut Vec<u8>,
+    resource: &Resource,
+    (key, bytes, revision): Stored<'_>,
+    bare: bool,
+) -> Answer<()> {
+    let named = if bare { Type::Bare } else { Type::Named(&resource.api_version) };
+    if !converts(resource) && splice::object(out, bytes, named, revision).is_some() {
+        return Ok(());
+    }
+    let mut object = read_at(resource, key, bytes, revision)?;
+    if let (true, Some(map)) = (bare, object.as_object_mut()) {
+        map.remove("apiVersion");
+        map.remove("kind");
+    }
+    append(out, &object)
+}
+
+/// Appends the JSON of an entry's `metadata` to `out`.
+pub(crate) fn write_metadata(out: &mut Vec<u8>, resource: &Resource, (key, bytes, revision): Stored<'_>) -> Answer<()> {
+    if splice::metadata(out, bytes, revision).is_some() {
+        return Ok(());
+    }
+    append(out, &read_at(resource, key, bytes, revision)?["metadata"])
+}
+
+/// Appends a value's JSON.
+pub(crate) fn append(out: &mut Vec<u8>, value: &Value) -> Answer<()> {
+    serde_json::to_writer(out, value).map_err(|error| Failure::internal(error.to_string()))
+}
+
 /// The bytes to store for an object in the version of `resource`.
 pub(crate) fn stored(resource: &Resource, object: &Value) -> Bytes {
     let mut object = object.clone();
     if let Some(metadata) = metadata_mut(&mut object) {
         metadata.remove("resourceVersion");
     }
-    if resource.is("events.k8s.io", "events") {
+    if converts(resource) {
         crate::events::to_core(&mut object);
     }
     Bytes::from(object.to_string())
 }
 
+/// Whether objects of the resource look different in the store.
+fn converts(resource: &Resource) -> bool {
+    resource.is("events.k8s.io", "events")
+}
+
 /// Turns a stored object into the version that is asked for.
 fn present(resource: &Resource, object: &mut Value) {
-    if resource.is("events.k8s.io", "events") {
+    if converts(resource) {
         crate::events::from_core(object);
         return;
     }

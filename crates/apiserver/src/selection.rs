@@ -1,9 +1,13 @@
 //! Which objects a list, watch or deletecollection is about. Pure.
 
+use std::collections::BTreeMap;
+
 use rules::select::{FieldSelector, LabelSelector};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::catalog::Resource;
+use crate::object::{self, Stored};
 use crate::query::Query;
 use crate::status::{Answer, Failure};
 
@@ -11,6 +15,17 @@ use crate::status::{Answer, Failure};
 pub(crate) struct Selection {
     labels: LabelSelector,
     fields: Option<FieldSelector>,
+}
+
+/// What label selectors look at.
+#[derive(Deserialize)]
+struct Labelled {
+    metadata: Labels,
+}
+
+#[derive(Deserialize)]
+struct Labels {
+    labels: Option<BTreeMap<String, String>>,
 }
 
 impl Selection {
@@ -43,6 +58,19 @@ impl Selection {
     pub(crate) fn matches(&self, object: &Value) -> bool {
         (self.labels.is_everything() || self.labels.matches_object(object))
             && self.fields.as_ref().is_none_or(|fields| fields.matches(object))
+    }
+
+    /// Whether a stored object is meant. No more of it is read than has to be.
+    pub(crate) fn selects(&self, resource: &Resource, (key, bytes, revision): Stored<'_>) -> Answer<bool> {
+        if self.is_everything() {
+            return Ok(true);
+        }
+        if self.fields.is_some() {
+            return Ok(self.matches(&object::read_at(resource, key, bytes, revision)?));
+        }
+        let labelled: Labelled = serde_json::from_slice(bytes)
+            .map_err(|error| Failure::internal(format!("the stored object {key} can't be read: {error}")))?;
+        Ok(self.labels.matches(&labelled.metadata.labels.unwrap_or_default()))
     }
 
     /// The only name that can match, when there is such a one.

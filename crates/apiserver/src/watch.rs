@@ -20,7 +20,7 @@ use crate::call::{Call, Reply};
 use crate::catalog::Resource;
 use crate::encode::View;
 use crate::list::resource_version;
-use crate::object;
+use crate::object::{self, Stored};
 use crate::query::Query;
 use crate::route::Target;
 use crate::selection::Selection;
@@ -202,29 +202,44 @@ impl Feed {
         let mut chunk = Vec::new();
         while chunk.len() < CHUNK {
             let Some(entry) = self.initial.next() else { break };
-            match object::read(&self.resource, &entry) {
-                Ok(object) if self.selection.matches(&object) => chunk.extend_from_slice(&self.line("ADDED", object)),
-                Ok(_) => {}
-                Err(failure) => tracing::error!(key = %entry.key, reason = %failure.message, "left out of a watch"),
+            let stored = object::of(&entry);
+            let written = match self.selection.selects(&self.resource, stored) {
+                Ok(true) => self.write(&mut chunk, "ADDED", stored),
+                Ok(false) => Ok(()),
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = written {
+                tracing::error!(key = %entry.key, reason = %failure.message, "left out of a watch");
             }
         }
         (!chunk.is_empty()).then(|| chunk.into())
     }
 
     fn change(&mut self, event: &Event) -> Option<Bytes> {
-        match plan(&self.resource, &self.selection, event) {
-            Ok(Some((kind, object))) => Some(self.line(kind, object)),
-            Ok(None) => None,
-            Err(failure) => {
-                tracing::error!(key = %event.key, reason = %failure.message, "left out of a watch");
-                None
-            }
+        let mut line = Vec::new();
+        let written = plan(&self.resource, &self.selection, event).and_then(|planned| match planned {
+            Some((kind, bytes)) => self.write(&mut line, kind, (&event.key, bytes, event.revision)),
+            None => Ok(()),
+        });
+        if let Err(failure) = written {
+            tracing::error!(key = %event.key, reason = %failure.message, "left out of a watch");
+            return None;
         }
+        (!line.is_empty()).then(|| line.into())
     }
 
-    fn line(&mut self, kind: &str, object: Value) -> Bytes {
-        let columns = std::mem::take(&mut self.columns);
-        line(kind, &self.view.object(&self.resource, object, columns))
+    /// Appends the line of one change; nothing when the object can't be read.
+    fn write(&mut self, out: &mut Vec<u8>, kind: &str, stored: Stored<'_>) -> Answer<()> {
+        let start = out.len();
+        out.reserve(stored.1.len() + 96);
+        out.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
+        if let Err(failure) = self.view.write(out, &self.resource, stored, self.columns) {
+            out.truncate(start);
+            return Err(failure);
+        }
+        self.columns = false;
+        out.extend_from_slice(b"}\n");
+        Ok(())
     }
 
     fn bookmark(&self, revision: u64, initial_end: bool) -> Bytes {
@@ -238,26 +253,20 @@ impl Feed {
     }
 }
 
-/// What a change is to a watcher with this selection.
-fn plan(resource: &Resource, selection: &Selection, event: &Event) -> Answer<Option<(&'static str, Value)>> {
-    let now = event
-        .value
-        .as_ref()
-        .map(|bytes| object::read_at(resource, &event.key, bytes, event.revision))
-        .transpose()?
-        .filter(|object| selection.matches(object));
-    let before = || {
-        let entry = event.previous.as_ref();
-        // A DELETED event shows the last state, as of the revision at which it went.
-        let object =
-            entry.map(|entry| object::read_at(resource, &entry.key, &entry.value, event.revision)).transpose()?;
-        Ok(object.filter(|object| selection.matches(object)))
+/// What a change is to a watcher with this selection, and the state that it is shown.
+fn plan<'a>(resource: &Resource, selection: &Selection, event: &'a Event) -> Answer<Option<(&'static str, &'a Bytes)>> {
+    let selected = |bytes: &'a Bytes| {
+        let selects = selection.selects(resource, (&event.key, bytes, event.revision))?;
+        Ok::<_, Failure>(selects.then_some(bytes))
     };
+    let now = event.value.as_ref().map(selected).transpose()?.flatten();
+    let before = || Ok(event.previous.as_ref().map(|entry| selected(&entry.value)).transpose()?.flatten());
     Ok(match now {
-        Some(object) if event.previous.is_none() => Some(("ADDED", object)),
-        Some(object) if selection.is_everything() || before()?.is_some() => Some(("MODIFIED", object)),
-        Some(object) => Some(("ADDED", object)),
-        None => before()?.map(|object| ("DELETED", object)),
+        Some(bytes) if event.previous.is_none() => Some(("ADDED", bytes)),
+        Some(bytes) if before()?.is_some() => Some(("MODIFIED", bytes)),
+        Some(bytes) => Some(("ADDED", bytes)),
+        // A DELETED event shows the last state, as of the revision at which it went.
+        None => before()?.map(|bytes| ("DELETED", bytes)),
     })
 }
 
@@ -327,8 +336,8 @@ mod tests {
             assert_eq!(seen(&all).map(|(kind, _)| kind), everyone, "{before:?} {after:?}");
             let shown = seen(&red);
             assert_eq!(shown.as_ref().map(|(kind, _)| *kind), reds, "{before:?} {after:?}");
-            if let Some((kind, object)) = shown {
-                assert_eq!(object["metadata"]["resourceVersion"], "9");
+            if let Some((kind, bytes)) = shown {
+                let object: Value = serde_json::from_slice(bytes).expect("JSON");
                 assert_eq!(object["metadata"]["labels"]["color"], "red", "{kind} shows what matched");
             }
         }

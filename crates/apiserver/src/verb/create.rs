@@ -123,12 +123,15 @@ fn prepare(
     let creation = rules::meta::Creation { uid: &uid, now: &now, has_status: resource.status };
     default(resource, object);
     rules::meta::prepare_create(&resource.api_version, &resource.kind, object, &creation);
-    let write = Write { server, resource, namespace: target.namespace.as_deref(), old: None };
-    let reservation = admission::admit(&write, call, object)?;
-    validate(resource, None, object)?;
+    // Before the server adds what nobody asked for: the author of an object does not come to own that, and so does not
+    // take it away by applying a manifest that leaves it out.
     if !applied {
         with_manager(call, resource, "", |manager| rules::apply::track_update(None, object, &resource.schema, manager));
     }
+    rules::meta::complete_create(&resource.api_version, &resource.kind, object, &uid);
+    let write = Write { server, resource, namespace: target.namespace.as_deref(), old: None };
+    let reservation = admission::admit(&write, call, object)?;
+    validate(resource, None, object)?;
     Ok(reservation)
 }
 

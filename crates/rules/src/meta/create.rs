@@ -43,19 +43,31 @@ pub fn prepare_create(api_version: &str, kind: &str, obj: &mut Value, creation: 
         ("v1", "Pod") => obj["status"] = json!({"phase": "Pending", "qosClass": qos_class(obj)}),
         ("v1", "PersistentVolumeClaim" | "PersistentVolume") => obj["status"] = json!({"phase": "Pending"}),
         ("v1", "Service") => obj["status"] = json!({"loadBalancer": {}}),
-        ("batch/v1", "Job") => job_selector(obj, creation.uid),
         _ => {}
     }
 }
 
-/// A namespace stays until its contents are gone: that is what its own finalizer is for.
+/// Adds what the server generates into the desired state. It comes after the author's fields are recorded, for the
+/// author does not own it.
+pub fn complete_create(api_version: &str, kind: &str, obj: &mut Value, uid: &str) {
+    match (api_version, kind) {
+        ("v1", "Namespace") => namespace_finalizer(obj),
+        ("batch/v1", "Job") => job_selector(obj, uid),
+        _ => {}
+    }
+}
+
 fn namespace(obj: &mut Value) {
     let name = obj["metadata"]["name"].clone();
     if let Some(labels) = object_at(obj, &["metadata", "labels"]) {
         labels.insert("kubernetes.io/metadata.name".to_owned(), name);
     }
-    let held = obj["spec"]["finalizers"].as_array().is_some_and(|all| all.iter().any(|one| one == "kubernetes"));
     obj["status"] = json!({"phase": "Active"});
+}
+
+/// A namespace stays until its contents are gone: that is what its own finalizer is for.
+fn namespace_finalizer(obj: &mut Value) {
+    let held = obj["spec"]["finalizers"].as_array().is_some_and(|all| all.iter().any(|one| one == "kubernetes"));
     if !held {
         obj["spec"] = json!({"finalizers": ["kubernetes"]});
     }

@@ -12,7 +12,7 @@ mod update;
 #[cfg(test)]
 mod tests;
 
-pub use create::{Creation, generate_name, prepare_create};
+pub use create::{Creation, complete_create, generate_name, prepare_create};
 pub use delete::{DeleteRequest, Deletion, Propagation, delete, ready_to_remove};
 pub use update::{prepare_status_update, prepare_update, unchanged};
 

@@ -5,6 +5,7 @@ const NOW: &str = "2026-01-01T00:00:00Z";
 
 fn created(api_version: &str, kind: &str, mut obj: Value, has_status: bool) -> Value {
     prepare_create(api_version, kind, &mut obj, &Creation { uid: "u1", now: NOW, has_status });
+    complete_create(api_version, kind, &mut obj, "u1");
     obj
 }
 
@@ -94,7 +95,8 @@ fn status_updates_change_status_alone() {
 
 #[test]
 fn empty_maps_and_lists_of_the_metadata_are_left_out() {
-    let empty = json!({"metadata": {"name": "a", "annotations": {}, "labels": {}, "finalizers": [], "ownerReferences": []}});
+    let empty =
+        json!({"metadata": {"name": "a", "annotations": {}, "labels": {}, "finalizers": [], "ownerReferences": []}});
     let made = created("v1", "ConfigMap", empty.clone(), false);
     let mut updated = empty;
     prepare_update("v1", "ConfigMap", &made, &mut updated, false);

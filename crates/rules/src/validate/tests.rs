@@ -424,6 +424,7 @@ fn odd_shapes_do_not_panic() {
                     &mut created,
                     &crate::meta::Creation { uid: "u", now: "t", has_status: true },
                 );
+                crate::meta::complete_create(&api_version, kind.kind, &mut created, "u");
                 crate::meta::prepare_update(&api_version, kind.kind, &created, &mut obj, true);
                 crate::meta::prepare_status_update(&api_version, kind.kind, &created, &mut obj);
             }
