@@ -218,9 +218,8 @@ impl Failure {
         if let Some(token) = &self.continue_token {
             status["metadata"]["continue"] = token.as_str().into();
         }
-        if !self.details.is_empty() {
-            status["details"] = Value::Object(self.details.clone());
-        }
+        // Even when empty: clients look into it without asking whether it is there.
+        status["details"] = Value::Object(self.details.clone());
         status
     }
 }

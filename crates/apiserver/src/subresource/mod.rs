@@ -21,8 +21,10 @@ use crate::{intake, object};
 pub(crate) async fn serve(server: &Arc<Server>, call: &mut Call, place: Place<'_>, name: &str) -> Answer<Reply> {
     let (resource, target) = place;
     if !resource.subresources().contains(&name) {
-        let unsupported =
-            matches!((resource.plural.as_str(), name), ("pods", "exec" | "attach" | "portforward" | "proxy"));
+        let unsupported = matches!(
+            (resource.plural.as_str(), name),
+            ("pods", "exec" | "attach" | "portforward" | "proxy" | "ephemeralcontainers")
+        );
         if unsupported {
             let message = format!("pods/{name} is not served in this version");
             return Err(Failure::new(501, "NotImplemented", message));

@@ -106,3 +106,59 @@ async fn racing_patches_all_land() {
     assert_eq!(server.get(&path).await.1["data"].as_object().map(serde_json::Map::len), Some(13));
     server.stop().await;
 }
+
+fn owned(object: &Value) -> String {
+    object["metadata"]["managedFields"].to_string()
+}
+
+#[tokio::test]
+async fn what_the_server_adds_is_not_its_authors() {
+    let server = Harness::start().await;
+    let pods = server.make(PODS, pod("a")).await;
+    assert_eq!(pods["spec"]["serviceAccountName"], "default");
+    assert!(owned(&pods).contains("f:containers") && !owned(&pods).contains("f:serviceAccount"), "{}", owned(&pods));
+    let service = json!({ "metadata": { "name": "a" }, "spec": { "ports": [{ "port": 80 }] } });
+    let service = server.make(SERVICES, service).await;
+    assert!(
+        service["spec"]["clusterIP"].is_string() && !owned(&service).contains("f:clusterIP"),
+        "{}",
+        owned(&service)
+    );
+    let job = json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": "a" }, "spec": { "template": { "spec": {
+        "restartPolicy": "Never", "containers": [{ "name": "main", "image": "x", "resources": { "limits": { "cpu": 1 } } }] } } } });
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let made = server.make(jobs, job.clone()).await;
+    assert!(made["spec"]["selector"].is_object() && !owned(&made).contains("f:selector"), "{}", owned(&made));
+    // The number is text from here on, as typed clients expect.
+    assert_eq!(made["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"], "1");
+    let (code, applied) = server.apply(&format!("{jobs}/a"), "tester", job).await;
+    assert_eq!(code, 200, "{applied}");
+    assert_eq!(applied["spec"]["selector"], made["spec"]["selector"]);
+}
+
+#[tokio::test]
+async fn applying_again_writes_nothing() {
+    let server = Harness::start().await;
+    let job = json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": "a" }, "spec": { "template": { "spec": {
+        "restartPolicy": "Never", "containers": [{ "name": "main", "image": "x", "resources": { "limits": { "cpu": 0.5 } } }] } } } });
+    let secret =
+        json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "a" }, "stringData": { "a": "b" } });
+    let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "a" }, "spec": { "type": "NodePort",
+        "ports": [{ "port": 80 }], "selector": { "app": "a" } } });
+    let mut applied_pod = pod("a");
+    applied_pod["spec"]["serviceAccountName"] = Value::Null;
+    for (path, object) in [
+        ("/api/v1/namespaces/a", json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "a" } })),
+        ("/apis/batch/v1/namespaces/default/jobs/a", job),
+        ("/api/v1/namespaces/default/secrets/a", secret),
+        ("/api/v1/namespaces/default/services/a", service),
+        ("/api/v1/namespaces/default/pods/a", applied_pod),
+        ("/apis/apps/v1/namespaces/default/deployments/a", deployment("a")),
+    ] {
+        let (code, first) = server.apply(path, "tester", object.clone()).await;
+        assert_eq!(code, 201, "{first}");
+        let (code, second) = server.apply(path, "tester", object).await;
+        assert_eq!(code, 200, "{second}");
+        assert_eq!(first, second, "{path}");
+    }
+}

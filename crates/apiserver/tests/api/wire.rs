@@ -218,3 +218,16 @@ async fn someone_may_be_taken_for_another() {
     assert_eq!(review["status"]["userInfo"], json!({ "username": "bob", "groups": ["dev", "system:authenticated"] }));
     server.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_not_served_is_said_clearly() {
+    let server = Harness::start().await;
+    server.make(PODS, pod("a")).await;
+    for part in ["exec", "attach", "portforward", "ephemeralcontainers"] {
+        let (code, status) = server.get(&format!("{PODS}/a/{part}")).await;
+        assert_eq!((code, &status["reason"]), (501, &json!("NotImplemented")), "{part}");
+    }
+    // kubectl looks into the details of what it takes for a server without the path, and fails when there are none.
+    let (code, status) = server.get(&format!("{PODS}/a/nothing")).await;
+    assert_eq!((code, &status["details"]), (404, &json!({})));
+}

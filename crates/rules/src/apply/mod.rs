@@ -143,7 +143,8 @@ pub fn apply(
         None => Vec::new(),
     };
     let before = without_managed(live.unwrap_or(&empty_like(applied)));
-    if let (true, Some(_)) = (entries.is_empty(), live) {
+    let untracked = entries.is_empty() && live.is_some();
+    if untracked {
         entries = owner_of_all(&before, &place, manager);
     }
     let outcome = apply_once(&before, &config, &place, manager, &entries, force);
@@ -159,7 +160,11 @@ pub fn apply(
         }
         outcome => outcome,
     };
-    let (mut object, entries) = outcome?;
+    let (mut object, mut entries) = outcome?;
+    // Applying next to nothing (a namespace has a name and no more) to what nobody tracks is no reason to write.
+    if untracked && object == before && entries.iter().all(|entry| !entry.applied || entry.fields.is_empty()) {
+        entries.clear();
+    }
     if manager.name == "kubectl" {
         refresh_last_applied(&mut object, applied);
     }

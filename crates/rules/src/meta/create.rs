@@ -1,7 +1,7 @@
 //! Creation: what the server sets and what it drops from a new object.
 
 use super::{has_generation, metadata_mut, object_at};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// What the server decides about a new object.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +87,11 @@ fn job_selector(obj: &mut Value, uid: &str) {
             ("batch.kubernetes.io/job-name", name.as_str()),
         ] {
             labels.insert(label.to_owned(), value.into());
+        }
+        // A Job without labels has its template's, as a default; that it is not filled in by a later write is said here.
+        let template = Value::Object(labels.clone());
+        if obj["metadata"]["labels"].as_object().is_none_or(Map::is_empty) {
+            obj["metadata"]["labels"] = template;
         }
     }
     if let Some(matched) = object_at(obj, &["spec", "selector", "matchLabels"]) {

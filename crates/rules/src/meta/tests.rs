@@ -34,6 +34,7 @@ fn creation_knows_its_kinds() {
     let job = created("batch/v1", "Job", json!({"metadata": {"name": "j"}, "spec": {"template": {}}}), true);
     assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u1"}}));
     assert_eq!(job["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/job-name"], "j");
+    assert_eq!(job["metadata"]["labels"], job["spec"]["template"]["metadata"]["labels"]);
     for (resources, class) in [
         (json!({}), "BestEffort"),
         (json!({"requests": {"cpu": "1"}}), "Burstable"),
