@@ -41,6 +41,22 @@ pub(super) const NODE: Printer = Printer {
     },
 };
 
+pub(super) const RESOURCE_QUOTA: Printer = Printer {
+    headings: &[NAME, ("Request", STRING, 0), ("Limit", STRING, 0), AGE],
+    cells: |obj, now| {
+        let hard = obj.pointer("/status/hard").and_then(Value::as_object);
+        let used = |limits: bool| {
+            let of_kind = hard.into_iter().flatten().filter(|(resource, _)| resource.starts_with("limits") == limits);
+            let shown = |(resource, most): (&String, &Value)| {
+                let used = obj["status"]["used"][resource].as_str().unwrap_or("0");
+                format!("{resource}: {used}/{}", most.as_str().unwrap_or_default())
+            };
+            of_kind.map(shown).collect::<Vec<_>>().join(", ")
+        };
+        vec![name(obj), used(false).into(), used(true).into(), age(obj, now)]
+    },
+};
+
 fn node_status(node: &Value) -> String {
     let ready = match pods::condition(node, "Ready") {
         Some(ready) if ready["status"] == "True" => "Ready",

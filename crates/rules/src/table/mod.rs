@@ -85,6 +85,7 @@ fn printer(api_version: &str, kind: &str) -> Printer {
         ("", "PersistentVolume") => config::VOLUME,
         ("storage.k8s.io", "StorageClass") => config::STORAGE_CLASS,
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => config::BINDING,
+        ("", "ResourceQuota") => config::RESOURCE_QUOTA,
         ("scheduling.k8s.io", "PriorityClass") => config::PRIORITY_CLASS,
         _ => PLAIN,
     }

@@ -246,3 +246,11 @@ fn custom_columns() {
     assert_eq!(CrdColumns::default().row(&obj, now()), [json!("n"), json!("5m")]);
     assert_eq!(CrdColumns::default().columns()[1].name, "Age");
 }
+
+#[test]
+fn quotas_show_what_is_used() {
+    let quota = json!({"metadata": {"name": "q", "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"hard": {"pods": "9"}},
+        "status": {"hard": {"limits.cpu": "2", "pods": "4", "services": "3"}, "used": {"limits.cpu": "500m", "pods": "1"}}});
+    let cells = shown("v1", "ResourceQuota", &quota);
+    assert_eq!(cells, ["q", "pods: 1/4, services: 0/3", "limits.cpu: 500m/2", "24h"].map(Value::from));
+}
