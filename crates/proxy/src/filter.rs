@@ -15,7 +15,8 @@ use crate::snapshot::{Filter, HeaderChanges, PathRewrite, Redirect};
 pub(crate) fn check(filters: &[Filter], prefixed: bool) -> Result<(), String> {
     for filter in filters {
         match filter {
-            Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => {}
+            // Mirrors and CORS are compiled, and with that checked, by themselves.
+            Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Mirror(_) | Filter::Cors(_) => {}
             Filter::Rewrite { host, path } => {
                 if let Some(host) = host
                     && HeaderValue::from_str(host).is_err()
@@ -84,7 +85,7 @@ pub(crate) fn change_request(filters: &[Filter], prefix: Option<&Arc<str>>, uri:
                     }
                 }
             }
-            Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
+            Filter::ResponseHeaders(_) | Filter::Redirect(_) | Filter::Mirror(_) | Filter::Cors(_) => {}
         }
     }
 }

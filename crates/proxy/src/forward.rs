@@ -37,7 +37,7 @@ pub(crate) struct Outgoing {
 }
 
 /// Why an attempt brought no answer.
-enum Miss {
+pub(crate) enum Miss {
     /// The endpoint got nothing of it.
     Untouched(Box<Request<RequestBody>>, String),
     /// It may have.
@@ -147,7 +147,7 @@ fn idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
 }
 
-async fn over_http1(
+pub(crate) async fn over_http1(
     caller: &Caller,
     ticket: Ticket,
     mut request: Request<RequestBody>,
@@ -232,7 +232,7 @@ async fn http2_sender(caller: &Caller, ticket: &Ticket) -> std::io::Result<Http2
     Ok(sender)
 }
 
-async fn over_http2(
+pub(crate) async fn over_http2(
     caller: &Caller,
     ticket: Ticket,
     mut request: Request<RequestBody>,

@@ -10,17 +10,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use http::header::{HOST, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri, Version, request};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use crate::answer::{Fault, Kind, is_grpc};
 use crate::body::Body;
+use crate::cors;
 use crate::endpoint::Ticket;
 use crate::filter;
 use crate::forward::{self, Outgoing};
 use crate::headers;
 use crate::listen::Slot;
+use crate::mirror;
 use crate::route::{Action, Candidate, Choice, Rule};
 use crate::service::Shared;
 use crate::stats::Counter;
@@ -102,11 +104,49 @@ async fn answer(
     };
     drop(host);
     let rule = met.rule;
-    match (&rule.action, met.chosen) {
+    let shared_with = match &rule.cors {
+        Some(cors) => match cors.meet(&parts.method, &parts.headers) {
+            cors::Met::Preflight(headers) => return preflight(&rule, headers),
+            cors::Met::Actual(headers) => headers,
+        },
+        None => None,
+    };
+    let mut ending = act(caller, &rule, met.chosen, parts, body, id, started).await;
+    if let Some(headers) = shared_with {
+        cors::share(headers, ending.response.headers_mut());
+    }
+    ending
+}
+
+/// The answer to a browser that asks before it sends.
+fn preflight(rule: &Rule, headers: HeaderMap) -> Ending {
+    let counter = match &rule.action {
+        Action::Forward { choices, .. } => &choices[0].counter,
+        Action::Respond { counter, .. } | Action::Redirect { counter, .. } => counter,
+    };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = headers;
+    filter::change_response(&rule.filters, response.headers_mut());
+    Ending { response, counter: Arc::clone(counter) }
+}
+
+/// Does what the rule says.
+async fn act(
+    caller: &Arc<Caller>,
+    rule: &Rule,
+    chosen: Option<(usize, Ticket)>,
+    parts: request::Parts,
+    body: Incoming,
+    id: &HeaderValue,
+    started: Instant,
+) -> Ending {
+    let kind = Kind::of(&parts.headers);
+    match (&rule.action, chosen) {
         (Action::Forward { choices, .. }, Some((place, ticket))) => {
             let choice = &choices[place];
-            let outgoing = outgoing(caller, &rule, choice, parts, body, id);
-            let sent = forward::send(caller, &rule, choice, ticket, outgoing, started).await;
+            let outgoing = outgoing(caller, rule, choice, parts, body, id);
+            let sent = forward::send(caller, rule, choice, ticket, outgoing, started).await;
             let mut response = sent.unwrap_or_else(|fault| {
                 tracing::debug!(
                     rule = &*rule.id,
@@ -193,6 +233,9 @@ fn meet(caller: &Caller, host: &str, parts: &request::Parts) -> Result<Met, (Fau
         };
         let rule = Arc::clone(rule);
         let Action::Forward { choices, total } = &rule.action else { return Ok(Met { rule, chosen: None }) };
+        if rule.cors.is_some() && cors::is_preflight(&parts.method, &parts.headers) {
+            return Ok(Met { rule, chosen: None });
+        }
         let place = draw(choices, *total);
         let choice = &choices[place];
         if let Some(ticket) = choice.backend.pick(&[]) {
@@ -222,7 +265,7 @@ fn asked<'a>(caller: &Caller, parts: &'a request::Parts) -> filter::Asked<'a> {
 
 /// Makes of a request what the next hop gets.
 fn outgoing(
-    caller: &Caller,
+    caller: &Arc<Caller>,
     rule: &Rule,
     choice: &Choice,
     mut parts: request::Parts,
@@ -248,9 +291,12 @@ fn outgoing(
     };
     headers::prepare(&mut parts, &from);
     filter::change_request(&rule.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
-    filter::change_request(&choice.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
     parts.version = Version::HTTP_11;
     let grpc = is_grpc(&parts.headers);
-    let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Stream(body) };
+    let mut body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Stream(body) };
+    if !rule.mirrors.is_empty() && upgrade.is_none() {
+        body = mirror::copy(caller, &rule.mirrors, &parts, body, grpc);
+    }
+    filter::change_request(&choice.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
     Outgoing { request: Request::from_parts(parts, body), upgrade: upgrade.zip(on_upgrade), grpc }
 }

@@ -20,15 +20,22 @@ use crate::endpoint::Endpoints;
 use crate::error::{BindError, Refused, RunError};
 use crate::handle::{Applied, Bound, Handle};
 use crate::listen::{self, Slot};
+use crate::mirror;
 use crate::route::{Ingredients, Table, compile};
 use crate::snapshot::{self, BackendId, Listener, Snapshot};
 use crate::stats::{Registry, Stats};
 
 /// What a handle asks for.
 pub(crate) enum Command {
-    Apply { snapshot: Snapshot, reply: oneshot::Sender<Result<Applied, Refused>> },
+    Apply {
+        snapshot: Snapshot,
+        reply: oneshot::Sender<Result<Applied, Refused>>,
+    },
     /// Close these listeners; the reply is what still serves their connections.
-    Close { listeners: Vec<Arc<str>>, reply: oneshot::Sender<Vec<Arc<Slot>>> },
+    Close {
+        listeners: Vec<Arc<str>>,
+        reply: oneshot::Sender<Vec<Arc<Slot>>>,
+    },
 }
 
 /// What every connection uses.
@@ -38,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Registry,
     /// One for each client connection there may be.
     pub(crate) permits: Arc<Semaphore>,
+    /// One for each copy of a request that may be under way.
+    pub(crate) mirrors: Arc<Semaphore>,
     /// Shared connections to endpoints.
     pub(crate) upstreams: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -94,6 +103,7 @@ pub fn build(settings: Settings) -> (Proxy, Handle) {
         endpoints: Endpoints::default(),
         counters: Registry::new(settings.max_series),
         permits: Arc::new(Semaphore::new(settings.max_connections)),
+        mirrors: Arc::new(Semaphore::new(mirror::MOST)),
         upstreams: TaskTracker::new(),
         stop: CancellationToken::new(),
         settings,

@@ -218,6 +218,38 @@ pub enum Filter {
     },
     /// Answers with a redirect; nothing goes to a backend.
     Redirect(Redirect),
+    /// Sends a copy of a share of the requests to another backend, whose answers are thrown away. For rules only.
+    Mirror(Mirror),
+    /// Answers preflights, and tells browsers which origins may read the answers. For rules only.
+    Cors(Cors),
+}
+
+/// Where copies of requests go, and of which share of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Which backend; it must be in [`Snapshot::backends`].
+    pub backend: BackendId,
+    /// So many...
+    pub numerator: u32,
+    /// ... of so many requests; not zero.
+    pub denominator: u32,
+}
+
+/// Cross-origin resource sharing, as Gateway API says it. `*` stands for all in each list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cors {
+    /// Origins such as `https://*.example.com:8443`.
+    pub origins: Vec<Arc<str>>,
+    /// Whether requests may bring credentials.
+    pub credentials: bool,
+    /// Methods beside those that are always allowed.
+    pub methods: Vec<Arc<str>>,
+    /// Headers that requests may have.
+    pub headers: Vec<Arc<str>>,
+    /// Headers of answers that scripts may read.
+    pub expose: Vec<Arc<str>>,
+    /// How long a browser may keep the answer to a preflight, in seconds.
+    pub max_age: u32,
 }
 
 /// Header changes: removal first, then `set`, then `add`.

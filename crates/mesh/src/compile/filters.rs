@@ -7,15 +7,26 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
-use proxy::snapshot::{Filter, HeaderChanges, PathRewrite, Redirect};
+use proxy::snapshot::{BackendId, Cors, Filter, HeaderChanges, Mirror, PathRewrite, Redirect};
 use resources::gateway::httproutes as api;
 
+use super::backends::Reference;
 use super::verdict::{Fault, reason};
+
+/// Finds the backend that a mirror's reference means.
+pub(super) type Follow<'f> = &'f mut dyn FnMut(Reference<'_>) -> BackendId;
 
 /// The filters of a rule. `prefix_only` says whether all of the rule's matches are path prefixes, which replacing a
 /// prefix needs.
-pub(super) fn of_rule(filters: &[api::HttpRouteRulesFilters], prefix_only: bool) -> Result<Vec<Filter>, Fault> {
-    let read: Vec<Filter> = filters.iter().map(read_rule_filter).collect::<Result<_, _>>()?;
+pub(super) fn of_rule(
+    filters: &[api::HttpRouteRulesFilters],
+    prefix_only: bool,
+    follow: Follow<'_>,
+) -> Result<Vec<Filter>, Fault> {
+    let read: Vec<Filter> = filters.iter().map(|filter| read_rule_filter(filter, follow)).collect::<Result<_, _>>()?;
+    if read.iter().filter(|filter| matches!(filter, Filter::Cors(_))).count() > 1 {
+        return Err(unsupported("a rule may have one filter of type CORS"));
+    }
     let redirects = read.iter().any(|filter| matches!(filter, Filter::Redirect(_)));
     let rewrites = read.iter().any(|filter| matches!(filter, Filter::Rewrite { .. }));
     if redirects && rewrites {
@@ -31,8 +42,12 @@ pub(super) fn of_rule(filters: &[api::HttpRouteRulesFilters], prefix_only: bool)
 }
 
 /// The filters of one backend: those that change a request or response on its way there.
-pub(super) fn of_backend(filters: &[api::HttpRouteRulesBackendRefsFilters]) -> Result<Vec<Filter>, Fault> {
-    let read: Vec<Filter> = filters.iter().map(read_backend_filter).collect::<Result<_, _>>()?;
+pub(super) fn of_backend(
+    filters: &[api::HttpRouteRulesBackendRefsFilters],
+    follow: Follow<'_>,
+) -> Result<Vec<Filter>, Fault> {
+    let read: Vec<Filter> =
+        filters.iter().map(|filter| read_backend_filter(filter, follow)).collect::<Result<_, _>>()?;
     if read.iter().any(|filter| !matches!(filter, Filter::RequestHeaders(_) | Filter::ResponseHeaders(_))) {
         let message = "a backend may only have the filters RequestHeaderModifier and ResponseHeaderModifier";
         return Err(Fault::new(reason::UNSUPPORTED_VALUE, message));
@@ -60,7 +75,7 @@ fn absent(filter: &str, field: &str) -> Fault {
 /// The same filters have two sets of types, one for rules and one for backends. Both are read in the same way.
 macro_rules! reader {
     ($reader:ident, $filter:ident, $type_:ident, $redirect_path:ident, $rewrite_path:ident, $scheme:ident) => {
-        fn $reader(filter: &api::$filter) -> Result<Filter, Fault> {
+        fn $reader(filter: &api::$filter, follow: Follow<'_>) -> Result<Filter, Fault> {
             match filter.r#type {
                 api::$type_::RequestHeaderModifier => {
                     let Some(changes) = &filter.request_header_modifier else {
@@ -111,8 +126,33 @@ macro_rules! reader {
                     });
                     Ok(Filter::Rewrite { host: rewrite.hostname.as_deref().map(Arc::from), path: path.transpose()? })
                 }
-                api::$type_::RequestMirror => Err(unsupported("the filter RequestMirror is not supported yet")),
-                api::$type_::Cors => Err(unsupported("the filter CORS is not supported yet")),
+                api::$type_::RequestMirror => {
+                    let Some(mirror) = &filter.request_mirror else {
+                        return Err(absent("RequestMirror", "requestMirror"));
+                    };
+                    let fraction = mirror.fraction.as_ref().map(|share| (share.numerator, share.denominator));
+                    let (numerator, denominator) = share(mirror.percent, fraction)?;
+                    let to = &mirror.backend_ref;
+                    let backend = follow(Reference {
+                        group: to.group.as_deref(),
+                        kind: to.kind.as_deref(),
+                        namespace: to.namespace.as_deref(),
+                        name: &to.name,
+                        port: to.port,
+                    });
+                    Ok(Filter::Mirror(Mirror { backend, numerator, denominator }))
+                }
+                api::$type_::Cors => {
+                    let Some(cors) = &filter.cors else { return Err(absent("CORS", "cors")) };
+                    Ok(Filter::Cors(Cors {
+                        origins: words(cors.allow_origins.as_deref()),
+                        credentials: cors.allow_credentials == Some(true),
+                        methods: words(cors.allow_methods.as_deref()),
+                        headers: words(cors.allow_headers.as_deref()),
+                        expose: words(cors.expose_headers.as_deref()),
+                        max_age: cors.max_age.map_or(MAX_AGE, |age| u32::try_from(age).unwrap_or(MAX_AGE)),
+                    }))
+                }
                 api::$type_::ExtensionRef => Err(unsupported(match &filter.extension_ref {
                     Some(to) => format!(
                         "the filter ExtensionRef names {} {}, which is not a filter known here",
@@ -141,6 +181,27 @@ reader!(
     HttpRouteRulesBackendRefsFiltersUrlRewritePathType,
     HttpRouteRulesBackendRefsFiltersRequestRedirectScheme
 );
+
+/// For how many seconds an answer to a preflight is good where that is not said.
+const MAX_AGE: u32 = 5;
+
+fn words(words: Option<&[String]>) -> Vec<Arc<str>> {
+    words.unwrap_or_default().iter().map(|word| word.as_str().into()).collect()
+}
+
+/// The share of requests that a mirror gets: so many of so many.
+fn share(percent: Option<i32>, fraction: Option<(i32, Option<i32>)>) -> Result<(u32, u32), Fault> {
+    let (numerator, denominator) = match (percent, fraction) {
+        (None, None) => (1, 1),
+        (Some(percent), None) => (percent, 100),
+        (None, Some((numerator, denominator))) => (numerator, denominator.unwrap_or(100)),
+        (Some(_), Some(_)) => return Err(unsupported("requestMirror may have percent or fraction, not both")),
+    };
+    match (u32::try_from(numerator), u32::try_from(denominator)) {
+        (Ok(part), Ok(whole @ 1..)) if part <= whole => Ok((part, whole)),
+        _ => Err(unsupported(format!("{numerator} of {denominator} is not a share of requests to mirror"))),
+    }
+}
 
 fn fields<'f>(fields: impl Iterator<Item = (&'f String, &'f String)>) -> Result<Vec<(HeaderName, HeaderValue)>, Fault> {
     fields

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use proxy::snapshot::{Action, Filter, Match, PathMatch, Rule, Timeouts, Weighted};
+use proxy::snapshot::{Action, BackendId, Filter, Match, PathMatch, Rule, Timeouts, Weighted};
 use resources::gateway::httproutes::{HttpRoute, HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteRulesTimeouts};
 
 use super::backends::{Backends, Reference};
@@ -149,7 +149,8 @@ impl Compiler<'_, '_> {
             Err(message) => return (None, Some(unsupported(message))),
         };
         let prefix_only = matches.iter().all(|matches| matches!(matches.path, PathMatch::Prefix(_)));
-        let filters = filters::of_rule(rule.filters.as_deref().unwrap_or_default(), prefix_only);
+        let filters =
+            filters::of_rule(rule.filters.as_deref().unwrap_or_default(), prefix_only, &mut |to| self.follow(to));
         let timeouts = timeouts(rule.timeouts.as_ref());
         // References are followed even where the rule is faulty: the condition says all that is wrong at once.
         let action = self.action(rule.backend_refs.as_deref().unwrap_or_default());
@@ -164,6 +165,14 @@ impl Compiler<'_, '_> {
         (Some(Draft { id, matches, filters, action, timeouts }), None)
     }
 
+    /// The backend that is meant, or the one that stands for all that cannot be found.
+    fn follow(&mut self, to: Reference<'_>) -> BackendId {
+        self.backends.resolve(self.from, to).unwrap_or_else(|fault| {
+            self.unresolved.get_or_insert(fault);
+            self.backends.unresolved()
+        })
+    }
+
     fn action(&mut self, refs: &[HttpRouteRulesBackendRefs]) -> Result<Action, Fault> {
         let mut backends = Vec::with_capacity(refs.len());
         for to in refs {
@@ -174,11 +183,8 @@ impl Compiler<'_, '_> {
                 name: &to.name,
                 port: to.port,
             };
-            let filters = filters::of_backend(to.filters.as_deref().unwrap_or_default());
-            let backend = self.backends.resolve(self.from, reference).unwrap_or_else(|fault| {
-                self.unresolved.get_or_insert(fault);
-                self.backends.unresolved()
-            });
+            let filters = filters::of_backend(to.filters.as_deref().unwrap_or_default(), &mut |to| self.follow(to));
+            let backend = self.follow(reference);
             let weight = to.weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(0));
             backends.push(Weighted { backend, weight, filters: filters? });
         }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::{Action, Choice, Condition, HostTable, Protocol, Rule, Rules, Table};
+use super::{Action, Choice, Condition, HostTable, Mirror, Protocol, Rule, Rules, Table};
 use crate::balance::Backend;
+use crate::cors::Cors;
 use crate::error::Refused;
 use crate::filter;
 use crate::snapshot::{self, BackendId, Filter, HostMatch, Listener, ListenerProtocol, PathMatch};
-use crate::stats::Registry;
+use crate::stats::{Counter, Registry};
 use crate::tls;
 
 /// What compiled listeners refer to.
@@ -68,25 +69,7 @@ fn compile_rule(listener: &Listener, rule: &snapshot::Rule, with: &Ingredients<'
             Action::Respond { status: *status, body: body.clone(), counter: own() }
         }
         (None, snapshot::Action::Forward { backends }) => {
-            let mut total = 0;
-            let mut choices = Vec::with_capacity(backends.len());
-            for weighted in backends.iter().filter(|weighted| weighted.weight > 0) {
-                filter::check(&weighted.filters, prefix.is_some()).map_err(bad)?;
-                if weighted.filters.iter().any(|filter| matches!(filter, Filter::Redirect(_))) {
-                    return Err(bad("a backend's own filter cannot be a redirect".into()));
-                }
-                total += u64::from(weighted.weight);
-                choices.push(Choice {
-                    backend: resolve(&rule.id, &weighted.backend, with)?,
-                    until: total,
-                    filters: weighted.filters.clone(),
-                    counter: counter(&weighted.backend),
-                });
-            }
-            // What is never chosen must exist all the same, as the snapshot is checked whole.
-            for weighted in backends.iter().filter(|weighted| weighted.weight == 0) {
-                resolve(&rule.id, &weighted.backend, with)?;
-            }
+            let (choices, total) = choices(backends, prefix.is_some(), rule, with, &counter)?;
             if choices.is_empty() {
                 let body = "No backend of this route has any weight.\n".into();
                 Action::Respond { status: StatusCode::INTERNAL_SERVER_ERROR, body, counter: own() }
@@ -95,7 +78,64 @@ fn compile_rule(listener: &Listener, rule: &snapshot::Rule, with: &Ingredients<'
             }
         }
     };
-    Ok(Rule { id: rule.id.clone(), condition, prefix, filters: rule.filters.clone(), action, timeouts: rule.timeouts })
+    let (mirrors, cors) = beside(rule, with)?;
+    let (id, filters, timeouts) = (rule.id.clone(), rule.filters.clone(), rule.timeouts);
+    Ok(Rule { id, condition, prefix, filters, mirrors, cors, action, timeouts })
+}
+
+fn choices(
+    backends: &[snapshot::Weighted],
+    prefixed: bool,
+    rule: &snapshot::Rule,
+    with: &Ingredients<'_>,
+    counter: &dyn Fn(&Arc<str>) -> Arc<Counter>,
+) -> Result<(Vec<Choice>, u64), Refused> {
+    let bad = |reason: String| Refused::BadRule { rule: rule.id.clone(), reason };
+    let mut total = 0;
+    let mut choices = Vec::with_capacity(backends.len());
+    for weighted in backends.iter().filter(|weighted| weighted.weight > 0) {
+        filter::check(&weighted.filters, prefixed).map_err(bad)?;
+        let whole = |filter: &Filter| matches!(filter, Filter::Redirect(_) | Filter::Mirror(_) | Filter::Cors(_));
+        if weighted.filters.iter().any(whole) {
+            return Err(bad("a backend's own filter cannot be a redirect, a mirror or CORS".into()));
+        }
+        total += u64::from(weighted.weight);
+        choices.push(Choice {
+            backend: resolve(&rule.id, &weighted.backend, with)?,
+            until: total,
+            filters: weighted.filters.clone(),
+            counter: counter(&weighted.backend),
+        });
+    }
+    // What is never chosen must exist all the same, as the snapshot is checked whole.
+    for weighted in backends.iter().filter(|weighted| weighted.weight == 0) {
+        resolve(&rule.id, &weighted.backend, with)?;
+    }
+    Ok((choices, total))
+}
+
+/// What happens beside the way to a backend: mirrors and CORS.
+fn beside(rule: &snapshot::Rule, with: &Ingredients<'_>) -> Result<(Vec<Mirror>, Option<Cors>), Refused> {
+    let bad = |reason: String| Refused::BadRule { rule: rule.id.clone(), reason };
+    let (mut mirrors, mut cors) = (Vec::new(), None);
+    for filter in &rule.filters {
+        match filter {
+            Filter::Mirror(mirror) => {
+                if mirror.denominator == 0 {
+                    return Err(bad("the share of requests to mirror is out of 0".into()));
+                }
+                mirrors.push(Mirror {
+                    backend: resolve(&rule.id, &mirror.backend, with)?,
+                    numerator: mirror.numerator,
+                    denominator: mirror.denominator,
+                });
+            }
+            Filter::Cors(written) if cors.is_none() => cors = Some(Cors::compile(written).map_err(bad)?),
+            Filter::Cors(_) => return Err(bad("there are two CORS filters; one is all that can be followed".into())),
+            _ => {}
+        }
+    }
+    Ok((mirrors, cors))
 }
 
 fn resolve(owner: &Arc<str>, backend: &BackendId, with: &Ingredients<'_>) -> Result<Arc<Backend>, Refused> {

@@ -20,6 +20,7 @@ pub(crate) use hosts::HostTable;
 pub(crate) use rules::Rules;
 
 use crate::balance::Backend;
+use crate::cors::Cors;
 use crate::snapshot::{Filter, Forwarded, Redirect, Timeouts};
 use crate::stats::Counter;
 
@@ -48,8 +49,17 @@ pub(crate) struct Rule {
     /// What a prefix match matched, for rewriting.
     pub(crate) prefix: Option<Arc<str>>,
     pub(crate) filters: Vec<Filter>,
+    pub(crate) mirrors: Vec<Mirror>,
+    pub(crate) cors: Option<Cors>,
     pub(crate) action: Action,
     pub(crate) timeouts: Timeouts,
+}
+
+/// A backend that gets copies of a share of a rule's requests.
+pub(crate) struct Mirror {
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) numerator: u32,
+    pub(crate) denominator: u32,
 }
 
 /// What answers.

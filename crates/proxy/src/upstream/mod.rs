@@ -13,6 +13,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use crate::mirror::{Copy, Tee};
+
 pub(crate) use http1::{Http1, SendError, dial};
 pub(crate) use http2::{Tasks, connect as connect_http2};
 pub(crate) use pool::{Http2Sender, Pool};
@@ -21,16 +23,25 @@ pub(crate) use pool::{Http2Sender, Pool};
 pub(crate) enum RequestBody {
     Empty,
     Stream(Incoming),
+    /// Streams, and is copied as it does.
+    Teed(Box<Tee>),
+    /// The copy.
+    Copy(Copy),
 }
+
+/// Why the body of a request broke off.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream(body) => Pin::new(body).poll_frame(cx),
+            Self::Stream(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Teed(tee) => tee.poll_frame(cx).map_err(Into::into),
+            Self::Copy(copy) => copy.poll_frame(cx),
         }
     }
 
@@ -38,6 +49,8 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Stream(body) => body.is_end_stream(),
+            Self::Teed(tee) => tee.is_end_stream(),
+            Self::Copy(_) => false,
         }
     }
 
@@ -45,6 +58,8 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream(body) => body.size_hint(),
+            Self::Teed(tee) => tee.size_hint(),
+            Self::Copy(copy) => copy.size_hint(),
         }
     }
 }

@@ -125,15 +125,56 @@ fn filters_are_carried_over_in_order() {
 }
 
 #[test]
+fn mirrors_and_cors_are_carried_over() {
+    let mirror = |rest: &str| {
+        let compiled = with_rules(&format!(
+            "- filters: [{{type: RequestMirror, requestMirror: {{backendRef: {{name: two, port: 80}}{rest}}}}}]\n  backendRefs: [{{name: one, port: 80}}]"
+        ));
+        assert_eq!(text::route(&compiled, "r"), ["edge: Accepted ResolvedRefs"]);
+        rules(&compiled)
+    };
+    for (rest, share) in [
+        ("", "1/1"),
+        (", percent: 30", "30/100"),
+        (", fraction: {numerator: 3, denominator: 1000}", "3/1000"),
+        (", fraction: {numerator: 3}", "3/100"),
+    ] {
+        assert_eq!(mirror(rest), [format!("/ {{mirror shop/two:80 {share}}} -> shop/one:80*1 (shop/r/0)")]);
+    }
+    let compiled = with_rules(
+        "- filters: [{type: RequestMirror, requestMirror: {backendRef: {name: gone, port: 80}}}]\n  backendRefs: [{name: one, port: 80}]",
+    );
+    assert_eq!(text::route(&compiled, "r"), ["edge: Accepted !ResolvedRefs=BackendNotFound"]);
+    assert_eq!(rules(&compiled), ["/ {mirror unresolved 1/1} -> shop/one:80*1 (shop/r/0)"]);
+
+    let compiled = with_rules(
+        "- filters: [{type: CORS, cors: {allowOrigins: ['https://*.a.example'], allowCredentials: true, allowMethods: [PUT], allowHeaders: [x-a, x-b], exposeHeaders: ['*'], maxAge: 60}}]\n  backendRefs: [{name: one, port: 80}]\n\
+         - {matches: [{path: {value: /b}}], filters: [{type: CORS, cors: {allowOrigins: ['*']}}]}",
+    );
+    assert_eq!(
+        rules(&compiled),
+        [
+            "/b {cors origins=* 5s} -> 500 (shop/r/1)",
+            "/ {cors origins=https://*.a.example credentials methods=PUT headers=x-a+x-b expose=* 60s} -> shop/one:80*1 (shop/r/0)"
+        ]
+    );
+}
+
+#[test]
 fn what_cannot_be_followed_is_named_and_never_skipped() {
     let good = "- {backendRefs: [{name: one, port: 80}]}\n";
     for (rule, reason, said) in [
+        ("filters: [{type: CORS, cors: {}}, {type: CORS, cors: {}}]", "UnsupportedValue", "one filter of type CORS"),
         (
-            "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: two, port: 80}}}]",
+            "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: two, port: 80}, percent: 101}}]",
             "UnsupportedValue",
-            "RequestMirror",
+            "101 of 100",
         ),
-        ("filters: [{type: CORS, cors: {}}]", "UnsupportedValue", "CORS"),
+        (
+            "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: two, port: 80}, percent: 1, fraction: {numerator: 1}}}]",
+            "UnsupportedValue",
+            "not both",
+        ),
         (
             "filters: [{type: ExtensionRef, extensionRef: {group: a.b, kind: Own, name: x}}]",
             "UnsupportedValue",

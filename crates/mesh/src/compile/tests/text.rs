@@ -99,6 +99,23 @@ fn filter(filter: &Filter) -> String {
             let host = host.as_ref().map(|host| format!(" host={host}")).unwrap_or_default();
             format!("{{rewrite{host}{}}}", path(to))
         }
+        Filter::Mirror(mirror) => {
+            format!("{{mirror {} {}/{}}}", mirror.backend, mirror.numerator, mirror.denominator)
+        }
+        Filter::Cors(cors) => {
+            let list = |name: &str, words: &[std::sync::Arc<str>]| {
+                if words.is_empty() { String::new() } else { format!(" {name}={}", words.join("+")) }
+            };
+            format!(
+                "{{cors{}{}{}{}{} {}s}}",
+                list("origins", &cors.origins),
+                if cors.credentials { " credentials" } else { "" },
+                list("methods", &cors.methods),
+                list("headers", &cors.headers),
+                list("expose", &cors.expose),
+                cors.max_age
+            )
+        }
         Filter::Redirect(redirect) => {
             let scheme = redirect.scheme.as_ref().map(|scheme| format!(" {scheme}")).unwrap_or_default();
             let host = redirect.host.as_ref().map(|host| format!(" host={host}")).unwrap_or_default();
