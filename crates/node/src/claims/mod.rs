@@ -187,7 +187,9 @@ impl Controller {
             return Outcome::Done;
         }
         if !std::mem::replace(&mut self.swept, true) {
-            let known = self.claims.iter().filter_map(|claim| claim.metadata.uid.clone()).collect();
+            let claims = self.claims.iter().filter_map(|claim| claim.metadata.uid.clone());
+            let kept = self.volumes.iter().filter_map(|volume| choose::uid(choose::holder(volume)?).map(str::to_owned));
+            let known = claims.chain(kept).collect();
             directory::sweep(&self.root, &known);
         }
         self.told.retain(|uid, _| self.claims.iter().any(|claim| claim.metadata.uid.as_ref() == Some(uid)));
