@@ -13,6 +13,7 @@ mod exit;
 mod instances;
 mod kinds;
 mod manifests;
+mod memory;
 mod order;
 mod platform;
 mod readiness;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     if arguments.nth(1).is_some_and(|first| first == node::shim::SUBCOMMAND) {
         return ExitCode::from(u8::try_from(node::shim::main(arguments)).unwrap_or(1));
     }
+    memory::configure();
     let cli = cli::Cli::parse();
     match commands::run(cli) {
         Ok(code) => code,

@@ -127,6 +127,19 @@ fn names_say_what_is_inside() {
     assert!(vague.is_empty(), "give these modules the name of what they hold: {vague:#?}");
 }
 
+/// The module that may call C functions.
+const UNSAFE: &str = "crates/coracle/src/memory.rs";
+
+#[test]
+fn one_module_alone_has_unsafe_code() {
+    let word = concat!("uns", "afe {");
+    let found: Vec<PathBuf> = our_sources()
+        .into_iter()
+        .filter(|path| std::fs::read_to_string(path).expect("readable").contains(word) && !path.ends_with(UNSAFE))
+        .collect();
+    assert!(found.is_empty(), "unsafe code belongs in {UNSAFE}, or nowhere: {found:#?}");
+}
+
 /// Lines of a file that are not tests.
 fn length(path: &Path) -> usize {
     let text = std::fs::read_to_string(path).expect("readable");

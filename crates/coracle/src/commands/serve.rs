@@ -19,6 +19,7 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     build(&recipes, &[], data.path()).await?;
     let settings = Settings { api_port: arguments.start.api_port, gateway_port: arguments.start.gateway_port, recipes };
     let mut platform = Platform::start(data, settings).await?;
+    crate::memory::give_back();
     if arguments.output == UpOutput::Json {
         say(&ready_line(&platform, began));
     } else {

@@ -117,6 +117,7 @@ async fn stay(
     began: Instant,
 ) -> anyhow::Result<ExitCode> {
     platform.announce_gateway()?;
+    crate::memory::give_back();
     let lines = platform.lines();
     let json = arguments.output == UpOutput::Json;
     if json {
