@@ -1,6 +1,7 @@
 //! `coracle up examples/shop`: what a newcomer does first, and the ends of it.
 
-use crate::harness::{Coracle, eventually, get, request, root};
+use crate::harness::{Coracle, eventually, fixture, get, manifests, request, root};
+use crate::probes::application;
 use crate::rollouts::restart;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -48,7 +49,8 @@ fn the_commands_show_what_runs() {
     let status: Value = serde_json::from_str(&coracle.ok(&["status", "-o", "json"])).expect("JSON");
     assert_eq!(status["ready"], true, "{status}");
     assert_eq!(coracle.ok(&["kubeconfig"]).trim(), coracle.kubeconfig());
-    let version = std::process::Command::new(crate::harness::CORACLE).arg("version").output().expect("the binary starts");
+    let version =
+        std::process::Command::new(crate::harness::CORACLE).arg("version").output().expect("the binary starts");
     assert!(String::from_utf8_lossy(&version.stdout).contains("Kubernetes API 1.33"));
     assert!(coracle.ok(&["get", "gateways,httproutes"]).contains("shop"));
     let missing = coracle.run(&["get", "pod/none"]);
@@ -57,6 +59,54 @@ fn the_commands_show_what_runs() {
     let output = coracle.run(&["down", "--purge"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!coracle.data().exists(), "purged");
+}
+
+/// Volumes at their paths, Services by name, and a Service port below 1024, all without root.
+#[test]
+#[ignore = "needs root, to become an ordinary user"]
+fn an_ordinary_user_gets_volumes_names_and_low_ports() {
+    let text = format!(
+        "{}---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: conf}}
+data: {{a.txt: from a volume}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: low}}
+spec: {{selector: {{app: plain}}, ports: [{{name: http, port: 80, targetPort: http}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: looks}}
+spec:
+  restartPolicy: Never
+  containers:
+    - name: c
+      image: coracle.dev/host
+      command: [sh, -c, 'id -u; cat /etc/conf/a.txt; echo; getent hosts plain; echo port $(LOW_SERVICE_PORT)']
+      volumeMounts: [{{name: conf, mountPath: /etc/conf}}]
+  volumes: [{{name: conf, configMap: {{name: conf}}}}]
+",
+        application("plain", 1, "")
+    );
+    let directory = manifests(&[("app.yaml", &text)]);
+    let copy = directory.path().join("fixture-copy");
+    std::fs::copy(fixture(), &copy).expect("a copy");
+    let recipe = format!("images: {{fixture: {{command: [{copy:?}]}}}}\n");
+    std::fs::write(directory.path().join("coracle.yaml"), recipe).expect("writable");
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).expect("writable");
+    for path in [directory.path(), &data] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("ours");
+    }
+    let coracle = Coracle::up_as_nobody(directory.path(), &data);
+    assert_eq!(get(coracle.gateway(), "/").expect("an answer").status, 200);
+    let log = coracle.ok(&["logs", "looks"]);
+    for part in ["65534", "from a volume", "plain.default.svc.cluster.local", "port 8080"] {
+        assert!(log.contains(part), "{log}\nlacks {part:?}");
+    }
 }
 
 #[test]

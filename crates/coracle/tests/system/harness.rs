@@ -94,9 +94,26 @@ impl Coracle {
         this
     }
 
+    /// `coracle up DIRECTORY` as an ordinary user, with copies of the programs that such a user may read. Needs root.
+    pub(crate) fn up_as_nobody(directory: &Path, data: &Path) -> Self {
+        let binary = directory.join("coracle-copy");
+        std::fs::copy(CORACLE, &binary).expect("a copy");
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
+        let home = tempfile::tempdir().expect("a temporary directory");
+        setpriv.env("HOME", home.path());
+        let directory = directory.to_str().expect("a path in UTF-8");
+        let arguments = ["up", directory, "--gateway-port", "0", "-o", "json"];
+        Self::launch(setpriv, home, &arguments, data).unwrap_or_else(|output| panic!("up failed:\n{output}"))
+    }
+
     fn start(arguments: &[&str], data: &Path) -> Result<Self, String> {
         let home = tempfile::tempdir().expect("a temporary directory");
-        let mut child = command(home.path())
+        Self::launch(command(home.path()), home, arguments, data)
+    }
+
+    fn launch(mut command: Command, home: TempDir, arguments: &[&str], data: &Path) -> Result<Self, String> {
+        let mut child = command
             .args(arguments)
             .arg("--data")
             .arg(data)

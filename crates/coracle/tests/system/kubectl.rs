@@ -136,7 +136,8 @@ fn applying_and_changing() {
     let always = |line: &&str| line.contains("gateway.networking") || line.starts_with("secret/");
     let builtin: String = again.lines().filter(|line| !always(line)).collect();
     assert!(!builtin.contains("configured") && !again.contains("created"), "a second apply changes nothing: {again}");
-    let versions = || k.ok("get deploy,svc,cm,secret,gateway,httproute -o jsonpath={.items[*].metadata.resourceVersion}");
+    let versions =
+        || k.ok("get deploy,svc,cm,secret,gateway,httproute -o jsonpath={.items[*].metadata.resourceVersion}");
     let before = versions();
     k.ok(&format!("apply {}", shop_manifests()));
     assert_eq!(versions(), before);
