@@ -6,6 +6,8 @@ use resources::names::{GATEWAY_CLASS, GATEWAY_CONTROLLER};
 
 /// The features of Gateway API that are claimed, by their conformance names, in the order that the API wants.
 pub(crate) const SUPPORTED_FEATURES: &[&str] = &[
+    "GRPCRoute",
+    "GRPCRouteNamedRouteRule",
     "Gateway",
     "GatewayHTTPListenerIsolation",
     "GatewayPort8080",
@@ -30,6 +32,7 @@ pub(crate) const SUPPORTED_FEATURES: &[&str] = &[
     "HTTPRouteResponseHeaderModification",
     "HTTPRouteSchemeRedirect",
     "ReferenceGrant",
+    "TLSRoute",
 ];
 
 /// The GatewayClass `coracle`.

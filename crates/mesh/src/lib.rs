@@ -10,6 +10,7 @@
 //! It must not know: how requests are handled (it uses the proxy's snapshot types and handle only), how Pods run, or how the
 //! API is served (`kube::Client` is all it has).
 
+mod carrier;
 mod class;
 pub mod compile;
 mod config;

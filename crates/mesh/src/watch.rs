@@ -13,16 +13,19 @@ use futures::{StreamExt, future};
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ObjectMeta};
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
 use kube::runtime::utils::{Backoff, StreamBackoff};
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use resources::gateway::gatewayclasses::GatewayClass;
 use resources::gateway::gateways::Gateway;
+use resources::gateway::grpcroutes::GrpcRoute;
 use resources::gateway::httproutes::HttpRoute;
 use resources::gateway::referencegrants::ReferenceGrant;
+use resources::gateway::tlsroutes::TlsRoute;
 use serde::de::DeserializeOwned;
 
+use crate::carrier;
 use crate::compile::{SECRET_TYPE, key};
 use crate::world::{Rejected, World};
 
@@ -60,6 +63,16 @@ impl Matters for Gateway {
     }
 }
 impl Matters for HttpRoute {
+    fn same(&self, other: &Self) -> bool {
+        same_generation(&self.metadata, &other.metadata) && self.spec == other.spec
+    }
+}
+impl Matters for GrpcRoute {
+    fn same(&self, other: &Self) -> bool {
+        same_generation(&self.metadata, &other.metadata) && self.spec == other.spec
+    }
+}
+impl Matters for TlsRoute {
     fn same(&self, other: &Self) -> bool {
         same_generation(&self.metadata, &other.metadata) && self.spec == other.spec
     }
@@ -178,11 +191,36 @@ fn readable<K: Matters>(object: DeserializeGuard<K>) -> Option<((String, String)
     }
 }
 
+/// A step of a watch whose objects are kept in another form.
+fn carried<K: Matters>(
+    event: Event<DeserializeGuard<K>>,
+    carry: fn(&K) -> Result<HttpRoute, serde_json::Error>,
+) -> Event<DeserializeGuard<HttpRoute>> {
+    let convert = |object: DeserializeGuard<K>| {
+        DeserializeGuard(match object.0 {
+            Ok(object) => match carry(&object) {
+                Ok(route) => Ok(route),
+                Err(error) => Err(InvalidObject { error: error.to_string(), metadata: object.meta().clone() }),
+            },
+            Err(invalid) => Err(invalid),
+        })
+    };
+    match event {
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+        Event::InitApply(object) => Event::InitApply(convert(object)),
+        Event::Apply(object) => Event::Apply(convert(object)),
+        Event::Delete(object) => Event::Delete(convert(object)),
+    }
+}
+
 /// One step of one watch.
 pub(crate) enum Seen {
     Class(Event<DeserializeGuard<GatewayClass>>),
     Gateway(Event<DeserializeGuard<Gateway>>),
     Route(Event<DeserializeGuard<HttpRoute>>),
+    GrpcRoute(Event<DeserializeGuard<GrpcRoute>>),
+    TlsRoute(Event<DeserializeGuard<TlsRoute>>),
     Grant(Event<DeserializeGuard<ReferenceGrant>>),
     Service(Event<DeserializeGuard<Service>>),
     Slice(Event<DeserializeGuard<EndpointSlice>>),
@@ -196,6 +234,8 @@ pub(crate) struct Cluster {
     classes: Watched<GatewayClass>,
     gateways: Watched<Gateway>,
     routes: Watched<HttpRoute>,
+    grpc_routes: Watched<HttpRoute>,
+    tls_routes: Watched<HttpRoute>,
     grants: Watched<ReferenceGrant>,
     services: Watched<Service>,
     slices: Watched<EndpointSlice>,
@@ -209,6 +249,8 @@ impl Cluster {
             Seen::Class(event) => self.classes.take(event),
             Seen::Gateway(event) => self.gateways.take(event),
             Seen::Route(event) => self.routes.take(event),
+            Seen::GrpcRoute(event) => self.grpc_routes.take(carried(event, carrier::grpc)),
+            Seen::TlsRoute(event) => self.tls_routes.take(carried(event, carrier::tls)),
             Seen::Grant(event) => self.grants.take(event),
             Seen::Service(event) => self.services.take(event),
             Seen::Slice(event) => self.slices.take(event),
@@ -222,6 +264,8 @@ impl Cluster {
         self.classes.synced
             && self.gateways.synced
             && self.routes.synced
+            && self.grpc_routes.synced
+            && self.tls_routes.synced
             && self.grants.synced
             && self.services.synced
             && self.slices.synced
@@ -234,6 +278,8 @@ impl Cluster {
             classes: self.classes.list(),
             gateways: self.gateways.list(),
             routes: self.routes.list(),
+            grpc_routes: self.grpc_routes.list(),
+            tls_routes: self.tls_routes.list(),
             grants: self.grants.list(),
             services: self.services.list(),
             slices: self.slices.list(),
@@ -253,6 +299,8 @@ pub(crate) fn watches(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
         watch(client, all.clone(), Seen::Class),
         watch(client, all.clone(), Seen::Gateway),
         watch(client, all.clone(), Seen::Route),
+        watch(client, all.clone(), Seen::GrpcRoute),
+        watch(client, all.clone(), Seen::TlsRoute),
         watch(client, all.clone(), Seen::Grant),
         watch(client, all.clone(), Seen::Service),
         watch(client, all.clone(), Seen::Slice),

@@ -21,6 +21,10 @@ pub struct World {
     pub gateways: Vec<Arc<Gateway>>,
     /// Every HTTPRoute.
     pub routes: Vec<Arc<HttpRoute>>,
+    /// Every GRPCRoute, in the form of an HTTPRoute.
+    pub grpc_routes: Vec<Arc<HttpRoute>>,
+    /// Every TLSRoute, in the form of an HTTPRoute.
+    pub tls_routes: Vec<Arc<HttpRoute>>,
     /// Every ReferenceGrant.
     pub grants: Vec<Arc<ReferenceGrant>>,
     /// Every Service.

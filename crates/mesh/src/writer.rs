@@ -17,14 +17,16 @@ use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams,
 use kube::{Client, Resource};
 use resources::gateway::gatewayclasses::{GatewayClass, GatewayClassStatus};
 use resources::gateway::gateways::{Gateway, GatewayStatus};
+use resources::gateway::grpcroutes::GrpcRoute;
 use resources::gateway::httproutes::{HttpRoute, HttpRouteStatus};
+use resources::gateway::tlsroutes::TlsRoute;
 use resources::names::{GATEWAY_CONTROLLER, NODE};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::compile::{Compiled, Notice, key};
+use crate::compile::{Compiled, Notice, RouteKind, key};
 use crate::status::{self, Outcome};
 use crate::world::World;
 
@@ -55,7 +57,8 @@ pub(crate) struct Writer {
     client: Client,
     classes: Sent<GatewayClassStatus>,
     gateways: Sent<GatewayStatus>,
-    routes: Sent<HttpRouteStatus>,
+    /// By kind.
+    routes: HashMap<&'static str, Sent<HttpRouteStatus>>,
     told: HashSet<(String, &'static str, String)>,
 }
 
@@ -112,7 +115,7 @@ impl Writer {
             match kind {
                 "GatewayClass" => drop(self.classes.remove(&key)),
                 "Gateway" => drop(self.gateways.remove(&key)),
-                _ => drop(self.routes.remove(&key)),
+                kind => drop(self.routes.get_mut(kind).and_then(|sent| sent.remove(&key))),
             }
         }
         !failed.into_inner()
@@ -149,21 +152,24 @@ impl Writer {
             |plan, gateway, sent| Some(status::gateway(plan, sent.or(gateway.status.as_ref()), outcome, now)),
             |gateway| gateway.status.as_ref(),
         );
-        // Both are in order of namespace and name; a status change does not change which routes there are.
-        let routes: HashMap<_, _> = world.routes.iter().map(|route| (key(&route.metadata), route)).collect();
-        let plans = compiled
-            .routes
-            .iter()
-            .filter_map(|plan| Some((plan, *routes.get(&(plan.namespace.as_str(), plan.name.as_str()))?)));
-        self.routes = differing(
-            "HTTPRoute",
-            plans,
-            std::mem::take(&mut self.routes),
-            &mut writes,
-            |namespace| namespaced::<HttpRoute>(client, namespace),
-            |plan, route, sent| status::route(plan, sent.or(route.status.as_ref()), now),
-            |route| route.status.as_ref(),
-        );
+        for kind in [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls] {
+            let live = world.routes_of(kind).iter();
+            let live: HashMap<_, _> = live.map(|route| (key(&route.metadata), route)).collect();
+            let plans = compiled.routes.iter().filter(|plan| plan.kind == kind);
+            let plans =
+                plans.filter_map(|plan| Some((plan, *live.get(&(plan.namespace.as_str(), plan.name.as_str()))?)));
+            let sent = self.routes.remove(kind.name()).unwrap_or_default();
+            let kept = differing(
+                kind.name(),
+                plans,
+                sent,
+                &mut writes,
+                |namespace| routes_of(client, kind, namespace),
+                |plan, route, sent| status::route(plan, sent.or(route.status.as_ref()), now),
+                |route| route.status.as_ref(),
+            );
+            self.routes.insert(kind.name(), kept);
+        }
         writes
     }
 
@@ -213,6 +219,15 @@ fn namespaced<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
     Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<K>(&()))
 }
 
+/// The routes of one kind. Their statuses are alike.
+fn routes_of(client: &Client, kind: RouteKind, namespace: &str) -> Api<DynamicObject> {
+    match kind {
+        RouteKind::Http => namespaced::<HttpRoute>(client, namespace),
+        RouteKind::Grpc => namespaced::<GrpcRoute>(client, namespace),
+        RouteKind::Tls => namespaced::<TlsRoute>(client, namespace),
+    }
+}
+
 /// Adds to `writes` the statuses that differ, and returns what is known to have been sent onto the versions that are there.
 #[allow(clippy::too_many_arguments)]
 fn differing<'p, P: 'p, K, S>(
@@ -237,7 +252,7 @@ where
         let Some(status) = wanted(plan, live, before.as_ref()) else { continue };
         if before.as_ref().or(is(live)) != Some(&status) {
             let body = json!({
-                "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+                "apiVersion": K::api_version(&()), "kind": kind,
                 "metadata": {"name": name, "resourceVersion": version}, "status": status,
             });
             writes.push(Write { api: api(namespace), kind, key: key.clone(), body });

@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::Settings;
 use crate::listen::{Life, Slot};
+use crate::passthrough;
 use crate::prefixed::Prefixed;
 use crate::request::{self, Caller};
 use crate::route::Protocol;
@@ -104,6 +105,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStrea
         Protocol::Http => serve_plain(&shared, &slot, stream, peer, None).await,
         Protocol::Sniff(backend) => serve_plain(&shared, &slot, stream, peer, Some(backend)).await,
         Protocol::Https(config) => serve_tls(&shared, &slot, stream, peer, Arc::clone(config)).await,
+        Protocol::Tls(_) => passthrough::serve(&shared, &slot, stream).await,
         Protocol::Tcp(backend) => {
             tunnel::carry(&shared, &slot, backend, stream).await;
             Ok(())
@@ -114,7 +116,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStrea
     }
 }
 
-type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 async fn serve_plain(
     shared: &Arc<Shared>,

@@ -23,6 +23,7 @@ mod handle;
 mod headers;
 mod listen;
 mod mirror;
+mod passthrough;
 mod prefixed;
 mod request;
 mod route;

@@ -55,6 +55,11 @@ pub enum ListenerProtocol {
         /// Chosen by server name; the first one where no name matches or none is sent.
         certificates: Vec<Certificate>,
     },
+    /// TLS that is handed on as it is, by the server name that the client asks for; `hosts` is not looked at.
+    Tls {
+        /// The most specific name that matches is used. Each occurs once. A client that no name matches is turned away.
+        names: Vec<ServerName>,
+    },
     /// Bytes, to one backend; `hosts` is not looked at.
     Tcp {
         /// Where the bytes go.
@@ -65,6 +70,15 @@ pub enum ListenerProtocol {
         /// Where bytes that are not HTTP go.
         tcp: BackendId,
     },
+}
+
+/// Where TLS for a server name goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerName {
+    /// Which names; [`HostMatch::Any`] also those of clients that send none.
+    pub host: HostMatch,
+    /// Drawn by weight; none turns clients away. Filters play no part.
+    pub backends: Vec<Weighted>,
 }
 
 /// A certificate chain and its key, as PEM.

@@ -9,6 +9,7 @@ use resources::gateway::httproutes::{HttpRoute, HttpRouteParentRefs};
 use super::gateways::Gateways;
 use super::hosts;
 use super::index::{Index, key};
+use super::kind::RouteKind;
 use super::routes::{Candidate, Compiled, GROUP};
 use super::speech::transport;
 use super::verdict::{Fault, Verdict, condition, reason};
@@ -66,7 +67,9 @@ fn service_target<'w>(here: &str, namespace: &str, name: &str, index: &Index<'w>
 }
 
 /// Attaches a compiled route to one of its parents.
+#[expect(clippy::too_many_arguments, reason = "a route, a parent, and all that they meet in")]
 pub(super) fn attach<'w>(
+    kind: RouteKind,
     route: &HttpRoute,
     compiled: &Compiled,
     parent: &HttpRouteParentRefs,
@@ -76,7 +79,10 @@ pub(super) fn attach<'w>(
     index: &Index<'w>,
 ) -> ParentPlan {
     let attached = match target {
-        Target::Gateway(gateway) => to_gateway(route, compiled, parent, gateway, gateways, index),
+        Target::Gateway(gateway) => to_gateway(kind, route, compiled, parent, gateway, gateways, index),
+        Target::Service(_) if kind == RouteKind::Tls => {
+            Err(Fault::new(reason::NO_MATCHING_PARENT, "a TLSRoute can be attached to Gateways only"))
+        }
         Target::Service(service) => to_service(compiled, parent, service, services),
         Target::NoService(fault) => Err(fault),
     };
@@ -90,6 +96,7 @@ pub(super) fn attach<'w>(
 }
 
 fn to_gateway(
+    kind: RouteKind,
     route: &HttpRoute,
     compiled: &Compiled,
     parent: &HttpRouteParentRefs,
@@ -112,11 +119,12 @@ fn to_gateway(
         return Err(Fault::new(reason::NO_MATCHING_PARENT, message));
     }
     let allowed: Vec<usize> =
-        meant.into_iter().filter(|lane| owned.lanes[*lane].allows("HTTPRoute", home, here, index)).collect();
+        meant.into_iter().filter(|lane| owned.lanes[*lane].allows(kind.name(), home, here, index)).collect();
     if allowed.is_empty() {
         let message = format!(
-            "no listener of Gateway {home}/{name}{} allows HTTPRoutes from namespace {here}; see its allowedRoutes",
-            wanted(parent)
+            "no listener of Gateway {home}/{name}{} allows {}s from namespace {here}; see its allowedRoutes",
+            wanted(parent),
+            kind.name()
         );
         return Err(Fault::new(reason::NOT_ALLOWED_BY_LISTENERS, message));
     }
@@ -132,8 +140,16 @@ fn to_gateway(
     if let Some(fault) = &compiled.refused {
         return Err(fault.clone());
     }
-    for (lane, shared) in shared {
-        gateways.attach(position, lane, &shared, &compiled.ranks);
+    let free: Vec<_> = shared.into_iter().filter(|(lane, shared)| !owned.lanes[*lane].taken(kind, shared)).collect();
+    if free.is_empty() {
+        let message = format!(
+            "an older route of another kind has a hostname in common with this one at Gateway {home}/{name}; \
+             give HTTPRoutes and GRPCRoutes hostnames of their own"
+        );
+        return Err(Fault::new(reason::HOSTNAME_CONFLICT, message));
+    }
+    for (lane, shared) in free {
+        gateways.attach(kind, position, lane, &shared, &compiled.ranks);
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use proxy::snapshot::{Backend, BackendId, BackendProtocol, Endpoint};
 
 use super::index::{Index, Subject, key};
+use super::kind::RouteKind;
 use super::speech::{Speech, speech, transport};
 use super::verdict::{Fault, reason};
 
@@ -94,11 +95,11 @@ impl<'w> Backends<'w> {
         let Some(service) = self.index.service(namespace, to.name) else {
             return Err(Fault::new(reason::BACKEND_NOT_FOUND, format!("{name} does not exist")));
         };
-        self.port_of(service, to.port, &name)
+        self.port_of(service, to.port, &name, from.kind == RouteKind::Tls.name())
     }
 
-    /// The backend of the referred port, checked for being one that HTTP can be sent to.
-    fn port_of(&mut self, service: &'w Service, port: Option<i32>, name: &str) -> Result<BackendId, Fault> {
+    /// The backend of the referred port, checked for being one that HTTP, or just bytes, can be sent to.
+    fn port_of(&mut self, service: &'w Service, port: Option<i32>, name: &str, raw: bool) -> Result<BackendId, Fault> {
         let spec = service.spec.as_ref();
         if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
             let message = format!("{name} is of type ExternalName, which has no endpoints to send to");
@@ -122,7 +123,7 @@ impl<'w> Backends<'w> {
                 ),
             });
         };
-        if speech(port) == Speech::Tls {
+        if speech(port) == Speech::Tls && !raw {
             let protocol = port.app_protocol.as_deref().or(port.name.as_deref()).unwrap_or_default();
             let message = format!("port {wanted} of {name} speaks {protocol}; TLS to a backend is not supported yet");
             return Err(Fault::new(reason::UNSUPPORTED_PROTOCOL, message));

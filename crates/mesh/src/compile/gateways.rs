@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use proxy::snapshot::{Certificate, Forwarded, HostMatch, Listener, ListenerProtocol, VirtualHost};
+use proxy::snapshot::{Action, Certificate, Forwarded, HostMatch, Listener, ListenerProtocol, ServerName, VirtualHost};
 use resources::gateway::gateways::Gateway;
 
 use super::certificates::{Found, SecretVersion};
 use super::hosts;
 use super::index::{Index, by_age, key};
+use super::kind::RouteKind;
 use super::listeners::{Lane, Protocol};
 use super::routes::{Candidate, Compiled};
 use super::verdict::{Fault, reason};
@@ -128,9 +129,17 @@ impl<'w> Gateways<'w> {
 
     /// Puts a route's candidates on the hosts that it shares with a listener; the names that belong to a more specific
     /// listener are left out.
-    pub(super) fn attach(&mut self, gateway: usize, lane: usize, shared: &[HostMatch], candidates: &[Candidate]) {
+    pub(super) fn attach(
+        &mut self,
+        kind: RouteKind,
+        gateway: usize,
+        lane: usize,
+        shared: &[HostMatch],
+        candidates: &[Candidate],
+    ) {
         let lane = &mut self.owned[gateway].lanes[lane];
         lane.attached += 1;
+        lane.hosts.extend(shared.iter().map(|host| (kind, host.clone())));
         let Some(group) = lane.group.map(|group| &mut self.groups[group]) else { return };
         for host in shared {
             if hosts::owner(&group.listeners, host) == Some(&lane.host) {
@@ -181,6 +190,9 @@ impl Group {
         for host in &self.listeners {
             self.hosts.entry(host.clone()).or_default();
         }
+        if self.protocol == Protocol::Tls {
+            return self.passthrough(routes);
+        }
         let hosts = std::mem::take(&mut self.hosts).into_iter().map(|(host, mut candidates)| {
             candidates.sort_unstable();
             candidates.dedup();
@@ -189,7 +201,7 @@ impl Group {
         });
         let hosts = hosts.collect();
         let protocol = match self.protocol {
-            Protocol::Http => ListenerProtocol::Http,
+            Protocol::Http | Protocol::Tls => ListenerProtocol::Http,
             Protocol::Https => {
                 let certificates = self.certificates(sources);
                 ListenerProtocol::Https { certificates }
@@ -202,6 +214,28 @@ impl Group {
             protocol,
             forwarded: Forwarded::Replace,
             hosts,
+        }
+    }
+
+    /// A listener that hands TLS on by its server name: of the routes for one name, the oldest has it.
+    fn passthrough(&mut self, routes: &[Compiled]) -> Listener {
+        let names = std::mem::take(&mut self.hosts).into_iter().map(|(host, mut candidates)| {
+            candidates.sort_unstable();
+            let rule = candidates.first().map(|first| routes[first.route].rule(*first));
+            let backends = match rule.map(|rule| rule.action) {
+                Some(Action::Forward { backends }) => backends,
+                Some(Action::Respond { .. }) | None => Vec::new(),
+            };
+            ServerName { host, backends }
+        });
+        let names = names.collect();
+        Listener {
+            id: Arc::clone(&self.id),
+            bind: self.bind,
+            fallback: self.fallback,
+            protocol: ListenerProtocol::Tls { names },
+            forwarded: Forwarded::Replace,
+            hosts: Vec::new(),
         }
     }
 

@@ -9,19 +9,24 @@ use resources::gateway::gateways::{
 };
 
 use super::certificates::{self, Found};
+use super::hosts;
 use super::index::{Index, Subject, key};
+use super::kind::RouteKind;
 use super::routes::GROUP;
 use super::verdict::{Fault, reason};
 use crate::world::Rejected;
 
-/// The kinds of routes that are followed.
-const ROUTE_KINDS: &[&str] = &["HTTPRoute"];
+/// The kinds of routes that are followed, by what listeners speak.
+const HTTP_KINDS: &[&str] = &["HTTPRoute", "GRPCRoute"];
+const TLS_KINDS: &[&str] = &["TLSRoute"];
 
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http,
     Https,
+    /// Handed on as it is.
+    Tls,
 }
 
 /// Whose routes may attach.
@@ -53,6 +58,8 @@ pub(super) struct Lane {
     pub(super) group: Option<usize>,
     /// How many routes are attached.
     pub(super) attached: i32,
+    /// The hosts of the routes that are attached.
+    pub(super) hosts: Vec<(RouteKind, HostMatch)>,
     namespaces: Namespaces,
 }
 
@@ -62,8 +69,16 @@ impl Lane {
         let protocol = match listener.protocol.as_str() {
             "HTTP" => Some(Protocol::Http),
             "HTTPS" => Some(Protocol::Https),
+            "TLS"
+                if listener.tls.as_ref().is_some_and(|tls| tls.mode == Some(GatewayListenersTlsMode::Passthrough)) =>
+            {
+                Some(Protocol::Tls)
+            }
             other => {
-                let message = format!("protocol {other} is not supported; HTTP and HTTPS are");
+                let message = match other {
+                    "TLS" => "protocol TLS is supported with tls.mode Passthrough only".to_owned(),
+                    other => format!("protocol {other} is not supported; HTTP, HTTPS and TLS are"),
+                };
                 refused = Some(Fault::new(reason::UNSUPPORTED_PROTOCOL, message));
                 None
             }
@@ -99,6 +114,7 @@ impl Lane {
             unresolved,
             group: None,
             attached: 0,
+            hosts: Vec::new(),
             namespaces,
         }
     }
@@ -116,6 +132,12 @@ impl Lane {
         from_here && self.kinds.contains(&kind)
     }
 
+    /// Whether a route of another kind has a host in common with these already.
+    pub(super) fn taken(&self, kind: RouteKind, hosts: &[HostMatch]) -> bool {
+        let others = self.hosts.iter().filter(|(other, _)| *other != kind);
+        others.into_iter().any(|(_, host)| hosts.iter().any(|own| hosts::intersection(host, own).is_some()))
+    }
+
     /// Whether nothing but its socket can keep it from serving.
     pub(super) fn valid(&self) -> bool {
         let has_certificate = self.protocol != Some(Protocol::Https) || !self.certificates.is_empty();
@@ -128,7 +150,11 @@ fn kinds(
     protocol: Option<Protocol>,
     allowed: Option<&GatewayListenersAllowedRoutes>,
 ) -> (Vec<&'static str>, Option<Fault>) {
-    let supported = if protocol.is_some() { ROUTE_KINDS } else { &[] };
+    let supported = match protocol {
+        Some(Protocol::Http | Protocol::Https) => HTTP_KINDS,
+        Some(Protocol::Tls) => TLS_KINDS,
+        None => &[],
+    };
     let asked = allowed.and_then(|allowed| allowed.kinds.as_deref()).unwrap_or_default();
     if asked.is_empty() {
         return (supported.to_vec(), None);

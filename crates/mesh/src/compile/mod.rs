@@ -15,6 +15,7 @@ mod filters;
 mod gateways;
 mod hosts;
 mod index;
+mod kind;
 mod listeners;
 mod matches;
 mod plan;
@@ -36,6 +37,7 @@ use resources::names::GATEWAY_CONTROLLER;
 
 pub use attach::ParentPlan;
 pub use certificates::SecretVersion;
+pub use kind::RouteKind;
 pub use plan::{ClassPlan, GatewayPlan, ListenerPlan, RoutePlan};
 pub use services::ServicePortPlan;
 pub use verdict::Verdict;
@@ -48,7 +50,7 @@ use crate::config::Settings;
 use crate::world::World;
 use backends::Backends;
 use gateways::Gateways;
-use index::{Index, by_age};
+use index::Index;
 
 /// Ports below this one can be refused for want of permission.
 const PRIVILEGED: u16 = 1024;
@@ -81,7 +83,7 @@ pub struct Compiled {
     pub classes: Vec<ClassPlan>,
     /// What is to be said about our Gateways, oldest first.
     pub gateways: Vec<GatewayPlan>,
-    /// What is to be said about every HTTPRoute, in the world's order.
+    /// What is to be said about every route, in order of kind, namespace and name.
     pub routes: Vec<RoutePlan>,
     /// The listeners of Services.
     pub services: Vec<ServicePortPlan>,
@@ -95,12 +97,13 @@ impl Compiled {
     /// The generation of the route that the rule `id` is from. None where it is from no route.
     #[must_use]
     pub fn generation(&self, id: &str) -> Option<i64> {
+        let (kind, id) = RouteKind::of_id(id);
         let mut parts = id.splitn(3, '/');
         let (namespace, name) = (parts.next()?, parts.next()?);
         parts.next()?;
-        let position = self
-            .routes
-            .binary_search_by(|route| (route.namespace.as_str(), route.name.as_str()).cmp(&(namespace, name)));
+        let position = self.routes.binary_search_by(|route| {
+            (route.kind, route.namespace.as_str(), route.name.as_str()).cmp(&(kind, namespace, name))
+        });
         position.ok().map(|position| self.routes[position].generation.unwrap_or_default())
     }
 }
@@ -114,21 +117,22 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     let mut gateways = Gateways::new(world, &index, settings, &classes);
     let mut backends = Backends::new(&index);
     let mut for_services = attach::ForServices::new();
-    let mut compiled_routes = Vec::with_capacity(world.routes.len());
-    let mut routes: Vec<RoutePlan> = world.routes.iter().map(|route| RoutePlan::new(&route.metadata)).collect();
-    for position in by_age(&world.routes) {
-        let route = &world.routes[position];
+    let all = kind::all(world);
+    let mut compiled_routes = Vec::with_capacity(all.len());
+    let mut routes: Vec<RoutePlan> = all.iter().map(|(kind, route)| RoutePlan::new(*kind, &route.metadata)).collect();
+    for position in kind::by_age(&all) {
+        let (kind, route) = all[position];
         let parents = route.spec.parent_refs.iter().flatten();
         let targets: Vec<_> =
             parents.filter_map(|parent| Some((parent, attach::target(route, parent, &gateways, &index)?))).collect();
         if targets.is_empty() {
             continue;
         }
-        let compiled = routes::compile(route, compiled_routes.len(), &mut backends, &world.rejected);
+        let compiled = routes::compile(kind, route, compiled_routes.len(), &mut backends, &world.rejected);
         routes[position].parents = targets
             .into_iter()
             .map(|(parent, target)| {
-                attach::attach(route, &compiled, parent, target, &mut gateways, &mut for_services, &index)
+                attach::attach(kind, route, &compiled, parent, target, &mut gateways, &mut for_services, &index)
             })
             .collect();
         compiled_routes.push(compiled);

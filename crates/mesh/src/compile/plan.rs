@@ -8,6 +8,7 @@ use resources::gateway::gatewayclasses::GatewayClass;
 use super::attach::ParentPlan;
 use super::gateways::{Gateways, Owned};
 use super::index::key;
+use super::kind::RouteKind;
 use super::listeners::{Lane, Protocol};
 use super::verdict::{Fault, Verdict, condition, reason};
 use crate::crds::BUNDLE_VERSION;
@@ -62,6 +63,8 @@ pub struct ListenerPlan {
 /// What is to be said about a route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoutePlan {
+    /// Its kind.
+    pub kind: RouteKind,
     /// Its namespace.
     pub namespace: String,
     /// Its name.
@@ -73,9 +76,10 @@ pub struct RoutePlan {
 }
 
 impl RoutePlan {
-    pub(super) fn new(metadata: &ObjectMeta) -> Self {
+    pub(super) fn new(kind: RouteKind, metadata: &ObjectMeta) -> Self {
         let (namespace, name) = key(metadata);
         Self {
+            kind,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             generation: metadata.generation,

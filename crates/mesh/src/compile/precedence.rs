@@ -2,11 +2,14 @@
 //!
 //! Exact path, then the longest prefix, then a method, then most headers, then most query parameters, then the oldest route,
 //! then its name, then the order of rules and matches. Where Gateway API leaves regular expressions open, they come
-//! after exact paths and before prefixes: who writes one beside a catch-all prefix means it to be seen.
+//! after exact paths and before prefixes: who writes one beside a catch-all prefix means it to be seen. Of gRPC calls, those to
+//! a service come before those to a method of any service.
 
 use std::cmp::Reverse;
 
 use proxy::snapshot::{Match, PathMatch};
+
+use super::kind::RouteKind;
 
 /// Smaller ranks win. The fields compare in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,8 +28,11 @@ pub(super) struct Rank {
 }
 
 impl Rank {
-    pub(super) fn new(matches: &Match, route: usize, rule: usize, position: usize) -> Self {
+    pub(super) fn new(kind: RouteKind, matches: &Match, route: usize, rule: usize, position: usize) -> Self {
         let (path_kind, length) = match &matches.path {
+            // Of calls, one to a service comes before one by its method alone.
+            PathMatch::Regex(expression) if kind == RouteKind::Grpc => (3, expression.len()),
+            PathMatch::Prefix(root) if kind == RouteKind::Grpc && &**root == "/" => (4, 0),
             PathMatch::Exact(path) => (0, path.len()),
             PathMatch::Regex(expression) => (1, expression.len()),
             // A trailing slash makes no difference to what is matched, so it makes none here.

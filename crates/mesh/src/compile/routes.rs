@@ -1,4 +1,4 @@
-//! An HTTPRoute's rules, compiled once however many listeners they are attached to.
+//! A route's rules, compiled once however many listeners they are attached to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use resources::gateway::httproutes::{HttpRoute, HttpRouteRules, HttpRouteRulesBa
 
 use super::backends::{Backends, Reference};
 use super::index::{Subject, key};
+use super::kind::RouteKind;
 use super::precedence::Rank;
 use super::verdict::{Fault, Verdict, condition, reason};
 use super::{filters, matches};
@@ -64,6 +65,7 @@ impl Compiled {
 
 /// Compiles `route`, which is at `position` in the order of age.
 pub(super) fn compile(
+    kind: RouteKind,
     route: &HttpRoute,
     position: usize,
     backends: &mut Backends<'_>,
@@ -76,7 +78,7 @@ pub(super) fn compile(
     };
     let (namespace, name) = key(&route.metadata);
     let mut compiler = Compiler {
-        from: Subject { group: GROUP, kind: "HTTPRoute", namespace, name },
+        from: Subject { group: GROUP, kind: kind.name(), namespace, name },
         generation: route.metadata.generation.unwrap_or_default(),
         backends,
         rejected,
@@ -86,11 +88,11 @@ pub(super) fn compile(
     let mut faults = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
         let label = rule.name.clone().unwrap_or_else(|| index.to_string());
-        let (draft, fault) = compiler.rule(rule, format!("{namespace}/{name}/{label}").into());
+        let (draft, fault) = compiler.rule(rule, format!("{}{namespace}/{name}/{label}", kind.prefix()).into());
         faults.extend(fault.map(|fault| (label, fault)));
         drafts.push(draft);
     }
-    let ranks = ranks(&drafts, position);
+    let ranks = ranks(kind, &drafts, position);
     let resolved = match compiler.unresolved {
         Some(fault) => Verdict::no(condition::RESOLVED_REFS, fault.reason, fault.message),
         None => Verdict::yes(condition::RESOLVED_REFS, reason::RESOLVED_REFS, "All references are resolved"),
@@ -99,12 +101,12 @@ pub(super) fn compile(
     Compiled { drafts: drafts.into_iter().flatten().collect(), ranks, refused, partially_invalid, resolved }
 }
 
-fn ranks(drafts: &[Option<Draft>], route: usize) -> Vec<Candidate> {
+fn ranks(kind: RouteKind, drafts: &[Option<Draft>], route: usize) -> Vec<Candidate> {
     let mut ranks = Vec::with_capacity(drafts.len());
     let kept = drafts.iter().enumerate().filter_map(|(rule, draft)| draft.as_ref().map(|draft| (rule, draft)));
     for (draft_index, (rule, draft)) in kept.enumerate() {
         for (position, matches) in draft.matches.iter().enumerate() {
-            let rank = Rank::new(matches, route, rule, position);
+            let rank = Rank::new(kind, matches, route, rule, position);
             ranks.push(Candidate { rank, route, draft: draft_index, position });
         }
     }
@@ -157,7 +159,7 @@ impl Compiler<'_, '_> {
         let (filters, timeouts, action) = match (filters, timeouts, action) {
             (Ok(filters), Ok(timeouts), Ok(action)) => (filters, timeouts, action),
             (Err(fault), _, _) | (_, Err(fault), _) | (_, _, Err(fault)) => {
-                let action = respond("this route has a rule that cannot be followed; see the HTTPRoute's conditions");
+                let action = respond("this route has a rule that cannot be followed; see the route's conditions");
                 let draft = Draft { id, matches, filters: Vec::new(), action, timeouts: Timeouts::default() };
                 return (Some(draft), Some(fault));
             }

@@ -117,3 +117,32 @@ async fn manifests_of_the_beta_are_served_too() {
     until(edge, "any.example", "/", (200, "web /")).await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_are_routed_by_service_and_method() {
+    let mut cluster = Cluster::start().await;
+    let route = r"---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls}
+spec:
+  parentRefs: [{name: edge}]
+  rules:
+  - {matches: [{method: {service: shop.Orders, method: Get}}], backendRefs: [{name: web, port: 8080}]}
+  - {matches: [{method: {service: shop.Users}}], backendRefs: [{name: api, port: 8080}]}
+";
+    cluster.apply(&(GATEWAY.to_owned() + route + &service("web", 8080) + &service("api", 8080))).await;
+    cluster.endpoint("web", "web").await;
+    cluster.endpoint("api", "api").await;
+    let edge = cluster.gateway("edge", "http").await;
+    until(edge, "shop.example", "/shop.Orders/Get", (200, "web /shop.Orders/Get")).await;
+    until(edge, "shop.example", "/shop.Users/Any", (200, "api /shop.Users/Any")).await;
+    assert_eq!(get(edge, "shop.example", "/shop.Orders/Put").await.0, 404);
+    cluster
+        .wait("gateway.networking.k8s.io/v1", "GRPCRoute", "calls", |route| {
+            let conditions = route.pointer("/status/parents/0/conditions").and_then(serde_json::Value::as_array);
+            conditions.is_some_and(|all| all.len() == 2 && all.iter().all(|one| one["status"] == "True"))
+        })
+        .await;
+    cluster.stop().await;
+}

@@ -61,7 +61,10 @@ async fn a_gateway_and_its_routes_are_told_how_they_fare() {
     assert!(holds(&gateway.data, "/status/conditions", "Accepted"));
     assert_eq!(gateway.data["status"]["addresses"], json!([{"type": "IPAddress", "value": "127.0.0.1"}]));
     let listener = &gateway.data["status"]["listeners"][0];
-    assert_eq!(listener["supportedKinds"], json!([{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}]));
+    assert_eq!(
+        listener["supportedKinds"],
+        json!([{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}, {"group": "gateway.networking.k8s.io", "kind": "GRPCRoute"}])
+    );
     let at = cluster.gateway("edge", "http").await;
     assert_eq!(
         condition(listener, "/conditions", "Programmed").map(|it| &it["message"]),

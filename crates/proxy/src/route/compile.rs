@@ -36,6 +36,7 @@ pub(crate) fn compile(listener: &Listener, with: &Ingredients<'_>) -> Result<Tab
     let protocol = match &listener.protocol {
         ListenerProtocol::Http => Protocol::Http,
         ListenerProtocol::Https { certificates } => Protocol::Https(tls::server_config(&listener.id, certificates)?),
+        ListenerProtocol::Tls { names } => Protocol::Tls(server_names(listener, names, with)?),
         ListenerProtocol::Tcp { backend } => Protocol::Tcp(resolve(&listener.id, backend, with)?),
         ListenerProtocol::Sniff { tcp } => Protocol::Sniff(resolve(&listener.id, tcp, with)?),
     };
@@ -47,6 +48,31 @@ pub(crate) fn compile(listener: &Listener, with: &Ingredients<'_>) -> Result<Tab
         hosts,
         unmatched: with.counters.counter(&listener.id, &nothing, &nothing),
     })
+}
+
+type ServerNames = HostTable<Vec<(Arc<Backend>, u64)>>;
+
+fn server_names(
+    listener: &Listener,
+    names: &[snapshot::ServerName],
+    with: &Ingredients<'_>,
+) -> Result<ServerNames, Refused> {
+    let mut table = HostTable::new();
+    for name in names {
+        let mut total = 0;
+        let mut backends = Vec::with_capacity(name.backends.len());
+        for weighted in &name.backends {
+            let backend = resolve(&listener.id, &weighted.backend, with)?;
+            if weighted.weight > 0 {
+                total += u64::from(weighted.weight);
+                backends.push((backend, total));
+            }
+        }
+        if !table.insert(&name.host, backends) {
+            return Err(Refused::DuplicateHost { listener: listener.id.clone(), host: written(&name.host) });
+        }
+    }
+    Ok(table)
 }
 
 fn compile_rule(listener: &Listener, rule: &snapshot::Rule, with: &Ingredients<'_>) -> Result<Rule, Refused> {

@@ -38,6 +38,8 @@ pub(crate) struct Table {
 pub(crate) enum Protocol {
     Http,
     Https(Arc<rustls::ServerConfig>),
+    /// Backends and the sums of weights up to and with each, by server name.
+    Tls(HostTable<Vec<(Arc<Backend>, u64)>>),
     Tcp(Arc<Backend>),
     Sniff(Arc<Backend>),
 }

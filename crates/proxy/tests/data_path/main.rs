@@ -7,4 +7,5 @@ mod harness;
 mod hostile;
 mod protocols;
 mod routing;
+mod secure;
 mod snapshots;

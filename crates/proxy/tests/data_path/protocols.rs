@@ -326,7 +326,7 @@ async fn tcp_listeners_carry_bytes_and_half_closed_ends() {
 }
 
 /// A certificate and a client's configuration that trusts it.
-fn certificate(name: &str, roots: &mut rustls::RootCertStore) -> Certificate {
+pub(crate) fn certificate(name: &str, roots: &mut rustls::RootCertStore) -> Certificate {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
     roots.add(made.cert.der().clone()).expect("a root");
     Certificate {

@@ -49,7 +49,7 @@ fn a_listener_says_what_is_wrong_with_it() {
     for (listener, expected) in [
         (
             "{name: l, port: 80, protocol: HTTP}",
-            "l [HTTPRoute] 0 routes gateway/80: Accepted !Conflicted=NoConflicts ResolvedRefs",
+            "l [HTTPRoute,GRPCRoute] 0 routes gateway/80: Accepted !Conflicted=NoConflicts ResolvedRefs",
         ),
         (
             "{name: l, port: 80, protocol: TCP}",
@@ -57,7 +57,7 @@ fn a_listener_says_what_is_wrong_with_it() {
         ),
         (
             "{name: l, port: 0, protocol: HTTP}",
-            "l [HTTPRoute] 0 routes !Invalid: !Accepted=PortUnavailable !Conflicted=NoConflicts ResolvedRefs",
+            "l [HTTPRoute,GRPCRoute] 0 routes !Invalid: !Accepted=PortUnavailable !Conflicted=NoConflicts ResolvedRefs",
         ),
         (
             "{name: l, port: 80, protocol: HTTP, allowedRoutes: {kinds: [{kind: TCPRoute}, {kind: HTTPRoute}]}}",
@@ -69,15 +69,15 @@ fn a_listener_says_what_is_wrong_with_it() {
         ),
         (
             "{name: l, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: Selector}}}",
-            "l [HTTPRoute] 0 routes !Invalid: !Accepted=Invalid !Conflicted=NoConflicts ResolvedRefs",
+            "l [HTTPRoute,GRPCRoute] 0 routes !Invalid: !Accepted=Invalid !Conflicted=NoConflicts ResolvedRefs",
         ),
         (
             "{name: l, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: none}]}}",
-            "l [HTTPRoute] 0 routes !Invalid: Accepted !Conflicted=NoConflicts !ResolvedRefs=InvalidCertificateRef",
+            "l [HTTPRoute,GRPCRoute] 0 routes !Invalid: Accepted !Conflicted=NoConflicts !ResolvedRefs=InvalidCertificateRef",
         ),
         (
             "{name: l, port: 443, protocol: HTTPS}",
-            "l [HTTPRoute] 0 routes !Invalid: !Accepted=Invalid !Conflicted=NoConflicts ResolvedRefs",
+            "l [HTTPRoute,GRPCRoute] 0 routes !Invalid: !Accepted=Invalid !Conflicted=NoConflicts ResolvedRefs",
         ),
     ] {
         assert_eq!(text::gateway(&compiled(&gateway("g", listener)), "g")[1], expected, "{listener}");
@@ -96,7 +96,7 @@ fn listeners_that_cannot_be_told_apart_all_stand_back() {
     );
     let kept = [
         "Accepted=ListenersNotValid",
-        "c [HTTPRoute] 0 routes gateway/80: Accepted !Conflicted=NoConflicts ResolvedRefs",
+        "c [HTTPRoute,GRPCRoute] 0 routes gateway/80: Accepted !Conflicted=NoConflicts ResolvedRefs",
     ];
     assert_eq!([&lines[0], &lines[3]], kept);
     for line in &lines[1..3] {
@@ -124,7 +124,7 @@ fn the_older_gateway_keeps_a_port_that_another_wants_differently() {
         text::gateway(&compiled, "a"),
         [
             "!Accepted=ListenersNotValid",
-            "l [HTTPRoute] 0 routes !Invalid: !Accepted=ProtocolConflict Conflicted=ProtocolConflict ResolvedRefs"
+            "l [HTTPRoute,GRPCRoute] 0 routes !Invalid: !Accepted=ProtocolConflict Conflicted=ProtocolConflict ResolvedRefs"
         ]
     );
 }
@@ -206,7 +206,8 @@ fn parents_are_found_by_section_and_port_and_counted() {
     let compiled = compiled(&yaml);
     let lines = text::gateway(&compiled, "g");
     assert!(
-        lines[1].starts_with("a [HTTPRoute] 1 routes") && lines[2].starts_with("b [HTTPRoute] 3 routes"),
+        lines[1].starts_with("a [HTTPRoute,GRPCRoute] 1 routes")
+            && lines[2].starts_with("b [HTTPRoute,GRPCRoute] 3 routes"),
         "{lines:?}"
     );
     for name in ["neither", "absent"] {

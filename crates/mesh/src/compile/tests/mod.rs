@@ -2,6 +2,7 @@
 
 mod gateways;
 mod hosts;
+mod kinds;
 mod precedence;
 mod references;
 mod services;
@@ -12,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use kube::Resource;
+use resources::gateway::httproutes::HttpRoute;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -38,6 +40,8 @@ pub(super) fn world(yaml: &str) -> World {
             "GatewayClass" => push(&mut world.classes, document),
             "Gateway" => push(&mut world.gateways, document),
             "HTTPRoute" => push(&mut world.routes, document),
+            "GRPCRoute" => push(&mut world.grpc_routes, carried(document, crate::carrier::grpc)),
+            "TLSRoute" => push(&mut world.tls_routes, carried(document, crate::carrier::tls)),
             "ReferenceGrant" => push(&mut world.grants, document),
             "Service" => push(&mut world.services, document),
             "EndpointSlice" => push(&mut world.slices, document),
@@ -47,6 +51,12 @@ pub(super) fn world(yaml: &str) -> World {
         }
     }
     world
+}
+
+/// A route in the form in which it is kept.
+fn carried<K: DeserializeOwned>(document: Value, carry: fn(&K) -> Result<HttpRoute, serde_json::Error>) -> Value {
+    let route: K = serde_json::from_value(document).expect("the fixture is of its kind");
+    serde_json::to_value(carry(&route).expect("it can be kept")).expect("a route is JSON")
 }
 
 /// A later object of the same name replaces an earlier one, as in a cluster.

@@ -22,6 +22,9 @@ fn sound(snapshot: &Snapshot) -> Result<(), String> {
         }
         match &listener.protocol {
             ListenerProtocol::Tcp { backend } | ListenerProtocol::Sniff { tcp: backend } => known(backend)?,
+            ListenerProtocol::Tls { names } => {
+                names.iter().flat_map(|name| &name.backends).try_for_each(|weighted| known(&weighted.backend))?;
+            }
             ListenerProtocol::Http | ListenerProtocol::Https { .. } => {}
         }
         let mut hosts = BTreeSet::new();

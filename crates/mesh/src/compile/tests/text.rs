@@ -33,6 +33,14 @@ pub(super) fn socket(listener: &Listener) -> String {
             };
             format!("https({})", certificates.iter().map(named).collect::<Vec<_>>().join(","))
         }
+        ListenerProtocol::Tls { names } => {
+            let named = |name: &proxy::snapshot::ServerName| {
+                let backends = name.backends.iter().map(|to| format!("{}*{}", to.backend, to.weight));
+                let host = if name.host == HostMatch::Any { "*".to_owned() } else { hosts::display(&name.host) };
+                format!("{host}:{}", backends.collect::<Vec<_>>().join("+"))
+            };
+            format!("tls({})", names.iter().map(named).collect::<Vec<_>>().join(" "))
+        }
         ListenerProtocol::Tcp { backend } => format!("tcp({backend})"),
         ListenerProtocol::Sniff { tcp } => format!("sniff({tcp})"),
     };

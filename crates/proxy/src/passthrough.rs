@@ -1,0 +1,74 @@
+//! TLS that is not ours: the server name is read, and all bytes go on as they came.
+//!
+//! Invariants: only the client's first message is read, with limits of size and time; nothing of it is answered or changed.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use rustls::server::Acceptor;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::balance::Backend;
+use crate::connection::Ended;
+use crate::listen::Slot;
+use crate::prefixed::Prefixed;
+use crate::route::Protocol;
+use crate::service::Shared;
+use crate::tunnel;
+
+/// The longest first message of a client.
+const LONGEST: usize = 64 * 1024;
+
+/// Hands a connection on.
+pub(crate) async fn serve(shared: &Shared, slot: &Slot, mut stream: TcpStream) -> Ended {
+    let hello = tokio::select! {
+        hello = tokio::time::timeout(shared.settings.handshake_timeout, hello(&mut stream)) => hello??,
+        () = slot.life.forced() => return Ok(()),
+    };
+    let Some((bytes, name)) = hello else { return Ok(()) };
+    match backend(slot, &name) {
+        Some(backend) => tunnel::carry(shared, slot, &backend, Prefixed::new(bytes, stream)).await,
+        None => tracing::debug!(listener = &*slot.table.load().id, name, "nobody has this server name"),
+    }
+    Ok(())
+}
+
+/// The backend for a server name, as it is now.
+fn backend(slot: &Slot, name: &str) -> Option<Arc<Backend>> {
+    let table = slot.table.load();
+    let Protocol::Tls(names) = &table.protocol else { return None };
+    let backends = names.find(name)?;
+    let (_, total) = backends.last()?;
+    let drawn = fastrand::u64(..*total);
+    backends.iter().find(|(_, until)| drawn < *until).map(|(backend, _)| Arc::clone(backend))
+}
+
+/// All that was read, and the server name in lower case; empty where the client sent none. None where the client went away.
+async fn hello(stream: &mut TcpStream) -> Result<Option<(Bytes, String)>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut bytes = BytesMut::with_capacity(4096);
+    let mut acceptor = Acceptor::default();
+    let mut seen = 0;
+    while bytes.len() < LONGEST {
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Ok(None);
+        }
+        while seen < bytes.len() {
+            let taken = acceptor.read_tls(&mut &bytes[seen..])?;
+            if taken == 0 {
+                break;
+            }
+            seen += taken;
+            // What comes after the first message is no affair of ours.
+            match acceptor.accept() {
+                Ok(Some(accepted)) => {
+                    let name = accepted.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
+                    return Ok(Some((bytes.freeze(), name)));
+                }
+                Ok(None) => {}
+                Err((error, _)) => return Err(error.into()),
+            }
+        }
+    }
+    Err("the client's first message is longer than any should be".into())
+}
