@@ -6,8 +6,10 @@
 //! Invariants: nothing is lost on the way but what the other kind has no word for; what a match says that no path can
 //! be is kept in the path, so that the compiler refuses it by name.
 
+use resources::gateway::gateways::Gateway;
 use resources::gateway::grpcroutes::GrpcRoute;
 use resources::gateway::httproutes::HttpRoute;
+use resources::gateway::listenersets::ListenerSet;
 use resources::gateway::tlsroutes::TlsRoute;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -36,6 +38,20 @@ pub(crate) fn grpc(route: &GrpcRoute) -> Result<HttpRoute, serde_json::Error> {
 /// Where one has something that the other can't have.
 pub(crate) fn tls(route: &TlsRoute) -> Result<HttpRoute, serde_json::Error> {
     carried(route, |_| {})
+}
+
+/// The listeners of a ListenerSet as those of a Gateway, which has what else they need from `parent`.
+///
+/// # Errors
+///
+/// Where one has something that the other can't have.
+pub(crate) fn listener_set(set: &ListenerSet, parent: &Gateway) -> Result<Gateway, serde_json::Error> {
+    let listeners = serde_json::from_value(serde_json::to_value(&set.spec.listeners)?)?;
+    let mut gateway = Gateway { metadata: set.metadata.clone(), ..Gateway::default() };
+    gateway.spec.gateway_class_name.clone_from(&parent.spec.gateway_class_name);
+    gateway.spec.tls.clone_from(&parent.spec.tls);
+    gateway.spec.listeners = listeners;
+    Ok(gateway)
 }
 
 fn carried<K: Serialize>(route: &K, change: impl Fn(&mut Value)) -> Result<HttpRoute, serde_json::Error> {

@@ -21,6 +21,7 @@ use resources::gateway::gatewayclasses::GatewayClass;
 use resources::gateway::gateways::Gateway;
 use resources::gateway::grpcroutes::GrpcRoute;
 use resources::gateway::httproutes::HttpRoute;
+use resources::gateway::listenersets::ListenerSet;
 use resources::gateway::referencegrants::ReferenceGrant;
 use resources::gateway::tlsroutes::TlsRoute;
 use serde::de::DeserializeOwned;
@@ -58,6 +59,11 @@ impl Matters for GatewayClass {
     }
 }
 impl Matters for Gateway {
+    fn same(&self, other: &Self) -> bool {
+        same_generation(&self.metadata, &other.metadata) && self.spec == other.spec
+    }
+}
+impl Matters for ListenerSet {
     fn same(&self, other: &Self) -> bool {
         same_generation(&self.metadata, &other.metadata) && self.spec == other.spec
     }
@@ -218,6 +224,7 @@ fn carried<K: Matters>(
 pub(crate) enum Seen {
     Class(Event<DeserializeGuard<GatewayClass>>),
     Gateway(Event<DeserializeGuard<Gateway>>),
+    Set(Event<DeserializeGuard<ListenerSet>>),
     Route(Event<DeserializeGuard<HttpRoute>>),
     GrpcRoute(Event<DeserializeGuard<GrpcRoute>>),
     TlsRoute(Event<DeserializeGuard<TlsRoute>>),
@@ -233,6 +240,7 @@ pub(crate) enum Seen {
 pub(crate) struct Cluster {
     classes: Watched<GatewayClass>,
     gateways: Watched<Gateway>,
+    sets: Watched<ListenerSet>,
     routes: Watched<HttpRoute>,
     grpc_routes: Watched<HttpRoute>,
     tls_routes: Watched<HttpRoute>,
@@ -248,6 +256,7 @@ impl Cluster {
         match seen {
             Seen::Class(event) => self.classes.take(event),
             Seen::Gateway(event) => self.gateways.take(event),
+            Seen::Set(event) => self.sets.take(event),
             Seen::Route(event) => self.routes.take(event),
             Seen::GrpcRoute(event) => self.grpc_routes.take(carried(event, carrier::grpc)),
             Seen::TlsRoute(event) => self.tls_routes.take(carried(event, carrier::tls)),
@@ -263,6 +272,7 @@ impl Cluster {
     pub(crate) fn synced(&self) -> bool {
         self.classes.synced
             && self.gateways.synced
+            && self.sets.synced
             && self.routes.synced
             && self.grpc_routes.synced
             && self.tls_routes.synced
@@ -277,6 +287,7 @@ impl Cluster {
         World {
             classes: self.classes.list(),
             gateways: self.gateways.list(),
+            sets: self.sets.list(),
             routes: self.routes.list(),
             grpc_routes: self.grpc_routes.list(),
             tls_routes: self.tls_routes.list(),
@@ -298,6 +309,7 @@ pub(crate) fn watches(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
     futures::stream::select_all([
         watch(client, all.clone(), Seen::Class),
         watch(client, all.clone(), Seen::Gateway),
+        watch(client, all.clone(), Seen::Set),
         watch(client, all.clone(), Seen::Route),
         watch(client, all.clone(), Seen::GrpcRoute),
         watch(client, all.clone(), Seen::TlsRoute),

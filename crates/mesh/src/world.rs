@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use resources::gateway::gatewayclasses::GatewayClass;
 use resources::gateway::gateways::Gateway;
 use resources::gateway::httproutes::HttpRoute;
+use resources::gateway::listenersets::ListenerSet;
 use resources::gateway::referencegrants::ReferenceGrant;
 
 /// The objects, each list in order of namespace and name.
@@ -19,6 +20,8 @@ pub struct World {
     pub classes: Vec<Arc<GatewayClass>>,
     /// Every Gateway, also those of others.
     pub gateways: Vec<Arc<Gateway>>,
+    /// Every ListenerSet, also those of others.
+    pub sets: Vec<Arc<ListenerSet>>,
     /// Every HTTPRoute.
     pub routes: Vec<Arc<HttpRoute>>,
     /// Every GRPCRoute, in the form of an HTTPRoute.

@@ -19,6 +19,7 @@ use resources::gateway::gatewayclasses::{GatewayClass, GatewayClassStatus};
 use resources::gateway::gateways::{Gateway, GatewayStatus};
 use resources::gateway::grpcroutes::GrpcRoute;
 use resources::gateway::httproutes::{HttpRoute, HttpRouteStatus};
+use resources::gateway::listenersets::{ListenerSet, ListenerSetStatus};
 use resources::gateway::tlsroutes::TlsRoute;
 use resources::names::{GATEWAY_CONTROLLER, NODE};
 use serde::Serialize;
@@ -57,6 +58,7 @@ pub(crate) struct Writer {
     client: Client,
     classes: Sent<GatewayClassStatus>,
     gateways: Sent<GatewayStatus>,
+    sets: Sent<ListenerSetStatus>,
     /// By kind.
     routes: HashMap<&'static str, Sent<HttpRouteStatus>>,
     told: HashSet<(String, &'static str, String)>,
@@ -72,7 +74,14 @@ struct Write {
 
 impl Writer {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, classes: HashMap::new(), gateways: HashMap::new(), routes: HashMap::new(), told: HashSet::new() }
+        Self {
+            client,
+            classes: HashMap::new(),
+            gateways: HashMap::new(),
+            sets: HashMap::new(),
+            routes: HashMap::new(),
+            told: HashSet::new(),
+        }
     }
 
     /// Writes until `stop`. What is under way then is finished.
@@ -115,6 +124,7 @@ impl Writer {
             match kind {
                 "GatewayClass" => drop(self.classes.remove(&key)),
                 "Gateway" => drop(self.gateways.remove(&key)),
+                "ListenerSet" => drop(self.sets.remove(&key)),
                 kind => drop(self.routes.get_mut(kind).and_then(|sent| sent.remove(&key))),
             }
         }
@@ -142,6 +152,7 @@ impl Writer {
         let plans = compiled
             .gateways
             .iter()
+            .filter(|plan| !plan.set)
             .filter_map(|plan| Some((plan, *gateways.get(&(plan.namespace.as_str(), plan.name.as_str()))?)));
         self.gateways = differing(
             "Gateway",
@@ -151,6 +162,18 @@ impl Writer {
             |namespace| namespaced::<Gateway>(client, namespace),
             |plan, gateway, sent| Some(status::gateway(plan, sent.or(gateway.status.as_ref()), outcome, now)),
             |gateway| gateway.status.as_ref(),
+        );
+        let sets: HashMap<_, _> = world.sets.iter().map(|set| (key(&set.metadata), set)).collect();
+        let plans = compiled.gateways.iter().filter(|plan| plan.set);
+        let plans = plans.filter_map(|plan| Some((plan, *sets.get(&(plan.namespace.as_str(), plan.name.as_str()))?)));
+        self.sets = differing(
+            "ListenerSet",
+            plans,
+            std::mem::take(&mut self.sets),
+            &mut writes,
+            |namespace| namespaced::<ListenerSet>(client, namespace),
+            |plan, set, sent| Some(status::listener_set(plan, sent.or(set.status.as_ref()), outcome, now)),
+            |set| set.status.as_ref(),
         );
         for kind in [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls] {
             let live = world.routes_of(kind).iter();

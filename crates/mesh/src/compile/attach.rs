@@ -44,7 +44,8 @@ pub(super) fn target<'w>(
     let here = key(&route.metadata).0;
     let namespace = parent.namespace.as_deref().unwrap_or(here);
     match (parent.group.as_deref().unwrap_or(GROUP), parent.kind.as_deref().unwrap_or("Gateway")) {
-        (GROUP, "Gateway") => gateways.position(namespace, &parent.name).map(Target::Gateway),
+        (GROUP, "Gateway") => gateways.position(false, namespace, &parent.name).map(Target::Gateway),
+        (GROUP, "ListenerSet") => gateways.position(true, namespace, &parent.name).map(Target::Gateway),
         ("", "Service") => Some(service_target(here, namespace, &parent.name, index)),
         _ => None,
     }
@@ -106,6 +107,10 @@ fn to_gateway(
 ) -> Result<(), Fault> {
     let owned = &gateways.owned[position];
     let (home, name) = key(&owned.gateway.metadata);
+    if let Some(fault) = owned.fault.as_ref().filter(|_| owned.parent.is_some()) {
+        let message = format!("ListenerSet {home}/{name} is not accepted: {}", fault.message);
+        return Err(Fault::new(reason::NO_MATCHING_PARENT, message));
+    }
     let here = key(&route.metadata).0;
     let meant: Vec<usize> = (0..owned.lanes.len())
         .filter(|lane| {

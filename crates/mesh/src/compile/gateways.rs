@@ -17,6 +17,7 @@ use super::index::{Index, by_age, key};
 use super::kind::RouteKind;
 use super::listeners::{Lane, Protocol};
 use super::routes::{Candidate, Compiled};
+use super::sets::Set;
 use super::verdict::{Fault, reason};
 use super::{FALLBACK_OFFSET, PRIVILEGED};
 use crate::config::Settings;
@@ -26,6 +27,8 @@ use crate::world::World;
 /// A Gateway and its listeners.
 pub(super) struct Owned<'w> {
     pub(super) gateway: &'w Gateway,
+    /// Which Gateway it belongs to, where it is a ListenerSet.
+    pub(super) parent: Option<usize>,
     pub(super) lanes: Vec<Lane>,
     /// Why the Gateway as a whole cannot be accepted or programmed.
     pub(super) fault: Option<Fault>,
@@ -52,11 +55,18 @@ pub(super) struct Group {
 pub(super) struct Gateways<'w> {
     pub(super) owned: Vec<Owned<'w>>,
     pub(super) groups: Vec<Group>,
-    positions: HashMap<(&'w str, &'w str), usize>,
+    /// By whether it is a ListenerSet, namespace and name.
+    positions: HashMap<(bool, &'w str, &'w str), usize>,
 }
 
 impl<'w> Gateways<'w> {
-    pub(super) fn new(world: &'w World, index: &Index<'w>, settings: &Settings, classes: &HashSet<&str>) -> Self {
+    pub(super) fn new(
+        world: &'w World,
+        sets: &'w [Set],
+        index: &Index<'w>,
+        settings: &Settings,
+        classes: &HashSet<&str>,
+    ) -> Self {
         let mut gateways = Self { owned: Vec::new(), groups: Vec::new(), positions: HashMap::new() };
         for position in by_age(&world.gateways) {
             let gateway: &'w Gateway = &world.gateways[position];
@@ -65,19 +75,57 @@ impl<'w> Gateways<'w> {
             }
             let listeners = gateway.spec.listeners.iter();
             let mut lanes: Vec<Lane> =
-                listeners.map(|listener| Lane::new(gateway, listener, index, &world.rejected)).collect();
+                listeners.map(|listener| Lane::new("Gateway", gateway, listener, index, &world.rejected)).collect();
             mark_conflicts(&mut lanes);
             let fault = whole(gateway, settings.gateway_address);
-            gateways.positions.insert(key(&gateway.metadata), gateways.owned.len());
-            gateways.owned.push(Owned { gateway, lanes, fault });
+            let (namespace, name) = key(&gateway.metadata);
+            gateways.positions.insert((false, namespace, name), gateways.owned.len());
+            gateways.owned.push(Owned { gateway, parent: None, lanes, fault });
+        }
+        for set in sets {
+            gateways.add_set(set, index, world);
         }
         gateways.group(settings);
         gateways
     }
 
-    /// The position of a Gateway of ours.
-    pub(super) fn position(&self, namespace: &str, name: &str) -> Option<usize> {
-        self.positions.get(&(namespace, name)).copied()
+    /// Adds a ListenerSet. Its listeners give way to those of its Gateway, and of older sets.
+    fn add_set(&mut self, set: &'w Set, index: &Index<'w>, world: &World) {
+        let Some(parent) = self.position(false, &set.parent.0, &set.parent.1) else { return };
+        let gateway = &set.gateway;
+        let listeners = gateway.spec.listeners.iter();
+        let mut lanes: Vec<Lane> =
+            listeners.map(|listener| Lane::new("ListenerSet", gateway, listener, index, &world.rejected)).collect();
+        mark_conflicts(&mut lanes);
+        let siblings = self
+            .owned
+            .iter()
+            .enumerate()
+            .filter(|(at, owned)| *at == parent || (owned.parent == Some(parent) && owned.fault.is_none()));
+        let before: Vec<&Lane> =
+            siblings.flat_map(|(_, owned)| &owned.lanes).filter(|lane| lane.conflict.is_none()).collect();
+        for lane in lanes.iter_mut().filter(|lane| lane.protocol.is_some()) {
+            let same = before.iter().filter(|other| other.port == lane.port && other.protocol.is_some());
+            let mut same = same.filter(|other| other.protocol != lane.protocol || other.host == lane.host);
+            if let Some(other) = same.next() {
+                let why =
+                    if other.protocol == lane.protocol { reason::HOSTNAME_CONFLICT } else { reason::PROTOCOL_CONFLICT };
+                let message = format!("listener {}, which comes first, has port {} too", other.name, lane.port);
+                lane.conflict = Some(Fault::new(why, message));
+            }
+        }
+        let fault = set.fault.clone().or_else(|| {
+            let message = format!("Gateway {}/{} is not accepted", set.parent.0, set.parent.1);
+            self.owned[parent].fault.as_ref().map(|_| Fault::new(reason::PARENT_NOT_ACCEPTED, message))
+        });
+        let (namespace, name) = key(&gateway.metadata);
+        self.positions.insert((true, namespace, name), self.owned.len());
+        self.owned.push(Owned { gateway, parent: Some(parent), lanes, fault });
+    }
+
+    /// The position of a Gateway, or ListenerSet, of ours.
+    pub(super) fn position(&self, set: bool, namespace: &str, name: &str) -> Option<usize> {
+        self.positions.get(&(set, namespace, name)).copied()
     }
 
     /// Merges the listeners that can serve into sockets, and gives each socket its address.

@@ -64,7 +64,14 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(gateway: &Gateway, listener: &GatewayListeners, index: &Index<'_>, rejected: &Rejected) -> Self {
+    /// Looks at a listener of a `kind`.
+    pub(super) fn new(
+        kind: &str,
+        gateway: &Gateway,
+        listener: &GatewayListeners,
+        index: &Index<'_>,
+        rejected: &Rejected,
+    ) -> Self {
         let mut refused = None;
         let protocol = match listener.protocol.as_str() {
             "HTTP" => Some(Protocol::Http),
@@ -96,7 +103,7 @@ impl Lane {
         });
         let mut found = Vec::new();
         if protocol == Some(Protocol::Https) {
-            let (certificates, fault) = tls(gateway, listener, index, rejected, &mut refused);
+            let (certificates, fault) = tls(kind, gateway, listener, index, rejected, &mut refused);
             found = certificates;
             unresolved = unresolved.or(fault);
         }
@@ -206,6 +213,7 @@ fn selector(written: &GatewayListenersAllowedRoutesNamespacesSelector) -> Result
 
 /// The certificates of an HTTPS listener; what it asks for beyond them is refused, for it is asked for to be safe.
 fn tls(
+    kind: &str,
     gateway: &Gateway,
     listener: &GatewayListeners,
     index: &Index<'_>,
@@ -230,5 +238,5 @@ fn tls(
         refuse("an HTTPS listener needs tls.certificateRefs");
     }
     let (namespace, name) = key(&gateway.metadata);
-    certificates::find(refs, Subject { group: GROUP, kind: "Gateway", namespace, name }, index, rejected)
+    certificates::find(refs, Subject { group: GROUP, kind, namespace, name }, index, rejected)
 }

@@ -22,6 +22,7 @@ mod plan;
 mod precedence;
 mod routes;
 mod services;
+mod sets;
 mod speech;
 mod verdict;
 
@@ -81,7 +82,7 @@ pub struct Compiled {
     pub snapshot: Snapshot,
     /// What is to be said about our GatewayClasses.
     pub classes: Vec<ClassPlan>,
-    /// What is to be said about our Gateways, oldest first.
+    /// What is to be said about our Gateways, and then about their ListenerSets, oldest first.
     pub gateways: Vec<GatewayPlan>,
     /// What is to be said about every route, in order of kind, namespace and name.
     pub routes: Vec<RoutePlan>,
@@ -114,7 +115,8 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     let index = Index::new(world);
     let ours = world.classes.iter().filter(|class| class.spec.controller_name == GATEWAY_CONTROLLER);
     let classes: HashSet<&str> = ours.clone().map(|class| key(&class.metadata).1).collect();
-    let mut gateways = Gateways::new(world, &index, settings, &classes);
+    let sets = sets::find(world, &index, &classes);
+    let mut gateways = Gateways::new(world, &sets, &index, settings, &classes);
     let mut backends = Backends::new(&index);
     let mut for_services = attach::ForServices::new();
     let all = kind::all(world);

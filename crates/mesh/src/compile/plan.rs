@@ -27,6 +27,10 @@ pub struct ClassPlan {
 /// What is to be said about a Gateway of ours.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GatewayPlan {
+    /// Whether it is a ListenerSet.
+    pub set: bool,
+    /// How many ListenerSets are attached to it.
+    pub sets: i32,
     /// Its namespace.
     pub namespace: String,
     /// Its name.
@@ -130,7 +134,11 @@ pub(super) fn gateways(gateways: &Gateways<'_>) -> Vec<GatewayPlan> {
 
 fn gateway(owned: &Owned<'_>, gateways: &Gateways<'_>) -> GatewayPlan {
     let (namespace, name) = key(&owned.gateway.metadata);
+    let position = gateways.position(false, namespace, name).filter(|_| owned.parent.is_none());
+    let attached = gateways.owned.iter().filter(|set| set.parent.is_some() && set.parent == position);
     GatewayPlan {
+        set: owned.parent.is_some(),
+        sets: attached.filter(|set| accepted(set).holds).map(|_| 1).sum(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         generation: owned.gateway.metadata.generation,

@@ -51,6 +51,8 @@ pub(crate) mod condition {
 /// The reasons of conditions.
 pub(crate) mod reason {
     pub(crate) const ACCEPTED: &str = "Accepted";
+    pub(crate) const NOT_ALLOWED: &str = "NotAllowed";
+    pub(crate) const PARENT_NOT_ACCEPTED: &str = "ParentNotAccepted";
     pub(crate) const PROGRAMMED: &str = "Programmed";
     pub(crate) const RESOLVED_REFS: &str = "ResolvedRefs";
     pub(crate) const PENDING: &str = "Pending";

@@ -13,6 +13,9 @@ use resources::gateway::gateways::{
     GatewayStatus, GatewayStatusAddresses, GatewayStatusListeners, GatewayStatusListenersSupportedKinds,
 };
 use resources::gateway::httproutes::{HttpRouteStatus, HttpRouteStatusParents, HttpRouteStatusParentsParentRef};
+use resources::gateway::listenersets::{
+    ListenerSetStatus, ListenerSetStatusListeners, ListenerSetStatusListenersSupportedKinds,
+};
 use resources::names::GATEWAY_CONTROLLER;
 
 use crate::class::SUPPORTED_FEATURES;
@@ -84,10 +87,36 @@ pub(crate) fn gateway(
     let verdicts = [plan.accepted.clone(), programmed(plan, outcome)];
     GatewayStatus {
         addresses: Some(addresses.collect()),
-        attached_listener_sets: None,
+        attached_listener_sets: (plan.sets > 0).then_some(plan.sets),
         conditions: Some(conditions(&verdicts, plan.generation, old, now)),
         listeners: Some(listeners),
     }
+}
+
+/// The status of a ListenerSet: that of a Gateway without addresses.
+pub(crate) fn listener_set(
+    plan: &GatewayPlan,
+    live: Option<&ListenerSetStatus>,
+    outcome: &Outcome,
+    now: &Time,
+) -> ListenerSetStatus {
+    let old_listeners = live.and_then(|status| status.listeners.as_deref()).unwrap_or_default();
+    let listeners = plan.listeners.iter().map(|listener| {
+        let old = old_listeners.iter().find(|old| old.name == listener.name);
+        let old = old.map_or(&[][..], |old| &old.conditions);
+        let kinds = listener.kinds.iter().map(|kind| supported(kind));
+        let kinds = kinds.map(|kind| ListenerSetStatusListenersSupportedKinds { group: kind.group, kind: kind.kind });
+        ListenerSetStatusListeners {
+            attached_routes: listener.attached,
+            conditions: conditions(&listener_verdicts(listener, outcome), plan.generation, old, now),
+            name: listener.name.clone(),
+            supported_kinds: Some(kinds.collect()),
+        }
+    });
+    let listeners = listeners.collect();
+    let old = live.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let verdicts = [plan.accepted.clone(), programmed(plan, outcome)];
+    ListenerSetStatus { conditions: Some(conditions(&verdicts, plan.generation, old, now)), listeners: Some(listeners) }
 }
 
 fn supported(kind: &str) -> GatewayStatusListenersSupportedKinds {
@@ -107,8 +136,8 @@ fn listener_verdicts(listener: &ListenerPlan, outcome: &Outcome) -> Vec<Verdict>
 /// A Gateway is programmed when every listener that could serve does; those that are not valid have said so themselves.
 fn programmed(plan: &GatewayPlan, outcome: &Outcome) -> Verdict {
     if let Some(fault) = &plan.unusable {
-        let reason =
-            if fault.reason == reason::ADDRESS_NOT_USABLE { reason::ADDRESS_NOT_USABLE } else { reason::INVALID };
+        let kept = [reason::ADDRESS_NOT_USABLE, reason::NOT_ALLOWED, reason::PARENT_NOT_ACCEPTED];
+        let reason = if kept.contains(&fault.reason) { fault.reason } else { reason::INVALID };
         return Verdict::no(condition::PROGRAMMED, reason, fault.message.clone());
     }
     let mut at = Vec::new();

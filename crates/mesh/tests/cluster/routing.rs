@@ -146,3 +146,54 @@ spec:
         .await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_set_brings_hosts_to_a_gateway() {
+    let mut cluster = Cluster::start().await;
+    let manifests = r"---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  gatewayClassName: coracle
+  allowedListeners: {namespaces: {from: Same}}
+  listeners: [{name: http, port: 80, protocol: HTTP, hostname: own.example}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: more}
+spec:
+  parentRef: {name: edge}
+  listeners: [{name: extra, port: 80, protocol: HTTP, hostname: more.example}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r}
+spec:
+  parentRefs: [{kind: ListenerSet, name: more}]
+  rules: [{backendRefs: [{name: web, port: 8080}]}]
+";
+    cluster.apply(&(manifests.to_owned() + &service("web", 8080))).await;
+    cluster.endpoint("web", "web").await;
+    let edge = cluster.gateway("edge", "http").await;
+    until(edge, "more.example", "/", (200, "web /")).await;
+    assert_eq!(get(edge, "own.example", "/").await.0, 404);
+    let all_hold = |object: &serde_json::Value, at: &str, count: usize| {
+        let conditions = object.pointer(at).and_then(serde_json::Value::as_array);
+        conditions.is_some_and(|all| all.iter().filter(|one| one["status"] == "True").count() == count)
+    };
+    cluster
+        .wait("gateway.networking.k8s.io/v1", "ListenerSet", "more", |set| {
+            // Of a listener's four, Conflicted is the one that does not hold.
+            all_hold(set, "/status/conditions", 2)
+                && all_hold(set, "/status/listeners/0/conditions", 3)
+                && set.pointer("/status/listeners/0/attachedRoutes") == Some(&serde_json::json!(1))
+        })
+        .await;
+    cluster
+        .wait("gateway.networking.k8s.io/v1", "Gateway", "edge", |gateway| {
+            gateway.pointer("/status/attachedListenerSets") == Some(&serde_json::json!(1))
+        })
+        .await;
+    cluster.stop().await;
+}

@@ -6,6 +6,7 @@ mod kinds;
 mod precedence;
 mod references;
 mod services;
+mod sets;
 mod soundness;
 mod text;
 
@@ -40,6 +41,7 @@ pub(super) fn world(yaml: &str) -> World {
             "GatewayClass" => push(&mut world.classes, document),
             "Gateway" => push(&mut world.gateways, document),
             "HTTPRoute" => push(&mut world.routes, document),
+            "ListenerSet" => push(&mut world.sets, document),
             "GRPCRoute" => push(&mut world.grpc_routes, carried(document, crate::carrier::grpc)),
             "TLSRoute" => push(&mut world.tls_routes, carried(document, crate::carrier::tls)),
             "ReferenceGrant" => push(&mut world.grants, document),
