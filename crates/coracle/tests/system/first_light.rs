@@ -61,6 +61,21 @@ fn the_commands_show_what_runs() {
     assert!(!coracle.data().exists(), "purged");
 }
 
+#[test]
+#[ignore = "needs curl"]
+fn curl_speaks_http_1_and_2_to_the_gateway() {
+    let directory = manifests(&[("app.yaml", &application("spoken", 2, ""))]);
+    let coracle = Coracle::up(directory.path());
+    let url = format!("http://{}/", coracle.gateway());
+    for (option, version) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
+        let output = std::process::Command::new("curl")
+            .args(["-sS", option, "-o", "/dev/null", "-w", "%{http_version} %{http_code}", &url])
+            .output()
+            .expect("curl starts");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{version} 200"), "{output:?}");
+    }
+}
+
 /// Volumes at their paths, Services by name, and a Service port below 1024, all without root.
 #[test]
 #[ignore = "needs root, to become an ordinary user"]
