@@ -1,6 +1,7 @@
 //! From a picture of the cluster to what the proxy serves and what is to be said about it. Pure.
 //!
-//! The steps, one module each: `index` (look-ups), `gateways` over `listeners` and `certificates` (which sockets there are),
+//! The steps, one module each: `index` (look-ups), `gateways` over `sets`, `listeners` and `certificates` (which sockets
+//! there are), `kind` (all routes, of whichever kind, in one form),
 //! `routes` over `matches`, `filters` and `backends` (each route once), `attach` (routes to listeners, by `hosts`, in the
 //! order of `precedence`), `services` (a listener for every Service port, by its `speech`).
 //!
