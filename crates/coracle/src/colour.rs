@@ -14,8 +14,7 @@ fn on_stderr() -> bool {
     *STDERR.get_or_init(|| wanted(std::io::stderr().is_terminal()))
 }
 
-/// Whether stdout takes colours.
-pub(crate) fn on_stdout() -> bool {
+fn on_stdout() -> bool {
     *STDOUT.get_or_init(|| wanted(std::io::stdout().is_terminal()))
 }
 
@@ -38,9 +37,9 @@ pub(crate) fn dim(text: &str) -> String {
     paint(on_stderr(), "2", text)
 }
 
-/// A colour that stays the same for the same name, for log prefixes on stdout.
-pub(crate) fn by_name(name: &str, text: &str) -> String {
+/// A colour that stays the same for the same name, for log prefixes on stdout or stderr.
+pub(crate) fn by_name(name: &str, text: &str, to_stderr: bool) -> String {
     const PALETTE: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
     let sum = name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-    paint(on_stdout(), PALETTE[sum % PALETTE.len()], text)
+    paint(if to_stderr { on_stderr() } else { on_stdout() }, PALETTE[sum % PALETTE.len()], text)
 }

@@ -13,10 +13,15 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 /// The longest answer that is held in memory, bytes.
 const ANSWER_LIMIT: usize = 256 * 1024 * 1024;
+
+/// How many different warnings are passed on.
+const WARNINGS: usize = 100;
 
 /// The name under which this command line owns fields.
 pub(crate) const MANAGER: &str = "coracle";
@@ -34,6 +39,7 @@ pub(crate) struct Refusal {
 #[derive(Clone)]
 pub(crate) struct Api {
     client: kube::Client,
+    warned: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// The data directory that a command means: the given one, `./.coracle`, or the only one in use.
@@ -78,12 +84,12 @@ impl Api {
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
             .with_context(|| format!("cannot use {}", path.display()))?;
-        Ok(Self { client: kube::Client::try_from(config).context("cannot make an API client")? })
+        Ok(Self::over(kube::Client::try_from(config).context("cannot make an API client")?))
     }
 
     /// A client over one that exists.
     pub(crate) fn over(client: kube::Client) -> Self {
-        Self { client }
+        Self { client, warned: Arc::default() }
     }
 
     /// The kinds that the server has.
@@ -109,6 +115,12 @@ impl Api {
         let dry = if dry_run { "&dryRun=All" } else { "" };
         let path = format!("{path}?fieldManager={MANAGER}&force={force}&fieldValidation=Strict{dry}");
         self.json(Method::PATCH, &path, "application/json", Some(("application/apply-patch+yaml", object))).await
+    }
+
+    /// Strategic merge patch.
+    pub(crate) async fn patch(&self, path: &str, patch: &Value) -> anyhow::Result<Value> {
+        let body = Some(("application/strategic-merge-patch+json", patch));
+        self.json(Method::PATCH, path, "application/json", body).await
     }
 
     /// DELETE with its options.
@@ -146,6 +158,7 @@ impl Api {
         };
         let response = self.client.send(request.body(Body::from(bytes))?).await.with_context(|| attempt.clone())?;
         if response.status().is_success() {
+            self.pass_on_warnings(response.headers());
             return Ok(response);
         }
         let code = response.status();
@@ -156,6 +169,19 @@ impl Api {
             None => format!("{code} {}", String::from_utf8_lossy(&bytes)),
         };
         Err(Refusal { attempt, message, code }.into())
+    }
+
+    /// Prints the server's warnings on stderr, each once.
+    fn pass_on_warnings(&self, headers: &http::HeaderMap) {
+        for value in headers.get_all(header::WARNING) {
+            // RFC 9111, 5.5 (of RFC 7234): code, agent, quoted text.
+            let text = value.to_str().unwrap_or_default().splitn(3, ' ').nth(2).unwrap_or_default();
+            let text = text.trim_matches('"').replace("\\\"", "\"");
+            let mut said = self.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if !text.is_empty() && said.len() < WARNINGS && said.insert(text.clone()) {
+                eprintln!("{} {text}", crate::colour::error("warning:"));
+            }
+        }
     }
 
     /// GET as a stream of chunks, for logs.

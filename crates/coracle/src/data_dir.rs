@@ -46,6 +46,7 @@ impl DataDir {
             .map_err(|error| exit::bad_input(format!("cannot make the data directory {}: {error}", path.display())))?;
         let path = path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))?;
         let lock = path.join(LOCK);
+        refuse_foreign(&path, &lock)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -85,6 +86,18 @@ impl DataDir {
             )
         })
     }
+}
+
+/// A directory with somebody's files in it is not taken: what is Coracle's may be deleted as a whole one day.
+fn refuse_foreign(path: &Path, lock: &Path) -> anyhow::Result<()> {
+    let mut entries = std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if lock.exists() || entries.next().is_none() {
+        return Ok(());
+    }
+    Err(exit::bad_input(format!(
+        "{} is not empty and no data directory of Coracle; nothing was changed there. Name a new or empty one with --data",
+        path.display()
+    )))
 }
 
 fn taken(path: &Path) -> String {
@@ -129,6 +142,15 @@ pub(crate) fn wait_until_free(path: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_of_somebody_elses_is_not_taken() {
+        let temporary = tempfile::tempdir().unwrap();
+        std::fs::write(temporary.path().join("thesis.txt"), "dear").unwrap();
+        let refusal = DataDir::hold(temporary.path()).unwrap_err().to_string();
+        assert!(refusal.contains("not empty") && refusal.contains("--data"), "{refusal}");
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 1, "nothing was added");
+    }
 
     #[test]
     fn a_second_holder_is_refused_with_the_firsts_name_and_the_way_out() {

@@ -10,7 +10,7 @@ use resources::names;
 use rules::decode::{self, Format};
 use rules::schema::Schema;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -172,14 +172,23 @@ impl Known {
     }
 }
 
-/// Checks everything; kinds that are not known here are left to the API.
-pub(crate) fn check(manifests: &[Manifest]) -> anyhow::Result<()> {
+/// What to make of a kind that is known neither here nor among the manifests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// It is wrong: there is no API yet that could know it.
+    Refused,
+    /// The API may know it.
+    LeftToTheApi,
+}
+
+/// Checks everything that can be checked without an API.
+pub(crate) fn check(manifests: &[Manifest], unknown: Unknown) -> anyhow::Result<()> {
     let known = Known::of(manifests);
     let mut problems = Vec::new();
     let mut seen = BTreeMap::new();
     for manifest in manifests {
         let label = manifest.label();
-        problems.extend(wrong(manifest, &known).into_iter().map(|problem| format!("{label}: {problem}")));
+        problems.extend(wrong(manifest, &known, unknown).into_iter().map(|problem| format!("{label}: {problem}")));
         let identity =
             (manifest.api_version(), manifest.kind(), manifest.namespace().unwrap_or("default"), manifest.name());
         if let Some(earlier) = seen.insert(identity, manifest) {
@@ -189,12 +198,15 @@ pub(crate) fn check(manifests: &[Manifest]) -> anyhow::Result<()> {
     if problems.is_empty() { Ok(()) } else { Err(refusal(&problems)) }
 }
 
-fn wrong(manifest: &Manifest, known: &Known) -> Vec<String> {
+fn wrong(manifest: &Manifest, known: &Known, unknown: Unknown) -> Vec<String> {
     let mut problems: Vec<String> = manifest.duplicates.clone();
     if manifest.name().is_empty() {
         problems.push("metadata.name is missing".to_owned());
     }
     let Some((schema, builtin)) = known.schema(manifest.api_version(), manifest.kind()) else {
+        if unknown == Unknown::LeftToTheApi {
+            return problems;
+        }
         problems.push(format!(
             "no kind {} is known in {}; is its CustomResourceDefinition among the manifests?",
             manifest.kind(),
@@ -237,7 +249,9 @@ pub(crate) fn images(manifests: &[Manifest]) -> BTreeMap<String, String> {
         for list in ["initContainers", "containers"] {
             for container in template[list].as_array().into_iter().flatten() {
                 let Some(image) = container["image"].as_str() else { continue };
-                if image != names::HOST_IMAGE {
+                let name = image.split('@').next().unwrap_or(image);
+                let name = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name);
+                if name != names::HOST_IMAGE {
                     images.entry(image.to_owned()).or_insert_with(|| manifest.label());
                 }
             }
@@ -262,13 +276,23 @@ pub(crate) fn recipe_file(directory: &Path) -> Option<PathBuf> {
     None
 }
 
-/// What a kustomization asks for that plain reading of the directory does not do.
+/// What a kustomization asks for that plain reading of the directory does not do: anything but naming every manifest file
+/// beside it.
 pub(crate) fn needs_kustomize(directory: &Path) -> Option<String> {
-    let file = ["kustomization.yaml", "kustomization.yml"].iter().map(|n| directory.join(n)).find(|f| f.is_file())?;
+    let names = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+    let file = names.iter().map(|n| directory.join(n)).find(|f| f.is_file())?;
     let value = decode::decode(std::fs::read(&file).ok()?.as_slice(), Format::Yaml).ok()?.value;
-    let more = value.as_object()?.keys().find(|k| !matches!(k.as_str(), "apiVersion" | "kind" | "resources"))?;
+    let more = value.as_object()?.keys().find(|k| !matches!(k.as_str(), "apiVersion" | "kind" | "resources"));
+    let wanted: BTreeSet<PathBuf> =
+        value["resources"].as_array()?.iter().map(|r| directory.join(r.as_str().unwrap_or_default())).collect();
+    let there: BTreeSet<PathBuf> = files(directory).ok()?.into_iter().collect();
+    let what = match more {
+        Some(more) => format!("uses `{more}`"),
+        None if wanted != there => "names other resources than the manifest files beside it".to_owned(),
+        None => return None,
+    };
     Some(format!(
-        "{} uses `{more}`, which `up` does not build yet; start with `coracle serve` and apply it with `kubectl apply -k {}`",
+        "{} {what}, which `up` does not build yet; start with `coracle serve` and apply it with `kubectl apply -k {}`",
         file.display(),
         directory.display()
     ))
@@ -287,7 +311,9 @@ mod tests {
     fn refused(text: &str) -> String {
         match parsed(text) {
             Err(problems) => problems,
-            Ok(manifests) => check(&manifests).map(|()| "accepted".to_owned()).unwrap_or_else(|e| e.to_string()),
+            Ok(manifests) => {
+                check(&manifests, Unknown::Refused).map(|()| "accepted".to_owned()).unwrap_or_else(|e| e.to_string())
+            }
         }
     }
 

@@ -7,9 +7,10 @@
 use crate::adapters::{DataPlane, NodeLogs};
 use crate::connect::Api;
 use crate::data_dir::{DataDir, Holder};
-use crate::instances;
 use crate::service_addresses::Block;
+use crate::{instances, readiness};
 use anyhow::Context;
+use futures::StreamExt;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -65,6 +66,34 @@ impl Role {
 
 type BoxedRun<E> = std::pin::Pin<Box<dyn Future<Output = Result<(), E>> + Send>>;
 
+/// What happens to a running platform by itself.
+pub(crate) enum Change {
+    /// A role has ended though nobody asked it to.
+    Broken(anyhow::Error),
+    /// Where the gateways answer.
+    Gateways,
+}
+
+/// How long the node may take to register.
+const NODE_READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// What was ready in an earlier life has no process now. It is said before anyone can route to it or count it.
+async fn forget_readiness(api: &Api) -> anyhow::Result<()> {
+    let pods = api.get("/api/v1/pods").await?;
+    for pod in pods["items"].as_array().into_iter().flatten().filter(|pod| readiness::is_ready(pod)) {
+        let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
+        let path = format!("/api/v1/namespaces/{}/pods/{}/status", text("namespace"), text("name"));
+        let condition = |name: &str| {
+            serde_json::json!({ "type": name, "status": "False", "reason": "ContainersNotReady",
+                "message": "Coracle has started again, and the containers have not yet" })
+        };
+        let status =
+            serde_json::json!({ "status": { "conditions": [condition("Ready"), condition("ContainersReady")] } });
+        api.patch(&path, &status).await?;
+    }
+    Ok(())
+}
+
 /// A running platform.
 pub(crate) struct Platform {
     data: DataDir,
@@ -73,6 +102,7 @@ pub(crate) struct Platform {
     _listed: instances::Entry,
     api: Api,
     kubeconfig: PathBuf,
+    published: tokio::sync::watch::Receiver<Arc<mesh::Published>>,
     mesh: mesh::Handle,
     proxy: proxy::Handle,
     node: node::Handle,
@@ -121,6 +151,9 @@ impl Platform {
             () = api.ready() => {}
             error = server.failure() => return Err(error),
         }
+        forget_readiness(&Api::over(client("system:admin")))
+            .await
+            .context("cannot look at the Pods of an earlier life")?;
         mesh::install(client("system:coracle:mesh")).await.context("cannot install the Gateway API")?;
         let traffic = Role::start("proxy", |stop| Box::pin(proxy.run(stop)));
         let routes = Role::start("mesh", |stop| Box::pin(mesh.run(stop)));
@@ -136,6 +169,7 @@ impl Platform {
             data,
             _addresses: addresses,
             holder,
+            published: mesh_handle.subscribe(),
             mesh: mesh_handle,
             proxy: proxy_handle,
             node: node_handle,
@@ -167,6 +201,23 @@ impl Platform {
         self.mesh.gateway_addresses().iter().find_map(mesh::GatewayListener::url)
     }
 
+    /// Resolves once the node takes Pods.
+    pub(crate) async fn node_ready(&self) -> anyhow::Result<()> {
+        let path = format!("/api/v1/nodes?watch=true&fieldSelector=metadata.name%3D{}", resources::names::NODE);
+        let mut events = Box::pin(self.api.watch(&path, "application/json").await?);
+        let ready = async {
+            while let Some(event) = events.next().await {
+                if readiness::is_ready(&event?["object"]) {
+                    return Ok(());
+                }
+            }
+            anyhow::bail!("the API ended before the node was ready")
+        };
+        tokio::time::timeout(NODE_READY_WITHIN, ready).await.with_context(|| {
+            format!("the node was not ready within {} s; start again with -v to see why", NODE_READY_WITHIN.as_secs())
+        })?
+    }
+
     /// Says in the data directory where the gateway answers, for `coracle status`.
     pub(crate) fn announce_gateway(&mut self) -> anyhow::Result<()> {
         self.holder.gateway = self.gateway_url();
@@ -178,11 +229,14 @@ impl Platform {
         self.node.lines()
     }
 
-    /// Resolves when a role has ended though nobody asked it to.
-    pub(crate) async fn broken(&mut self) -> anyhow::Error {
+    /// The next thing that happens unasked.
+    pub(crate) async fn changed(&mut self) -> Change {
         let roles = [&mut self.server, &mut self.traffic, &mut self.routes, &mut self.pods, &mut self.controllers];
         let ends = roles.map(|role| Box::pin(role.failure()));
-        futures::future::select_all(ends).await.0
+        tokio::select! {
+            (error, _, _) = futures::future::select_all(ends) => Change::Broken(error),
+            Ok(()) = self.published.changed() => Change::Gateways,
+        }
     }
 
     /// Ends everything in order; bounded, because each role bounds its own end.

@@ -27,15 +27,36 @@ pub(crate) fn key(object: &Value) -> Key {
     (text(&object["kind"]), text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]))
 }
 
-/// How many restarts of a container that never became ready count as failing for good.
+/// How many restarts of a container that is not ready count as failing for good.
 const RESTARTS_THAT_FAIL: i64 = 2;
 
+/// How often the containers of Pods had been restarted before somebody began to wait: earlier lives don't count against
+/// this one. By Pod uid and container name.
+pub(crate) type Baseline = BTreeMap<(String, String), i64>;
+
+/// The baseline of these Pods. Whoever was there before is restarted once more by Coracle's own start.
+pub(crate) fn baseline<'a>(pods: impl IntoIterator<Item = &'a Value>) -> Baseline {
+    let mut baseline = Baseline::new();
+    for pod in pods {
+        for status in statuses(pod) {
+            let count = status["restartCount"].as_i64().unwrap_or(0) + 1;
+            baseline.insert((text(&pod["metadata"]["uid"]), text(&status["name"])), count);
+        }
+    }
+    baseline
+}
+
+fn statuses(pod: &Value) -> impl Iterator<Item = &Value> {
+    let lists = ["initContainerStatuses", "containerStatuses"];
+    lists.into_iter().flat_map(|list| pod["status"][list].as_array().into_iter().flatten())
+}
+
 /// What the object's state is. Kinds without a notion of ready are ready by being there.
-pub(crate) fn state(object: &Value) -> State {
+pub(crate) fn state(object: &Value, baseline: &Baseline) -> State {
     match object["kind"].as_str().unwrap_or_default() {
         "Deployment" | "ReplicaSet" => replicas(object),
         "Job" => job(object),
-        "Pod" => pod(object),
+        "Pod" => pod(object, baseline),
         "Gateway" => gateway(object),
         "HTTPRoute" => route(object),
         "PersistentVolumeClaim" => match object["status"]["phase"].as_str() {
@@ -82,12 +103,12 @@ fn job(object: &Value) -> State {
     State::Waiting(format!("{done}/{wanted} complete"))
 }
 
-fn pod(object: &Value) -> State {
+fn pod(object: &Value, baseline: &Baseline) -> State {
     match object["status"]["phase"].as_str().unwrap_or("Pending") {
         "Succeeded" => State::Ready,
-        "Failed" => State::Failed(trouble(object).unwrap_or_else(|| "it failed".into())),
+        "Failed" => State::Failed(trouble(object, baseline).unwrap_or_else(|| "it failed".into())),
         _ if condition(object, "Ready").is_some_and(|c| c["status"] == "True") => State::Ready,
-        _ => match trouble(object) {
+        _ => match trouble(object, baseline) {
             Some(trouble) => State::Failed(trouble),
             None => State::Waiting("not ready".into()),
         },
@@ -95,18 +116,19 @@ fn pod(object: &Value) -> State {
 }
 
 /// Why a Pod will not become ready by itself, where it can be told.
-pub(crate) fn trouble(pod: &Value) -> Option<String> {
+pub(crate) fn trouble(pod: &Value, baseline: &Baseline) -> Option<String> {
     if let Some(unfit) = condition(pod, "PodScheduled").filter(|c| c["reason"] == "Unschedulable") {
         return Some(text(&unfit["message"]));
     }
-    let lists = ["initContainerStatuses", "containerStatuses"];
-    let statuses = lists.iter().flat_map(|list| pod["status"][*list].as_array().into_iter().flatten());
-    statuses
-        .filter_map(|status| container_trouble(status).map(|why| format!("container {}: {why}", text(&status["name"]))))
-        .next()
+    let uid = text(&pod["metadata"]["uid"]);
+    statuses(pod).find_map(|status| {
+        let name = text(&status["name"]);
+        let before = baseline.get(&(uid.clone(), name.clone())).copied().unwrap_or(0);
+        container_trouble(status, before).map(|why| format!("container {name}: {why}"))
+    })
 }
 
-fn container_trouble(status: &Value) -> Option<String> {
+fn container_trouble(status: &Value, before: i64) -> Option<String> {
     let waiting = &status["state"]["waiting"];
     match waiting["reason"].as_str().unwrap_or_default() {
         "ErrImagePull"
@@ -120,7 +142,7 @@ fn container_trouble(status: &Value) -> Option<String> {
         }
         _ => {}
     }
-    let restarts = status["restartCount"].as_i64().unwrap_or(0);
+    let restarts = status["restartCount"].as_i64().unwrap_or(0) - before;
     let ended = ["state", "lastState"].iter().map(|s| &status[*s]["terminated"]).find(|t| t.is_object())?;
     let code = ended["exitCode"].as_i64().unwrap_or(0);
     if status["ready"] == true || restarts < RESTARTS_THAT_FAIL {
@@ -146,6 +168,18 @@ pub(crate) fn may_start_for(pod: &Value) -> Option<i64> {
 fn allowance(probe: &Value) -> i64 {
     let number = |name: &str, default: i64| probe[name].as_i64().unwrap_or(default);
     number("initialDelaySeconds", 0) + number("periodSeconds", 10) * number("failureThreshold", 3)
+}
+
+/// Whether the object (a Pod, a Node) has the condition Ready.
+pub(crate) fn is_ready(object: &Value) -> bool {
+    condition(object, "Ready").is_some_and(|c| c["status"] == "True")
+}
+
+/// A Deployment's own word may be of an earlier life, or older than what became of a Pod: its Pods must say the same.
+fn confirmed(deployment: &Value, world: &World) -> State {
+    let wanted = deployment["spec"]["replicas"].as_u64().unwrap_or(1);
+    let ready = pods_of(deployment, world).into_iter().filter(|pod| is_ready(pod)).count() as u64;
+    if ready >= wanted { State::Ready } else { State::Waiting(format!("{ready}/{wanted} available")) }
 }
 
 /// Whether a Pod's readiness was asked for, rather than concluded from its programs having been started.
@@ -201,22 +235,30 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// The Pods that belong to a workload: through its ReplicaSets for a Deployment, its own for the others.
+/// The Pods that belong to a workload: through its newest ReplicaSet for a Deployment, its own for the others. What an older
+/// revision's Pods do is no longer the Deployment's fate.
 pub(crate) fn pods_of<'a>(owner: &Value, world: &'a World) -> Vec<&'a Value> {
     let uid = &owner["metadata"]["uid"];
     let owned = |object: &Value, uid: &Value| {
         let references = object["metadata"]["ownerReferences"].as_array().map(Vec::as_slice).unwrap_or_default();
         references.iter().any(|reference| &reference["uid"] == uid)
     };
-    let sets: Vec<&Value> =
-        world.values().filter(|o| o["kind"] == "ReplicaSet" && owned(o, uid)).map(|o| &o["metadata"]["uid"]).collect();
+    let revision = |set: &&Value| {
+        let annotation = &set["metadata"]["annotations"]["deployment.kubernetes.io/revision"];
+        annotation.as_str().and_then(|revision| revision.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let sets = world.values().filter(|o| o["kind"] == "ReplicaSet" && owned(o, uid));
+    let newest = sets.max_by_key(revision).map(|set| &set["metadata"]["uid"]);
     let pods = world.values().filter(|o| o["kind"] == "Pod");
-    pods.filter(|pod| owned(pod, uid) || sets.iter().any(|set| owned(pod, set))).collect()
+    pods.filter(|pod| owned(pod, uid) || newest.is_some_and(|set| owned(pod, set))).collect()
 }
 
 /// The state of a workload with its Pods in view: a Pod that can't start fails it, with the reason.
-pub(crate) fn state_in(object: &Value, world: &World) -> State {
-    let own = state(object);
+pub(crate) fn state_in(object: &Value, world: &World, baseline: &Baseline) -> State {
+    let own = state(object, baseline);
+    if own == State::Ready && object["kind"] == "Deployment" {
+        return confirmed(object, world);
+    }
     let State::Waiting(waiting) = &own else { return own };
     if !matches!(object["kind"].as_str(), Some("Deployment" | "ReplicaSet" | "Job")) {
         return own;
@@ -225,7 +267,7 @@ pub(crate) fn state_in(object: &Value, world: &World) -> State {
     let found = pods
         .iter()
         .filter(|p| p["metadata"]["deletionTimestamp"].is_null())
-        .find_map(|pod| trouble(pod).map(|why| format!("pod {}: {why}", text(&pod["metadata"]["name"]))));
+        .find_map(|pod| trouble(pod, baseline).map(|why| format!("pod {}: {why}", text(&pod["metadata"]["name"]))));
     match found {
         // A Job tries again by itself as often as its manifest allows.
         Some(why) if object["kind"] != "Job" || !why.contains("exit code") => State::Failed(why),
@@ -254,9 +296,9 @@ mod tests {
 
     #[test]
     fn a_deployment_is_ready_when_the_newest_spec_is_available() {
-        assert_eq!(state(&deployment(3, 2)), State::Ready);
-        assert_eq!(state(&deployment(2, 2)), State::Waiting("2/3 available".into()));
-        assert_eq!(state(&deployment(3, 1)), State::Waiting("not looked at yet".into()));
+        assert_eq!(state(&deployment(3, 2), &Baseline::new()), State::Ready);
+        assert_eq!(state(&deployment(2, 2), &Baseline::new()), State::Waiting("2/3 available".into()));
+        assert_eq!(state(&deployment(3, 1), &Baseline::new()), State::Waiting("not looked at yet".into()));
     }
 
     #[test]
@@ -265,12 +307,45 @@ mod tests {
             json!({"kind": "ReplicaSet", "metadata": {"name": "r", "uid": "r1", "ownerReferences": [{"uid": "u1"}]}});
         for (restarts, failed) in [(0, false), (1, false), (2, true), (5, true)] {
             let world: World = [crashing(restarts), set.clone()].into_iter().map(|o| (key(&o), o)).collect();
-            let state = state_in(&deployment(0, 2), &world);
+            let state = state_in(&deployment(0, 2), &world, &Baseline::new());
             assert_eq!(
                 matches!(&state, State::Failed(why) if why.contains("exit code 7")),
                 failed,
                 "{restarts}: {state:?}"
             );
+        }
+    }
+
+    #[test]
+    fn restarts_of_earlier_lives_and_older_revisions_do_not_count() {
+        let set = |name: &str, uid: &str, revision: &str| {
+            json!({"kind": "ReplicaSet", "metadata": {"name": name, "uid": uid, "ownerReferences": [{"uid": "u1"}],
+                "annotations": {"deployment.kubernetes.io/revision": revision}}})
+        };
+        let world: World =
+            [crashing(7), set("r", "r1", "1")].into_iter().map(|object| (key(&object), object)).collect();
+        let earlier = baseline(world.values().filter(|object| object["kind"] == "Pod"));
+        let state = |world: &World, baseline: &Baseline| state_in(&deployment(0, 2), world, baseline);
+        assert!(matches!(state(&world, &Baseline::new()), State::Failed(_)));
+        assert!(matches!(state(&world, &earlier), State::Waiting(_)), "it was so before");
+        let mut replaced = world;
+        let newer = set("n", "r2", "2");
+        replaced.insert(key(&newer), newer);
+        assert!(matches!(state(&replaced, &Baseline::new()), State::Waiting(_)), "an older revision's Pod");
+    }
+
+    #[test]
+    fn a_deployment_that_says_ready_is_believed_when_its_pods_say_so() {
+        let pod = |name: &str| {
+            json!({"kind": "Pod", "metadata": {"name": name, "ownerReferences": [{"uid": "u1"}]},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+        };
+        let mut world = World::new();
+        for (name, state) in [("a", "1/3"), ("b", "2/3"), ("c", "")] {
+            let pod = pod(name);
+            world.insert(key(&pod), pod);
+            let wanted = if state.is_empty() { State::Ready } else { State::Waiting(format!("{state} available")) };
+            assert_eq!(state_in(&deployment(3, 2), &world, &Baseline::new()), wanted);
         }
     }
 
@@ -283,7 +358,7 @@ mod tests {
         };
         let state = |started| {
             let world: World = [pod(started)].into_iter().map(|o| (key(&o), o)).collect();
-            state_in(&deployment(0, 2), &world)
+            state_in(&deployment(0, 2), &world, &Baseline::new())
         };
         assert_eq!(state(false), State::Waiting("0/3 available; still starting, which may take up to 300 s".into()));
         assert_eq!(state(true), State::Waiting("0/3 available".into()));
@@ -296,16 +371,16 @@ mod tests {
                 "conditions": [{"type": "Programmed", "status": status, "reason": reason, "observedGeneration": 1}],
                 "listeners": [{"conditions": [{"type": "Programmed", "status": status, "message": "port 80 is in use"}]}]}})
         };
-        assert_eq!(state(&gateway("True", "Programmed")), State::Ready);
-        assert_eq!(state(&gateway("False", "Pending")), State::Waiting("not programmed".into()));
-        assert_eq!(state(&gateway("False", "Invalid")), State::Failed("port 80 is in use".into()));
+        assert_eq!(state(&gateway("True", "Programmed"), &Baseline::new()), State::Ready);
+        assert_eq!(state(&gateway("False", "Pending"), &Baseline::new()), State::Waiting("not programmed".into()));
+        assert_eq!(state(&gateway("False", "Invalid"), &Baseline::new()), State::Failed("port 80 is in use".into()));
     }
 
     #[test]
     fn a_job_is_ready_when_complete_and_failed_when_it_gave_up() {
         let job = |kind: &str| json!({"kind": "Job", "status": {"conditions": [{"type": kind, "status": "True", "reason": "R", "message": "m"}]}});
-        assert_eq!(state(&job("Complete")), State::Ready);
-        assert_eq!(state(&job("Failed")), State::Failed("R: m".into()));
-        assert_eq!(state(&json!({"kind": "Job"})), State::Waiting("0/1 complete".into()));
+        assert_eq!(state(&job("Complete"), &Baseline::new()), State::Ready);
+        assert_eq!(state(&job("Failed"), &Baseline::new()), State::Failed("R: m".into()));
+        assert_eq!(state(&json!({"kind": "Job"}), &Baseline::new()), State::Waiting("0/1 complete".into()));
     }
 }

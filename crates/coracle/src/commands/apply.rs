@@ -14,6 +14,7 @@ pub(crate) async fn run(arguments: Apply) -> anyhow::Result<ExitCode> {
     if found.is_empty() {
         return Err(exit::bad_input("there is no manifest in what was given"));
     }
+    manifests::check(&found, manifests::Unknown::LeftToTheApi)?;
     let api = Api::of(&arguments.target).await?;
     order::for_apply(&mut found, |manifest| &manifest.object);
     let mut applier = Applier::new(&api, &arguments.scope.namespace, arguments.force_conflicts).await?;

@@ -85,12 +85,25 @@ async fn listed(api: &Api, arguments: &Delete) -> anyhow::Result<Vec<Victim>> {
     order::for_apply(&mut found, |manifest| &manifest.object);
     let kinds = api.kinds().await?;
     // The reverse of applying, so that nothing refers to what is gone.
-    let victims = found.iter().rev().filter_map(|manifest| {
-        let resource = kinds.of(manifest.api_version(), manifest.kind())?.clone();
+    let victim = |manifest: &manifests::Manifest| {
+        if manifest.name().is_empty() {
+            return Err(exit::bad_input(format!(
+                "{} has no metadata.name that is text, so it names no object; nothing was deleted",
+                manifest.label()
+            )));
+        }
+        let Some(resource) = kinds.of(manifest.api_version(), manifest.kind()).cloned() else {
+            return Err(exit::bad_input(format!(
+                "the API has no kind {} in {}, which {} is of; nothing was deleted",
+                manifest.kind(),
+                manifest.api_version(),
+                manifest.label()
+            )));
+        };
         let namespace = manifest.namespace().unwrap_or(&arguments.scope.namespace).to_owned();
-        Some(Victim { resource, namespace, name: manifest.name().to_owned() })
-    });
-    Ok(victims.collect())
+        Ok(Victim { resource, namespace, name: manifest.name().to_owned() })
+    };
+    found.iter().rev().map(victim).collect()
 }
 
 /// Waits for the object of this uid to go; another one of the same name is not it.

@@ -4,7 +4,7 @@ use crate::cli::{Serve, Start, UpOutput};
 use crate::commands::say;
 use crate::commands::up::signals::Signals;
 use crate::data_dir::{self, DataDir};
-use crate::platform::{Platform, Settings};
+use crate::platform::{Change, Platform, Settings};
 use crate::{colour, exit};
 use node::recipe::Recipes;
 use std::path::{Path, PathBuf};
@@ -25,9 +25,19 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     } else {
         print_access(&platform);
     }
-    let outcome = tokio::select! {
-        () = signals.next() => Ok(ExitCode::SUCCESS),
-        error = platform.broken() => Err(error),
+    let outcome = loop {
+        let changed = tokio::select! {
+            () = signals.next() => break Ok(ExitCode::SUCCESS),
+            change = platform.changed() => change,
+        };
+        match changed {
+            Change::Broken(error) => break Err(error),
+            Change::Gateways => {
+                if let Err(error) = platform.announce_gateway() {
+                    tracing::warn!("{error:#}");
+                }
+            }
+        }
     };
     signals.kill_on_the_next();
     platform.stop().await;

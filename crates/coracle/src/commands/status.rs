@@ -5,7 +5,7 @@ use crate::commands::get::layout;
 use crate::commands::say;
 use crate::connect::{self, Api};
 use crate::data_dir;
-use crate::readiness::{self, State, World};
+use crate::readiness::{self, Baseline, State, World};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -55,7 +55,7 @@ pub(crate) async fn world(api: &Api) -> anyhow::Result<World> {
 /// The objects that people think of: what is owned by another is left out.
 fn shown(world: &World) -> Vec<(&Value, State)> {
     let top = world.values().filter(|o| o["metadata"]["ownerReferences"].as_array().is_none_or(Vec::is_empty));
-    top.map(|object| (object, readiness::state_in(object, world))).collect()
+    top.map(|object| (object, readiness::state_in(object, world, &Baseline::new()))).collect()
 }
 
 fn words(state: &State) -> (&'static str, &str) {

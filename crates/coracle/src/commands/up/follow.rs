@@ -11,7 +11,7 @@ pub(crate) async fn logs(mut lines: node::Lines, to_stderr: bool) {
                 let name = format!("{}/{}", line.pod, line.container);
                 format!(
                     "{} {}",
-                    colour::by_name(&line.container, &format!("{name} |")),
+                    colour::by_name(&line.container, &format!("{name} |"), to_stderr),
                     String::from_utf8_lossy(&line.text)
                 )
             }

@@ -11,8 +11,8 @@ use crate::commands::apply::Applier;
 use crate::commands::{say, serve};
 use crate::data_dir::DataDir;
 use crate::manifests::Manifest;
-use crate::platform::{Platform, Settings};
-use crate::{colour, exit, manifests, order};
+use crate::platform::{Change, Platform, Settings};
+use crate::{colour, exit, manifests, order, readiness};
 use node::recipe::Recipes;
 use serde_json::Value;
 use signals::Signals;
@@ -36,14 +36,15 @@ pub(crate) async fn run(arguments: Up) -> anyhow::Result<ExitCode> {
         recipes: plan.recipes.clone(),
     };
     let mut platform = Platform::start(data, settings).await?;
+    let mut logs = Box::pin(follow::logs(platform.lines(), arguments.output == UpOutput::Json));
     let outcome = tokio::select! {
-        outcome = bring_up(&platform, &plan.manifests, &arguments) => Some(outcome),
-        () = signals.next() => None,
+        outcome = bring_up(&platform, &plan.manifests, &arguments) => outcome,
+        () = signals.next() => Err(anyhow::anyhow!("stopped before all was ready")),
+        () = &mut logs => Err(anyhow::anyhow!("the node ended before all was ready")),
     };
     let outcome = match outcome {
-        None => Ok(ExitCode::SUCCESS),
-        Some(Err(error)) => Err(error),
-        Some(Ok(())) => stay(&mut platform, &mut signals, &arguments, began).await,
+        Err(error) => Err(error),
+        Ok(()) => stay(&mut platform, &mut signals, logs, &arguments, began).await,
     };
     eprintln!("{}", colour::dim("stopping…"));
     signals.kill_on_the_next();
@@ -73,7 +74,7 @@ impl Plan {
         if found.is_empty() {
             return Err(exit::bad_input(format!("there are no manifests in {}", directory.display())));
         }
-        manifests::check(&found)?;
+        manifests::check(&found, manifests::Unknown::Refused)?;
         order::for_apply(&mut found, |manifest| &manifest.object);
         let file = manifests::recipe_file(directory);
         let recipes = file.as_deref().map_or_else(|| Ok(Recipes::empty()), serve::load)?;
@@ -99,35 +100,45 @@ impl Plan {
 
 async fn bring_up(platform: &Platform, manifests: &[Manifest], arguments: &Up) -> anyhow::Result<()> {
     let api = platform.api();
+    let pods = api.get("/api/v1/pods").await?;
+    let baseline = readiness::baseline(pods["items"].as_array().into_iter().flatten());
+    platform.node_ready().await?;
     let mut applier = Applier::new(api, "default", true).await?;
     applier.rehearse(manifests).await?;
     let mut applied: Vec<Value> = Vec::with_capacity(manifests.len());
     for manifest in manifests {
         applied.push(applier.apply(manifest, false).await?.object);
     }
-    eprintln!("applied {} objects; waiting until all is ready", applied.len());
+    let objects = if applied.len() == 1 { "object" } else { "objects" };
+    eprintln!("applied {} {objects}; waiting until all is ready", applied.len());
     let limit = Duration::from_secs(arguments.timeout);
-    wait::until_ready(api, &applied, limit, arguments.keep_going).await
+    wait::until_ready(api, &applied, &baseline, limit, arguments.keep_going).await
 }
 
 async fn stay(
     platform: &mut Platform,
     signals: &mut Signals,
+    logs: impl Future<Output = ()>,
     arguments: &Up,
     began: Instant,
 ) -> anyhow::Result<ExitCode> {
     platform.announce_gateway()?;
     crate::memory::give_back();
-    let lines = platform.lines();
-    let json = arguments.output == UpOutput::Json;
-    if json {
+    if arguments.output == UpOutput::Json {
         say(&serve::ready_line(platform, began));
     }
     eprintln!("{} in {:.2} s", colour::good("ready"), began.elapsed().as_secs_f64());
     serve::print_access(platform);
-    tokio::select! {
-        () = signals.next() => Ok(ExitCode::SUCCESS),
-        error = platform.broken() => Err(error),
-        () = follow::logs(lines, json) => Ok(ExitCode::SUCCESS),
+    let mut logs = std::pin::pin!(logs);
+    loop {
+        let change = tokio::select! {
+            () = signals.next() => return Ok(ExitCode::SUCCESS),
+            () = &mut logs => return Ok(ExitCode::SUCCESS),
+            change = platform.changed() => change,
+        };
+        match change {
+            Change::Broken(error) => return Err(error),
+            Change::Gateways => platform.announce_gateway()?,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::commands::status::WATCHED;
 use crate::connect::Api;
-use crate::readiness::{self, Key, State, World};
+use crate::readiness::{self, Baseline, Key, State, World};
 use crate::{colour, exit};
 use futures::StreamExt;
 use serde_json::Value;
@@ -24,7 +24,13 @@ type Change = (Key, Option<Value>);
 
 /// Waits until all these objects are ready. What fails for good is an error that shows the log's end, unless the caller
 /// wants to go on.
-pub(crate) async fn until_ready(api: &Api, applied: &[Value], limit: Duration, keep_going: bool) -> anyhow::Result<()> {
+pub(crate) async fn until_ready(
+    api: &Api,
+    applied: &[Value],
+    baseline: &Baseline,
+    limit: Duration,
+    keep_going: bool,
+) -> anyhow::Result<()> {
     let wanted: Vec<Key> = applied.iter().map(readiness::key).collect();
     let mut world: World = applied.iter().map(|object| (readiness::key(object), object.clone())).collect();
     let (sender, mut changes) = mpsc::channel(QUEUE);
@@ -39,7 +45,7 @@ pub(crate) async fn until_ready(api: &Api, applied: &[Value], limit: Duration, k
     let mut told = Told::default();
     let deadline = tokio::time::Instant::now() + limit;
     loop {
-        let states = states(&wanted, &world);
+        let states = states(&wanted, &world, baseline);
         told.tell(&states);
         if states.values().all(|state| *state == State::Ready) {
             let since = *well_since.get_or_insert_with(tokio::time::Instant::now);
@@ -50,7 +56,7 @@ pub(crate) async fn until_ready(api: &Api, applied: &[Value], limit: Duration, k
             well_since = None;
         }
         if let Some((key, why)) = failure(&states).filter(|(key, _)| told.is_news(key)) {
-            let report = report(api, key, why, &world).await;
+            let report = report(api, key, why, &world, baseline).await;
             if !keep_going {
                 anyhow::bail!(report);
             }
@@ -68,9 +74,9 @@ pub(crate) async fn until_ready(api: &Api, applied: &[Value], limit: Duration, k
     }
 }
 
-fn states(wanted: &[Key], world: &World) -> BTreeMap<Key, State> {
+fn states(wanted: &[Key], world: &World, baseline: &Baseline) -> BTreeMap<Key, State> {
     let state = |key: &Key| match world.get(key) {
-        Some(object) => readiness::state_in(object, world),
+        Some(object) => readiness::state_in(object, world, baseline),
         None => State::Waiting("gone".to_owned()),
     };
     wanted.iter().map(|key| (key.clone(), state(key))).collect()
@@ -133,11 +139,11 @@ impl Told {
 }
 
 /// What failed, why, its log's last lines and the way out.
-async fn report(api: &Api, key: &Key, why: &str, world: &World) -> String {
+async fn report(api: &Api, key: &Key, why: &str, world: &World, baseline: &Baseline) -> String {
     let mut text = format!("{} did not start: {why}", label(key));
     let pod = world.get(key).and_then(|object| {
         let pods = if key.0 == "Pod" { vec![object] } else { readiness::pods_of(object, world) };
-        pods.into_iter().find(|pod| readiness::trouble(pod).is_some() || pod["status"]["phase"] == "Failed")
+        pods.into_iter().find(|pod| readiness::trouble(pod, baseline).is_some() || pod["status"]["phase"] == "Failed")
     });
     let mut way_out = "fix its manifest or its program and run `coracle up` again".to_owned();
     if let Some(pod) = pod {
@@ -157,7 +163,9 @@ async fn last_lines(api: &Api, pod: &Value) -> String {
     let statuses = ["initContainerStatuses", "containerStatuses"].into_iter().flat_map(|l| pod["status"][l].as_array());
     let bad = statuses.flatten().find(|status| status["ready"] != true);
     let container = bad.map(|status| text(&status["name"])).unwrap_or_default();
-    for previous in [false, true] {
+    // The run that ended is what is told of; the one after it may have begun already.
+    let ended = bad.is_some_and(|status| status["state"]["terminated"].is_object());
+    for previous in if ended { [false, true] } else { [true, false] } {
         let path = format!(
             "/api/v1/namespaces/{namespace}/pods/{name}/log?container={container}&tailLines={LAST_LINES}&previous={previous}"
         );
