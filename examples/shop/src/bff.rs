@@ -27,8 +27,7 @@ impl Bff {
     async fn home(&self, call: &Call) -> Result<Reply, Failure> {
         let (users, items, orders) = tokio::join!(
             self.users.call(call, Method::GET, "/users", &Value::Null),
-            self.inventory
-                .call(call, Method::GET, "/items", &Value::Null),
+            self.inventory.call(call, Method::GET, "/items", &Value::Null),
             self.orders.call(call, Method::GET, "/orders", &Value::Null),
         );
         Ok(Reply::ok(&json!({
@@ -45,17 +44,11 @@ fn part(answer: Result<(StatusCode, Value), Failure>, name: &str) -> Value {
     match answer {
         Ok((StatusCode::OK, mut body)) => body[name].take(),
         Ok((status, _)) => {
-            crate::log::error(
-                "a part is missing",
-                &[("part", name.into()), ("status", status.as_u16().into())],
-            );
+            crate::log::error("a part is missing", &[("part", name.into()), ("status", status.as_u16().into())]);
             Value::Null
         }
         Err(error) => {
-            crate::log::error(
-                "a part is missing",
-                &[("part", name.into()), ("error", error.to_string().into())],
-            );
+            crate::log::error("a part is missing", &[("part", name.into()), ("error", error.to_string().into())]);
             Value::Null
         }
     }
@@ -67,17 +60,11 @@ impl Service for Bff {
             (&Method::GET, "/api/home") => self.home(&call).await,
             (&Method::GET, "/api/orders") => {
                 let path = format!("/orders?{}", call.query);
-                let (status, body) = self
-                    .orders
-                    .call(&call, Method::GET, &path, &Value::Null)
-                    .await?;
+                let (status, body) = self.orders.call(&call, Method::GET, &path, &Value::Null).await?;
                 Ok(Reply::json(status, &body))
             }
             (&Method::POST, "/api/orders") => {
-                let (status, body) = self
-                    .orders
-                    .call(&call, Method::POST, "/orders", &call.body)
-                    .await?;
+                let (status, body) = self.orders.call(&call, Method::POST, "/orders", &call.body).await?;
                 Ok(Reply::json(status, &body))
             }
             _ => Ok(Reply::not_found(&call)),

@@ -23,15 +23,9 @@ impl Peer {
     pub(crate) fn from_env(variable: &str) -> Result<Self, Failure> {
         let base = required(variable)?.trim_end_matches('/').to_owned();
         if base.parse::<hyper::Uri>().is_err() || base.contains("$(") {
-            return Err(format!(
-                "{variable} is {base:?}, which is no URL; is its Service applied?"
-            )
-            .into());
+            return Err(format!("{variable} is {base:?}, which is no URL; is its Service applied?").into());
         }
-        Ok(Self {
-            base,
-            client: Client::builder(TokioExecutor::new()).build_http(),
-        })
+        Ok(Self { base, client: Client::builder(TokioExecutor::new()).build_http() })
     }
 
     /// Sends one request on behalf of `cause` and reads the JSON answer.
@@ -50,30 +44,18 @@ impl Peer {
         if let Some(key) = &cause.idempotency_key {
             request = request.header("idempotency-key", key);
         }
-        let body = if body.is_null() {
-            Bytes::new()
-        } else {
-            body.to_string().into()
-        };
-        let request = request
-            .header("content-type", "application/json")
-            .body(Full::new(body))?;
+        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        let request = request.header("content-type", "application/json").body(Full::new(body))?;
         let exchange = async {
             let response = self.client.request(request).await?;
             let status = response.status();
-            let bytes = Limited::new(response.into_body(), BODY_LIMIT)
-                .collect()
-                .await?
-                .to_bytes();
+            let bytes = Limited::new(response.into_body(), BODY_LIMIT).collect().await?.to_bytes();
             Ok::<_, Failure>((status, bytes))
         };
         let (status, bytes) = tokio::time::timeout(TIMEOUT, exchange)
             .await
             .map_err(|_| format!("{method} {url}: no answer within {} s", TIMEOUT.as_secs()))?
             .map_err(|error| format!("{method} {url}: {error}"))?;
-        Ok((
-            status,
-            serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-        ))
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
     }
 }

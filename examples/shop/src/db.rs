@@ -51,33 +51,19 @@ pub(crate) struct Store {
 impl Store {
     /// Opens the store called `name`; it need not be migrated yet.
     pub(crate) fn open(name: &str) -> Result<Self, Failure> {
-        let wanted = STORES
-            .iter()
-            .find(|m| m.store == name)
-            .map_or(0, |m| m.steps.len());
-        Ok(Self {
-            connection: Mutex::new(connect(name)?),
-            wanted,
-        })
+        let wanted = STORES.iter().find(|m| m.store == name).map_or(0, |m| m.steps.len());
+        Ok(Self { connection: Mutex::new(connect(name)?), wanted })
     }
 
     /// Runs `work` with the connection. SQLite answers in microseconds here, so it may run on the async thread.
-    pub(crate) fn with<T>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        let mut connection = self
-            .connection
-            .lock()
-            .map_err(|_| "an earlier request panicked in the store")?;
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, Failure>) -> Result<T, Failure> {
+        let mut connection = self.connection.lock().map_err(|_| "an earlier request panicked in the store")?;
         work(&mut connection)
     }
 
     /// Whether the tables are what this version of the service needs.
     pub(crate) fn ready(&self) -> Result<(), String> {
-        let version = self
-            .with(|c| Ok(version(c)?))
-            .map_err(|error| error.to_string())?;
+        let version = self.with(|c| Ok(version(c)?)).map_err(|error| error.to_string())?;
         if version < self.wanted {
             return Err(format!(
                 "the store is at version {version}, {} is needed: has the migration run?",
@@ -92,8 +78,7 @@ impl Store {
 pub(crate) fn migrate_all() -> Result<(), Failure> {
     for migrations in STORES {
         let mut connection = connect(migrations.store)?;
-        let transaction =
-            connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let from = version(&transaction)?;
         for step in migrations.steps.iter().skip(from) {
             transaction.execute_batch(step)?;
@@ -102,11 +87,7 @@ pub(crate) fn migrate_all() -> Result<(), Failure> {
         transaction.commit()?;
         log::info(
             "migrated",
-            &[
-                ("store", migrations.store.into()),
-                ("from", from.into()),
-                ("to", migrations.steps.len().into()),
-            ],
+            &[("store", migrations.store.into()), ("from", from.into()), ("to", migrations.steps.len().into())],
         );
     }
     Ok(())
@@ -115,8 +96,8 @@ pub(crate) fn migrate_all() -> Result<(), Failure> {
 fn connect(name: &str) -> Result<Connection, Failure> {
     let directory = PathBuf::from(required("DATA_DIR")?);
     let path = directory.join(format!("{name}.db"));
-    let connection = Connection::open(&path)
-        .map_err(|error| format!("cannot open the store {}: {error}", path.display()))?;
+    let connection =
+        Connection::open(&path).map_err(|error| format!("cannot open the store {}: {error}", path.display()))?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
@@ -124,7 +105,5 @@ fn connect(name: &str) -> Result<Connection, Failure> {
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<usize> {
-    connection
-        .pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
-        .map(|v| v.max(0) as usize)
+    connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).map(|v| v.max(0) as usize)
 }

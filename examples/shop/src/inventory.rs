@@ -13,16 +13,12 @@ pub(crate) struct Inventory {
 
 impl Inventory {
     pub(crate) fn from_env() -> Result<Self, Failure> {
-        Ok(Self {
-            store: Store::open("inventory")?,
-        })
+        Ok(Self { store: Store::open("inventory")? })
     }
 
     fn items(&self) -> Result<Reply, Failure> {
         let items = self.store.with(|c| {
-            let mut query = c.prepare_cached(
-                "SELECT sku, title, cents, stock FROM items ORDER BY sku LIMIT 100",
-            )?;
+            let mut query = c.prepare_cached("SELECT sku, title, cents, stock FROM items ORDER BY sku LIMIT 100")?;
             let rows = query.query_map([], |row| {
                 Ok(json!({
                     "sku": row.get::<_, String>(0)?, "title": row.get::<_, String>(1)?,
@@ -36,44 +32,25 @@ impl Inventory {
 
     /// Takes stock aside under a key; the same key again changes nothing.
     fn reserve(&self, call: &Call) -> Result<Reply, Failure> {
-        let (Some(key), Some(sku), Some(quantity)) = (
-            call.body["key"].as_str(),
-            call.body["sku"].as_str(),
-            call.body["quantity"].as_i64().filter(|q| *q > 0),
-        ) else {
-            return Ok(Reply::refuse(
-                StatusCode::BAD_REQUEST,
-                "key, sku and a positive quantity are needed",
-            ));
+        let (Some(key), Some(sku), Some(quantity)) =
+            (call.body["key"].as_str(), call.body["sku"].as_str(), call.body["quantity"].as_i64().filter(|q| *q > 0))
+        else {
+            return Ok(Reply::refuse(StatusCode::BAD_REQUEST, "key, sku and a positive quantity are needed"));
         };
         self.store.with(|c| {
-            let transaction =
-                c.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            let cents: Option<i64> = transaction
-                .query_row("SELECT cents FROM items WHERE sku = ?1", [sku], |row| {
-                    row.get(0)
-                })
-                .optional()?;
+            let transaction = c.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let cents: Option<i64> =
+                transaction.query_row("SELECT cents FROM items WHERE sku = ?1", [sku], |row| row.get(0)).optional()?;
             let Some(cents) = cents else {
-                return Ok(Reply::refuse(
-                    StatusCode::NOT_FOUND,
-                    &format!("there is no item {sku:?}"),
-                ));
+                return Ok(Reply::refuse(StatusCode::NOT_FOUND, &format!("there is no item {sku:?}")));
             };
-            let fresh = transaction.execute(
-                "INSERT INTO reservations VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-                (key, sku, quantity),
-            )?;
+            let fresh = transaction
+                .execute("INSERT INTO reservations VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", (key, sku, quantity))?;
             if fresh == 1 {
-                let taken = transaction.execute(
-                    "UPDATE items SET stock = stock - ?2 WHERE sku = ?1 AND stock >= ?2",
-                    (sku, quantity),
-                )?;
+                let taken = transaction
+                    .execute("UPDATE items SET stock = stock - ?2 WHERE sku = ?1 AND stock >= ?2", (sku, quantity))?;
                 if taken == 0 {
-                    return Ok(Reply::refuse(
-                        StatusCode::CONFLICT,
-                        &format!("{sku} is sold out"),
-                    ));
+                    return Ok(Reply::refuse(StatusCode::CONFLICT, &format!("{sku} is sold out")));
                 }
             }
             transaction.commit()?;

@@ -29,9 +29,7 @@ pub(crate) fn debug(message: &str, fields: &[(&str, Value)]) {
 }
 
 fn write(level: &str, message: &str, fields: &[(&str, Value)]) {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut line = Map::new();
     line.insert("time".into(), (now.as_millis() as u64).into());
     line.insert("level".into(), level.into());

@@ -52,7 +52,6 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A variable that the service cannot work without.
 fn required(name: &str) -> Result<String, Failure> {
-    std::env::var(name).map_err(|_| {
-        format!("the environment variable {name} is not set; see the service's manifest").into()
-    })
+    std::env::var(name)
+        .map_err(|_| format!("the environment variable {name} is not set; see the service's manifest").into())
 }

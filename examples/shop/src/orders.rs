@@ -44,56 +44,32 @@ impl Orders {
     }
 
     async fn place(&self, call: &Call) -> Result<Reply, Failure> {
-        let (Some(user), Some(sku), Some(quantity)) = (
-            call.body["user"].as_str(),
-            call.body["sku"].as_str(),
-            call.body["quantity"].as_i64(),
-        ) else {
-            return Ok(Reply::refuse(
-                StatusCode::BAD_REQUEST,
-                "user, sku and quantity are needed",
-            ));
+        let (Some(user), Some(sku), Some(quantity)) =
+            (call.body["user"].as_str(), call.body["sku"].as_str(), call.body["quantity"].as_i64())
+        else {
+            return Ok(Reply::refuse(StatusCode::BAD_REQUEST, "user, sku and quantity are needed"));
         };
-        let key = call
-            .idempotency_key
-            .clone()
-            .unwrap_or_else(|| call.request_id.clone());
-        if key.is_empty()
-            || !key
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-        {
+        let key = call.idempotency_key.clone().unwrap_or_else(|| call.request_id.clone());
+        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
             return Ok(Reply::refuse(
                 StatusCode::BAD_REQUEST,
                 "an idempotency-key of letters, digits, - _ . is needed",
             ));
         }
         if let Some(id) = self.find(&key)? {
-            return Ok(Reply::ok(
-                &json!({ "id": id, "status": "confirmed", "repeated": true }),
-            ));
+            return Ok(Reply::ok(&json!({ "id": id, "status": "confirmed", "repeated": true })));
         }
-        let (status, answer) = self
-            .users
-            .call(call, Method::GET, &format!("/users/{user}"), &Value::Null)
-            .await?;
+        let (status, answer) = self.users.call(call, Method::GET, &format!("/users/{user}"), &Value::Null).await?;
         if status != StatusCode::OK {
             return Ok(Reply::json(status, &answer));
         }
         let wish = json!({ "key": key, "sku": sku, "quantity": quantity });
-        let (status, reserved) = self
-            .inventory
-            .call(call, Method::POST, "/reservations", &wish)
-            .await?;
+        let (status, reserved) = self.inventory.call(call, Method::POST, "/reservations", &wish).await?;
         if status != StatusCode::OK {
             return Ok(Reply::json(status, &reserved));
         }
         let charge = json!({ "key": key, "user": user, "cents": reserved["cents"] });
-        match self
-            .payments
-            .call(call, Method::POST, "/charges", &charge)
-            .await
-        {
+        match self.payments.call(call, Method::POST, "/charges", &charge).await {
             Ok((StatusCode::OK, _)) => {}
             outcome => return self.undo(call, &key, outcome).await,
         }
@@ -105,28 +81,13 @@ impl Orders {
             )?;
             Ok(c.query_row("SELECT id FROM orders WHERE key = ?1", [&key], |row| row.get::<_, i64>(0))?)
         })?;
-        log::info(
-            "order confirmed",
-            &[
-                ("order", id.into()),
-                ("request_id", call.request_id.as_str().into()),
-            ],
-        );
-        Ok(Reply::json(
-            StatusCode::CREATED,
-            &json!({ "id": id, "status": "confirmed" }),
-        ))
+        log::info("order confirmed", &[("order", id.into()), ("request_id", call.request_id.as_str().into())]);
+        Ok(Reply::json(StatusCode::CREATED, &json!({ "id": id, "status": "confirmed" })))
     }
 
     fn find(&self, key: &str) -> Result<Option<i64>, Failure> {
-        self.store.with(|c| {
-            Ok(
-                c.query_row("SELECT id FROM orders WHERE key = ?1", [key], |row| {
-                    row.get(0)
-                })
-                .optional()?,
-            )
-        })
+        self.store
+            .with(|c| Ok(c.query_row("SELECT id FROM orders WHERE key = ?1", [key], |row| row.get(0)).optional()?))
     }
 
     /// The charge failed: gives the goods back, then says what the payment service said.
@@ -137,9 +98,7 @@ impl Orders {
         outcome: Result<(StatusCode, Value), Failure>,
     ) -> Result<Reply, Failure> {
         let path = format!("/reservations/{key}");
-        self.inventory
-            .call(call, Method::DELETE, &path, &Value::Null)
-            .await?;
+        self.inventory.call(call, Method::DELETE, &path, &Value::Null).await?;
         match outcome {
             Ok((status, answer)) => Ok(Reply::json(status, &answer)),
             Err(error) => Err(error),

@@ -16,9 +16,7 @@ pub(crate) struct Payments {
 impl Payments {
     pub(crate) fn from_env() -> Result<Self, Failure> {
         required("PROVIDER_KEY")?;
-        Ok(Self {
-            store: Store::open("payments")?,
-        })
+        Ok(Self { store: Store::open("payments")? })
     }
 }
 
@@ -27,27 +25,16 @@ impl Service for Payments {
         if (&call.method, call.path.as_str()) != (&Method::POST, "/charges") {
             return Ok(Reply::not_found(&call));
         }
-        let (Some(key), Some(user), Some(cents)) = (
-            call.body["key"].as_str(),
-            call.body["user"].as_str(),
-            call.body["cents"].as_i64(),
-        ) else {
-            return Ok(Reply::refuse(
-                StatusCode::BAD_REQUEST,
-                "key, user and cents are needed",
-            ));
+        let (Some(key), Some(user), Some(cents)) =
+            (call.body["key"].as_str(), call.body["user"].as_str(), call.body["cents"].as_i64())
+        else {
+            return Ok(Reply::refuse(StatusCode::BAD_REQUEST, "key, user and cents are needed"));
         };
         if cents > DECLINED_ABOVE_CENTS {
-            return Ok(Reply::refuse(
-                StatusCode::PAYMENT_REQUIRED,
-                "the card was declined",
-            ));
+            return Ok(Reply::refuse(StatusCode::PAYMENT_REQUIRED, "the card was declined"));
         }
         self.store.with(|c| {
-            c.execute(
-                "INSERT INTO charges VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-                (key, user, cents),
-            )?;
+            c.execute("INSERT INTO charges VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", (key, user, cents))?;
             Ok(Reply::ok(&json!({ "charged": cents })))
         })
     }

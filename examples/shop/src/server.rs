@@ -34,11 +34,7 @@ pub(crate) struct Call {
 impl Call {
     /// The value of a query parameter; names and values of this shop need no percent-decoding.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
-        self.query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .find(|(key, _)| *key == name)
-            .map(|(_, v)| v)
+        self.query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, v)| v)
     }
 }
 
@@ -51,11 +47,7 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn json(status: StatusCode, body: &Value) -> Self {
-        Self {
-            status,
-            content_type: "application/json",
-            body: body.to_string().into(),
-        }
+        Self { status, content_type: "application/json", body: body.to_string().into() }
     }
 
     pub(crate) fn ok(body: &Value) -> Self {
@@ -63,11 +55,7 @@ impl Reply {
     }
 
     pub(crate) fn page(body: &'static str) -> Self {
-        Self {
-            status: StatusCode::OK,
-            content_type: "text/html; charset=utf-8",
-            body: body.into(),
-        }
+        Self { status: StatusCode::OK, content_type: "text/html; charset=utf-8", body: body.into() }
     }
 
     pub(crate) fn refuse(status: StatusCode, why: &str) -> Self {
@@ -75,10 +63,7 @@ impl Reply {
     }
 
     pub(crate) fn not_found(call: &Call) -> Self {
-        Self::refuse(
-            StatusCode::NOT_FOUND,
-            &format!("nothing answers {} {}", call.method, call.path),
-        )
+        Self::refuse(StatusCode::NOT_FOUND, &format!("nothing answers {} {}", call.method, call.path))
     }
 }
 
@@ -95,17 +80,12 @@ pub(crate) trait Service: Send + Sync + 'static {
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub(crate) fn run<S: Service>(service: S) -> Result<(), Failure> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(serve(Arc::new(service)))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(Arc::new(service)))
 }
 
 async fn serve<S: Service>(service: Arc<S>) -> Result<(), Failure> {
     let port = match std::env::var("PORT") {
-        Ok(text) => text
-            .parse()
-            .map_err(|_| format!("PORT is {text:?}, which is not a port number"))?,
+        Ok(text) => text.parse().map_err(|_| format!("PORT is {text:?}, which is not a port number"))?,
         Err(_) => 8080,
     };
     let mut terminate = signal(SignalKind::terminate())?;
@@ -155,10 +135,7 @@ async fn handle<S: Service>(service: &S, request: Request<Incoming>) -> Response
     let mut response = Response::new(Full::new(reply.body));
     *response.status_mut() = reply.status;
     let headers = response.headers_mut();
-    headers.insert(
-        "content-type",
-        hyper::header::HeaderValue::from_static(reply.content_type),
-    );
+    headers.insert("content-type", hyper::header::HeaderValue::from_static(reply.content_type));
     if let Ok(pod) = std::env::var("POD_NAME").unwrap_or_default().parse() {
         headers.insert("x-served-by", pod);
     }
@@ -167,28 +144,12 @@ async fn handle<S: Service>(service: &S, request: Request<Incoming>) -> Response
 
 async fn answer<S: Service>(service: &S, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
-    let header = |name: &str| {
-        head.headers
-            .get(name)
-            .and_then(|v| v.to_str().ok())
-            .map(str::to_owned)
-    };
+    let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let request_id = header("x-request-id").unwrap_or_default();
-    let Ok(bytes) = Limited::new(body, BODY_LIMIT)
-        .collect()
-        .await
-        .map(http_body_util::Collected::to_bytes)
-    else {
-        return Reply::refuse(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "the body is broken or larger than 64 KiB",
-        );
+    let Ok(bytes) = Limited::new(body, BODY_LIMIT).collect().await.map(http_body_util::Collected::to_bytes) else {
+        return Reply::refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is broken or larger than 64 KiB");
     };
-    let body = if bytes.is_empty() {
-        Ok(Value::Null)
-    } else {
-        serde_json::from_slice(&bytes)
-    };
+    let body = if bytes.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&bytes) };
     let Ok(body) = body else {
         return Reply::refuse(StatusCode::BAD_REQUEST, "the body is not JSON");
     };
@@ -218,10 +179,7 @@ async fn answer<S: Service>(service: &S, request: Request<Incoming>) -> Reply {
             let mut fields = about(500).to_vec();
             fields.push(("error", error.to_string().into()));
             log::error("failed", &fields);
-            Reply::refuse(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the request failed; the log says why",
-            )
+            Reply::refuse(StatusCode::INTERNAL_SERVER_ERROR, "the request failed; the log says why")
         }
     }
 }

@@ -13,9 +13,7 @@ pub(crate) struct Users {
 
 impl Users {
     pub(crate) fn from_env() -> Result<Self, Failure> {
-        Ok(Self {
-            store: Store::open("users")?,
-        })
+        Ok(Self { store: Store::open("users")? })
     }
 }
 
@@ -35,18 +33,11 @@ impl Service for Users {
             (&Method::GET, Some(path)) => {
                 let id = path.trim_start_matches('/').to_owned();
                 let name: Option<String> = self.store.with(|c| {
-                    Ok(
-                        c.query_row("SELECT name FROM users WHERE id = ?1", [&id], |row| {
-                            row.get(0)
-                        })
-                        .optional()?,
-                    )
+                    Ok(c.query_row("SELECT name FROM users WHERE id = ?1", [&id], |row| row.get(0)).optional()?)
                 })?;
                 Ok(match name {
                     Some(name) => Reply::ok(&json!({ "id": id, "name": name })),
-                    None => {
-                        Reply::refuse(StatusCode::NOT_FOUND, &format!("no user is called {id:?}"))
-                    }
+                    None => Reply::refuse(StatusCode::NOT_FOUND, &format!("no user is called {id:?}")),
                 })
             }
             _ => Ok(Reply::not_found(&call)),

@@ -76,6 +76,7 @@ fn commands_refuse_what_is_wrong_and_change_nothing() {
     }
     assert!(coracle.ok(&["get", "configmaps"]).contains("kept"), "nothing was deleted");
     assert!(!coracle.ok(&["get", "namespaces"]).contains("half"), "nothing was half applied");
-    let set = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: alone}\nspec: {podSelector: {}}\n";
+    let set =
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: alone}\nspec: {podSelector: {}}\n";
     assert!(words(&run("apply", set)).contains("nothing acts on it yet"));
 }

@@ -58,6 +58,15 @@ struct Course {
     last_words: std::path::PathBuf,
 }
 
+/// How far a run's end has got.
+#[derive(Default)]
+struct Farewell {
+    begun: bool,
+    /// What comes before SIGTERM, while it goes on.
+    before: Option<Pending<()>>,
+    kill_at: Option<Instant>,
+}
+
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl Keeper {
@@ -171,13 +180,12 @@ impl Keeper {
         let mut probes = JoinSet::new();
         let mut hook: Option<Pending<Result<(), String>>> = self.post_start(&course.reach);
         let mut stop = self.stop.clone();
-        let mut ending: Option<Pending<()>> = None;
-        let mut kill_at: Option<Instant> = None;
+        let mut end = Farewell::default();
         if hook.is_none() {
             self.hooked(Ok(()), &course.reach, began, &mut probes).await;
         }
         let (code, signal) = loop {
-            let deadline = kill_at.unwrap_or_else(Instant::now);
+            let deadline = end.kill_at.unwrap_or_else(Instant::now);
             tokio::select! {
                 report = course.process.next() => match report {
                     Some(Report::Exited { code, signal }) => break (code, signal),
@@ -197,21 +205,17 @@ impl Keeper {
                     let wanted = *stop.borrow_and_update();
                     if let Some(wanted) = wanted {
                         probes.shutdown().await;
-                        kill_at = Some(kill_at.map_or(wanted.deadline, |at| at.min(wanted.deadline)));
-                        if ending.is_none() {
-                            ending = Some(self.before_end(&course.reach, wanted));
-                        }
+                        self.stop(&mut end, wanted, &course.reach);
                     }
                 }
-                () = pending(&mut ending) => {
-                    ending = Some(Box::pin(std::future::pending()));
+                () = pending(&mut end.before) => {
+                    end.before = None;
                     course.process.order(Order::Terminate).await;
-                    kill_at = kill_at.map(|at| if at <= Instant::now() { Instant::now() + EXTRA } else { at });
+                    end.kill_at = end.kill_at.map(|at| if at <= Instant::now() { Instant::now() + EXTRA } else { at });
                 }
-                () = tokio::time::sleep_until(deadline), if kill_at.is_some() => {
-                    course.process.order(Order::Kill).await;
-                    kill_at = None;
-                    ending = Some(Box::pin(std::future::pending()));
+                () = tokio::time::sleep_until(deadline), if end.kill_at.is_some() => {
+                    let order = self.out_of_time(&mut end);
+                    course.process.order(order).await;
                 }
             }
         };
@@ -236,13 +240,32 @@ impl Keeper {
         }
     }
 
-    /// What comes before SIGTERM: the preStop hook, while traffic goes elsewhere.
-    fn before_end(&self, reach: &Reach, stop: Stop) -> Pending<()> {
-        let now = Instant::now();
-        if stop.deadline <= now {
-            return Box::pin(std::future::pending()); // killed at once
+    /// Takes an order to stop: the first begins the end, later ones can only make it come sooner.
+    fn stop(&self, end: &mut Farewell, wanted: Stop, reach: &Reach) {
+        end.kill_at = Some(end.kill_at.map_or(wanted.deadline, |at| at.min(wanted.deadline)));
+        let limit = wanted.deadline.saturating_duration_since(Instant::now());
+        if !std::mem::replace(&mut end.begun, true) && !limit.is_zero() {
+            end.before = Some(self.before_end(reach, wanted, limit));
         }
-        let limit = stop.deadline - now;
+    }
+
+    /// What to do when patience has ended. A program that was not asked to end yet, because its preStop hook took all the time
+    /// there was, is asked now, as upstream does.
+    fn out_of_time(&self, end: &mut Farewell) -> Order {
+        if end.before.take().is_none() {
+            end.kill_at = None;
+            return Order::Kill;
+        }
+        end.kill_at = Some(Instant::now() + EXTRA);
+        if self.container.lifecycle.as_ref().is_some_and(|l| l.pre_stop.is_some()) {
+            let message = "PreStopHook failed: it did not end within the grace period".to_owned();
+            self.context.events.warning(&self.pod, Some(&self.container.name), "FailedPreStopHook", message);
+        }
+        Order::Terminate
+    }
+
+    /// What comes before SIGTERM: the preStop hook, while traffic goes elsewhere.
+    fn before_end(&self, reach: &Reach, stop: Stop, limit: Duration) -> Pending<()> {
         let handler = self.container.lifecycle.as_ref().and_then(|l| l.pre_stop.clone());
         let drains: Vec<_> = match stop.drain {
             Some(drain) => self.addresses().map(|address| self.context.traffic.drained(address, drain)).collect(),

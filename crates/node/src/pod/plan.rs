@@ -90,7 +90,8 @@ pub(crate) struct Plan {
 /// Decides.
 pub(crate) fn plan(now: &Snapshot<'_>) -> Plan {
     let phase = phase(now);
-    let mut plan = Plan { actions: Vec::new(), wake: None, phase, initialized: now.initialized, quiet: false };
+    let mut plan =
+        Plan { actions: Vec::new(), wake: None, phase: shown(now, phase), initialized: now.initialized, quiet: false };
     let expired = now.deadline.is_some_and(|at| at <= now.now);
     if expired && !now.failed && !phase.over() && !now.ending {
         plan.actions.push(Action::Expire);
@@ -150,6 +151,9 @@ fn go_on(now: &Snapshot<'_>, plan: &mut Plan) {
 /// Whether a container that has ended is to run again.
 pub(crate) fn restarts(record: &Record, policy: Policy) -> bool {
     let Some(ended) = record.ended() else { return false };
+    if record.changed {
+        return true; // whatever the policy: what ended is not what is declared
+    }
     let failed = ended.code != 0 || record.again;
     match (record.part, policy) {
         (Part::Sidecar, _) => true,
@@ -179,6 +183,16 @@ fn phase(now: &Snapshot<'_>) -> Phase {
         return if main().any(lost) { Phase::Failed } else { Phase::Succeeded };
     }
     Phase::Running
+}
+
+/// A Pod is not over for those who look at it while anything of it may still run, as upstream: a Job must not count a Pod
+/// whose sidecar is still writing.
+fn shown(now: &Snapshot<'_>, phase: Phase) -> Phase {
+    if !phase.over() || !now.records.iter().any(Record::active) {
+        return phase;
+    }
+    let began = now.records.iter().filter(|r| r.part == Part::Main).all(|r| r.ran);
+    if began { Phase::Running } else { Phase::Pending }
 }
 
 /// When a Pod with `activeDeadlineSeconds` fails.

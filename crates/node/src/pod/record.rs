@@ -48,6 +48,8 @@ pub(crate) struct Record {
     pub stopping: bool,
     /// It was stopped to be started again.
     pub again: bool,
+    /// What it is to run has changed since its run began.
+    pub changed: bool,
     pub backoff: Backoff,
     /// No start before this time.
     pub not_before: Option<Timestamp>,
@@ -69,6 +71,7 @@ impl Record {
             ready: false,
             stopping: false,
             again: false,
+            changed: false,
             backoff: Backoff::default(),
             not_before: None,
             image_id: String::new(),
@@ -106,7 +109,8 @@ impl Record {
         if let State::Ended(ended) = std::mem::replace(&mut self.state, State::Starting) {
             self.last = Some(ended);
         }
-        (self.ran, self.started, self.ready, self.stopping, self.again) = (true, false, false, false, false);
+        (self.ran, self.started, self.ready) = (true, false, false);
+        (self.stopping, self.again, self.changed) = (false, false, false);
     }
 
     /// A run is over.
@@ -122,6 +126,12 @@ impl Record {
 /// All containers of a Pod, in the order in which they start.
 pub(crate) fn records(spec: &PodSpec) -> Vec<Record> {
     containers(spec).into_iter().map(|(container, part)| Record::new(container, part)).collect()
+}
+
+/// Which containers are to run another image than before.
+pub(crate) fn changed(old: &PodSpec, new: &PodSpec) -> Vec<usize> {
+    let pairs = containers(old).into_iter().zip(containers(new)).enumerate();
+    pairs.filter(|(_, ((old, _), (new, _)))| old.image != new.image).map(|(index, _)| index).collect()
 }
 
 /// All containers of a Pod, in the order of their records.

@@ -54,6 +54,7 @@ pub(crate) fn status(input: &Input<'_>, known: &mut Conditions) -> Value {
         all.filter(|((_, part), _)| (*part == Part::Main) == main).map(|((c, _), r)| container(input, c, r)).collect()
     };
     let init = statuses(false);
+    let failure = input.failure.filter(|_| input.phase.over());
     let mut status = json!({
         "phase": input.phase.name(),
         "conditions": conditions(input, known),
@@ -62,8 +63,8 @@ pub(crate) fn status(input: &Input<'_>, known: &mut Conditions) -> Value {
         "hostIP": ADDRESS,
         "hostIPs": [{ "ip": ADDRESS }],
         "startTime": seconds(input.started),
-        "reason": input.failure.map(|f| f.0),
-        "message": input.failure.map(|f| f.1),
+        "reason": failure.map(|f| f.0),
+        "message": failure.map(|f| f.1),
     });
     if !init.is_empty() {
         status["initContainerStatuses"] = init.into();

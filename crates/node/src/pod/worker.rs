@@ -14,10 +14,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::alarm::sleep_until;
 use super::lost;
 use super::plan::{Action, Plan, Policy, Snapshot, deadline, plan};
 use super::publish::Publisher;
-use super::record::{Part, Record, State, containers, records};
+use super::record::{Part, Record, State, changed, containers, records};
 use super::setup;
 use super::status::{Conditions, Input, known, status};
 use crate::container::{Keeper, Message, News, Setup, Stop};
@@ -311,12 +312,28 @@ impl Worker {
         let shown = |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone());
         let differs = shown(&self.pod) != shown(&pod);
         self.pod = pod;
+        self.declare();
         if self.pod.metadata.deletion_timestamp.is_some() {
             let seconds = self.pod.metadata.deletion_grace_period_seconds;
             let grace = seconds.map_or(self.grace(), |s| Duration::from_secs(u64::try_from(s).unwrap_or_default()));
             self.end(Ending::Deleted, grace);
         }
         differs
+    }
+
+    /// Takes in what may change in a Pod's spec; a container of another image starts anew.
+    fn declare(&mut self) {
+        let spec = self.pod.spec.clone().unwrap_or_default();
+        let old = std::mem::replace(&mut self.spec, spec);
+        for index in changed(&old, &self.spec) {
+            let record = &mut self.records[index];
+            (record.backoff, record.not_before) = Default::default();
+            if record.active() && record.part != Part::Init {
+                record.changed = true;
+                let why = format!("Container {} definition changed, will be restarted", record.name);
+                self.stop_again(index, why, None);
+            }
+        }
     }
 
     fn shut_down(&mut self) {
@@ -481,7 +498,7 @@ impl Worker {
     fn ended(&mut self, index: usize) {
         let record = &self.records[index];
         let policy = Policy::parse(self.spec.restart_policy.as_deref());
-        let again = super::plan::restarts(record, policy) && self.ending.is_none();
+        let again = super::plan::restarts(record, policy) && self.ending.is_none() && self.failure.is_none();
         if !again {
             self.context.logs.close(&self.directory.join(&record.name));
         } else if record.not_before.is_some_and(|at| at > Timestamp::now()) {
@@ -572,14 +589,3 @@ impl Worker {
 
 /// Why a Pod failed whose time was up.
 const DEADLINE: (&str, &str) = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
-
-async fn sleep_until(at: Option<Timestamp>) {
-    match at {
-        Some(at) => {
-            let wait = at.duration_since(Timestamp::now());
-            // A little later than told, so that the clock has passed it for sure.
-            tokio::time::sleep(Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(1)).await;
-        }
-        None => std::future::pending().await,
-    }
-}

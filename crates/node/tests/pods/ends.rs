@@ -58,3 +58,38 @@ async fn a_log_that_is_followed_ends_with_the_container() {
     assert_eq!((&*line.pod, &*line.container), ("a", "c"));
     bench.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_that_takes_all_the_time_does_not_take_the_programs_chance_to_end() {
+    let bench = Bench::start().await;
+    let at = bench.folder.path().display().to_string();
+    let script = format!("trap 'echo term > {at}/order; exit 0' TERM; while :; do sleep 0.01; done");
+    let mut container = shell("c", &script);
+    container["lifecycle"] = json!({"preStop": {"exec": {"command": ["sleep", "300"]}}});
+    bench.pod("a", json!({"terminationGracePeriodSeconds": 1, "containers": [container]})).await;
+    bench.until_ready("a").await;
+    bench.delete("a").await;
+    bench.until_gone("a").await;
+    assert_eq!(bench.file("order").await, "term\n");
+    let told = bench.event("a", "FailedPreStopHook").await;
+    assert_eq!(told, "PreStopHook failed: it did not end within the grace period");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_over_only_when_its_sidecars_are() {
+    let bench = Bench::start().await;
+    let at = bench.folder.path().display().to_string();
+    let wait = format!("trap 'while [ ! -e {at}/go ]; do sleep 0.01; done; exit 0' TERM; while :; do sleep 0.01; done");
+    let mut side = shell("s", &wait);
+    side["restartPolicy"] = json!("Always");
+    let spec = json!({"restartPolicy": "Never", "initContainers": [side], "containers": [shell("c", "true")]});
+    bench.pod("a", spec).await;
+    let ended = |p: &serde_json::Value| p["status"]["containerStatuses"][0]["state"]["terminated"].is_object();
+    let pod = bench.until("a", "done but for its sidecar", ended).await;
+    assert_eq!(pod["status"]["phase"], "Running");
+    std::fs::write(bench.path("go"), "").expect("written");
+    let pod = bench.until_phase("a", "Succeeded").await;
+    assert!(pod["status"]["initContainerStatuses"][0]["state"]["terminated"].is_object());
+    bench.end().await;
+}

@@ -1,5 +1,6 @@
 //! Programs that end, and a Coracle that does.
 
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::bench::{Bench, alive, shell};
@@ -81,5 +82,22 @@ async fn a_killed_shim_leaves_nothing_and_its_container_starts_again() {
     nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).expect("killed");
     bench.until("a", "restarted", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
     assert!(!alive(&away));
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_of_another_image_starts_anew_whatever_the_policy() {
+    let bench = Bench::with("images:\n  one: {command: [sleep, '300']}\n  two: {command: [sleep, '301']}\n").await;
+    bench.pod("a", json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "one"}]})).await;
+    bench.until_ready("a").await;
+    let patch = Patch::Strategic(json!({"spec": {"containers": [{"name": "c", "image": "two"}]}}));
+    bench.pods().patch("a", &PatchParams::default(), &patch).await.expect("patched");
+    let new = |p: &serde_json::Value| {
+        let status = &p["status"]["containerStatuses"][0];
+        status["imageID"] == "recipe://two" && status["state"]["running"].is_object()
+    };
+    let pod = bench.until("a", "running the new image", new).await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 1);
+    assert_eq!(bench.event("a", "Killing").await, "Container c definition changed, will be restarted");
     bench.end().await;
 }

@@ -148,6 +148,8 @@ fn ended_containers_restart_by_policy_and_not_too_soon() {
     let twice = ended(ended(main(), 1, 1), 1, 99);
     let mut again = ended(main(), 0, 1);
     again.again = true;
+    let mut changed = ended(main(), 137, 1);
+    changed.changed = true;
     hold(vec![
         Case { what: "at once", records: vec![ended(main(), 1, 1)], actions: vec![Start(0)], ..Case::default() },
         Case { what: "then after ten seconds", records: vec![twice.clone()], wake: Some(109), ..Case::default() },
@@ -191,8 +193,31 @@ fn ended_containers_restart_by_policy_and_not_too_soon() {
             what: "sidecars end when the rest is done",
             policy: Policy::Never,
             records: vec![running(record("s", Sidecar)), ended(main(), 0, 1)],
-            phase: Phase::Succeeded,
             actions: vec![Stop(0)],
+            ..Case::default()
+        },
+        Case {
+            what: "and only then the Pod is over",
+            policy: Policy::Never,
+            records: vec![ended(record("s", Sidecar), 143, 2), ended(main(), 0, 1)],
+            phase: Phase::Succeeded,
+            quiet: true,
+            ..Case::default()
+        },
+        Case {
+            what: "a sidecar may outlive what failed before main containers began",
+            policy: Policy::Never,
+            initialized: false,
+            records: vec![running(record("s", Sidecar)), ended(record("i", Init), 1, 1), main()],
+            phase: Phase::Pending,
+            actions: vec![Stop(0)],
+            ..Case::default()
+        },
+        Case {
+            what: "another image runs whatever the policy",
+            policy: Policy::Never,
+            records: vec![changed],
+            actions: vec![Start(0)],
             ..Case::default()
         },
     ]);
@@ -240,6 +265,10 @@ fn time_runs_out_once() {
     now.now = at(50);
     assert_eq!(plan(&now).actions, [Expire]);
     now.failed = true;
-    let plan = plan(&now);
-    assert_eq!((plan.actions, plan.phase), (vec![Stop(0)], Phase::Failed));
+    let ending = plan(&now);
+    assert_eq!((ending.actions, ending.phase), (vec![Stop(0)], Phase::Running));
+    let records = vec![ended(record("m", Main), 137, 51)];
+    now.records = &records;
+    let over = plan(&now);
+    assert_eq!((over.phase, over.quiet), (Phase::Failed, true));
 }
