@@ -11,9 +11,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("rules", &["resources"]),
     ("apiserver", &["rules", "resources", "store"]),
-    ("workloads", &["resources", "rules"]),
+    ("workloads", &["resources"]),
     ("node", &["resources", "rules"]),
-    ("mesh", &["proxy", "resources", "rules"]),
+    ("mesh", &["proxy", "resources"]),
     ("coracle", &["apiserver", "mesh", "node", "proxy", "resources", "rules", "store", "workloads"]),
     ("shop", &[]),
 ];
