@@ -71,7 +71,7 @@ pub(crate) struct Scope {
 /// How the platform is started.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Start {
-    /// Data directory; made where needed
+    /// Data directory; made where needed [default: .coracle beside the manifests]
     #[arg(long, value_name = "DIR", env = "CORACLE_DATA")]
     pub(crate) data: Option<PathBuf>,
     /// Port of the API on loopback; 0 takes any free one
@@ -120,7 +120,20 @@ pub(crate) enum UpOutput {
     Json,
 }
 
+/// The form of an answer that people or scripts read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum Form {
+    /// For people
+    #[default]
+    Text,
+    /// For scripts
+    Json,
+}
+
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  coracle serve --recipes coracle.yaml   # then: kubectl apply -f …")]
 pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) start: Start,
@@ -133,6 +146,10 @@ pub(crate) struct Serve {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle down            stop; the data stays for the next `coracle up`
+  coracle down --purge    stop, and delete every object, volume and log")]
 pub(crate) struct Down {
     #[command(flatten)]
     pub(crate) target: Target,
@@ -207,6 +224,9 @@ pub(crate) struct Get {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  coracle describe deploy/orders -n shop")]
 pub(crate) struct Describe {
     /// KIND/NAME, or KIND and NAMEs
     #[arg(required = true, value_name = "KIND/NAME")]
@@ -240,14 +260,27 @@ pub(crate) struct Logs {
     #[arg(short, long)]
     pub(crate) previous: bool,
     /// Only the last N lines
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) tail: Option<i64>,
-    /// Only what is newer than N seconds
-    #[arg(long, value_name = "SECONDS")]
+    /// Only what is newer than this: seconds, or 30s, 5m, 2h
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(crate) since: Option<i64>,
     /// With the time of each line
     #[arg(long)]
     pub(crate) timestamps: bool,
+}
+
+/// Seconds, from a number with or without a unit.
+fn seconds(text: &str) -> Result<i64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("write seconds, or a number with s, m or h".to_owned()),
+    };
+    let number: i64 = digits.parse().map_err(|_| "write seconds, or a number with s, m or h".to_owned())?;
+    if number < 0 { Err("a time in the past is a positive number".to_owned()) } else { Ok(number.saturating_mul(unit)) }
 }
 
 #[derive(Debug, Args)]
@@ -293,12 +326,15 @@ pub(crate) enum Cascade {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  coracle status -o json   # exit code 0 when all is ready, else 1")]
 pub(crate) struct Status {
     #[command(flatten)]
     pub(crate) target: Target,
     /// Form of the answer
     #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: UpOutput,
+    pub(crate) output: Form,
 }
 
 #[derive(Debug, Args)]
@@ -315,7 +351,7 @@ pub(crate) struct Kubeconfig {
 pub(crate) struct Version {
     /// Form of the answer
     #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: UpOutput,
+    pub(crate) output: Form,
 }
 
 #[derive(Debug, Args)]
@@ -332,6 +368,16 @@ pub(crate) struct Completion {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn times_are_read_with_and_without_a_unit() {
+        for (text, wanted) in [("90", Some(90)), ("30s", Some(30)), ("5m", Some(300)), ("2h", Some(7200))] {
+            assert_eq!(seconds(text).ok(), wanted, "{text}");
+        }
+        for text in ["", "m", "5d", "-1", "x"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -28,9 +28,8 @@ pub(crate) const MANAGER: &str = "coracle";
 
 /// What the server said against a request.
 #[derive(Debug, thiserror::Error)]
-#[error("{attempt}: {message}")]
+#[error("{message}")]
 pub(crate) struct Refusal {
-    attempt: String,
     message: String,
     pub(crate) code: StatusCode,
 }
@@ -168,7 +167,9 @@ impl Api {
             Some(message) => message.to_owned(),
             None => format!("{code} {}", String::from_utf8_lossy(&bytes)),
         };
-        Err(Refusal { attempt, message, code }.into())
+        // What is missing says so itself; of the rest it matters what was asked.
+        let message = if code == StatusCode::NOT_FOUND { message } else { format!("{attempt}: {message}") };
+        Err(Refusal { message, code }.into())
     }
 
     /// Prints the server's warnings on stderr, each once.

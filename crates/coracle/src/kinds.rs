@@ -77,7 +77,8 @@ impl Kinds {
     pub(crate) fn find(&self, name: &str) -> anyhow::Result<Resource> {
         self.0.iter().find(|resource| resource.is(name)).cloned().ok_or_else(|| {
             let near = self.0.iter().filter(|r| !name.is_empty() && r.plural.contains(&name.to_lowercase()));
-            let near: Vec<&str> = near.map(|r| r.plural.as_str()).take(3).collect();
+            let near: std::collections::BTreeSet<&str> = near.map(|r| r.plural.as_str()).collect();
+            let near: Vec<&str> = near.into_iter().take(3).collect();
             let hint = if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) };
             exit::bad_input(format!("the API has no kind that is called {name:?}{hint}"))
         })

@@ -39,7 +39,7 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
             }
         }
     };
-    signals.kill_on_the_next();
+    let _impatience = signals.kill_on_the_next();
     platform.stop().await;
     outcome
 }

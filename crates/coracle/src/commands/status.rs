@@ -1,6 +1,6 @@
 //! `coracle status`: what runs, and what is not ready and why.
 
-use crate::cli::{Status, UpOutput};
+use crate::cli::{Form, Status};
 use crate::commands::get::layout;
 use crate::commands::say;
 use crate::connect::{self, Api};
@@ -27,7 +27,7 @@ pub(crate) async fn run(arguments: Status) -> anyhow::Result<ExitCode> {
     let world = world(&api).await?;
     let states = shown(&world);
     let ready = states.iter().all(|(_, state)| *state == State::Ready);
-    if arguments.output == UpOutput::Json {
+    if arguments.output == Form::Json {
         let objects: Vec<Value> = states.iter().map(|(object, state)| as_json(object, state)).collect();
         say(&json!({ "ready": ready, "api": holder.as_ref().and_then(|h| h.api.clone()),
             "gateway": holder.as_ref().and_then(|h| h.gateway.clone()), "objects": objects })

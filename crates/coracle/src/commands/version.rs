@@ -1,6 +1,6 @@
 //! `coracle version`.
 
-use crate::cli::{UpOutput, Version};
+use crate::cli::{Form, Version};
 use crate::commands::say;
 use resources::names::KUBERNETES_VERSION;
 use std::process::ExitCode;
@@ -10,8 +10,8 @@ pub(crate) const LONG: &str = concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes A
 
 pub(crate) fn run(arguments: &Version) -> anyhow::Result<ExitCode> {
     match arguments.output {
-        UpOutput::Text => say(&format!("coracle {LONG}")),
-        UpOutput::Json => {
+        Form::Text => say(&format!("coracle {LONG}")),
+        Form::Json => {
             say(&serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "kubernetes": KUBERNETES_VERSION.2 })
                 .to_string())
         }

@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: Up) -> anyhow::Result<ExitCode> {
         Ok(()) => stay(&mut platform, &mut signals, logs, &arguments, began).await,
     };
     eprintln!("{}", colour::dim("stopping…"));
-    signals.kill_on_the_next();
+    let _impatience = signals.kill_on_the_next();
     platform.stop().await;
     outcome
 }

@@ -8,6 +8,15 @@ pub(crate) struct Signals {
     terminate: Signal,
 }
 
+/// Listens for the signal that ends the process at once, until dropped.
+pub(crate) struct Impatience(tokio::task::JoinHandle<()>);
+
+impl Drop for Impatience {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Signals {
     /// From now on the signals are ours.
     pub(crate) fn new() -> std::io::Result<Self> {
@@ -23,11 +32,12 @@ impl Signals {
     }
 
     /// The next one ends the process at once; what it started ends with it, because each shim sees it go.
-    pub(crate) fn kill_on_the_next(mut self) {
-        tokio::spawn(async move {
+    /// As long as the answer is held.
+    pub(crate) fn kill_on_the_next(mut self) -> Impatience {
+        Impatience(tokio::spawn(async move {
             self.next().await;
             eprintln!("ending at once");
             std::process::exit(130);
-        });
+        }))
     }
 }
