@@ -1,21 +1,28 @@
 //! The data directory: who holds it, and what it says about the running instance.
 //!
 //! One Coracle at a time holds a directory, by an exclusive lock that the kernel releases however the holder ends.
-//! The holder writes its pid and addresses into the lock file, so that a second one can say who is there.
+//! The holder writes its pid and addresses into a file beside the lock, so that a second one can say who is there. That file is
+//! replaced as a whole: whoever reads it sees one state or the next.
 
 use crate::exit;
 use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The name of a data directory where none is given: beside the manifests, or in the current directory.
 pub(crate) const DEFAULT: &str = ".coracle";
 
 const LOCK: &str = "lock";
+const HOLDER: &str = "holder.json";
+
+/// Whoever asks whether a directory is held takes its lock for a moment; so often is it tried again, and after such a pause.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the holder of a data directory says about itself.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -33,7 +40,7 @@ pub(crate) struct Holder {
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
-    lock: Flock<File>,
+    _lock: Flock<File>,
 }
 
 impl DataDir {
@@ -55,9 +62,9 @@ impl DataDir {
             .mode(0o600)
             .open(&lock)
             .with_context(|| format!("cannot open {}", lock.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        match lock_exclusively(file) {
             Ok(lock) => {
-                let mut this = Self { path, lock };
+                let this = Self { path, _lock: lock };
                 this.announce(&Holder { pid: std::process::id(), api: None, gateway: None })?;
                 Ok(this)
             }
@@ -71,21 +78,32 @@ impl DataDir {
     }
 
     /// Says who holds the directory and where it answers.
-    pub(crate) fn announce(&mut self, holder: &Holder) -> anyhow::Result<()> {
+    pub(crate) fn announce(&self, holder: &Holder) -> anyhow::Result<()> {
         let text = serde_json::to_vec(holder)?;
-        let write = |file: &mut File| {
-            file.set_len(0)?;
-            file.rewind()?;
+        let (file, new) = (self.path.join(HOLDER), self.path.join("holder.json.new"));
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
             file.write_all(&text)?;
             file.sync_data()
         };
-        write(&mut self.lock).with_context(|| {
+        write().and_then(|()| std::fs::rename(&new, &file)).with_context(|| {
             format!(
                 "cannot write to the data directory {}; is the disk full? Free space or choose another with --data",
                 self.path.display()
             )
         })
     }
+}
+
+fn lock_exclusively(mut file: File) -> Result<Flock<File>, (File, nix::errno::Errno)> {
+    for _ in 1..TRIES {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
+            outcome => return outcome,
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
 }
 
 /// A directory with somebody's files in it is not taken: what is Coracle's may be deleted as a whole one day.
@@ -115,10 +133,10 @@ fn taken(path: &Path) -> String {
     )
 }
 
-/// What the lock file says; it may be of a Coracle that has ended.
+/// What the holder's file says; it may be of a Coracle that has ended.
 fn holder(path: &Path) -> Option<Holder> {
     let mut text = String::new();
-    File::open(path.join(LOCK)).ok()?.take(64 * 1024).read_to_string(&mut text).ok()?;
+    File::open(path.join(HOLDER)).ok()?.take(64 * 1024).read_to_string(&mut text).ok()?;
     serde_json::from_str(&text).ok()
 }
 
@@ -157,7 +175,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("data");
         assert_eq!(running(&path), None);
-        let mut first = DataDir::hold(&path).unwrap();
+        let first = DataDir::hold(&path).unwrap();
         first.announce(&Holder { pid: 4711, api: Some("https://127.0.0.1:9".into()), gateway: None }).unwrap();
         let refusal = DataDir::hold(&path).unwrap_err().to_string();
         assert!(refusal.contains("4711") && refusal.contains("https://127.0.0.1:9"), "{refusal}");

@@ -118,7 +118,7 @@ pub(crate) struct Platform {
 
 impl Platform {
     /// Starts every role on a data directory that is held already.
-    pub(crate) async fn start(mut data: DataDir, settings: Settings) -> anyhow::Result<Self> {
+    pub(crate) async fn start(data: DataDir, settings: Settings) -> anyhow::Result<Self> {
         let addresses = Block::of(data.path())?;
         let (store, store_task) = store::SqliteStore::open(store::Settings::new(data.path().join("state.db")))
             .context("cannot open the store")?;
