@@ -114,21 +114,27 @@ fn too_late(states: &BTreeMap<Key, State>, limit: Duration) -> String {
 struct Told {
     ready: BTreeSet<Key>,
     slow: BTreeSet<Key>,
+    starting: BTreeSet<Key>,
     failed: BTreeSet<Key>,
 }
 
 impl Told {
     fn tell(&mut self, states: &BTreeMap<Key, State>) {
         for (key, state) in states {
-            if let State::Waiting(why) = state
-                && why.contains("still starting")
-                && self.slow.insert(key.clone())
-            {
-                eprintln!("  {} {}: {why}", colour::dim("waits"), label(key));
-            }
             let has_a_state = matches!(key.0.as_str(), "Deployment" | "ReplicaSet" | "Job" | "Pod" | "Gateway");
-            if *state == State::Ready && has_a_state && self.ready.insert(key.clone()) {
-                eprintln!("  {} {}", colour::good("ready"), label(key));
+            match state {
+                State::Ready if has_a_state && self.ready.insert(key.clone()) => {
+                    eprintln!("  {} {}", colour::good("ready"), label(key));
+                }
+                // Said once, and again when it turns out to take long.
+                State::Waiting(why) if has_a_state => {
+                    let slow = why.contains("still starting");
+                    let list = if slow { &mut self.slow } else { &mut self.starting };
+                    if list.insert(key.clone()) {
+                        eprintln!("  {} {}: {why}", colour::dim("waits"), label(key));
+                    }
+                }
+                _ => {}
             }
         }
     }
