@@ -130,7 +130,7 @@ impl Platform {
         let (server, api) = apiserver::build(api_settings, Arc::new(store), dependencies)?;
         let client = |user: &str| kube::Client::new(api.service_as(user), "default");
 
-        let (proxy, proxy_handle) = proxy::build(proxy::Settings::default());
+        let (proxy, proxy_handle) = proxy::build(proxy::Settings::default(), proxy::Dependencies::default());
         let mesh_settings = mesh::Settings { first_gateway_port: settings.gateway_port, ..mesh::Settings::default() };
         let (mesh, mesh_handle) = mesh::build(mesh_settings, client("system:coracle:mesh"), proxy_handle.clone());
 

@@ -14,7 +14,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("workloads", &["resources"]),
     ("node", &["resources", "rules"]),
     ("mesh", &["proxy", "resources"]),
-    ("coracle", &["apiserver", "mesh", "node", "proxy", "resources", "rules", "store", "workloads"]),
+    ("delivery", &["resources", "rules"]),
+    ("coracle", &["apiserver", "delivery", "mesh", "node", "proxy", "resources", "rules", "store", "workloads"]),
     ("shop", &[]),
 ];
 

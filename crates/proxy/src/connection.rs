@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Settings;
+use crate::identity::{Client, Identity};
 use crate::listen::{Life, Slot};
 use crate::passthrough;
 use crate::prefixed::Prefixed;
@@ -101,10 +102,12 @@ async fn asked(
 /// Serves a connection.
 pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStream, peer: SocketAddr) {
     let table = slot.table.load_full();
+    let identity = identify(&shared, &stream, peer).await;
+    let client = Client { peer, scheme: "http", identity };
     let ended = match &table.protocol {
-        Protocol::Http => serve_plain(&shared, &slot, stream, peer, None).await,
-        Protocol::Sniff(backend) => serve_plain(&shared, &slot, stream, peer, Some(backend)).await,
-        Protocol::Https(config) => serve_tls(&shared, &slot, stream, peer, Arc::clone(config)).await,
+        Protocol::Http => serve_plain(&shared, &slot, stream, client, None).await,
+        Protocol::Sniff(backend) => serve_plain(&shared, &slot, stream, client, Some(backend)).await,
+        Protocol::Https(config) => serve_tls(&shared, &slot, stream, client, Arc::clone(config)).await,
         Protocol::Tls(_) => passthrough::serve(&shared, &slot, stream).await,
         Protocol::Tcp(backend) => {
             tunnel::carry(&shared, &slot, backend, stream).await;
@@ -116,13 +119,19 @@ pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStrea
     }
 }
 
+/// Who the client is, where somebody can tell.
+async fn identify(shared: &Shared, stream: &TcpStream, peer: SocketAddr) -> Option<Arc<Identity>> {
+    let callers = shared.callers.as_ref()?;
+    callers.identify(peer, stream.local_addr().ok()?).await
+}
+
 pub(crate) type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 async fn serve_plain(
     shared: &Arc<Shared>,
     slot: &Arc<Slot>,
     mut stream: TcpStream,
-    peer: SocketAddr,
+    client: Client,
     otherwise: Option<&Arc<crate::balance::Backend>>,
 ) -> Ended {
     let settings = &shared.settings;
@@ -133,15 +142,15 @@ async fn serve_plain(
     let silent = prefix.is_empty();
     let stream = Prefixed::new(prefix, stream);
     match (looks, otherwise) {
-        (Looks::Http2, _) => serve_http2(shared, slot, stream, peer, "http").await,
-        (Looks::Http1, _) => serve_http1(shared, slot, stream, peer, "http").await,
+        (Looks::Http2, _) => serve_http2(shared, slot, stream, client).await,
+        (Looks::Http1, _) => serve_http1(shared, slot, stream, client).await,
         (Looks::Other | Looks::Unclear, Some(backend)) => {
             tunnel::carry(shared, slot, backend, stream).await;
             Ok(())
         }
         (Looks::Unclear, None) if silent => Ok(()),
         // What is no HTTP gets its answer from the parser.
-        (Looks::Other | Looks::Unclear, None) => serve_http1(shared, slot, stream, peer, "http").await,
+        (Looks::Other | Looks::Unclear, None) => serve_http1(shared, slot, stream, client).await,
     }
 }
 
@@ -149,7 +158,7 @@ async fn serve_tls(
     shared: &Arc<Shared>,
     slot: &Arc<Slot>,
     stream: TcpStream,
-    peer: SocketAddr,
+    client: Client,
     config: Arc<rustls::ServerConfig>,
 ) -> Ended {
     let handshake = TlsAcceptor::from(config).accept(stream);
@@ -157,37 +166,33 @@ async fn serve_tls(
         stream = tokio::time::timeout(shared.settings.handshake_timeout, handshake) => stream??,
         () = slot.life.forced() => return Ok(()),
     };
+    let client = Client { scheme: "https", ..client };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve_http2(shared, slot, stream, peer, "https").await
+        serve_http2(shared, slot, stream, client).await
     } else {
-        serve_http1(shared, slot, stream, peer, "https").await
+        serve_http1(shared, slot, stream, client).await
     }
 }
 
-fn caller(shared: &Arc<Shared>, slot: &Arc<Slot>, peer: SocketAddr, scheme: &'static str) -> Arc<Caller> {
+fn caller(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Arc<Caller> {
     Arc::new(Caller {
         shared: Arc::clone(shared),
         slot: Arc::clone(slot),
         // An address is always a valid value.
-        address: HeaderValue::try_from(peer.ip().to_canonical().to_string())
+        address: HeaderValue::try_from(client.peer.ip().to_canonical().to_string())
             .unwrap_or(HeaderValue::from_static("unknown")),
-        scheme,
+        scheme: client.scheme,
+        identity: client.identity,
         active: AtomicUsize::new(0),
         begun: AtomicU64::new(0),
     })
 }
 
-async fn serve_http1<S>(
-    shared: &Arc<Shared>,
-    slot: &Arc<Slot>,
-    stream: S,
-    peer: SocketAddr,
-    scheme: &'static str,
-) -> Ended
+async fn serve_http1<S>(shared: &Arc<Shared>, slot: &Arc<Slot>, stream: S, client: Client) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let caller = caller(shared, slot, peer, scheme);
+    let caller = caller(shared, slot, client);
     let settings = &shared.settings;
     let mut builder = http1::Builder::new();
     builder.timer(CoarseTimer).header_read_timeout(settings.header_timeout).max_header_size(settings.max_head_bytes);
@@ -203,17 +208,11 @@ where
 /// What hyper takes without making room for it on the heap.
 const DEFAULT_HEADERS: usize = 100;
 
-async fn serve_http2<S>(
-    shared: &Arc<Shared>,
-    slot: &Arc<Slot>,
-    stream: S,
-    peer: SocketAddr,
-    scheme: &'static str,
-) -> Ended
+async fn serve_http2<S>(shared: &Arc<Shared>, slot: &Arc<Slot>, stream: S, client: Client) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let caller = caller(shared, slot, peer, scheme);
+    let caller = caller(shared, slot, client);
     let settings = &shared.settings;
     let mut builder = http2::Builder::new(Tasks(slot.tasks.clone()));
     builder

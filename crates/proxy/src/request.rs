@@ -21,6 +21,7 @@ use crate::endpoint::Ticket;
 use crate::filter;
 use crate::forward::{self, Outgoing};
 use crate::headers;
+use crate::identity::Identity;
 use crate::listen::Slot;
 use crate::mirror;
 use crate::route::{Action, Candidate, Choice, Rule};
@@ -34,6 +35,9 @@ pub(crate) struct Caller {
     pub(crate) slot: Arc<Slot>,
     pub(crate) address: HeaderValue,
     pub(crate) scheme: &'static str,
+    /// Who it is, where somebody vouched for it.
+    #[expect(dead_code, reason = "policies and logs look at it next")]
+    pub(crate) identity: Option<Arc<Identity>>,
     /// Requests under way on this connection.
     pub(crate) active: AtomicUsize,
     /// Requests ever begun on this connection.

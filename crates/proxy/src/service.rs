@@ -19,6 +19,7 @@ use crate::config::Settings;
 use crate::endpoint::Endpoints;
 use crate::error::{BindError, Refused, RunError};
 use crate::handle::{Applied, Bound, Handle};
+use crate::identity::{Callers, Dependencies};
 use crate::listen::{self, Slot};
 use crate::mirror;
 use crate::route::{Ingredients, Table, compile};
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     /// Shared connections to endpoints.
     pub(crate) upstreams: TaskTracker,
     pub(crate) stop: CancellationToken,
+    pub(crate) callers: Option<Arc<dyn Callers>>,
 }
 
 impl Shared {
@@ -96,7 +98,7 @@ struct Running {
 
 /// Makes a proxy that serves nothing yet.
 #[must_use]
-pub fn build(settings: Settings) -> (Proxy, Handle) {
+pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) {
     let (commands, received) = mpsc::channel(16);
     let (bound, following) = watch::channel(Arc::default());
     let shared = Arc::new(Shared {
@@ -106,6 +108,7 @@ pub fn build(settings: Settings) -> (Proxy, Handle) {
         mirrors: Arc::new(Semaphore::new(mirror::MOST)),
         upstreams: TaskTracker::new(),
         stop: CancellationToken::new(),
+        callers: dependencies.callers,
         settings,
     });
     let handle = Handle { commands, shared: Arc::clone(&shared), bound: following };

@@ -53,7 +53,7 @@ impl Cluster {
         let dependencies = apiserver::Dependencies { logs: Arc::new(NoLogs) };
         let (server, api) = apiserver::build(settings, Arc::new(store), dependencies).expect("the server is built");
         let client = Client::new(api.service_as("system:admin"), "default");
-        let (proxy, proxy_handle) = proxy::build(proxy::Settings::default());
+        let (proxy, proxy_handle) = proxy::build(proxy::Settings::default(), proxy::Dependencies::default());
         let settings = mesh::Settings { first_gateway_port: Some(0), ..mesh::Settings::default() };
         let mesh_client = Client::new(api.service_as("system:coracle:mesh"), "default");
         let (mesh, handle) = mesh::build(settings, mesh_client.clone(), proxy_handle);

@@ -128,7 +128,7 @@ pub(crate) struct Running {
 }
 
 pub(crate) fn start(settings: Settings) -> Running {
-    let (proxy, handle) = proxy::build(settings);
+    let (proxy, handle) = proxy::build(settings, proxy::Dependencies::default());
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(proxy.run(shutdown.clone()));
     Running { handle, shutdown, task }

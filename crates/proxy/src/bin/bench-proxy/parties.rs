@@ -199,7 +199,7 @@ pub(crate) async fn backend(body: usize) -> Fallible<()> {
 
 /// Our proxy's process.
 pub(crate) async fn proxy(backend: SocketAddr, routes: usize) -> Fallible<()> {
-    let (proxy, handle) = proxy::build(Settings::default());
+    let (proxy, handle) = proxy::build(Settings::default(), proxy::Dependencies::default());
     let applying = async {
         handle.apply(snapshot(backend, routes)).await?;
         let address = handle.bound("bench").ok_or("not bound")??;

@@ -1,0 +1,6 @@
+//! What is to be in a cluster: built from files, compared with what is there, brought there, kept there.
+//!
+//! Invariants: decisions are pure functions over objects as JSON; whatever talks to the API does it through `kube::Client`
+//! and nothing else, so that the same code serves our own API and any cluster.
+//!
+//! It must not know: how the API is served, how Pods run, or how traffic flows.
