@@ -31,12 +31,15 @@ pub enum LogsError {
     /// The Pod or container is not known to the node.
     #[error("no log of this container is kept on this node")]
     NotFound,
-    /// The container has not run yet, or has no previous run.
-    #[error("{reason}")]
+    /// The container has not run yet.
+    #[error("the container is waiting to start: {reason}")]
     NotStarted {
         /// What it is waiting for.
         reason: String,
     },
+    /// The container has run at most once, so that there is no earlier run.
+    #[error("the container has no earlier run")]
+    NoPrevious,
     /// The log could not be read.
     #[error("the log could not be read: {0}")]
     Io(#[from] std::io::Error),

@@ -57,8 +57,10 @@ fn query(options: LogOptions) -> node::LogQuery {
 fn refusal(error: node::LogError) -> LogsError {
     match error {
         node::LogError::Io { source, .. } => LogsError::Io(source),
-        node::LogError::NotFound { .. } => LogsError::NotFound,
-        other => LogsError::NotStarted { reason: other.to_string() },
+        // The API server has looked at which container is meant; the node knows no other only while the Pod is new to it.
+        node::LogError::NotFound { .. } | node::LogError::Container { .. } => LogsError::NotFound,
+        node::LogError::NotStarted { reason, .. } => LogsError::NotStarted { reason },
+        node::LogError::NoPrevious { .. } => LogsError::NoPrevious,
     }
 }
 

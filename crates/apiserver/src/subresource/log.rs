@@ -30,6 +30,9 @@ pub(super) async fn log(server: &Arc<Server>, call: &Call, (resource, target): P
         LogsError::NotStarted { reason } => {
             Failure::bad_request(format!("container {container:?} in pod {name:?} is waiting to start: {reason}"))
         }
+        LogsError::NoPrevious => {
+            Failure::bad_request(format!("previous terminated container {container:?} in pod {name:?} not found"))
+        }
         LogsError::Io(error) => {
             Failure::internal(format!("reading the log of container {container:?} in pod {name:?}: {error}"))
         }

@@ -217,16 +217,16 @@ impl Worker {
     }
 
     fn publish(&mut self, plan: &Plan) {
-        // What a shutdown does to the processes is no news about what is declared; only that nothing is ready is.
-        let shutdown = matches!(self.ending, Some((Ending::Shutdown, _)));
         if self.silent || matches!(self.ending, Some((Ending::Gone, _))) {
             return;
         }
-        self.silent = shutdown;
+        let policy = Policy::parse(self.spec.restart_policy.as_deref());
+        // What is to end by itself has not done so because a shutdown made it: that nothing is ready is all there is to say.
+        self.silent = matches!(self.ending, Some((Ending::Shutdown, _))) && policy != Policy::Always;
         let input = Input {
             pod: &self.pod,
             records: &self.records,
-            policy: Policy::parse(self.spec.restart_policy.as_deref()),
+            policy,
             phase: plan.phase,
             prepared: self.setup.is_some(),
             initialized: self.initialized,

@@ -63,8 +63,24 @@ async fn an_announced_end_is_graceful_and_keeps_what_is_declared() {
     let pod = bench.pods().get("a").await.expect("kept");
     assert_eq!(pod.status.and_then(|s| s.phase).as_deref(), Some("Running"));
     bench.start_node();
-    bench.until("a", "restarted", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+    let pod = bench.until("a", "restarted", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+    let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
+    assert_eq!((&last["exitCode"], &last["reason"]), (&json!(0), &json!("Completed")), "how it ended is remembered");
     bench.until_ready("a").await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_shutdown_interrupts_has_not_completed() {
+    let mut bench = Bench::start().await;
+    let script = "trap 'exit 0' TERM; while :; do sleep 0.01; done";
+    bench.pod("a", json!({"restartPolicy": "OnFailure", "containers": [shell("c", script)]})).await;
+    bench.until_ready("a").await;
+    bench.stop_node().await;
+    let pod = bench.pods().get("a").await.expect("kept");
+    assert_eq!(pod.status.and_then(|s| s.phase).as_deref(), Some("Running"), "though it ended with code 0");
+    bench.start_node();
+    bench.until("a", "run again", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
     bench.end().await;
 }
 
