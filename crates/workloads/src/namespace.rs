@@ -22,6 +22,7 @@ use crate::machinery::clock;
 use crate::machinery::key::Key;
 use crate::machinery::queue::Queue;
 use crate::machinery::runner::{Controller, Reconcile};
+use crate::machinery::synced::all_synced;
 use crate::machinery::writer::{Writer, status_patch};
 
 const NAME: &str = "namespace-controller";
@@ -51,14 +52,7 @@ pub(crate) fn register(context: &Context<'_>) -> Controller {
             wake.add(key);
         }
     });
-    let ready = {
-        let (caches, graph) = (caches.clone(), context.graph.clone());
-        async move {
-            caches.namespaces.synced().await;
-            graph.synced().await;
-        }
-        .boxed()
-    };
+    let ready = all_synced([caches.namespaces.clone(), context.graph.clone()]);
     let reconcile = Namespaces { caches: caches.clone(), graph: context.graph.clone(), writer: context.writer(NAME) };
     context.controller(NAME, queue, ready, reconcile)
 }

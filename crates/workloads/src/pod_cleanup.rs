@@ -15,6 +15,7 @@ use crate::error::ReconcileError;
 use crate::machinery::key::Key;
 use crate::machinery::queue::Queue;
 use crate::machinery::runner::{Controller, Reconcile};
+use crate::machinery::synced::all_synced;
 use crate::machinery::writer::Writer;
 use crate::pods;
 
@@ -38,10 +39,7 @@ pub(crate) fn register(context: &Context<'_>) -> Controller {
             own.add(Key::new("", ""));
         }
     });
-    let ready = {
-        let caches = caches.clone();
-        async move { caches.pods.synced().await }.boxed()
-    };
+    let ready = all_synced([caches.pods.clone()]);
     let reconcile =
         PodCleanup { caches: caches.clone(), writer: context.writer(NAME), bound: context.settings.ended_pods };
     context.controller(NAME, queue, ready, reconcile)

@@ -17,6 +17,7 @@ use crate::error::ReconcileError;
 use crate::machinery::key::Key;
 use crate::machinery::queue::Queue;
 use crate::machinery::runner::{Controller, Reconcile};
+use crate::machinery::synced::all_synced;
 use crate::machinery::writer::Writer;
 use crate::service_account::is_open;
 
@@ -43,14 +44,7 @@ pub(crate) fn register(context: &Context<'_>) -> Controller {
             again.add(Key::new("", map.metadata.namespace.clone().unwrap_or_default()));
         }
     });
-    let ready = {
-        let caches = caches.clone();
-        async move {
-            caches.namespaces.synced().await;
-            caches.config_maps.synced().await;
-        }
-        .boxed()
-    };
+    let ready = all_synced([caches.namespaces.clone(), caches.config_maps.clone()]);
     let reconcile =
         RootCa { caches: caches.clone(), writer: context.writer(NAME), pem: context.settings.ca_pem.clone() };
     context.controller(NAME, queue, ready, reconcile)

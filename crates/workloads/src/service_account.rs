@@ -15,6 +15,7 @@ use crate::error::ReconcileError;
 use crate::machinery::key::Key;
 use crate::machinery::queue::Queue;
 use crate::machinery::runner::{Controller, Reconcile};
+use crate::machinery::synced::all_synced;
 use crate::machinery::writer::Writer;
 
 const NAME: &str = "service-account-controller";
@@ -37,14 +38,7 @@ pub(crate) fn register(context: &Context<'_>) -> Controller {
             again.add(Key::new("", gone.metadata.namespace.clone().unwrap_or_default()));
         }
     });
-    let ready = {
-        let caches = caches.clone();
-        async move {
-            caches.namespaces.synced().await;
-            caches.service_accounts.synced().await;
-        }
-        .boxed()
-    };
+    let ready = all_synced([caches.namespaces.clone(), caches.service_accounts.clone()]);
     let reconcile = ServiceAccounts { caches: caches.clone(), writer: context.writer(NAME) };
     context.controller(NAME, queue, ready, reconcile)
 }

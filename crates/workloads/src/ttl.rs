@@ -18,6 +18,7 @@ use crate::machinery::clock;
 use crate::machinery::key::Key;
 use crate::machinery::queue::Queue;
 use crate::machinery::runner::{Controller, Reconcile};
+use crate::machinery::synced::all_synced;
 use crate::machinery::writer::Writer;
 
 const NAME: &str = "ttl-after-finished-controller";
@@ -31,10 +32,7 @@ pub(crate) fn register(context: &Context<'_>) -> Controller {
     let queue = Arc::new(Queue::new());
     let caches = &context.caches;
     enqueue_self(&caches.jobs, &queue);
-    let ready = {
-        let caches = caches.clone();
-        async move { caches.jobs.synced().await }.boxed()
-    };
+    let ready = all_synced([caches.jobs.clone()]);
     let reconcile = Ttl { caches: caches.clone(), writer: context.writer(NAME) };
     context.controller(NAME, queue, ready, reconcile)
 }

@@ -28,6 +28,7 @@ use crate::machinery::key::Key;
 use crate::machinery::queue::Queue;
 use crate::machinery::recorder::{Note, Recorder};
 use crate::machinery::runner::{Controller, Reconcile};
+use crate::machinery::synced::all_synced;
 use crate::machinery::writer::{Writer, status_patch};
 use crate::owners::{self, Claim, Matcher};
 
@@ -46,15 +47,7 @@ pub(crate) fn register(context: &Context<'_>) -> Controller {
     enqueue_owner(&caches.replica_sets, "Deployment", &queue);
     enqueue_for_orphans(caches, &queue);
     enqueue_for_pods(caches, &queue);
-    let ready = {
-        let caches = caches.clone();
-        async move {
-            caches.deployments.synced().await;
-            caches.replica_sets.synced().await;
-            caches.pods.synced().await;
-        }
-        .boxed()
-    };
+    let ready = all_synced([caches.deployments.clone(), caches.replica_sets.clone(), caches.pods.clone()]);
     let reconcile =
         Deployments { caches: caches.clone(), writer: context.writer(NAME), recorder: context.recorder.clone() };
     context.controller(NAME, queue, ready, reconcile)

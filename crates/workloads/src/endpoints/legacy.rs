@@ -21,6 +21,7 @@ use crate::error::ReconcileError;
 use crate::machinery::key::Key;
 use crate::machinery::queue::Queue;
 use crate::machinery::runner::{Controller, Reconcile};
+use crate::machinery::synced::all_synced;
 use crate::machinery::writer::{Writer, difference};
 
 const NAME: &str = "endpoint-controller";
@@ -39,15 +40,7 @@ pub(crate) fn register(context: &Context<'_>) -> Controller {
     enqueue_self(&caches.services, &queue);
     enqueue_self(&caches.endpoints, &queue);
     enqueue_for_pods(caches, &queue);
-    let ready = {
-        let caches = caches.clone();
-        async move {
-            caches.services.synced().await;
-            caches.pods.synced().await;
-            caches.endpoints.synced().await;
-        }
-        .boxed()
-    };
+    let ready = all_synced([caches.services.clone(), caches.pods.clone(), caches.endpoints.clone()]);
     let reconcile = Legacy { caches: caches.clone(), writer: context.writer(NAME) };
     context.controller(NAME, queue, ready, reconcile)
 }

@@ -22,6 +22,7 @@ use crate::machinery::key::Key;
 use crate::machinery::queue::Queue;
 use crate::machinery::recorder::{Note, Recorder};
 use crate::machinery::runner::{Controller, Reconcile};
+use crate::machinery::synced::all_synced;
 use crate::machinery::writer::{Writer, difference};
 
 const NAME: &str = "endpointslice-controller";
@@ -45,15 +46,7 @@ pub(crate) fn register(context: &Context<'_>) -> Controller {
             repair.add(service);
         }
     });
-    let ready = {
-        let caches = caches.clone();
-        async move {
-            caches.services.synced().await;
-            caches.pods.synced().await;
-            caches.slices.synced().await;
-        }
-        .boxed()
-    };
+    let ready = all_synced([caches.services.clone(), caches.pods.clone(), caches.slices.clone()]);
     let reconcile = Slices { caches: caches.clone(), writer: context.writer(NAME), recorder: context.recorder.clone() };
     context.controller(NAME, queue, ready, reconcile)
 }

@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ObjectMeta;
 use parking_lot::RwLock;
@@ -17,6 +19,7 @@ use tokio::sync::watch;
 use crate::machinery::key::Key;
 use crate::machinery::queue::Queue;
 use crate::machinery::reflector::Revisioned;
+use crate::machinery::synced::Syncs;
 
 pub(crate) const FOREGROUND: &str = "foregroundDeletion";
 pub(crate) const ORPHAN: &str = "orphan";
@@ -300,11 +303,15 @@ impl Graph {
     pub(crate) fn set_synced(&self) {
         self.synced.send_replace(true);
     }
+}
 
-    /// Waits until every kind has been listed once.
-    pub(crate) async fn synced(&self) {
-        let mut synced = self.synced.subscribe();
-        // The sender lives in `self`, so waiting can't fail.
-        let _ = synced.wait_for(|synced| *synced).await;
+impl Syncs for Graph {
+    fn synced(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            let mut synced = self.synced.subscribe();
+            // The sender lives in `self`, so waiting can't fail.
+            let _ = synced.wait_for(|synced| *synced).await;
+        }
+        .boxed()
     }
 }

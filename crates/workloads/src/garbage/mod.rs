@@ -25,6 +25,7 @@ use crate::controllers::Context;
 use crate::error::{ReconcileError, WriteError};
 use crate::machinery::key::Key;
 use crate::machinery::runner::{Controller, Reconcile};
+use crate::machinery::synced::all_synced;
 
 const NAME: &str = "generic-garbage-collector";
 
@@ -35,10 +36,7 @@ struct Garbage {
 
 pub(crate) fn register(context: &Context<'_>) -> Controller {
     let graph = context.graph.clone();
-    let ready = {
-        let graph = graph.clone();
-        async move { graph.synced().await }.boxed()
-    };
+    let ready = all_synced([graph.clone()]);
     let reconcile = Garbage { graph: graph.clone(), client: (context.client)(NAME) };
     context.controller(NAME, graph.queue.clone(), ready, reconcile)
 }

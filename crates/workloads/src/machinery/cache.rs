@@ -11,6 +11,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use kube::Resource;
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
@@ -19,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::key::Key;
 use super::reflector::{Sink, Source, number, reflect};
+use super::synced::Syncs;
 use crate::error::ReconcileError;
 
 /// How long a controller waits for its own writes to come back.
@@ -156,16 +159,6 @@ impl<K: Cached> Cache<K> {
             .map_err(|_| ReconcileError::Lagging { kind: K::plural(&()).into_owned(), waited: PATIENCE })
     }
 
-    /// Waits for the first list.
-    pub(crate) async fn synced(&self) {
-        let mut moved = self.moved.subscribe();
-        while !self.state.read().synced {
-            if moved.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
     /// Keeps the cache equal to the API until the token is cancelled.
     pub(crate) async fn run(&self, client: kube::Client, shutdown: CancellationToken) {
         let source = Source { path: K::url_path(&(), None), fields: self.fields.clone(), metadata_only: false };
@@ -198,6 +191,20 @@ fn stands<K: Resource>(state: &State<K>, key: &Key, uid: &str) -> bool {
 fn trimmed<K: Resource>(mut object: K) -> Arc<K> {
     object.meta_mut().managed_fields = None;
     Arc::new(object)
+}
+
+impl<K: Cached> Syncs for Cache<K> {
+    fn synced(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            let mut moved = self.moved.subscribe();
+            while !self.state.read().synced {
+                if moved.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+        .boxed()
+    }
 }
 
 impl<K: Cached> Sink<K> for Cache<K> {

@@ -11,4 +11,5 @@ pub(crate) mod queue;
 pub(crate) mod recorder;
 pub(crate) mod reflector;
 pub(crate) mod runner;
+pub(crate) mod synced;
 pub(crate) mod writer;

@@ -28,6 +28,7 @@ use crate::machinery::key::Key;
 use crate::machinery::queue::Queue;
 use crate::machinery::recorder::{Note, Recorder};
 use crate::machinery::runner::{Controller, Reconcile};
+use crate::machinery::synced::all_synced;
 use crate::machinery::writer::{Writer, status_patch};
 use crate::owners::{self, Claim, Matcher};
 
@@ -45,14 +46,7 @@ pub(crate) fn register(context: &Context<'_>) -> Controller {
     enqueue_self(&caches.replica_sets, &queue);
     enqueue_owner(&caches.pods, "ReplicaSet", &queue);
     enqueue_for_orphans(caches, &queue);
-    let ready = {
-        let caches = caches.clone();
-        async move {
-            caches.replica_sets.synced().await;
-            caches.pods.synced().await;
-        }
-        .boxed()
-    };
+    let ready = all_synced([caches.replica_sets.clone(), caches.pods.clone()]);
     let reconcile =
         ReplicaSets { caches: caches.clone(), writer: context.writer(NAME), recorder: context.recorder.clone() };
     context.controller(NAME, queue, ready, reconcile)

@@ -26,6 +26,7 @@ use crate::machinery::key::Key;
 use crate::machinery::queue::Queue;
 use crate::machinery::recorder::{Note, Recorder};
 use crate::machinery::runner::{Controller, Reconcile};
+use crate::machinery::synced::all_synced;
 use crate::machinery::writer::Writer;
 use crate::pods;
 
@@ -55,14 +56,7 @@ pub(crate) fn register(context: &Context<'_>) -> Controller {
             }
         }
     });
-    let ready = {
-        let caches = caches.clone();
-        async move {
-            caches.pods.synced().await;
-            caches.nodes.synced().await;
-        }
-        .boxed()
-    };
+    let ready = all_synced([caches.pods.clone(), caches.nodes.clone()]);
     let reconcile =
         Scheduler { caches: caches.clone(), writer: context.writer(SCHEDULER), recorder: context.recorder.clone() };
     context.controller(SCHEDULER, queue, ready, reconcile)
