@@ -4,3 +4,5 @@
 //! and nothing else, so that the same code serves our own API and any cluster.
 //!
 //! It must not know: how the API is served, how Pods run, or how traffic flows.
+
+pub mod kustomize;
