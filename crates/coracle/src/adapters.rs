@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +64,50 @@ fn refusal(error: node::LogError) -> LogsError {
     }
 }
 
+/// The data plane's view of the node: a client's socket is a process's, and a process is a Pod's. The node is built after the
+/// proxy, so it is told later.
+pub(crate) struct PodCallers {
+    node: OnceLock<node::Handle>,
+    trust_domain: String,
+}
+
+/// The label by which a Pod stays outside of the mesh, as Istio has it. It is then nobody to those it calls.
+const INJECT: &str = "sidecar.istio.io/inject";
+
+impl PodCallers {
+    /// Identities will be of this trust domain.
+    pub(crate) fn new(trust_domain: &str) -> Self {
+        Self { node: OnceLock::new(), trust_domain: trust_domain.to_owned() }
+    }
+
+    /// Says which node runs the Pods; only the first word counts.
+    pub(crate) fn connect(&self, node: node::Handle) {
+        let _ = self.node.set(node);
+    }
+}
+
+/// Who a Pod is to those it calls; nobody where it stays outside of the mesh.
+fn identity(trust_domain: &str, pod: &node::PodRef) -> Option<proxy::Identity> {
+    if pod.labels.get(INJECT).or_else(|| pod.annotations.get(INJECT)).is_some_and(|inject| inject == "false") {
+        return None;
+    }
+    let node::PodRef { namespace, service_account, workload, .. } = pod;
+    Some(proxy::Identity {
+        id: format!("spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}").into(),
+        workload: format!("{namespace}/{workload}").into(),
+    })
+}
+
+impl proxy::Callers for PodCallers {
+    fn identify(&self, peer: SocketAddr, local: SocketAddr) -> proxy::Identifying {
+        let (node, trust_domain) = (self.node.get().cloned(), self.trust_domain.clone());
+        Box::pin(async move {
+            let pod = node?.pod_of_socket(peer, local).await?;
+            identity(&trust_domain, &pod).map(Arc::new)
+        })
+    }
+}
+
 /// The node's view of the data plane.
 pub(crate) struct DataPlane {
     pub(crate) proxy: proxy::Handle,
@@ -85,5 +129,27 @@ impl node::Traffic for DataPlane {
 
     fn service_port(&self, cluster_ip: IpAddr, port: u16) -> Option<u16> {
         self.mesh.service_port(cluster_ip, port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_its_service_account_and_counts_as_its_workload() {
+        let mut pod = node::PodRef {
+            namespace: "shop".to_owned(),
+            name: "orders-7d9f-abcde".to_owned(),
+            uid: "u".to_owned(),
+            service_account: "payer".to_owned(),
+            workload: "orders".to_owned(),
+            labels: [(INJECT.to_owned(), "true".to_owned())].into(),
+            annotations: [].into(),
+        };
+        let who = identity("example.org", &pod).expect("in the mesh");
+        assert_eq!((&*who.id, &*who.workload), ("spiffe://example.org/ns/shop/sa/payer", "shop/orders"));
+        pod.labels.insert(INJECT.to_owned(), "false".to_owned());
+        assert_eq!(identity("example.org", &pod), None);
     }
 }

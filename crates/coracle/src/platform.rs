@@ -4,7 +4,7 @@
 //! new is made), the mesh (nothing is routed anew), the gateways (nothing new comes in, what is under way ends), the
 //! node's Pods, the rest of the data plane, the API server, and the store last, so that every status written on the way is kept.
 
-use crate::adapters::{DataPlane, NodeLogs};
+use crate::adapters::{DataPlane, NodeLogs, PodCallers};
 use crate::connect::Api;
 use crate::data_dir::{DataDir, Holder};
 use crate::service_addresses::Block;
@@ -130,7 +130,9 @@ impl Platform {
         let (server, api) = apiserver::build(api_settings, Arc::new(store), dependencies)?;
         let client = |user: &str| kube::Client::new(api.service_as(user), "default");
 
-        let (proxy, proxy_handle) = proxy::build(proxy::Settings::default(), proxy::Dependencies::default());
+        let callers = Arc::new(PodCallers::new(resources::names::DOMAIN));
+        let dependencies = proxy::Dependencies { callers: Some(callers.clone()) };
+        let (proxy, proxy_handle) = proxy::build(proxy::Settings::default(), dependencies);
         let mesh_settings = mesh::Settings { first_gateway_port: settings.gateway_port, ..mesh::Settings::default() };
         let (mesh, mesh_handle) = mesh::build(mesh_settings, client("system:coracle:mesh"), proxy_handle.clone());
 
@@ -141,6 +143,7 @@ impl Platform {
         let node_settings = node::Settings::new(data.path().to_owned(), settings.recipes);
         let (node, node_handle) = node::build(node_settings, dependencies)?;
         logs.connect(node_handle.clone());
+        callers.connect(node_handle.clone());
 
         let controllers = workloads::Settings { ca_pem: api.ca_pem().to_owned(), ..workloads::Settings::default() };
         let controllers =

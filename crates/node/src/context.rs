@@ -15,6 +15,7 @@ use crate::config::{Settings, Traffic};
 use crate::env::{HOST, Lookups};
 use crate::events::Recorder;
 use crate::logs::Logs;
+use crate::owners::Owners;
 use crate::ports::Ports;
 
 /// Shared by all Pods of the node.
@@ -24,6 +25,7 @@ pub(crate) struct Context {
     pub traffic: Arc<dyn Traffic>,
     pub logs: Arc<Logs>,
     pub ports: Ports,
+    pub owners: Owners,
     pub events: Recorder,
     /// All Services, as the watch last told them.
     pub services: Store<Service>,

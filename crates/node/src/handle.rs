@@ -3,6 +3,7 @@
 //! It must not know how logs are kept (`logs` does) nor change anything on the node.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use futures::stream::BoxStream;
 
 use crate::error::LogError;
 use crate::logs::Logs;
+use crate::owners::{Owners, PodRef};
 use crate::view::PodView;
 
 /// Bytes of a log, as they are to be sent to the one who asked.
@@ -77,6 +79,7 @@ impl Lines {
 pub struct Handle {
     pub(crate) pods: PodView,
     pub(crate) logs: Arc<Logs>,
+    pub(crate) owners: Owners,
 }
 
 impl Handle {
@@ -84,6 +87,18 @@ impl Handle {
     pub async fn logs(&self, namespace: &str, pod: &str, query: LogQuery) -> Result<LogStream, LogError> {
         let chosen = self.pods.container(namespace, pod, query.container.as_deref())?;
         self.logs.read(chosen, query).await
+    }
+
+    /// The Pod that a process of this machine is of; none where it is no Pod's. It reads a few files of `/proc`, which waits for
+    /// nothing.
+    pub fn pod_of_process(&self, pid: i32) -> Option<PodRef> {
+        self.owners.of_process(pid)
+    }
+
+    /// The Pod whose TCP socket is bound to `own` and connected to `other`; none where it is no Pod's, or where that is not
+    /// found out within 100 ms.
+    pub async fn pod_of_socket(&self, own: SocketAddr, other: SocketAddr) -> Option<PodRef> {
+        self.owners.of_socket(own, other).await
     }
 
     /// All lines of all Pods from now on. A slow reader loses lines and is told how many.

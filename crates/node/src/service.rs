@@ -25,6 +25,7 @@ use crate::error::{BuildError, Error};
 use crate::events;
 use crate::handle::Handle;
 use crate::logs::Logs;
+use crate::owners::Owners;
 use crate::pod::{Mail, Worker};
 use crate::ports::Ports;
 use crate::view::PodView;
@@ -68,13 +69,16 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> Result<(Node, Ha
         Arc::clone(&claim_users),
         Arc::clone(&volumes),
     );
-    let handle = Handle { pods: PodView { pods: store, root: Arc::clone(&root) }, logs: Arc::clone(&logs) };
+    let owners = Owners::new(store.clone());
+    let view = PodView { pods: store, root: Arc::clone(&root) };
+    let handle = Handle { pods: view, logs: Arc::clone(&logs), owners: owners.clone() };
     let context = Context {
         settings,
         client: dependencies.client,
         traffic: dependencies.traffic,
         logs,
         ports: Ports::default(),
+        owners,
         events: recorder,
         services: service_store,
         root,

@@ -27,8 +27,9 @@ use crate::listen::{Life, Slot};
 use crate::passthrough;
 use crate::prefixed::Prefixed;
 use crate::request::{self, Caller};
-use crate::route::Protocol;
+use crate::route::{Protocol, Table};
 use crate::service::Shared;
+use crate::snapshot::Forwarded;
 use crate::tunnel;
 use crate::upstream::Tasks;
 
@@ -102,7 +103,7 @@ async fn asked(
 /// Serves a connection.
 pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStream, peer: SocketAddr) {
     let table = slot.table.load_full();
-    let identity = identify(&shared, &stream, peer).await;
+    let identity = identify(&shared, &table, &stream, peer).await;
     let client = Client { peer, scheme: "http", identity };
     let ended = match &table.protocol {
         Protocol::Http => serve_plain(&shared, &slot, stream, client, None).await,
@@ -119,8 +120,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStrea
     }
 }
 
-/// Who the client is, where somebody can tell.
-async fn identify(shared: &Shared, stream: &TcpStream, peer: SocketAddr) -> Option<Arc<Identity>> {
+/// Who the client is, where somebody can tell. What faces the outside has no workloads for clients.
+async fn identify(shared: &Shared, table: &Table, stream: &TcpStream, peer: SocketAddr) -> Option<Arc<Identity>> {
+    if table.forwarded == Forwarded::Replace {
+        return None;
+    }
     let callers = shared.callers.as_ref()?;
     callers.identify(peer, stream.local_addr().ok()?).await
 }

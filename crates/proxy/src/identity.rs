@@ -29,7 +29,7 @@ pub trait Callers: Send + Sync {
 /// What the proxy needs of others.
 #[derive(Clone, Default)]
 pub struct Dependencies {
-    /// Tells who callers are; without it, only certificates do.
+    /// Tells who callers are, asked on listeners between services alone; without it, only certificates do.
     pub callers: Option<Arc<dyn Callers>>,
 }
 

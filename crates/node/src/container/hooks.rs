@@ -1,20 +1,20 @@
 //! What is to happen after a container's start and before its end.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler};
 
 use super::process::{Ran, exec};
 use crate::env::ADDRESS;
+use crate::owners::Launcher;
 use crate::probe::{Target, check, get, port};
 use crate::shim::Config;
 
 /// What a hook or a probe needs to reach its container.
 #[derive(Clone)]
 pub(super) struct Reach {
-    pub shim: std::path::PathBuf,
+    pub launcher: Launcher,
     pub config: Config,
     pub container: Container,
     pub ports: BTreeMap<u16, u16>,
@@ -24,7 +24,7 @@ impl Reach {
     /// Runs a command beside the program, seeing what it sees.
     pub(super) async fn exec(&self, command: &[String], limit: Duration) -> Ran {
         let config = Config { command: command.to_vec(), mounts: Vec::new(), ..self.config.clone() };
-        exec(Path::new(&self.shim), &config, limit).await
+        exec(&self.launcher, &config, limit).await
     }
 
     /// What an HTTP action asks.

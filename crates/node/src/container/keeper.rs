@@ -21,6 +21,7 @@ use super::{Ended, Message, News, Setup, Stop};
 use crate::context::Context;
 use crate::leftovers;
 use crate::logs::{Capture, Source};
+use crate::owners::Launcher;
 use crate::probe::Kind;
 use crate::shim::{self, Order, Report};
 
@@ -96,7 +97,7 @@ impl Keeper {
             format!("Image \"{image}\" is {} on this machine", prepared.image_id),
         );
         let directory = self.setup.directory.join(name);
-        let spawned = Process::spawn(&self.context.settings.shim, &prepared.config).await;
+        let spawned = Process::spawn(&self.launcher(), &prepared.config).await;
         let (mut process, out, err) = spawned.map_err(|e| {
             let message = format!("can't start {}: {e}", self.context.settings.shim.display());
             News::Refused(super::Refused { reason: "CreateContainerError", message })
@@ -126,13 +127,17 @@ impl Keeper {
         let Prepared { mut config, last_words, .. } = prepared;
         config.join = Some(pid);
         let reach = Reach {
-            shim: self.context.settings.shim.clone(),
+            launcher: self.launcher(),
             config,
             container: self.container.clone(),
             ports: self.setup.ports.clone(),
         };
         let id = self.id();
         Course { process, reach, id, started: Timestamp::now(), capture, last_words }
+    }
+
+    fn launcher(&self) -> Launcher {
+        self.context.owners.launcher(self.context.settings.shim.clone(), &self.pod)
     }
 
     fn id(&self) -> String {

@@ -4,7 +4,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
+use crate::owners::{Launcher, Owned};
 use crate::shim::{Config, Order, Report, SUBCOMMAND};
 
 /// How much of a command's output is kept for a message.
@@ -22,6 +22,8 @@ const GONE: Duration = Duration::from_secs(15);
 
 /// A shim and, below it, a program.
 pub(crate) struct Process {
+    /// Goes first: what is below the shim is the Pod's only as long as the shim's number is its own.
+    owned: Option<Owned>,
     child: Child,
     reports: Lines<BufReader<OwnedReadHalf>>,
     orders: OwnedWriteHalf,
@@ -29,9 +31,9 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a shim and tells it what to run.
-    pub(crate) async fn spawn(shim: &Path, config: &Config) -> io::Result<(Process, ChildStdout, ChildStderr)> {
+    pub(crate) async fn spawn(launcher: &Launcher, config: &Config) -> io::Result<(Process, ChildStdout, ChildStderr)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        let mut child = Command::new(shim)
+        let mut child = Command::new(&launcher.shim)
             .arg(SUBCOMMAND)
             .env_clear()
             .current_dir("/")
@@ -39,6 +41,7 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
+        let owned = launcher.own(child.id().and_then(|id| i32::try_from(id).ok()));
         let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(io::Error::other("the shim has no outputs"));
         };
@@ -47,7 +50,7 @@ impl Process {
         let mut line = serde_json::to_vec(config).map_err(io::Error::from)?;
         line.push(b'\n');
         orders.write_all(&line).await?;
-        Ok((Process { child, reports: BufReader::new(reader).lines(), orders }, out, err))
+        Ok((Process { owned, child, reports: BufReader::new(reader).lines(), orders }, out, err))
     }
 
     /// The shim's process number.
@@ -78,7 +81,7 @@ impl Process {
 
     /// Takes the shim's own end, so that nothing is left of it.
     pub(crate) async fn finish(mut self) {
-        drop(self.orders);
+        drop((self.orders, self.owned));
         let _ = tokio::time::timeout(GONE, self.child.wait()).await;
     }
 }
@@ -95,10 +98,10 @@ pub(crate) enum Ran {
 }
 
 /// Runs a command as its container would see it, for at most `limit`.
-pub(crate) async fn exec(shim: &Path, config: &Config, limit: Duration) -> Ran {
-    let (mut process, out, err) = match Process::spawn(shim, config).await {
+pub(crate) async fn exec(launcher: &Launcher, config: &Config, limit: Duration) -> Ran {
+    let (mut process, out, err) = match Process::spawn(launcher, config).await {
         Ok(spawned) => spawned,
-        Err(error) => return Ran::Failed(format!("can't start the shim {}: {error}", shim.display())),
+        Err(error) => return Ran::Failed(format!("can't start the shim {}: {error}", launcher.shim.display())),
     };
     let output = async {
         let (mut text, mut rest) = (Vec::new(), Vec::new());

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use reap::{Process, marked, tree};
+pub(crate) use reap::{Process, marked, parent, tree, trees};
 
 /// The hidden subcommand of the executable.
 pub const SUBCOMMAND: &str = "container-shim";

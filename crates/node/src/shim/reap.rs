@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A process, told from a later one with the same number by its start time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Process {
     pub pid: i32,
     /// In clock ticks since the machine started.
@@ -41,21 +41,35 @@ fn all() -> Vec<i32> {
     read.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// The parent of a living process.
+pub(crate) fn parent(pid: i32) -> Option<i32> {
+    stat(pid).map(|(parent, _)| parent)
+}
+
 /// The living descendants of a process, without itself.
 pub(crate) fn tree(root: i32) -> Vec<Process> {
+    trees(&[root]).pop().unwrap_or_default()
+}
+
+/// The living descendants of each of some processes, by one look at all processes.
+pub(crate) fn trees(roots: &[i32]) -> Vec<Vec<Process>> {
     let mut children: BTreeMap<i32, Vec<Process>> = BTreeMap::new();
     for pid in all() {
         if let Some((parent, started)) = stat(pid) {
             children.entry(parent).or_default().push(Process { pid, started });
         }
     }
+    roots.iter().map(|root| below(*root, &children)).collect()
+}
+
+fn below(root: i32, children: &BTreeMap<i32, Vec<Process>>) -> Vec<Process> {
     let (mut found, mut open) = (Vec::new(), vec![root]);
     let mut seen = BTreeSet::from([root]);
     while let Some(pid) = open.pop() {
-        for child in children.remove(&pid).unwrap_or_default() {
+        for child in children.get(&pid).into_iter().flatten() {
             if seen.insert(child.pid) {
                 open.push(child.pid);
-                found.push(child);
+                found.push(*child);
             }
         }
     }

@@ -1,0 +1,117 @@
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use kube::runtime::reflector;
+use serde_json::json;
+
+use super::*;
+
+fn pod(value: serde_json::Value) -> Arc<Pod> {
+    Arc::new(serde_json::from_value(value).expect("a pod"))
+}
+
+fn named(name: &str) -> Arc<Pod> {
+    pod(json!({"metadata": {"namespace": "shop", "name": name, "uid": name}}))
+}
+
+#[test]
+fn a_pod_is_one_of_its_deployment_or_controller_or_itself() {
+    let owned = |kind: &str, owner: &str, hash: &str| {
+        pod(json!({"metadata": {"name": "p", "labels": {"pod-template-hash": hash},
+            "ownerReferences": [{"apiVersion": "v1", "kind": kind, "name": owner, "uid": "u", "controller": true}]}}))
+    };
+    for (pod, expected) in [
+        (named("alone"), "alone"),
+        (owned("ReplicaSet", "orders-7d9f", "7d9f"), "orders"),
+        (owned("ReplicaSet", "orders-7d9f", "other"), "orders-7d9f"),
+        (owned("StatefulSet", "db-7d9f", "7d9f"), "db-7d9f"),
+        (owned("Job", "nightly-1", "x"), "nightly-1"),
+    ] {
+        assert_eq!(PodRef::of(&pod).workload, expected);
+    }
+    assert_eq!(PodRef::of(&named("a")).service_account, "default");
+    let other = pod(json!({"metadata": {"name": "p"}, "spec": {"containers": [], "serviceAccountName": "payer"}}));
+    assert_eq!(PodRef::of(&other).service_account, "payer");
+}
+
+/// A process that stands for a shim, with a child that connects where it is told, as often as it is told.
+struct Family {
+    root: Child,
+    _owned: Option<Owned>,
+}
+
+const CHILD: &str =
+    r#"bash -c 'echo $$; while read -r n a p; do eval "exec $n<>/dev/tcp/$a/$p"; echo done; done' & wait"#;
+
+impl Family {
+    fn new(owners: &Owners, name: &str) -> (Self, i32, BufReader<std::process::ChildStdout>) {
+        let mut root = Command::new("bash")
+            // A background process of a shell without job control reads nothing, unless told from where.
+            .args(["-c", &CHILD.replace("done' &", "done' <&0 &")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("bash starts");
+        let mut said = BufReader::new(root.stdout.take().expect("piped"));
+        let mut line = String::new();
+        said.read_line(&mut line).expect("its number");
+        let id = i32::try_from(root.id()).expect("a number");
+        let owned = owners.launcher("shim".into(), &named(name)).own(Some(id));
+        assert!(owned.is_some());
+        (Self { root, _owned: owned }, line.trim().parse().expect("a number"), said)
+    }
+
+    fn connect(&mut self, said: &mut impl BufRead, descriptor: u32, listener: &TcpListener) -> (TcpStream, SocketAddr) {
+        let at = listener.local_addr().expect("an address");
+        let input = self.root.stdin.as_mut().expect("piped");
+        writeln!(input, "{descriptor} {} {}", at.ip(), at.port()).expect("told");
+        said.read_line(&mut String::new()).expect("done");
+        listener.accept().expect("connected")
+    }
+}
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        for process in shim::tree(i32::try_from(self.root.id()).unwrap_or_default()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        let _ = self.root.kill();
+        let _ = self.root.wait();
+    }
+}
+
+#[tokio::test]
+async fn sockets_and_processes_are_found_to_be_their_pods() {
+    let (store, _writer) = reflector::store::<Pod>();
+    let owners = Owners::new(store);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let at = listener.local_addr().expect("an address");
+    let (mut one, child, mut said_one) = Family::new(&owners, "one");
+    let (mut other, _, mut said_other) = Family::new(&owners, "other");
+    assert_eq!(owners.of_process(child).map(|pod| pod.name).as_deref(), Some("one"));
+    let own = i32::try_from(std::process::id()).expect("a number");
+    assert_eq!(owners.of_process(own), None);
+
+    let mut open = Vec::new();
+    // Far apart and close together, by turns, so that every way of searching is taken.
+    for descriptor in [20, 21, 40, 30, 22] {
+        for (family, said, name) in
+            [(&mut one, &mut said_one as &mut dyn BufRead, "one"), (&mut other, &mut said_other, "other")]
+        {
+            let mut said = said;
+            let (server, peer) = family.connect(&mut said, descriptor, &listener);
+            let found = owners.of_socket(peer, at).await.map(|pod| pod.name);
+            assert_eq!(found.as_deref(), Some(name), "{descriptor}");
+            open.push(server);
+        }
+    }
+    let mine = TcpStream::connect(at).expect("connected");
+    let peer = mine.local_addr().expect("an address");
+    assert_eq!(owners.of_socket(peer, at).await, None, "this process is no Pod's");
+
+    drop(one);
+    assert_eq!(owners.of_process(child), None);
+    let gone = open[0].peer_addr().expect("an address");
+    assert_eq!(owners.of_socket(gone, at).await, None, "its process is gone");
+}
