@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::observe::Recording;
+
 /// Limits and times; the defaults suit a development machine as well as a server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -31,8 +33,10 @@ pub struct Settings {
     pub max_streams: u32,
     /// How long a sniffing listener waits for the client's first bytes before it takes the protocol for one where the server speaks first.
     pub sniff_wait: Duration,
-    /// How many different counters are kept; requests of further rules are counted together.
+    /// How many different counters are kept; requests of further rules and callers are counted together.
     pub max_series: usize,
+    /// Which requests are recorded, where somebody takes records.
+    pub recording: Recording,
 }
 
 impl Default for Settings {
@@ -52,6 +56,7 @@ impl Default for Settings {
             max_streams: 256,
             sniff_wait: Duration::from_millis(100),
             max_series: 10_000,
+            recording: Recording::default(),
         }
     }
 }

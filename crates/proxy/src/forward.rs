@@ -17,6 +17,7 @@ use crate::answer::Fault;
 use crate::body::{Body, Driven, Lease};
 use crate::endpoint::Ticket;
 use crate::headers;
+use crate::observe::Observation;
 use crate::request::Caller;
 use crate::route::{Choice, Rule};
 use crate::service::Shared;
@@ -62,13 +63,13 @@ pub(crate) async fn send(
     choice: &Choice,
     ticket: Ticket,
     outgoing: Outgoing,
-    started: Instant,
+    seen: &mut Observation,
 ) -> Result<Response<Body>, Fault> {
     match rule.timeouts.request {
-        None => attempts(caller, rule, choice, ticket, outgoing).await,
+        None => attempts(caller, rule, choice, ticket, outgoing, seen).await,
         Some(limit) => {
-            let left = limit.saturating_sub(started.elapsed());
-            within(Some(left), attempts(caller, rule, choice, ticket, outgoing)).await?
+            let left = limit.saturating_sub(seen.started.elapsed());
+            within(Some(left), attempts(caller, rule, choice, ticket, outgoing, seen)).await?
         }
     }
 }
@@ -90,6 +91,7 @@ async fn attempts(
     choice: &Choice,
     mut ticket: Ticket,
     outgoing: Outgoing,
+    seen: &mut Observation,
 ) -> Result<Response<Body>, Fault> {
     let Outgoing { mut request, mut upgrade, grpc } = outgoing;
     let settings = &caller.shared.settings;
@@ -102,6 +104,7 @@ async fn attempts(
     let mut tried: Vec<SocketAddr> = Vec::new();
     loop {
         let address = ticket.endpoint.address;
+        seen.attempts(address);
         if !request.headers().contains_key(HOST)
             && let Ok(host) = HeaderValue::try_from(address.to_string())
         {
@@ -116,9 +119,13 @@ async fn attempts(
         };
         match outcome {
             Ok(response) => return Ok(response),
-            Err(Miss::Broken(fault)) => return Err(fault),
+            Err(Miss::Broken(fault)) => {
+                seen.missed(fault.reason);
+                return Err(fault);
+            }
             Err(Miss::Untouched(unsent, reason)) => {
                 tracing::debug!(%address, reason, "an endpoint could not be reached");
+                seen.missed(&reason);
                 request = *unsent;
                 tried.push(address);
             }

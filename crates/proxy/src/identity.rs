@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::observe::Observer;
+
 /// The workload at the other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
@@ -31,6 +33,8 @@ pub trait Callers: Send + Sync {
 pub struct Dependencies {
     /// Tells who callers are, asked on listeners between services alone; without it, only certificates do.
     pub callers: Option<Arc<dyn Callers>>,
+    /// Takes records of requests; without it, they are counted only, and traces pass through untouched.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// A client's connection, as far as it is known when it is accepted.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, request};
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use crate::body::Body;
@@ -38,12 +38,12 @@ enum Part {
 
 /// A body on its way that is copied to others.
 pub(crate) struct Tee {
-    body: Incoming,
+    body: RequestBody,
     copies: Vec<mpsc::Sender<Part>>,
 }
 
 impl Tee {
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -162,7 +162,9 @@ pub(crate) fn copy(
         });
     }
     match body {
-        RequestBody::Stream(body) if !copies.is_empty() => RequestBody::Teed(Box::new(Tee { body, copies })),
+        RequestBody::Stream(_) | RequestBody::Counted(..) if !copies.is_empty() => {
+            RequestBody::Teed(Box::new(Tee { body, copies }))
+        }
         body => body,
     }
 }

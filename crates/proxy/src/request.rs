@@ -7,11 +7,10 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
 
 use http::header::{HOST, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::answer::{Fault, Kind, is_grpc};
@@ -24,10 +23,10 @@ use crate::headers;
 use crate::identity::Identity;
 use crate::listen::Slot;
 use crate::mirror;
+use crate::observe::{Observation, Seen};
 use crate::route::{Action, Candidate, Choice, Rule};
 use crate::service::Shared;
 use crate::stats::Counter;
-use crate::upstream::RequestBody;
 
 /// The other end of a client's connection.
 pub(crate) struct Caller {
@@ -36,7 +35,6 @@ pub(crate) struct Caller {
     pub(crate) address: HeaderValue,
     pub(crate) scheme: &'static str,
     /// Who it is, where somebody vouched for it.
-    #[expect(dead_code, reason = "policies and logs look at it next")]
     pub(crate) identity: Option<Arc<Identity>>,
     /// Requests under way on this connection.
     pub(crate) active: AtomicUsize,
@@ -67,44 +65,31 @@ struct Ending {
 }
 
 /// Answers one request.
-pub(crate) async fn serve(caller: Arc<Caller>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let started = Instant::now();
+pub(crate) async fn serve(caller: Arc<Caller>, request: Request<Incoming>) -> Result<Response<Seen>, Infallible> {
     caller.active.fetch_add(1, Ordering::Relaxed);
     caller.begun.fetch_add(1, Ordering::Relaxed);
     let _active = Active(&caller);
     let (parts, incoming) = request.into_parts();
-    let id = headers::request_id(&parts.headers);
-    let log = tracing::enabled!(target: "proxy::access", tracing::Level::DEBUG)
-        .then(|| (parts.method.clone(), parts.uri.clone(), id.clone()));
-    let ending = answer(&caller, parts, incoming, &id, started).await;
-    let took = started.elapsed();
-    let status = ending.response.status();
-    ending.counter.record(status, took);
-    if let Some((method, uri, id)) = log {
-        let listener = &*caller.slot.table.load().id;
-        tracing::debug!(target: "proxy::access", listener, %method, %uri, ?id, status = status.as_u16(), ?took, "request");
-    }
-    Ok(ending.response)
+    let mut seen = Box::new(Observation::begin(&caller, &parts));
+    let method = parts.method.clone();
+    let ending = answer(&caller, parts, incoming, &mut seen).await;
+    seen.counts_as(&ending.counter);
+    let (head, body) = ending.response.into_parts();
+    seen.answered(head.status, &head.headers);
+    let body = Seen::new(body, seen, &method, head.status);
+    Ok(Response::from_parts(head, body))
 }
 
-async fn answer(
-    caller: &Arc<Caller>,
-    parts: request::Parts,
-    body: Incoming,
-    id: &HeaderValue,
-    started: Instant,
-) -> Ending {
+async fn answer(caller: &Arc<Caller>, parts: request::Parts, body: Incoming, seen: &mut Observation) -> Ending {
     let kind = Kind::of(&parts.headers);
     let unmatched = || caller.slot.table.load().unmatched.clone();
     let host = match identify(&parts) {
         Ok(host) => host,
-        Err(fault) => return Ending { response: fault.answer(kind, id), counter: unmatched() },
+        Err(fault) => return failed(&fault, kind, unmatched(), seen),
     };
     let met = match meet(caller, &host, &parts) {
         Ok(met) => met,
-        Err((fault, counter)) => {
-            return Ending { response: fault.answer(kind, id), counter: counter.unwrap_or_else(unmatched) };
-        }
+        Err((fault, counter)) => return failed(&fault, kind, counter.unwrap_or_else(unmatched), seen),
     };
     drop(host);
     let rule = met.rule;
@@ -115,11 +100,17 @@ async fn answer(
         },
         None => None,
     };
-    let mut ending = act(caller, &rule, met.chosen, parts, body, id, started).await;
+    let mut ending = act(caller, &rule, met.chosen, parts, body, seen).await;
     if let Some(headers) = shared_with {
         cors::share(headers, ending.response.headers_mut());
     }
     ending
+}
+
+/// The proxy's own answer to what it cannot serve.
+fn failed(fault: &Fault, kind: Kind, counter: Arc<Counter>, seen: &mut Observation) -> Ending {
+    seen.fails(fault);
+    Ending { response: fault.answer(kind, &seen.id), counter }
 }
 
 /// The answer to a browser that asks before it sends.
@@ -142,15 +133,16 @@ async fn act(
     chosen: Option<(usize, Ticket)>,
     parts: request::Parts,
     body: Incoming,
-    id: &HeaderValue,
-    started: Instant,
+    seen: &mut Observation,
 ) -> Ending {
     let kind = Kind::of(&parts.headers);
     match (&rule.action, chosen) {
         (Action::Forward { choices, .. }, Some((place, ticket))) => {
             let choice = &choices[place];
-            let outgoing = outgoing(caller, rule, choice, parts, body, id);
-            let sent = forward::send(caller, rule, choice, ticket, outgoing, started).await;
+            // Before anything is sent, so that it counts even if the client does not wait for the answer.
+            seen.counts_as(&choice.counter);
+            let outgoing = outgoing(caller, rule, choice, parts, body, seen);
+            let sent = forward::send(caller, rule, choice, ticket, outgoing, seen).await;
             let mut response = sent.unwrap_or_else(|fault| {
                 tracing::debug!(
                     rule = &*rule.id,
@@ -159,7 +151,8 @@ async fn act(
                     "{}",
                     fault.detail
                 );
-                fault.answer(kind, id)
+                seen.fails(&fault);
+                fault.answer(kind, &seen.id)
             });
             filter::change_response(&rule.filters, response.headers_mut());
             filter::change_response(&choice.filters, response.headers_mut());
@@ -181,7 +174,7 @@ async fn act(
         (Action::Forward { choices, .. }, None) => {
             // `meet` never says so; if it did, this is the answer that promises nothing.
             let fault = Fault::new(StatusCode::SERVICE_UNAVAILABLE, "no_endpoint", "There is no endpoint.");
-            Ending { response: fault.answer(kind, id), counter: Arc::clone(&choices[0].counter) }
+            failed(&fault, kind, Arc::clone(&choices[0].counter), seen)
         }
     }
 }
@@ -274,7 +267,7 @@ fn outgoing(
     choice: &Choice,
     mut parts: request::Parts,
     body: Incoming,
-    id: &HeaderValue,
+    seen: &mut Observation,
 ) -> Outgoing {
     let upgrade = if parts.version == Version::HTTP_11 { headers::upgrade(&parts.headers) } else { None };
     let on_upgrade = parts.extensions.remove::<OnUpgrade>();
@@ -290,14 +283,15 @@ fn outgoing(
         address: &caller.address,
         scheme: caller.scheme,
         host: parts.headers.get(HOST).cloned(),
-        id,
+        id: &seen.id,
         believed: caller.slot.table.load().forwarded,
     };
     headers::prepare(&mut parts, &from);
+    seen.carry(&mut parts.headers);
     filter::change_request(&rule.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
     parts.version = Version::HTTP_11;
     let grpc = is_grpc(&parts.headers);
-    let mut body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Stream(body) };
+    let mut body = seen.body(body);
     if !rule.mirrors.is_empty() && upgrade.is_none() {
         body = mirror::copy(caller, &rule.mirrors, &parts, body, grpc);
     }

@@ -22,6 +22,7 @@ use crate::handle::{Applied, Bound, Handle};
 use crate::identity::{Callers, Dependencies};
 use crate::listen::{self, Slot};
 use crate::mirror;
+use crate::observe::{Observer, Sampler};
 use crate::route::{Ingredients, Table, compile};
 use crate::snapshot::{self, BackendId, Listener, Snapshot};
 use crate::stats::{Registry, Stats};
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) upstreams: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) callers: Option<Arc<dyn Callers>>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) sampler: Sampler,
 }
 
 impl Shared {
@@ -109,6 +112,8 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
         upstreams: TaskTracker::new(),
         stop: CancellationToken::new(),
         callers: dependencies.callers,
+        observer: dependencies.observer,
+        sampler: Sampler::new(settings.recording.ratio, settings.recording.per_second),
         settings,
     });
     let handle = Handle { commands, shared: Arc::clone(&shared), bound: following };

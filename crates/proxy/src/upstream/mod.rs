@@ -8,6 +8,8 @@ mod http2;
 mod pool;
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -23,6 +25,8 @@ pub(crate) use pool::{Http2Sender, Pool};
 pub(crate) enum RequestBody {
     Empty,
     Stream(Incoming),
+    /// Streams, and adds up how much.
+    Counted(Incoming, Arc<AtomicU64>),
     /// Streams, and is copied as it does.
     Teed(Box<Tee>),
     /// The copy.
@@ -40,7 +44,15 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Stream(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Self::Teed(tee) => tee.poll_frame(cx).map_err(Into::into),
+            Self::Counted(body, bytes) => {
+                let polled = Pin::new(body).poll_frame(cx);
+                if let Poll::Ready(Some(Ok(frame))) = &polled {
+                    let data = frame.data_ref().map_or(0, Bytes::len);
+                    bytes.fetch_add(data as u64, Ordering::Relaxed);
+                }
+                polled.map_err(Into::into)
+            }
+            Self::Teed(tee) => tee.poll_frame(cx),
             Self::Copy(copy) => copy.poll_frame(cx),
         }
     }
@@ -48,7 +60,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream(body) => body.is_end_stream(),
+            Self::Stream(body) | Self::Counted(body, _) => body.is_end_stream(),
             Self::Teed(tee) => tee.is_end_stream(),
             Self::Copy(_) => false,
         }
@@ -57,7 +69,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream(body) => body.size_hint(),
+            Self::Stream(body) | Self::Counted(body, _) => body.size_hint(),
             Self::Teed(tee) => tee.size_hint(),
             Self::Copy(copy) => copy.size_hint(),
         }

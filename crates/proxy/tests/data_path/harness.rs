@@ -128,7 +128,11 @@ pub(crate) struct Running {
 }
 
 pub(crate) fn start(settings: Settings) -> Running {
-    let (proxy, handle) = proxy::build(settings, proxy::Dependencies::default());
+    start_with(settings, proxy::Dependencies::default())
+}
+
+pub(crate) fn start_with(settings: Settings, dependencies: proxy::Dependencies) -> Running {
+    let (proxy, handle) = proxy::build(settings, dependencies);
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(proxy.run(shutdown.clone()));
     Running { handle, shutdown, task }

@@ -5,6 +5,7 @@ mod drain;
 mod endpoints;
 mod harness;
 mod hostile;
+mod observed;
 mod protocols;
 mod routing;
 mod secure;

@@ -1,0 +1,81 @@
+//! The body of an answer on its way to the client, with the observation that ends with it.
+//!
+//! Invariant: the observation is finished at the body's end, not when the connection gets round to dropping it; a body that
+//! is dropped before its end says who gave up.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Method;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+use super::Observation;
+use crate::body::Body;
+
+/// A body under observation.
+pub(crate) struct Seen {
+    body: Body,
+    /// None once it has ended.
+    observation: Option<Box<Observation>>,
+    /// Nobody reads the body of an answer to HEAD, or to a change of protocol.
+    unread: bool,
+}
+
+impl Seen {
+    pub(crate) fn new(body: Body, observation: Box<Observation>, method: &Method, status: http::StatusCode) -> Self {
+        let unread = *method == Method::HEAD
+            || status.is_informational()
+            || matches!(status, http::StatusCode::NO_CONTENT | http::StatusCode::NOT_MODIFIED);
+        Self { body, observation: Some(observation), unread }
+    }
+}
+
+impl HttpBody for Seen {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let ended = match &polled {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(data), Some(observation)) = (frame.data_ref(), &mut this.observation) {
+                    observation.response_bytes += data.len() as u64;
+                }
+                this.body.is_end_stream()
+            }
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(observation) = &mut this.observation {
+                    observation.broke("upstream_cut");
+                }
+                true
+            }
+            Poll::Ready(None) => true,
+        };
+        if ended {
+            this.observation = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        if let Some(observation) = &mut self.observation
+            && !self.unread
+            && !self.body.is_end_stream()
+        {
+            observation.broke("client_gone");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! One request under observation.
+//!
+//! Invariants: a request is counted once, as answered or as given up by its client; its record is made at its very end, from
+//! what was noted on the way.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header, request};
+use hyper::body::{Body as _, Incoming};
+
+use super::trace::{self, Place};
+use super::{CLIENT_GONE, Exchange, Missed};
+use crate::answer::Fault;
+use crate::headers;
+use crate::request::Caller;
+use crate::stats::{Counter, Edge};
+use crate::upstream::RequestBody;
+
+/// What a request said, kept for its record.
+struct Asked {
+    place: Place,
+    method: Method,
+    uri: Uri,
+    host: Option<HeaderValue>,
+    version: Version,
+}
+
+/// The bytes of a request's body.
+enum Sent {
+    /// As many as it announced.
+    Announced(u64),
+    /// As many as have passed.
+    Passed(Arc<AtomicU64>),
+}
+
+/// The head of an answer.
+struct Head {
+    status: StatusCode,
+    grpc_status: Option<u16>,
+    after: Duration,
+}
+
+/// What is noted about a request on its way.
+pub(crate) struct Observation {
+    caller: Arc<Caller>,
+    /// The request's id.
+    pub(crate) id: HeaderValue,
+    /// When its head had been read.
+    pub(crate) started: Instant,
+    /// None where nobody takes records.
+    asked: Option<Asked>,
+    counter: Option<Arc<Counter>>,
+    edge: Option<Arc<Edge>>,
+    sent: Sent,
+    upstream: Option<SocketAddr>,
+    first_attempt: Option<Duration>,
+    attempts: u32,
+    missed: Vec<Missed>,
+    reason: Option<&'static str>,
+    head: Option<Head>,
+    pub(super) response_bytes: u64,
+}
+
+/// How many failed attempts a record names.
+const MISSED: usize = 16;
+
+impl Observation {
+    pub(crate) fn begin(caller: &Arc<Caller>, parts: &request::Parts) -> Self {
+        let started = Instant::now();
+        let id = headers::request_id(&parts.headers);
+        let shared = &caller.shared;
+        let asked = shared.observer.is_some().then(|| Asked {
+            place: trace::place(&parts.headers, &id, &shared.sampler, started),
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            host: parts.headers.get(header::HOST).cloned(),
+            version: parts.version,
+        });
+        Self {
+            caller: Arc::clone(caller),
+            id,
+            started,
+            asked,
+            counter: None,
+            edge: None,
+            sent: Sent::Announced(0),
+            upstream: None,
+            first_attempt: None,
+            attempts: 0,
+            missed: Vec::new(),
+            reason: None,
+            head: None,
+            response_bytes: 0,
+        }
+    }
+
+    /// Says where the request counts, as soon as that is known; the last word holds.
+    pub(crate) fn counts_as(&mut self, counter: &Arc<Counter>) {
+        if !self.counter.as_ref().is_some_and(|before| Arc::ptr_eq(before, counter)) {
+            self.edge = Some(counter.edge(self.caller.identity.as_deref()));
+            self.counter = Some(Arc::clone(counter));
+        }
+    }
+
+    /// Says that the proxy answers by itself, and why.
+    pub(crate) fn fails(&mut self, fault: &Fault) {
+        self.reason = Some(fault.reason);
+    }
+
+    /// Says that the request is sent to an endpoint.
+    pub(crate) fn attempts(&mut self, address: SocketAddr) {
+        self.upstream = Some(address);
+        self.attempts += 1;
+        if self.asked.is_some() && self.first_attempt.is_none() {
+            self.first_attempt = Some(self.started.elapsed());
+        }
+    }
+
+    /// Says that the last attempt brought no answer.
+    pub(crate) fn missed(&mut self, reason: &str) {
+        if let Some(address) = self.upstream.filter(|_| self.asked.is_some() && self.missed.len() < MISSED) {
+            self.missed.push(Missed { address, after: self.started.elapsed(), reason: reason.to_owned() });
+        }
+    }
+
+    /// Tells the next hop which trace this is.
+    pub(crate) fn carry(&self, headers: &mut HeaderMap) {
+        if let Some(asked) = &self.asked {
+            trace::carry(&asked.place, headers);
+        }
+    }
+
+    /// The request's body, whose bytes are counted.
+    pub(crate) fn body(&mut self, body: Incoming) -> RequestBody {
+        if body.is_end_stream() {
+            return RequestBody::Empty;
+        }
+        if let Some(size) = body.size_hint().exact() {
+            self.sent = Sent::Announced(size);
+            return RequestBody::Stream(body);
+        }
+        let passed = Arc::new(AtomicU64::new(0));
+        self.sent = Sent::Passed(Arc::clone(&passed));
+        RequestBody::Counted(body, passed)
+    }
+
+    /// Counts the answer, whose body is still to come.
+    pub(crate) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        let after = self.started.elapsed();
+        if let Some(edge) = &self.edge {
+            edge.answered(status, after);
+        }
+        let grpc_status = headers.get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok());
+        self.head = Some(Head { status, grpc_status, after });
+    }
+
+    /// Says why the answer broke off.
+    pub(super) fn broke(&mut self, reason: &'static str) {
+        self.reason.get_or_insert(reason);
+    }
+
+    fn finish(&mut self) {
+        if self.head.is_none() {
+            // The future that was to bring an answer is gone: nobody waits for it any more.
+            let gone = StatusCode::from_u16(CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST);
+            self.broke("client_gone");
+            self.answered(gone, &HeaderMap::new());
+        }
+        let request_bytes = match &self.sent {
+            Sent::Announced(bytes) => *bytes,
+            Sent::Passed(bytes) => bytes.load(Ordering::Relaxed),
+        };
+        if let Some(edge) = &self.edge {
+            edge.carried(request_bytes, self.response_bytes);
+        }
+        self.record(request_bytes);
+    }
+
+    fn record(&mut self, request_bytes: u64) {
+        let (Some(observer), Some(asked), Some(head)) =
+            (&self.caller.shared.observer, self.asked.take(), self.head.take())
+        else {
+            return;
+        };
+        let failed = head.status.is_server_error() || self.reason.is_some();
+        if !(asked.place.sampled || failed || self.caller.shared.settings.recording.all) {
+            return;
+        }
+        let total = self.started.elapsed();
+        let name = |part: fn(&Counter) -> &Arc<str>| self.counter.as_deref().map(part).cloned().unwrap_or_default();
+        observer.observe(Box::new(Exchange {
+            id: self.id.clone(),
+            place: asked.place,
+            listener: name(|counter| &counter.listener),
+            rule: name(|counter| &counter.rule),
+            backend: name(|counter| &counter.backend),
+            caller: self.caller.identity.clone(),
+            client: self.caller.address.clone(),
+            scheme: self.caller.scheme,
+            method: asked.method,
+            uri: asked.uri,
+            host: asked.host,
+            version: asked.version,
+            status: head.status,
+            grpc_status: head.grpc_status,
+            reason: self.reason,
+            upstream: self.upstream,
+            attempts: self.attempts,
+            missed: std::mem::take(&mut self.missed),
+            began: SystemTime::now() - total,
+            head: head.after,
+            upstream_time: self.first_attempt.map(|first| head.after.saturating_sub(first)),
+            total,
+            request_bytes,
+            response_bytes: self.response_bytes,
+        }));
+    }
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
