@@ -6,3 +6,4 @@
 //! It must not know: how the API is served, how Pods run, or how traffic flows.
 
 pub mod kustomize;
+pub mod sync;
