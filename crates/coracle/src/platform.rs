@@ -131,7 +131,7 @@ impl Platform {
         let client = |user: &str| kube::Client::new(api.service_as(user), "default");
 
         let callers = Arc::new(PodCallers::new(resources::names::DOMAIN));
-        let dependencies = proxy::Dependencies { callers: Some(callers.clone()), observer: None };
+        let dependencies = proxy::Dependencies { callers: Some(callers.clone()), ..proxy::Dependencies::default() };
         let (proxy, proxy_handle) = proxy::build(proxy::Settings::default(), dependencies);
         let mesh_settings = mesh::Settings { first_gateway_port: settings.gateway_port, ..mesh::Settings::default() };
         let (mesh, mesh_handle) = mesh::build(mesh_settings, client("system:coracle:mesh"), proxy_handle.clone());

@@ -17,6 +17,7 @@ mod config;
 mod crds;
 mod error;
 mod handle;
+pub mod identity;
 mod install;
 mod service;
 mod status;

@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
+
 use crate::observe::Observer;
 
 /// The workload at the other end of a connection.
@@ -28,9 +31,39 @@ pub trait Callers: Send + Sync {
     fn identify(&self, peer: SocketAddr, local: SocketAddr) -> Identifying;
 }
 
+/// Why the other end's certificate is not believed.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct Distrust(pub String);
+
+/// Certificates for connections between proxies, and whom to trust. The proxy owns this trait; whoever issues certificates
+/// implements it. It is asked at every handshake, so that what is new counts at once; it must not wait for anybody.
+pub trait Credentials: Send + Sync {
+    /// The certificate that speaks for `identity`, by its SPIFFE ID; the proxy's own where none is given or it has none. None
+    /// where there is no certificate at all.
+    fn certificate(&self, identity: Option<&str>) -> Option<Arc<CertifiedKey>>;
+
+    /// Who a client is by its chain, leaf first; none where it is a proxy that speaks for somebody unknown. That it has the
+    /// leaf's key is checked elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not believed.
+    fn client(&self, chain: &[CertificateDer<'_>]) -> Result<Option<Arc<Identity>>, Distrust>;
+
+    /// Whether a server with this chain is the proxy of an instance that is trusted.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn server(&self, chain: &[CertificateDer<'_>]) -> Result<(), Distrust>;
+}
+
 /// What the proxy needs of others.
 #[derive(Clone, Default)]
 pub struct Dependencies {
+    /// Certificates for connections between proxies; without it, there are none.
+    pub credentials: Option<Arc<dyn Credentials>>,
     /// Tells who callers are, asked on listeners between services alone; without it, only certificates do.
     pub callers: Option<Arc<dyn Callers>>,
     /// Takes records of requests; without it, they are counted only, and traces pass through untouched.

@@ -39,7 +39,7 @@ mod upstream;
 pub use config::Settings;
 pub use error::{BindError, Refused, RunError};
 pub use handle::{Applied, Bound, Handle};
-pub use identity::{Callers, Dependencies, Identifying, Identity};
+pub use identity::{Callers, Credentials, Dependencies, Distrust, Identifying, Identity};
 pub use observe::{CLIENT_GONE, Exchange, Missed, Observer, Place, Recording};
 pub use service::{Proxy, build};
 pub use snapshot::Snapshot;

@@ -48,7 +48,8 @@ impl Callers for Web {
 
 async fn observed(snapshot: proxy::Snapshot, recording: Recording) -> (Running, SocketAddr, Arc<Notebook>) {
     let notebook = Arc::new(Notebook::default());
-    let dependencies = Dependencies { callers: Some(Arc::new(Web)), observer: Some(notebook.clone()) };
+    let dependencies =
+        Dependencies { callers: Some(Arc::new(Web)), observer: Some(notebook.clone()), ..Dependencies::default() };
     let running = start_with(Settings { recording, ..Settings::default() }, dependencies);
     running.handle.apply(snapshot).await.expect("a good snapshot");
     let address = running.address("l");

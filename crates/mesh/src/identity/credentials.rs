@@ -1,0 +1,48 @@
+//! The proxy's view of identities.
+//!
+//! Invariant: the proxy of an instance may answer for all of its workloads, and a workload for no proxy.
+
+use std::sync::Arc;
+
+use proxy::{Credentials, Distrust, Identity};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
+
+use super::handle::Handle;
+use super::judge::{Side, Untrusted, is_proxy, judge_side};
+use super::spiffe::SpiffeId;
+use super::{PROXY_ACCOUNT, SYSTEM_NAMESPACE};
+
+impl Credentials for Handle {
+    fn certificate(&self, identity: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let own = || self.domain.account(SYSTEM_NAMESPACE, PROXY_ACCOUNT).ok();
+        let material = Arc::clone(&self.material.borrow());
+        let of = |id: SpiffeId| material.svids.get(&id).map(|used| Arc::clone(&used.key));
+        identity.and_then(|id| id.parse().ok()).and_then(of).or_else(|| own().and_then(of))
+    }
+
+    fn client(&self, chain: &[CertificateDer<'_>]) -> Result<Option<Arc<Identity>>, Distrust> {
+        let id = self.trusting(|trust, now| judge_side(chain, trust, now, Side::Client));
+        let id = id.map_err(|error| Distrust(error.to_string()))?;
+        Ok((!is_proxy(&id)).then(|| Arc::new(identity(&id, &self.domain))))
+    }
+
+    fn server(&self, chain: &[CertificateDer<'_>]) -> Result<(), Distrust> {
+        let id = self.trusting(|trust, now| judge_side(chain, trust, now, Side::Server));
+        match id {
+            Ok(id) if is_proxy(&id) => Ok(()),
+            Ok(id) => Err(Distrust(Untrusted::NotAProxy { id }.to_string())),
+            Err(error) => Err(Distrust(error.to_string())),
+        }
+    }
+}
+
+/// What the proxy calls a workload: `NAMESPACE/ACCOUNT`, with the trust domain in front where it is not ours.
+fn identity(id: &SpiffeId, own: &super::TrustDomain) -> Identity {
+    let workload = match id.account() {
+        Some((namespace, account)) if id.domain() == own => format!("{namespace}/{account}"),
+        Some((namespace, account)) => format!("{}/{namespace}/{account}", id.domain()),
+        None => id.to_string(),
+    };
+    Identity { id: id.shared(), workload: workload.into() }
+}
