@@ -1,8 +1,9 @@
 //! The proxy's own answers: why a request got no answer from a backend, with the id to look for.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::body::Body;
@@ -16,11 +17,25 @@ pub(crate) struct Fault {
     pub(crate) reason: &'static str,
     /// A sentence for people. It goes to the client, so it names no address.
     pub(crate) detail: Cow<'static, str>,
+    /// Headers beside those that every answer has.
+    pub(crate) headers: Option<Box<HeaderMap>>,
 }
 
 impl Fault {
     pub(crate) fn new(status: StatusCode, reason: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, reason, detail: detail.into() }
+        Self { status, reason, detail: detail.into(), headers: None }
+    }
+
+    /// Adds a header to the answer.
+    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.get_or_insert_default().insert(name, value);
+        self
+    }
+
+    /// Says when to come back: in whole seconds, as the header has no others (RFC 9110, 10.2.3).
+    pub(crate) fn retry_after(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.with(RETRY_AFTER, seconds.max(1).into())
     }
 
     pub(crate) fn bad_request(reason: &'static str, detail: &'static str) -> Self {
@@ -29,6 +44,14 @@ impl Fault {
 
     /// In the form that the client understands.
     pub(crate) fn answer(&self, kind: Kind, id: &HeaderValue) -> Response<Body> {
+        let mut response = self.bare(kind, id);
+        if let Some(headers) = &self.headers {
+            response.headers_mut().extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        }
+        response
+    }
+
+    fn bare(&self, kind: Kind, id: &HeaderValue) -> Response<Body> {
         let id_text = id.to_str().unwrap_or_default();
         let (content_type, text) = match kind {
             Kind::Grpc => return self.grpc_answer(id),
@@ -70,6 +93,7 @@ impl Fault {
             StatusCode::GATEWAY_TIMEOUT => "4",
             StatusCode::NOT_FOUND => "12",
             StatusCode::BAD_REQUEST => "13",
+            StatusCode::TOO_MANY_REQUESTS => "8",
             _ => "14",
         };
         let message: String =

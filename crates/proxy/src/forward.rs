@@ -32,10 +32,12 @@ const FRESH: Duration = Duration::from_secs(2);
 /// A request as the next hop gets it.
 pub(crate) struct Outgoing {
     pub(crate) request: Request<RequestBody>,
-    /// The protocol asked for, and the client's connection when it has changed.
-    pub(crate) upgrade: Option<(HeaderValue, OnUpgrade)>,
+    pub(crate) upgrade: Upgrade,
     pub(crate) grpc: bool,
 }
+
+/// The protocol asked for, and the client's connection when it has changed.
+pub(crate) type Upgrade = Option<(HeaderValue, OnUpgrade)>;
 
 /// Why an attempt brought no answer.
 pub(crate) enum Miss {
@@ -74,6 +76,45 @@ pub(crate) async fn send(
     }
 }
 
+/// Whether a request goes over HTTP/2.
+pub(crate) fn over_http2_is_right(choice: &Choice, upgrades: bool, grpc: bool) -> bool {
+    match choice.backend.protocol() {
+        BackendProtocol::Http1 => false,
+        BackendProtocol::H2c => !upgrades,
+        BackendProtocol::Auto => grpc,
+    }
+}
+
+/// Offers a request to one endpoint.
+pub(crate) async fn attempt(
+    caller: &Arc<Caller>,
+    ticket: Ticket,
+    mut request: Request<RequestBody>,
+    upgrade: &mut Upgrade,
+    http2: bool,
+    limit: Option<Duration>,
+) -> Result<Response<Body>, Miss> {
+    if !request.headers().contains_key(HOST)
+        && let Ok(host) = HeaderValue::try_from(ticket.endpoint.address.to_string())
+    {
+        request.headers_mut().insert(HOST, host);
+    }
+    let outcome = if upgrade.is_some() {
+        within(limit, over_upgrade(caller, ticket, request, upgrade)).await
+    } else if http2 {
+        within(limit, over_http2(caller, ticket, request)).await
+    } else {
+        within(limit, over_http1(caller, ticket, request)).await
+    };
+    outcome.unwrap_or_else(|late| Err(Miss::Broken(late)))
+}
+
+/// What is said when no endpoint could be reached.
+pub(crate) fn unreachable(choice: &Choice) -> Fault {
+    let detail = format!("No endpoint of the backend {} could be reached.", choice.backend.id);
+    Fault::new(StatusCode::BAD_GATEWAY, "connect_failed", detail)
+}
+
 async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Result<T, Fault> {
     let Some(limit) = limit else { return Ok(work.await) };
     tokio::time::timeout(limit, work).await.map_err(|_| {
@@ -96,28 +137,12 @@ async fn attempts(
     let Outgoing { mut request, mut upgrade, grpc } = outgoing;
     let settings = &caller.shared.settings;
     let limit = rule.timeouts.backend_request.or(settings.response_timeout);
-    let http2 = match choice.backend.protocol() {
-        BackendProtocol::Http1 => false,
-        BackendProtocol::H2c => upgrade.is_none(),
-        BackendProtocol::Auto => grpc,
-    };
+    let http2 = over_http2_is_right(choice, upgrade.is_some(), grpc);
     let mut tried: Vec<SocketAddr> = Vec::new();
     loop {
         let address = ticket.endpoint.address;
         seen.attempts(address);
-        if !request.headers().contains_key(HOST)
-            && let Ok(host) = HeaderValue::try_from(address.to_string())
-        {
-            request.headers_mut().insert(HOST, host);
-        }
-        let outcome = if upgrade.is_some() {
-            within(limit, over_upgrade(caller, ticket, request, &mut upgrade)).await?
-        } else if http2 {
-            within(limit, over_http2(caller, ticket, request)).await?
-        } else {
-            within(limit, over_http1(caller, ticket, request)).await?
-        };
-        match outcome {
+        match attempt(caller, ticket, request, &mut upgrade, http2, limit).await {
             Ok(response) => return Ok(response),
             Err(Miss::Broken(fault)) => {
                 seen.missed(fault.reason);
@@ -131,10 +156,7 @@ async fn attempts(
             }
         }
         let next = if tried.len() < settings.attempts as usize { choice.backend.pick(&tried) } else { None };
-        ticket = next.ok_or_else(|| {
-            let detail = format!("No endpoint of the backend {} could be reached.", choice.backend.id);
-            Fault::new(StatusCode::BAD_GATEWAY, "connect_failed", detail)
-        })?;
+        ticket = next.ok_or_else(|| unreachable(choice))?;
     }
 }
 
@@ -289,7 +311,7 @@ async fn over_upgrade(
     caller: &Arc<Caller>,
     ticket: Ticket,
     mut request: Request<RequestBody>,
-    upgrade: &mut Option<(HeaderValue, OnUpgrade)>,
+    upgrade: &mut Upgrade,
 ) -> Result<Response<Body>, Miss> {
     if let Some((protocol, _)) = upgrade {
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));

@@ -27,6 +27,7 @@ use crate::observe::{Observation, Seen};
 use crate::route::{Action, Candidate, Choice, Rule};
 use crate::service::Shared;
 use crate::stats::Counter;
+use crate::traffic;
 
 /// The other end of a client's connection.
 pub(crate) struct Caller {
@@ -142,7 +143,10 @@ async fn act(
             // Before anything is sent, so that it counts even if the client does not wait for the answer.
             seen.counts_as(&choice.counter);
             let outgoing = outgoing(caller, rule, choice, parts, body, seen);
-            let sent = forward::send(caller, rule, choice, ticket, outgoing, seen).await;
+            let sent = match &choice.traffic {
+                None => forward::send(caller, rule, choice, ticket, outgoing, seen).await,
+                Some(traffic) => traffic::send(caller, rule, choice, traffic, ticket, outgoing, seen).await,
+            };
             let mut response = sent.unwrap_or_else(|fault| {
                 tracing::debug!(
                     rule = &*rule.id,

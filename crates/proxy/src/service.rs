@@ -26,6 +26,7 @@ use crate::observe::{Observer, Sampler};
 use crate::route::{Ingredients, Table, compile};
 use crate::snapshot::{self, BackendId, Listener, Snapshot};
 use crate::stats::{Registry, Stats};
+use crate::traffic::States;
 
 /// What a handle asks for.
 pub(crate) enum Command {
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) endpoints: Endpoints,
     pub(crate) counters: Registry,
+    /// What policies remember.
+    pub(crate) states: States,
     /// One for each client connection there may be.
     pub(crate) permits: Arc<Semaphore>,
     /// One for each copy of a request that may be under way.
@@ -63,6 +66,7 @@ impl Shared {
             connections: self.settings.max_connections.saturating_sub(self.permits.available_permits()),
             in_flight: self.endpoints.in_flight(),
             series: self.counters.read(),
+            policies: self.states.read(),
         }
     }
 }
@@ -107,6 +111,7 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
     let shared = Arc::new(Shared {
         endpoints: Endpoints::default(),
         counters: Registry::new(settings.max_series),
+        states: States::new(settings.max_series),
         permits: Arc::new(Semaphore::new(settings.max_connections)),
         mirrors: Arc::new(Semaphore::new(mirror::MOST)),
         upstreams: TaskTracker::new(),
@@ -209,6 +214,7 @@ impl Proxy {
         self.tables =
             compiled.tables.into_iter().map(|(listener, table)| (listener.id.clone(), (listener, table))).collect();
         self.backends = compiled.backends;
+        self.shared.states.sweep();
         let serving: HashSet<SocketAddr> = self
             .backends
             .values()
@@ -230,7 +236,8 @@ impl Proxy {
         };
         let by_id: HashMap<BackendId, Arc<Backend>> =
             snapshot.backends.keys().map(|id| (id.clone(), named(id))).collect();
-        let ingredients = Ingredients { backends: &by_id, counters: &self.shared.counters };
+        let ingredients =
+            Ingredients { backends: &by_id, counters: &self.shared.counters, states: &self.shared.states };
         let mut tables = Vec::with_capacity(snapshot.listeners.len());
         for listener in snapshot.listeners {
             let table = match self.tables.get(&listener.id) {

@@ -15,6 +15,8 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
+use crate::policy::Policy;
+
 /// The name of a backend inside one snapshot.
 pub type BackendId = Arc<str>;
 
@@ -327,6 +329,8 @@ pub struct Weighted {
     pub weight: u32,
     /// Changes for this backend alone, made after the rule's.
     pub filters: Vec<Filter>,
+    /// What its requests may cost, and what is done when it is not well.
+    pub policy: Option<Arc<Policy>>,
 }
 
 /// Limits of time on a request; expiry answers 504.

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::identity::Identity;
+use crate::traffic::PolicySeries;
 
 /// Upper limits of the latency buckets, in microseconds; one more bucket holds what is slower.
 pub const BUCKETS: [u64; 15] = [
@@ -76,6 +77,8 @@ pub struct Stats {
     pub in_flight: usize,
     /// By caller, listener, rule and backend; those without any request are left out.
     pub series: Vec<Series>,
+    /// What policies have done, by rule and backend; those that have done nothing are left out.
+    pub policies: Vec<PolicySeries>,
 }
 
 /// The live numbers of one series.

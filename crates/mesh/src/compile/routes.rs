@@ -188,7 +188,7 @@ impl Compiler<'_, '_> {
             let filters = filters::of_backend(to.filters.as_deref().unwrap_or_default(), &mut |to| self.follow(to));
             let backend = self.follow(reference);
             let weight = to.weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(0));
-            backends.push(Weighted { backend, weight, filters: filters? });
+            backends.push(Weighted { backend, weight, filters: filters?, policy: None });
         }
         Ok(match backends.iter().any(|weighted| weighted.weight > 0) {
             true => Action::Forward { backends },

@@ -114,7 +114,7 @@ fn straight(backend: &BackendId) -> Rule {
         matches: Match::default(),
         filters: Vec::new(),
         action: Action::Forward {
-            backends: vec![Weighted { backend: Arc::clone(backend), weight: 1, filters: Vec::new() }],
+            backends: vec![Weighted { backend: Arc::clone(backend), weight: 1, filters: Vec::new(), policy: None }],
         },
         timeouts: Timeouts::default(),
     }

@@ -13,11 +13,13 @@ use crate::filter;
 use crate::snapshot::{self, BackendId, Filter, HostMatch, Listener, ListenerProtocol, PathMatch};
 use crate::stats::{Counter, Registry};
 use crate::tls;
+use crate::traffic::{States, Traffic};
 
 /// What compiled listeners refer to.
 pub(crate) struct Ingredients<'a> {
     pub(crate) backends: &'a HashMap<BackendId, Arc<Backend>>,
     pub(crate) counters: &'a Registry,
+    pub(crate) states: &'a States,
 }
 
 /// Compiles a listener.
@@ -126,11 +128,15 @@ fn choices(
             return Err(bad("a backend's own filter cannot be a redirect, a mirror or CORS".into()));
         }
         total += u64::from(weighted.weight);
+        let traffic = weighted.policy.as_ref().map(|policy| {
+            Traffic::compile(policy, &rule.id, &weighted.backend, with.states).map(Arc::new).map_err(bad)
+        });
         choices.push(Choice {
             backend: resolve(&rule.id, &weighted.backend, with)?,
             until: total,
             filters: weighted.filters.clone(),
             counter: counter(&weighted.backend),
+            traffic: traffic.transpose()?,
         });
     }
     // What is never chosen must exist all the same, as the snapshot is checked whole.

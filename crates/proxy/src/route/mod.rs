@@ -23,6 +23,7 @@ use crate::balance::Backend;
 use crate::cors::Cors;
 use crate::snapshot::{Filter, Forwarded, Redirect, Timeouts};
 use crate::stats::Counter;
+use crate::traffic::Traffic;
 
 /// Everything that one listener serves.
 pub(crate) struct Table {
@@ -78,6 +79,8 @@ pub(crate) struct Choice {
     pub(crate) until: u64,
     pub(crate) filters: Vec<Filter>,
     pub(crate) counter: Arc<Counter>,
+    /// None where the backend has no policy: then nothing of it is on the path of a request.
+    pub(crate) traffic: Option<Arc<Traffic>>,
 }
 
 /// What of a request rules look at.

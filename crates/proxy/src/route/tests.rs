@@ -10,6 +10,7 @@ use crate::snapshot::{
     Weighted,
 };
 use crate::stats::Registry;
+use crate::traffic::States;
 
 fn respond(id: &str, matches: Match) -> snapshot::Rule {
     let action = snapshot::Action::Respond { status: StatusCode::OK, body: id.into() };
@@ -30,7 +31,8 @@ fn listener(hosts: Vec<VirtualHost>) -> Listener {
 fn compiled(hosts: Vec<VirtualHost>) -> Result<Table, Refused> {
     let backends = HashMap::new();
     let counters = Registry::new(1_000);
-    compile(&listener(hosts), &Ingredients { backends: &backends, counters: &counters })
+    let states = States::new(1_000);
+    compile(&listener(hosts), &Ingredients { backends: &backends, counters: &counters, states: &states })
 }
 
 fn any_host(rules: Vec<snapshot::Rule>) -> Vec<VirtualHost> {
@@ -132,7 +134,7 @@ fn bad_listeners_are_refused() {
     assert!(bad_rule(prefix("a")));
     let twice = [any_host(Vec::new()), any_host(Vec::new())].concat();
     assert!(matches!(compiled(twice), Err(Refused::DuplicateHost { .. })));
-    let weighted = Weighted { backend: "nowhere".into(), weight: 0, filters: Vec::new() };
+    let weighted = Weighted { backend: "nowhere".into(), weight: 0, filters: Vec::new(), policy: None };
     let mut rule = respond("r", Match::default());
     rule.action = snapshot::Action::Forward { backends: vec![weighted] };
     assert!(matches!(compiled(any_host(vec![rule])), Err(Refused::UnknownBackend { .. })));

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::mirror::{Copy, Tee};
+use crate::traffic::Reader;
 
 pub(crate) use http1::{Http1, SendError, dial};
 pub(crate) use http2::{Tasks, connect as connect_http2};
@@ -31,6 +32,8 @@ pub(crate) enum RequestBody {
     Teed(Box<Tee>),
     /// The copy.
     Copy(Copy),
+    /// Streams, and is kept so that it can be sent again.
+    Again(Reader),
 }
 
 /// Why the body of a request broke off.
@@ -54,6 +57,7 @@ impl Body for RequestBody {
             }
             Self::Teed(tee) => tee.poll_frame(cx),
             Self::Copy(copy) => copy.poll_frame(cx),
+            Self::Again(reader) => reader.poll_frame(cx),
         }
     }
 
@@ -63,6 +67,7 @@ impl Body for RequestBody {
             Self::Stream(body) | Self::Counted(body, _) => body.is_end_stream(),
             Self::Teed(tee) => tee.is_end_stream(),
             Self::Copy(_) => false,
+            Self::Again(reader) => reader.is_end_stream(),
         }
     }
 
@@ -72,6 +77,7 @@ impl Body for RequestBody {
             Self::Stream(body) | Self::Counted(body, _) => body.size_hint(),
             Self::Teed(tee) => tee.size_hint(),
             Self::Copy(copy) => copy.size_hint(),
+            Self::Again(reader) => reader.size_hint(),
         }
     }
 }

@@ -164,8 +164,12 @@ pub(crate) fn listener(id: &str, protocol: ListenerProtocol, rules: Vec<Rule>) -
 }
 
 pub(crate) fn rule(backends: &[(&str, u32)]) -> Rule {
-    let weighted =
-        |(id, weight): &(&str, u32)| Weighted { backend: (*id).into(), weight: *weight, filters: Vec::new() };
+    let weighted = |(id, weight): &(&str, u32)| Weighted {
+        backend: (*id).into(),
+        weight: *weight,
+        filters: Vec::new(),
+        policy: None,
+    };
     Rule {
         id: "r".into(),
         matches: Match::default(),

@@ -6,6 +6,7 @@ mod endpoints;
 mod harness;
 mod hostile;
 mod observed;
+mod policies;
 mod protocols;
 mod routing;
 mod secure;

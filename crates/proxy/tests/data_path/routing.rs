@@ -90,8 +90,9 @@ async fn requests_and_answers_are_changed() {
     ];
     let own =
         Filter::RequestHeaders(HeaderChanges { set: vec![(name("x-own"), value("b"))], ..HeaderChanges::default() });
-    changed.action =
-        Action::Forward { backends: vec![Weighted { backend: "b".into(), weight: 1, filters: vec![own] }] };
+    changed.action = Action::Forward {
+        backends: vec![Weighted { backend: "b".into(), weight: 1, filters: vec![own], policy: None }],
+    };
     let (_proxy, address) = serving(routes(vec![changed], &[("b", vec![echo.address])])).await;
     let request = Request::post("/shop/cart?q=1")
         .header("host", "a.test")

@@ -55,7 +55,7 @@ async fn tls_goes_where_its_server_name_says() {
     let mut roots = rustls::RootCertStore::empty();
     let (_a, _up_a, a) = secure("a.test", &mut roots).await;
     let (_b, _up_b, b) = secure("x.b.test", &mut roots).await;
-    let to = |id: &str, weight| Weighted { backend: id.into(), weight, filters: Vec::new() };
+    let to = |id: &str, weight| Weighted { backend: id.into(), weight, filters: Vec::new(), policy: None };
     let names = vec![
         ServerName { host: HostMatch::parse("a.test"), backends: vec![to("a", 1), to("b", 0)] },
         ServerName { host: HostMatch::parse("*.b.test"), backends: vec![to("b", 1)] },

@@ -219,7 +219,9 @@ fn snapshot(backend: SocketAddr, routes: usize) -> Snapshot {
         id: "bench/bench/0".into(),
         matches: Match { path: PathMatch::Prefix(path.into()), ..Match::default() },
         filters: Vec::new(),
-        action: Action::Forward { backends: vec![Weighted { backend: "out".into(), weight: 1, filters: Vec::new() }] },
+        action: Action::Forward {
+            backends: vec![Weighted { backend: "out".into(), weight: 1, filters: Vec::new(), policy: None }],
+        },
         timeouts: Timeouts::default(),
     };
     let others = (1..routes).map(|number| rule(format!("/other/{number}")));

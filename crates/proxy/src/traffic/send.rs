@@ -1,0 +1,208 @@
+//! The path of a request that has a policy: try, judge, and try again where that is wanted, safe and within the budget.
+//!
+//! Invariants: an answer is thrown away only once it is certain that another try is made; every try is known to the
+//! breaker before it begins and however it ends; nothing waits beyond the request's own limit of time.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Response, StatusCode};
+
+use super::breaker::{Call, Transition};
+use super::counts::PolicyEvent;
+use super::replay::Script;
+use super::retry::{self, Outcome};
+use super::{Traffic, is_safe};
+use crate::answer::Fault;
+use crate::body::Body;
+use crate::endpoint::Ticket;
+use crate::forward::{self, Miss, Outgoing};
+use crate::observe::Observation;
+use crate::request::Caller;
+use crate::route::{Choice, Rule};
+
+/// Sends a request by its policy and brings back the head of the answer.
+pub(crate) async fn send(
+    caller: &Arc<Caller>,
+    rule: &Rule,
+    choice: &Choice,
+    traffic: &Traffic,
+    ticket: Ticket,
+    outgoing: Outgoing,
+    seen: &mut Observation,
+) -> Result<Response<Body>, Fault> {
+    let now = Instant::now();
+    let call = traffic.call(now)?;
+    let mut sending = Sending::new(caller, rule, choice, traffic, outgoing, seen);
+    if let Some((_, budget)) = &traffic.retries {
+        budget.request(now);
+    }
+    sending.run(call, ticket).await
+}
+
+impl Traffic {
+    /// Asks the breaker for a call.
+    fn call(&self, now: Instant) -> Result<Option<Call>, Fault> {
+        let Some(breaker) = &self.breaker else { return Ok(None) };
+        breaker.call(now).map(Some).map_err(|left| {
+            self.counts.add(PolicyEvent::RefusedByBreaker);
+            let detail = "Most calls to this backend have failed lately; it is left alone for a while.";
+            Fault::new(StatusCode::SERVICE_UNAVAILABLE, "circuit_open", detail).retry_after(left)
+        })
+    }
+
+    /// Tells the breaker how a call ended.
+    fn ended(&self, call: Option<Call>, outcome: Outcome) {
+        let Some(transition) = call.and_then(|call| call.end(outcome.failed(), Instant::now())) else { return };
+        self.counts.add(match transition {
+            Transition::Opened => PolicyEvent::BreakerOpened,
+            Transition::Closed => PolicyEvent::BreakerClosed,
+        });
+    }
+}
+
+/// A request on its way.
+struct Sending<'a> {
+    caller: &'a Arc<Caller>,
+    choice: &'a Choice,
+    traffic: &'a Traffic,
+    script: Script,
+    upgrade: forward::Upgrade,
+    http2: bool,
+    /// When it must have been answered.
+    deadline: Option<Instant>,
+    per_try: Option<Duration>,
+    /// How often it has been sent again.
+    retries: u32,
+    seen: &'a mut Observation,
+}
+
+/// How a try ended, and what the caller gets if it was the last.
+type Tried = (Outcome, Result<Response<Body>, Fault>);
+
+impl<'a> Sending<'a> {
+    fn new(
+        caller: &'a Arc<Caller>,
+        rule: &Rule,
+        choice: &'a Choice,
+        traffic: &'a Traffic,
+        outgoing: Outgoing,
+        seen: &'a mut Observation,
+    ) -> Self {
+        let Outgoing { request, upgrade, grpc } = outgoing;
+        let settings = &caller.shared.settings;
+        let breaker = traffic.breaker.as_ref().map(|breaker| breaker.settings().call_timeout);
+        let per_try = rule.timeouts.backend_request.or(traffic.timeouts.per_try).or(breaker);
+        let within = rule.timeouts.request.or(traffic.timeouts.request);
+        let http2 = forward::over_http2_is_right(choice, upgrade.is_some(), grpc);
+        let script = match &traffic.retries {
+            Some((retries, _)) if upgrade.is_none() && is_safe(request.method(), request.headers()) => {
+                Script::again(request, retries.max_body)
+            }
+            _ => Script::once(request),
+        };
+        Self {
+            caller,
+            choice,
+            traffic,
+            script,
+            upgrade,
+            http2,
+            deadline: within.map(|limit| seen.started + limit),
+            per_try: per_try.or(settings.response_timeout),
+            retries: 0,
+            seen,
+        }
+    }
+
+    async fn run(&mut self, call: Option<Call>, ticket: Ticket) -> Result<Response<Body>, Fault> {
+        let (mut call, mut ticket) = (call, ticket);
+        loop {
+            let (outcome, result) = self.reach(call, ticket).await?;
+            let Some(wait) = self.again(outcome) else { return result };
+            // The answer is kept meanwhile: there may be no better one.
+            tokio::time::sleep(wait).await;
+            let Some(next) = self.choice.backend.pick(&[]) else { return result };
+            call = match self.traffic.call(Instant::now()) {
+                Ok(call) => call,
+                Err(_) => return result,
+            };
+            ticket = next;
+            self.retries += 1;
+            self.traffic.counts.add(PolicyEvent::Retried);
+        }
+    }
+
+    /// Whether to try again, and after what time.
+    fn again(&self, outcome: Outcome) -> Option<Duration> {
+        let (settings, budget) = self.traffic.retries.as_ref()?;
+        if self.retries >= settings.attempts || !outcome.is_one_of(&settings.on) || !self.script.repeats() {
+            return None;
+        }
+        let wait = retry::wait(settings, self.retries, fastrand::f64());
+        let now = Instant::now();
+        if self.deadline.is_some_and(|deadline| now + wait >= deadline) {
+            return None;
+        }
+        if !budget.spend(now) {
+            self.traffic.counts.add(PolicyEvent::BudgetSpent);
+            return None;
+        }
+        Some(wait)
+    }
+
+    /// One try: offers the request to endpoints until one has got something of it.
+    async fn reach(&mut self, call: Option<Call>, ticket: Ticket) -> Result<Tried, Fault> {
+        let (mut call, mut ticket) = (call, ticket);
+        let mut offered: Vec<SocketAddr> = Vec::new();
+        loop {
+            let gone = || Fault::new(StatusCode::BAD_GATEWAY, "upstream_closed", "The request cannot be sent again.");
+            let request = self.script.take().ok_or_else(gone)?;
+            offered.push(ticket.endpoint.address);
+            self.seen.attempts(ticket.endpoint.address);
+            let limit = self.limit();
+            let sent = forward::attempt(self.caller, ticket, request, &mut self.upgrade, self.http2, limit).await;
+            let (outcome, missed) = match sent {
+                Ok(response) => {
+                    let outcome = Outcome::Answer(response.status(), grpc_status(response.headers()));
+                    self.traffic.ended(call, outcome);
+                    return Ok((outcome, Ok(response)));
+                }
+                Err(Miss::Broken(fault)) => {
+                    let outcome = if fault.reason == "timeout" { Outcome::TimedOut } else { Outcome::Reset };
+                    self.seen.missed(fault.reason);
+                    self.traffic.ended(call, outcome);
+                    return Ok((outcome, Err(fault)));
+                }
+                Err(Miss::Untouched(unsent, reason)) => {
+                    tracing::debug!(reason, "an endpoint could not be reached");
+                    self.seen.missed(&reason);
+                    self.script.put_back(unsent);
+                    (Outcome::Unreached, forward::unreachable(self.choice))
+                }
+            };
+            self.traffic.ended(call, outcome);
+            let more = offered.len() < self.caller.shared.settings.attempts as usize;
+            let Some(next) = more.then(|| self.choice.backend.pick(&offered)).flatten() else {
+                return Ok((outcome, Err(missed)));
+            };
+            let Ok(another) = self.traffic.call(Instant::now()) else { return Ok((outcome, Err(missed))) };
+            (call, ticket) = (another, next);
+        }
+    }
+
+    /// How long a try may take now.
+    fn limit(&self) -> Option<Duration> {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match (left, self.per_try) {
+            (Some(left), Some(per_try)) => Some(left.min(per_try)),
+            (left, per_try) => left.or(per_try),
+        }
+    }
+}
+
+/// The gRPC status in the head of an answer: of one that has no body.
+fn grpc_status(headers: &HeaderMap) -> Option<u8> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

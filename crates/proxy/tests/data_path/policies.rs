@@ -1,0 +1,281 @@
+//! Policies on real sockets: what is repeated, what is refused, and that it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use proxy::PolicyEvent;
+use proxy::policy::*;
+use proxy::snapshot::*;
+
+use crate::harness::*;
+
+fn scoped<T>(settings: T) -> Option<Scoped<T>> {
+    Some(Scoped { scope: "s".into(), settings })
+}
+
+fn retries() -> Retries {
+    Retries {
+        attempts: 2,
+        on: vec![RetryOn::ServerError],
+        base: Duration::from_millis(1),
+        max: Duration::from_millis(5),
+        budget: Budget { percent: 20, interval: Duration::from_secs(10), min_per_second: 10 },
+        max_body: 64 * 1024,
+    }
+}
+
+fn breaker() -> Breaker {
+    Breaker {
+        failure_percent: 50,
+        minimum_calls: 10,
+        window: Duration::from_secs(30),
+        consecutive: None,
+        call_timeout: Duration::from_secs(3),
+        open: Duration::from_millis(300),
+        probes: 2,
+    }
+}
+
+/// Everything to these endpoints, under a policy.
+fn under(policy: Policy, endpoints: &[SocketAddr]) -> Snapshot {
+    let mut rule = rule(&[("b", 1)]);
+    let Action::Forward { backends } = &mut rule.action else { panic!("a rule that forwards") };
+    backends[0].policy = Some(Arc::new(policy));
+    routes(vec![rule], &[("b", endpoints.to_vec())])
+}
+
+fn counted(proxy: &Running, event: PolicyEvent) -> u64 {
+    proxy.handle.stats().policies.iter().map(|series| series.count(event)).sum()
+}
+
+fn post(key: Option<&str>, body: &'static str) -> Request<ServedBody> {
+    let mut request = Request::post("/orders").header("host", "a.test");
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    request.body(text(body)).expect("a request")
+}
+
+/// Fails as long as it is told to, and remembers how often it was asked and what for.
+#[derive(Clone, Default)]
+struct Fickle {
+    /// The status it answers with; 0 is none: the connection is closed.
+    status: Arc<AtomicU16>,
+    asked: Count,
+    /// So many answers are bad, the others good.
+    bad: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Fickle {
+    fn failing(status: u16, times: usize) -> Self {
+        let fickle = Self::default();
+        fickle.status.store(status, Ordering::SeqCst);
+        fickle.bad.store(times, Ordering::SeqCst);
+        fickle
+    }
+
+    fn heal(&self) {
+        self.bad.store(0, Ordering::SeqCst);
+    }
+
+    async fn serve(&self) -> Upstream {
+        let fickle = self.clone();
+        Upstream::http(move |request: Request<hyper::body::Incoming>| {
+            let fickle = fickle.clone();
+            async move {
+                let body = request.into_body().collect().await.expect("a whole body").to_bytes();
+                fickle.asked.add();
+                let bad = fickle.bad.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+                let mut response = Response::new(text(body));
+                if bad {
+                    let status = fickle.status.load(Ordering::SeqCst);
+                    *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+                }
+                response
+            }
+        })
+        .await
+    }
+}
+
+#[tokio::test]
+async fn what_is_safe_is_sent_again_with_its_body() {
+    for (request, asked, status) in [
+        (get("/"), 3, 200),
+        (post(Some("k"), "an order"), 3, 200),
+        (post(None, "an order"), 1, 503),
+        (Request::put("/").header("host", "a").body(text("whole")).expect("a request"), 3, 200),
+    ] {
+        let fickle = Fickle::failing(503, 2);
+        let upstream = fickle.serve().await;
+        let policy = Policy { retries: scoped(retries()), ..Policy::default() };
+        let (proxy, address) = serving(under(policy, &[upstream.address])).await;
+        let what = format!("{request:?}");
+        let answer = ask(address, request).await;
+        assert_eq!((answer.status.as_u16(), fickle.asked.get()), (status, asked), "{what}");
+        if what.contains("POST") {
+            assert_eq!(answer.body, "an order");
+        }
+        assert_eq!(counted(&proxy, PolicyEvent::Retried), asked as u64 - 1);
+    }
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_bound_is_sent_once() {
+    let fickle = Fickle::failing(503, 1);
+    let upstream = fickle.serve().await;
+    let retries = Retries { max_body: 4, ..retries() };
+    let policy = Policy { retries: scoped(retries), ..Policy::default() };
+    let (_proxy, address) = serving(under(policy, &[upstream.address])).await;
+    assert_eq!(ask(address, post(Some("k"), "12345")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(fickle.asked.get(), 1);
+    assert_eq!(ask(address, post(Some("k"), "1234")).await.body, "1234");
+}
+
+#[tokio::test]
+async fn the_last_answer_is_the_callers() {
+    let fickle = Fickle::failing(503, usize::MAX);
+    let upstream = fickle.serve().await;
+    let policy = Policy { retries: scoped(retries()), ..Policy::default() };
+    let (_proxy, address) = serving(under(policy, &[upstream.address])).await;
+    let answer = ask(address, post(Some("k"), "what was said")).await;
+    assert_eq!((answer.status, &*answer.body), (StatusCode::SERVICE_UNAVAILABLE, "what was said"));
+    assert_eq!(fickle.asked.get(), 3);
+}
+
+#[tokio::test]
+async fn retries_stay_in_their_budget() {
+    let fickle = Fickle::failing(500, usize::MAX);
+    let upstream = fickle.serve().await;
+    let budget = Budget { percent: 10, interval: Duration::from_secs(60), min_per_second: 0 };
+    let policy = Policy { retries: scoped(Retries { budget, ..retries() }), ..Policy::default() };
+    let (proxy, address) = serving(under(policy, &[upstream.address])).await;
+    let mut client = Client::http1(address).await;
+    for _ in 0..200 {
+        let answer = read(client.send(get("/")).await.expect("an answer")).await.expect("a body");
+        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    assert_eq!(fickle.asked.get(), 220);
+    assert_eq!(counted(&proxy, PolicyEvent::Retried), 20);
+    assert!(counted(&proxy, PolicyEvent::BudgetSpent) >= 180);
+}
+
+/// Answers nothing at all to the first `times` connections, and then well.
+async fn silent(times: usize) -> (Upstream, Count) {
+    let connections = Count::default();
+    let counted = connections.clone();
+    let upstream = Upstream::raw(move |mut stream| {
+        let number = counted.add();
+        async move {
+            read_until(&mut stream, "\r\n\r\n").await;
+            if number < times {
+                std::future::pending::<()>().await;
+            }
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+            tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.expect("sends");
+        }
+    })
+    .await;
+    (upstream, connections)
+}
+
+#[tokio::test]
+async fn a_try_that_takes_too_long_is_given_up_for_another() {
+    let (upstream, connections) = silent(2).await;
+    let timeouts = TryTimeouts { per_try: Some(Duration::from_millis(50)), request: None };
+    let policy = Policy { retries: scoped(retries()), timeouts, ..Policy::default() };
+    let (_proxy, address) = serving(under(policy, &[upstream.address])).await;
+    assert_eq!(ask(address, get("/")).await.body, "ok");
+    assert_eq!(connections.get(), 3);
+}
+
+#[tokio::test]
+async fn the_whole_has_a_limit_too() {
+    let (upstream, connections) = silent(usize::MAX).await;
+    let timeouts = TryTimeouts { per_try: None, request: Some(Duration::from_millis(100)) };
+    let policy = Policy { retries: scoped(retries()), timeouts, ..Policy::default() };
+    let (_proxy, address) = serving(under(policy, &[upstream.address])).await;
+    let answer = ask(address, get("/")).await;
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+    assert!(answer.body.contains("reason: timeout"), "{}", answer.body);
+    assert_eq!(connections.get(), 1);
+}
+
+#[tokio::test]
+async fn a_breaker_opens_fails_fast_and_closes_on_recovery() {
+    let fickle = Fickle::failing(500, usize::MAX);
+    let upstream = fickle.serve().await;
+    let snapshot = under(Policy { breaker: scoped(breaker()), ..Policy::default() }, &[upstream.address]);
+    let (proxy, address) = serving(snapshot.clone()).await;
+    let mut client = Client::http1(address).await;
+    let mut refused = Vec::new();
+    for _ in 0..30 {
+        let answer = read(client.send(get("/")).await.expect("an answer")).await.expect("a body");
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            refused.push(answer);
+        }
+    }
+    assert_eq!((fickle.asked.get(), refused.len()), (10, 20));
+    assert!(refused[0].body.contains("reason: circuit_open"), "{}", refused[0].body);
+    assert_eq!(refused[0].headers["retry-after"], "1");
+    assert!(refused[0].headers.contains_key("x-request-id"));
+
+    // Nothing of this is forgotten by a new snapshot whose policy is the same.
+    let mut changed = snapshot.clone();
+    changed.listeners[0].hosts[0].rules.insert(0, {
+        let mut other = rule(&[("b", 1)]);
+        other.matches.path = PathMatch::Exact("/other".into());
+        other
+    });
+    proxy.handle.apply(changed).await.expect("a good snapshot");
+    assert_eq!(ask(address, get("/")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(fickle.asked.get(), 10);
+
+    fickle.heal();
+    soon(async {
+        while ask(address, get("/")).await.status != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    for _ in 0..20 {
+        assert_eq!(ask(address, get("/")).await.status, StatusCode::OK);
+    }
+    assert_eq!((counted(&proxy, PolicyEvent::BreakerOpened), counted(&proxy, PolicyEvent::BreakerClosed)), (1, 1));
+    assert!(counted(&proxy, PolicyEvent::RefusedByBreaker) >= 21);
+}
+
+#[tokio::test]
+async fn calls_that_take_too_long_open_the_breaker() {
+    let (upstream, connections) = silent(usize::MAX).await;
+    let breaker = Breaker { call_timeout: Duration::from_millis(20), open: Duration::from_secs(60), ..breaker() };
+    let policy = Policy { breaker: scoped(breaker), ..Policy::default() };
+    let (_proxy, address) = serving(under(policy, &[upstream.address])).await;
+    let mut statuses = Vec::new();
+    for _ in 0..12 {
+        statuses.push(ask(address, get("/")).await.status.as_u16());
+    }
+    assert_eq!(statuses, [[504; 10].as_slice(), &[503; 2]].concat());
+    assert_eq!(connections.get(), 10);
+}
+
+#[tokio::test]
+async fn an_open_circuit_says_so_in_grpc() {
+    let dead = nobody().await;
+    let breaker = Breaker { consecutive: Some(1), open: Duration::from_secs(60), ..breaker() };
+    let policy = Policy { breaker: scoped(breaker), ..Policy::default() };
+    let (_proxy, address) = serving(under(policy, &[dead])).await;
+    let call = || {
+        let call = Request::post("http://a.test/pkg.Service/Call").header("content-type", "application/grpc");
+        call.header("te", "trailers").body(text("")).expect("a request")
+    };
+    let mut client = Client::http2(address).await;
+    for _ in 0..2 {
+        let answer = read(client.send(call()).await.expect("an answer")).await.expect("a body");
+        assert_eq!((answer.status, &answer.headers["grpc-status"]), (StatusCode::OK, &"14".parse().expect("a value")));
+    }
+}
