@@ -24,8 +24,14 @@ pub(crate) struct Write<'a> {
 type Step = fn(&Write<'_>, &mut Call, &mut Value) -> Answer<()>;
 
 /// The decisions, in order.
-const STEPS: &[Step] =
-    &[namespace_lifecycle, definition_lifecycle, service_account, not_acted_on, crate::definitions::admit];
+const STEPS: &[Step] = &[
+    namespace_lifecycle,
+    definition_lifecycle,
+    service_account,
+    not_acted_on,
+    crate::definitions::admit,
+    crate::policy::admit,
+];
 
 /// Runs every decision. What is reserved for the object is returned, to be kept once the object is stored.
 pub(crate) fn admit(write: &Write<'_>, call: &mut Call, object: &mut Value) -> Answer<Option<Reservation>> {

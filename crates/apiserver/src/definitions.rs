@@ -195,13 +195,14 @@ pub(crate) async fn clean_up(server: &Arc<Server>, name: &str) {
     let now = jiff::Timestamp::now();
     let Some(resource) = instances.first() else { return };
     let entries = server.store.list(&resource.prefix, None, 0, None).map(|listing| listing.entries).unwrap_or_default();
+    let mut call = Call::internal("apiserver", now);
     for entry in entries {
         let (namespace, instance) = resource.place(&entry.key);
         let marked = serde_json::from_slice::<Value>(&entry.value).is_ok_and(|object| object::is_terminating(&object));
         if marked {
             continue;
         }
-        if let Err(failure) = delete::one(server, now, resource, namespace, instance, &Options::default()).await
+        if let Err(failure) = delete::one(server, &mut call, resource, namespace, instance, &Options::default()).await
             && failure.code != 404
         {
             tracing::warn!(key = %entry.key, reason = %failure.message, "an instance of a definition that goes could not be deleted");

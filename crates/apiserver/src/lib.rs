@@ -39,6 +39,7 @@ mod object;
 mod openapi;
 mod page;
 mod pki;
+mod policy;
 mod query;
 mod route;
 mod selection;

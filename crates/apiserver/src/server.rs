@@ -24,6 +24,7 @@ use crate::identity::{self, User};
 use crate::logs::PodLogs;
 use crate::object;
 use crate::openapi::Documents;
+use crate::policy::Policies;
 use crate::query::Query;
 use crate::route::{self, Route, Target};
 use crate::status::{Answer, Failure};
@@ -39,6 +40,7 @@ pub(crate) struct Server {
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) logs: Arc<dyn PodLogs>,
     pub(crate) documents: Documents,
+    pub(crate) policies: Policies,
     /// Ends streams.
     pub(crate) stopping: CancellationToken,
     pub(crate) requests: Arc<Semaphore>,

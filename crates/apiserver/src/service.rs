@@ -25,6 +25,7 @@ use crate::handle::Handle;
 use crate::logs::PodLogs;
 use crate::openapi::Documents;
 use crate::pki::{Authority, RENEW_AFTER};
+use crate::policy::Policies;
 use crate::server::Server;
 use crate::{bootstrap, catalog, expiry, files, kubeconfig};
 
@@ -74,6 +75,7 @@ pub fn build(settings: Settings, store: Arc<dyn Store>, deps: Dependencies) -> R
         addresses: Arc::new(addresses),
         logs: deps.logs,
         documents: Documents::default(),
+        policies: Policies::default(),
         stopping: CancellationToken::new(),
         requests: Arc::new(Semaphore::new(limits.requests)),
         streams: Arc::new(Semaphore::new(limits.streams)),

@@ -126,6 +126,18 @@ impl Failure {
     }
 
     /// Nothing new may be made in a namespace that is going away.
+    /// A policy does not let it pass; `reason` is one that policies may give (`Invalid` where it is none of them).
+    pub(crate) fn denied(resource: &Resource, name: &str, reason: &str, why: &str) -> Self {
+        let mut failure = Self::forbidden(resource, name, why);
+        (failure.code, failure.reason) = match reason {
+            "Unauthorized" => (401, "Unauthorized"),
+            "Forbidden" => (403, "Forbidden"),
+            "RequestEntityTooLarge" => (413, "RequestEntityTooLarge"),
+            _ => (422, "Invalid"),
+        };
+        failure.with_cause(reason, why)
+    }
+
     pub(crate) fn namespace_terminating(resource: &Resource, name: &str, namespace: &str) -> Self {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
         let message = format!("namespace {namespace} is being terminated");

@@ -19,6 +19,7 @@ pub mod meta;
 pub mod openapi;
 pub mod patch;
 pub mod pods;
+pub mod policy;
 pub mod protobuf;
 pub mod schema;
 pub mod select;

@@ -40,7 +40,7 @@ pub(super) async fn evict(server: &Arc<Server>, call: &mut Call, (resource, targ
             }
         }
     }
-    delete::one(server, call.now, resource, namespace, name, &options).await?;
+    delete::one(server, call, resource, namespace, name, &options).await?;
     Ok(Reply::Plain(
         201,
         json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 }),

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use rules::policy::Operation;
 use serde_json::Value;
 use store::{Op, Precondition, WriteError};
 
@@ -13,6 +14,7 @@ use crate::admission::{self, Write};
 use crate::call::Call;
 use crate::catalog::Resource;
 use crate::object;
+use crate::policy::{self, Question};
 use crate::server::{Place, Server};
 use crate::status::{Answer, Failure};
 
@@ -122,6 +124,17 @@ fn plan(
         let write = Write { server, resource, namespace: target.namespace.as_deref(), old: Some(current) };
         reservation = admission::admit(&write, call, &mut new)?;
         validate(resource, Some(current), &new)?;
+        let question = Question {
+            resource,
+            namespace: target.namespace.as_deref(),
+            name,
+            subresource: how.part.subresource(),
+            operation: Operation::Update,
+            new: Some(&new),
+            old: Some(current),
+            dry: call.query.dry_run()?,
+        };
+        policy::judge(server, call, &question)?;
     }
     if !how.applied {
         with_manager(call, resource, how.part.subresource(), |manager| {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rules::policy::Operation;
 use serde_json::Value;
 use store::{Op, Precondition, WriteError};
 
@@ -11,6 +12,7 @@ use crate::call::{Call, Reply};
 use crate::catalog::Resource;
 use crate::intake;
 use crate::object;
+use crate::policy::{self, Question};
 use crate::route::Target;
 use crate::server::{Place, Server};
 use crate::status::{Answer, Failure};
@@ -132,6 +134,17 @@ fn prepare(
     let write = Write { server, resource, namespace: target.namespace.as_deref(), old: None };
     let reservation = admission::admit(&write, call, object)?;
     validate(resource, None, object)?;
+    let question = Question {
+        resource,
+        namespace: target.namespace.as_deref(),
+        name: object::name(object),
+        subresource: "",
+        operation: Operation::Create,
+        new: Some(object),
+        old: None,
+        dry: call.query.dry_run()?,
+    };
+    policy::judge(server, call, &question)?;
     Ok(reservation)
 }
 

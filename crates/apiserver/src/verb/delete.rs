@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rules::meta::{DeleteRequest, Deletion, Propagation};
+use rules::policy::Operation;
 use serde_json::{Value, json};
 use store::{Op, Precondition, WriteError};
 
@@ -12,6 +13,7 @@ use crate::catalog::Resource;
 use crate::intake;
 use crate::list;
 use crate::object;
+use crate::policy::{self, Question};
 use crate::selection::Selection;
 use crate::server::{Place, Server};
 use crate::status::{self, Answer, Failure};
@@ -38,7 +40,7 @@ pub(crate) enum Deleted {
 pub(crate) async fn delete(server: &Arc<Server>, call: &mut Call, (resource, target): Place<'_>) -> Answer<Reply> {
     let options = options(call)?;
     let name = target.name.as_deref().unwrap_or_default();
-    let deleted = one(server, call.now, resource, target.namespace.as_deref(), name, &options).await?;
+    let deleted = one(server, call, resource, target.namespace.as_deref(), name, &options).await?;
     Ok(match deleted {
         Deleted::Gone(last) if returns_object(resource) => Reply::Object(200, resource.clone(), last),
         Deleted::Gone(last) => Reply::Plain(200, status::success(resource, name, Some(object::meta(&last, "uid")))),
@@ -57,7 +59,7 @@ pub(crate) async fn collection(server: &Arc<Server>, call: &mut Call, (resource,
     let mut items = Vec::with_capacity(page.items.len());
     for entry in page.items {
         let (namespace, name) = resource.place(&entry.key);
-        match Box::pin(one(server, call.now, resource, namespace, name, &options)).await {
+        match Box::pin(one(server, call, resource, namespace, name, &options)).await {
             Ok(Deleted::Gone(object) | Deleted::Marked(object)) => items.push(object),
             Err(failure) if failure.code == 404 => {}
             Err(failure) => return Err(failure),
@@ -72,7 +74,7 @@ pub(crate) async fn collection(server: &Arc<Server>, call: &mut Call, (resource,
 /// Deletes one object.
 pub(crate) async fn one(
     server: &Arc<Server>,
-    now: jiff::Timestamp,
+    call: &mut Call,
     resource: &Arc<Resource>,
     namespace: Option<&str>,
     name: &str,
@@ -83,8 +85,22 @@ pub(crate) async fn one(
         let entry = server.store.get(&key).0.ok_or_else(|| Failure::not_found(resource, name))?;
         let current = object::read(resource, &entry)?;
         check(resource, &current, options)?;
-        let request =
-            DeleteRequest { now, grace_seconds: options.grace, propagation: propagation(resource, &current, options) };
+        let question = Question {
+            resource,
+            namespace,
+            name,
+            subresource: "",
+            operation: Operation::Delete,
+            new: None,
+            old: Some(&current),
+            dry: options.dry,
+        };
+        policy::judge(server, call, &question)?;
+        let request = DeleteRequest {
+            now: call.now,
+            grace_seconds: options.grace,
+            propagation: propagation(resource, &current, options),
+        };
         let plan = rules::meta::delete(&resource.api_version, &resource.kind, &current, &request);
         let when = Precondition::Revision(entry.revision);
         let (op, new) = match plan {

@@ -5,6 +5,7 @@ mod definitions;
 mod lists;
 mod objects;
 mod patches;
+mod policies;
 mod subresources;
 mod support;
 mod watches;

@@ -439,6 +439,7 @@ pub(super) const KINDS: &[Kind] = &[
         plural: "validatingadmissionpolicies",
         singular: "validatingadmissionpolicy",
         categories: &["api-extensions"],
+        acted_on: true,
         namespaced: false,
         status: true,
         schema: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy",
@@ -450,6 +451,7 @@ pub(super) const KINDS: &[Kind] = &[
         plural: "validatingadmissionpolicybindings",
         singular: "validatingadmissionpolicybinding",
         categories: &["api-extensions"],
+        acted_on: true,
         namespaced: false,
         schema: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding",
         ..STORED
