@@ -3,6 +3,7 @@
 mod beside;
 mod drain;
 mod endpoints;
+mod floods;
 mod harness;
 mod hostile;
 mod observed;
