@@ -49,11 +49,32 @@ impl Handle {
         let _ = ready.wait_for(|ready| *ready).await;
     }
 
+    /// What the server carries at the moment.
+    pub fn load(&self) -> Load {
+        let limits = &self.server.settings.limits;
+        Load {
+            requests: limits.requests.saturating_sub(self.server.requests.available_permits()),
+            streams: limits.streams.saturating_sub(self.server.streams.available_permits()),
+            revision: self.server.store.revision(),
+        }
+    }
+
     /// The server as a service in this process, for requests made as `user` (say `system:node:coracle`). They take the
     /// same way as requests over TLS; only the credential is replaced by this name.
     pub fn service_as(&self, user: &str) -> InProcess {
         InProcess { server: self.server.clone(), user: Arc::new(crate::identity::User::component(user)) }
     }
+}
+
+/// What an API server carries at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Requests under way, watches and logs not counted.
+    pub requests: usize,
+    /// Watches and log streams under way.
+    pub streams: usize,
+    /// The store's revision: how many writes there have been.
+    pub revision: u64,
 }
 
 /// The API server as a `tower` service, for `kube::Client::new`.

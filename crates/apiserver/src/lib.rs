@@ -10,7 +10,7 @@
 //! - Requests in process go through the same steps as requests over TLS.
 //!
 //! It must not know what controllers, the node or the proxy do. What it needs from them it asks through the traits it
-//! owns ([`PodLogs`]).
+//! owns ([`PodLogs`], [`Pages`]).
 
 mod addresses;
 mod admission;
@@ -27,6 +27,7 @@ mod encode;
 mod error;
 mod events;
 mod expiry;
+mod extra;
 mod files;
 mod handle;
 mod identity;
@@ -54,6 +55,7 @@ mod watch;
 pub use body::{Body, BoxError};
 pub use config::{Limits, Settings};
 pub use error::{BuildError, RunError};
-pub use handle::{Handle, InProcess};
+pub use extra::{Page, PageError, PageRequest, Pages};
+pub use handle::{Handle, InProcess, Load};
 pub use logs::{LogOptions, LogsError, PodLogs};
 pub use service::{ApiServer, Dependencies, build};

@@ -25,6 +25,8 @@ pub(crate) enum Route {
     OpenApiIndex,
     /// `/openapi/v3/api/v1`, `/openapi/v3/apis/GROUP/VERSION`
     OpenApi(String),
+    /// `/metrics`, `/coracle/...`: what others tell.
+    Page(String),
     /// Anything else.
     Unknown,
 }
@@ -53,6 +55,7 @@ pub(crate) fn parse(path: &str) -> Route {
         ["openapi", "v2"] => Route::OpenApiV2,
         ["openapi", "v3"] => Route::OpenApiIndex,
         ["openapi", "v3", rest @ ..] => Route::OpenApi(rest.join("/")),
+        ["metrics"] | ["coracle", _, ..] => Route::Page(parts.join("/")),
         ["api"] => Route::CoreVersions,
         ["apis"] => Route::Groups,
         ["api", version] => Route::GroupVersion(String::new(), (*version).into()),
@@ -140,6 +143,9 @@ mod tests {
             ("/apis/x.y/v1/namespaces/a/things/b%3Ac", at("x.y", "v1", Some("a"), "things", Some("b:c"), None)),
             ("/api/v1/namespaces/a/pods/b/c/d", Route::Unknown),
             ("/api/v1//pods", Route::Unknown),
+            ("/metrics", Route::Page("metrics".into())),
+            ("/coracle/v1/edges", Route::Page("coracle/v1/edges".into())),
+            ("/coracle", Route::Unknown),
             ("/nothing", Route::Unknown),
         ] {
             assert_eq!(parse(path), route, "{path}");

@@ -20,6 +20,7 @@ use crate::catalog::{Catalog, Resource};
 use crate::config::Settings;
 use crate::credential::Credentials;
 use crate::definitions::Definitions;
+use crate::extra::{self, Pages};
 use crate::identity::{self, User};
 use crate::logs::PodLogs;
 use crate::object;
@@ -39,6 +40,7 @@ pub(crate) struct Server {
     pub(crate) credentials: Credentials,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) logs: Arc<dyn PodLogs>,
+    pub(crate) pages: Option<Arc<dyn Pages>>,
     pub(crate) documents: Documents,
     pub(crate) policies: Policies,
     /// Ends streams.
@@ -158,6 +160,7 @@ impl Server {
             Route::OpenApiIndex => Ok(openapi::index(&catalog)),
             Route::OpenApi(path) => self.documents.group(&catalog, &path),
             Route::OpenApiV2 => self.documents.v2(&catalog, call.accept.as_deref()),
+            Route::Page(path) => extra::serve(self.pages.as_deref(), call, path).await,
             Route::Unknown | Route::Resource(_) => Err(Failure::no_such_path()),
         }
     }

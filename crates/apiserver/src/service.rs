@@ -21,6 +21,7 @@ use crate::config::{Limits, Settings};
 use crate::credential::Credentials;
 use crate::definitions::Definitions;
 use crate::error::{BuildError, RunError};
+use crate::extra::Pages;
 use crate::handle::Handle;
 use crate::logs::PodLogs;
 use crate::openapi::Documents;
@@ -33,6 +34,8 @@ use crate::{bootstrap, catalog, expiry, files, kubeconfig};
 pub struct Dependencies {
     /// Where the logs of Pods are to be had.
     pub logs: Arc<dyn PodLogs>,
+    /// Who makes the pages beside the API; without it there are none.
+    pub pages: Option<Arc<dyn Pages>>,
 }
 
 /// A server whose port is bound, ready to run.
@@ -74,6 +77,7 @@ pub fn build(settings: Settings, store: Arc<dyn Store>, deps: Dependencies) -> R
         credentials,
         addresses: Arc::new(addresses),
         logs: deps.logs,
+        pages: deps.pages,
         documents: Documents::default(),
         policies: Policies::default(),
         stopping: CancellationToken::new(),

@@ -3,7 +3,8 @@
 //! It serves HTTP/1.1 on `PORT`. `START_DELAY_MS` delays listening. Paths:
 //! `/` name of the Pod · `/count` a counter in memory · `/env?NAME` a variable · `/slow?MS` answers later ·
 //! `/hang` from now on nothing is answered · `/unready` and `/ready-again` turn `/readyz` to 503 and back ·
-//! `/exit?CODE` ends the program · `/healthz`, `/readyz`. With the argument `exit CODE` it prints a line and ends.
+//! `/exit?CODE` ends the program · `/healthz`, `/readyz` · `/via?SERVICE/REST` answers what that Service answers to `/REST`, which it
+//! is asked with the trace's headers passed on (`/via-id?...`: only the request's id). With the argument `exit CODE` it prints a line and ends.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -47,11 +48,14 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
         if reader.read_line(&mut request)? == 0 {
             return Ok(());
         }
-        let mut length = 0;
+        let (mut length, mut headers) = (0, Vec::new());
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line)? <= 2 {
                 break;
+            }
+            if TRACE.iter().any(|name| line.to_ascii_lowercase().starts_with(name)) {
+                headers.push(line.clone());
             }
             if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap_or(0);
@@ -63,7 +67,13 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
         }
         let target = request.split(' ').nth(1).unwrap_or("/").to_owned();
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-        let (status, body) = answer(path, query);
+        let (status, body) = match path {
+            "/via" => call(query, &headers.concat())?,
+            "/via-id" => {
+                call(query, &headers.into_iter().filter(|line| line.starts_with("x-request")).collect::<String>())?
+            }
+            _ => answer(path, query),
+        };
         write!(
             writer,
             "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nx-pod: {}\r\n\r\n{body}",
@@ -71,6 +81,26 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
             variable("HOSTNAME")
         )?;
     }
+}
+
+/// The headers that a program passes on, so that what it causes is seen as its doing.
+const TRACE: [&str; 3] = ["traceparent:", "tracestate:", "x-request-id:"];
+
+/// Asks a Service, which Kubernetes' variables tell the address of.
+fn call(target: &str, headers: &str) -> std::io::Result<(u16, String)> {
+    let (service, rest) = target.split_once('/').unwrap_or((target, ""));
+    let prefix = service.to_ascii_uppercase().replace('-', "_");
+    let host = variable(&format!("{prefix}_SERVICE_HOST"));
+    let port = variable(&format!("{prefix}_SERVICE_PORT"));
+    let Ok(mut stream) = TcpStream::connect(format!("{host}:{port}")) else {
+        return Ok((502, format!("cannot connect to {service} at {host}:{port}")));
+    };
+    write!(stream, "GET /{rest} HTTP/1.1\r\nhost: {service}\r\nconnection: close\r\n{headers}\r\n")?;
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(502);
+    Ok((status, body.to_owned()))
 }
 
 fn answer(path: &str, query: &str) -> (u16, String) {

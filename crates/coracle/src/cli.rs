@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Delete(Delete),
     /// What is running, and what is not yet ready and why
     Status(Status),
+    /// Who calls whom, how often, how well and how fast: a live table
+    Top(Top),
     /// Print the path of the kubeconfig of a running Coracle
     Kubeconfig(Kubeconfig),
     /// Print the version
@@ -200,11 +202,15 @@ Examples:
   coracle get pods -o wide
   coracle get deployments,services -n shop
   coracle get deploy/orders -o yaml
-  coracle get pods -l app=orders -w")]
+  coracle get pods -l app=orders -w
+  coracle get --raw /metrics")]
 pub(crate) struct Get {
     /// KIND, KIND,KIND, KIND/NAME, or KIND and NAMEs
-    #[arg(required = true, value_name = "KIND|KIND/NAME")]
+    #[arg(required_unless_present = "raw", value_name = "KIND|KIND/NAME")]
     pub(crate) what: Vec<String>,
+    /// Print what the API answers to a GET of this path, as it is
+    #[arg(long, value_name = "PATH", conflicts_with = "what")]
+    pub(crate) raw: Option<String>,
     #[command(flatten)]
     pub(crate) scope: Scope,
     #[command(flatten)]
@@ -335,6 +341,34 @@ pub(crate) struct Status {
     /// Form of the answer
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Form,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle top                     until Ctrl-C
+  coracle top --once -o json      one look of a second, for scripts
+  coracle top --total --by-route  all since Coracle started
+
+Times are those to the head of an answer. ERRORS are answers of 5xx.")]
+pub(crate) struct Top {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Form of the answer; json is one line a look
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Form,
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    pub(crate) interval: f64,
+    /// One look, then end
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// All since Coracle started, then end
+    #[arg(long)]
+    pub(crate) total: bool,
+    /// A row for each route
+    #[arg(long)]
+    pub(crate) by_route: bool,
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ mod memory;
 mod order;
 mod platform;
 mod readiness;
+mod seen;
 mod service_addresses;
 
 use clap::Parser;

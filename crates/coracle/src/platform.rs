@@ -7,6 +7,7 @@
 use crate::adapters::{DataPlane, NodeLogs, PodCallers};
 use crate::connect::Api;
 use crate::data_dir::{DataDir, Holder};
+use crate::seen::TrafficPages;
 use crate::service_addresses::Block;
 use crate::{instances, readiness};
 use anyhow::Context;
@@ -126,13 +127,15 @@ impl Platform {
         let mut api_settings = apiserver::Settings::new(data.path());
         api_settings.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.api_port));
         api_settings.service_cidr = addresses.cidr();
-        let dependencies = apiserver::Dependencies { logs: logs.clone() };
+        let pages = TrafficPages::default();
+        let dependencies = apiserver::Dependencies { logs: logs.clone(), pages: Some(Arc::new(pages.clone())) };
         let (server, api) = apiserver::build(api_settings, Arc::new(store), dependencies)?;
         let client = |user: &str| kube::Client::new(api.service_as(user), "default");
 
         let callers = Arc::new(PodCallers::new(resources::names::DOMAIN));
         let dependencies = proxy::Dependencies { callers: Some(callers.clone()), ..proxy::Dependencies::default() };
         let (proxy, proxy_handle) = proxy::build(proxy::Settings::default(), dependencies);
+        pages.connect(proxy_handle.clone(), api.clone());
         let mesh_settings = mesh::Settings { first_gateway_port: settings.gateway_port, ..mesh::Settings::default() };
         let (mesh, mesh_handle) = mesh::build(mesh_settings, client("system:coracle:mesh"), proxy_handle.clone());
 

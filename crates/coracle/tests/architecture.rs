@@ -9,13 +9,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("resources", &[]),
     ("proxy", &[]),
     ("store", &[]),
+    ("telemetry", &[]),
     ("rules", &["resources"]),
     ("apiserver", &["rules", "resources", "store"]),
     ("workloads", &["resources"]),
     ("node", &["resources", "rules"]),
     ("mesh", &["proxy", "resources"]),
     ("delivery", &["resources", "rules"]),
-    ("coracle", &["apiserver", "delivery", "mesh", "node", "proxy", "resources", "rules", "store", "workloads"]),
+    (
+        "coracle",
+        &["apiserver", "delivery", "mesh", "node", "proxy", "resources", "rules", "store", "telemetry", "workloads"],
+    ),
     ("shop", &[]),
 ];
 

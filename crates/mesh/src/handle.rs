@@ -31,6 +31,16 @@ pub fn is_gateway(listener: &str) -> bool {
     listener.starts_with(GATEWAY_PREFIX)
 }
 
+/// The Service, as `NAMESPACE/NAME`, that a request meant: that of the listener it came in by, by the listener's id, or that of the
+/// backend it went to where it came in by a Gateway. None where it went nowhere.
+#[must_use]
+pub fn destination<'a>(listener: &'a str, backend: &'a str) -> Option<&'a str> {
+    let service = listener.strip_prefix(SERVICE_PREFIX).unwrap_or(backend);
+    service.split_once(':').map(|(name, _port)| name)
+}
+
+/// How the ids of Services' listeners begin.
+pub(crate) const SERVICE_PREFIX: &str = "service/";
 /// How the ids of Gateways' listeners begin.
 pub(crate) const GATEWAY_PREFIX: &str = "gateway/";
 
@@ -79,5 +89,23 @@ impl Handle {
     #[must_use]
     pub fn service_port(&self, cluster_ip: IpAddr, port: u16) -> Option<u16> {
         self.published.borrow().services.get(&(cluster_ip, port)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_means_the_service_it_came_in_by_or_went_to() {
+        for (listener, backend, expected) in [
+            ("service/shop/orders:80", "shop/orders-v2:80", Some("shop/orders")),
+            ("service/shop/orders:80/ipv6", "", Some("shop/orders")),
+            ("gateway/127.0.0.1:8080", "shop/web:80", Some("shop/web")),
+            ("gateway/127.0.0.1:8080", "", None),
+            ("gateway/127.0.0.1:8080", "unresolved", None),
+        ] {
+            assert_eq!(destination(listener, backend), expected, "{listener} {backend}");
+        }
     }
 }

@@ -67,7 +67,8 @@ impl Harness {
         let mut settings = Settings::new(folder.path());
         tune(&mut settings);
         let (server, handle) =
-            apiserver::build(settings, store.clone(), Dependencies { logs: Arc::new(EchoLogs) }).expect("a server");
+            apiserver::build(settings, store.clone(), Dependencies { logs: Arc::new(EchoLogs), pages: None })
+                .expect("a server");
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(server.run(shutdown.clone()));
         let harness = Self { handle, store, shutdown, running: Some(running), task: Some(task), folder };

@@ -152,7 +152,11 @@ async fn a_port_in_use_is_said() {
     let server = Harness::start().await;
     let mut settings = apiserver::Settings::new(server.folder.path().join("second"));
     settings.bind = server.handle.address();
-    let built = apiserver::build(settings, server.store.clone(), apiserver::Dependencies { logs: Arc::new(EchoLogs) });
+    let built = apiserver::build(
+        settings,
+        server.store.clone(),
+        apiserver::Dependencies { logs: Arc::new(EchoLogs), pages: None },
+    );
     let error = built.err().expect("an error").to_string();
     assert!(error.contains(&server.handle.address().to_string()) && error.contains("choose another port"), "{error}");
     server.stop().await;

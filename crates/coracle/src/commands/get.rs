@@ -7,12 +7,16 @@ use crate::exit;
 use crate::kinds::Resource;
 use futures::StreamExt;
 use serde_json::{Value, json};
+use std::io::Write;
 use std::process::ExitCode;
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 pub(crate) async fn run(arguments: Get) -> anyhow::Result<ExitCode> {
     let api = Api::of(&arguments.target).await?;
+    if let Some(path) = &arguments.raw {
+        return raw(&api, path).await;
+    }
     let kinds = api.kinds().await?;
     let mut wanted = Vec::new();
     for (kind, name) in references(&arguments.what)? {
@@ -27,6 +31,20 @@ pub(crate) async fn run(arguments: Get) -> anyhow::Result<ExitCode> {
     match arguments.output {
         None | Some(GetOutput::Wide) => tables(&api, &arguments, &wanted).await?,
         Some(form) => objects(&api, &arguments, &wanted, form).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn raw(api: &Api, path: &str) -> anyhow::Result<ExitCode> {
+    if !path.starts_with('/') {
+        return Err(exit::bad_input(format!("{path:?} is no path; it begins with a slash, as in /metrics")));
+    }
+    let mut chunks = Box::pin(api.stream(path).await?);
+    while let Some(chunk) = chunks.next().await {
+        let mut out = std::io::stdout().lock();
+        if out.write_all(&chunk?).and_then(|()| out.flush()).is_err() {
+            break;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ mod kubeconfig;
 mod logs;
 mod serve;
 mod status;
+mod top;
 mod up;
 pub(crate) mod version;
 
@@ -33,6 +34,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Logs(arguments) => logs::run(arguments).await,
             Command::Delete(arguments) => delete::run(arguments).await,
             Command::Status(arguments) => status::run(arguments).await,
+            Command::Top(arguments) => top::run(arguments).await,
             Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
             Command::Version(arguments) => version::run(&arguments),
             Command::Completion(arguments) => completion::run(&arguments),

@@ -11,3 +11,4 @@ mod kubectl;
 mod load;
 mod probes;
 mod rollouts;
+mod seen;

@@ -17,6 +17,7 @@ use super::backends::Backends;
 use super::index::key;
 use super::speech::{Speech, speech, transport};
 use super::{FALLBACK_OFFSET, Notice, PRIVILEGED};
+use crate::handle::SERVICE_PREFIX;
 
 /// A listener of a Service's port, and whose it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,8 +85,8 @@ impl Made {
             return;
         }
         let id: Arc<str> = match bind.ip() {
-            IpAddr::V4(_) => format!("service/{backend}").into(),
-            IpAddr::V6(_) => format!("service/{backend}/ipv6").into(),
+            IpAddr::V4(_) => format!("{SERVICE_PREFIX}{backend}").into(),
+            IpAddr::V6(_) => format!("{SERVICE_PREFIX}{backend}/ipv6").into(),
         };
         let protocol = match speech(port) {
             Speech::Http | Speech::H2c | Speech::WebSocket => ListenerProtocol::Http,

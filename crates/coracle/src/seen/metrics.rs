@@ -1,0 +1,120 @@
+//! What the platform counts, as families of metrics. Pure.
+
+use super::edges::Edge;
+use proxy::{BUCKETS, PolicyEvent, Stats};
+use telemetry::exposition::{Family, Histogram, Labels};
+
+/// The classes of answers, in the order in which they are counted.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The data plane's metrics.
+pub(crate) fn traffic(stats: &Stats, edges: &[Edge]) -> Vec<Family> {
+    let mut requests = Family::counter("coracle_requests", "Requests answered, by class of the answer's status.");
+    let mut duration =
+        Family::histogram("coracle_request_duration_seconds", "Time from a request's head to its answer's head.");
+    let mut sent = Family::counter("coracle_request_bytes", "Bytes of request bodies.");
+    let mut received = Family::counter("coracle_response_bytes", "Bytes of answers' bodies.");
+    for edge in edges {
+        for (class, count) in CLASSES.iter().zip(edge.classes).filter(|(_, count)| *count > 0) {
+            let mut labels = labels(edge);
+            labels.push(("code_class", (*class).to_owned()));
+            requests.number(labels, count as f64);
+        }
+        duration.distribution(labels(edge), histogram(edge));
+        sent.number(labels(edge), edge.request_bytes as f64);
+        received.number(labels(edge), edge.response_bytes as f64);
+    }
+    let mut policies = Family::counter("coracle_policy_events", "What traffic policies have done.");
+    for series in &stats.policies {
+        for event in PolicyEvent::ALL {
+            let labels = vec![
+                ("route", series.rule.to_string()),
+                ("backend", series.backend.to_string()),
+                ("event", event.word().to_owned()),
+            ];
+            policies.number(labels, series.count(event) as f64);
+        }
+    }
+    let open = Family::gauge("coracle_connections", "Client connections that are open.");
+    let under_way = Family::gauge("coracle_requests_in_flight", "Requests and tunnels under way.");
+    vec![
+        requests,
+        duration,
+        sent,
+        received,
+        policies,
+        open.with(stats.connections as f64),
+        under_way.with(stats.in_flight as f64),
+    ]
+}
+
+fn labels(edge: &Edge) -> Labels {
+    vec![
+        ("source", edge.source.clone()),
+        ("destination", edge.destination.clone()),
+        ("route", edge.route.clone()),
+        ("backend", edge.backend.clone()),
+    ]
+}
+
+fn histogram(edge: &Edge) -> Histogram {
+    let seconds = |micros: u64| micros as f64 / 1e6;
+    Histogram {
+        buckets: BUCKETS.iter().zip(edge.latency).map(|(limit, count)| (seconds(*limit), count)).collect(),
+        above: edge.latency[BUCKETS.len()],
+        sum: seconds(edge.latency_sum),
+    }
+}
+
+/// The API server's metrics.
+pub(crate) fn api(load: apiserver::Load) -> Vec<Family> {
+    let requests = Family::gauge("coracle_api_requests_in_flight", "API requests under way, without watches and logs.");
+    let streams = Family::gauge("coracle_api_streams", "Watches and log streams under way.");
+    let revision = Family::counter("coracle_store_revision", "Writes that the store has acknowledged.");
+    vec![requests.with(load.requests as f64), streams.with(load.streams as f64), revision.with(load.revision as f64)]
+}
+
+/// Which build this is.
+pub(crate) fn build() -> Family {
+    let mut info = Family::gauge("coracle_build_info", "Always 1; the version is a label.");
+    info.number(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0);
+    info
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use telemetry::exposition::{Format, render};
+
+    #[test]
+    fn an_edge_is_told_with_its_classes_times_and_sizes() {
+        let mut edge = Edge {
+            source: "shop/web".into(),
+            destination: "shop/orders".into(),
+            route: "shop/r/0".into(),
+            backend: "shop/orders:80".into(),
+            latency_sum: 1_500_000,
+            request_bytes: 7,
+            response_bytes: 8,
+            ..Edge::default()
+        };
+        (edge.classes[1], edge.classes[4], edge.latency[0], edge.latency[15]) = (2, 1, 2, 1);
+        let text =
+            render(&traffic(&Stats { connections: 4, in_flight: 5, ..Stats::default() }, &[edge]), Format::Prometheus);
+        let who = r#"source="shop/web",destination="shop/orders",route="shop/r/0",backend="shop/orders:80""#;
+        for line in [
+            format!("coracle_requests_total{{{who},code_class=\"2xx\"}} 2\n"),
+            format!("coracle_requests_total{{{who},code_class=\"5xx\"}} 1\n"),
+            format!("coracle_request_duration_seconds_bucket{{{who},le=\"0.0001\"}} 2\n"),
+            format!("coracle_request_duration_seconds_bucket{{{who},le=\"+Inf\"}} 3\n"),
+            format!("coracle_request_duration_seconds_sum{{{who}}} 1.5\n"),
+            format!("coracle_request_bytes_total{{{who}}} 7\n"),
+            format!("coracle_response_bytes_total{{{who}}} 8\n"),
+            "coracle_connections 4\n".to_owned(),
+            "coracle_requests_in_flight 5\n".to_owned(),
+        ] {
+            assert!(text.contains(&line), "{text}\nlacks {line}");
+        }
+        assert!(!text.contains("4xx"), "what has not happened takes no series");
+    }
+}

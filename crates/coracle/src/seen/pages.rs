@@ -1,0 +1,63 @@
+//! The pages about traffic that the API server serves: `/metrics` and `/coracle/v1/...`.
+
+use super::{edges, metrics};
+use apiserver::{Page, PageError, PageRequest};
+use futures::future::BoxFuture;
+use serde_json::json;
+use std::sync::{Arc, OnceLock};
+use telemetry::exposition::{Format, render};
+use telemetry::process;
+
+/// What pages are made from.
+struct Sources {
+    proxy: proxy::Handle,
+    api: apiserver::Handle,
+}
+
+/// Makes the pages. Its sources are built after the API server, so it is told of them later.
+#[derive(Clone, Default)]
+pub(crate) struct TrafficPages {
+    sources: Arc<OnceLock<Sources>>,
+}
+
+impl TrafficPages {
+    /// Says where the numbers are to be had; only the first word counts.
+    pub(crate) fn connect(&self, proxy: proxy::Handle, api: apiserver::Handle) {
+        let _ = self.sources.set(Sources { proxy, api });
+    }
+}
+
+impl apiserver::Pages for TrafficPages {
+    fn page(&self, request: PageRequest) -> BoxFuture<'static, Result<Page, PageError>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let starting = || PageError::Unavailable("the data plane is still starting; try again".to_owned());
+            let sources = this.sources.get().ok_or_else(starting)?;
+            match request.path.as_str() {
+                "metrics" => Ok(metrics_page(sources, request.accept.as_deref())),
+                "coracle/v1/edges" => Ok(edges_page(sources)),
+                _ => Err(PageError::NotFound),
+            }
+        })
+    }
+}
+
+fn metrics_page(sources: &Sources, accept: Option<&str>) -> Page {
+    let format = Format::accepted(accept);
+    let stats = sources.proxy.stats();
+    let mut families = metrics::traffic(&stats, &edges::of(&stats));
+    families.extend(metrics::api(sources.api.load()));
+    families.extend(process::families());
+    families.push(metrics::build());
+    Page { media: format.media(), body: render(&families, format).into() }
+}
+
+fn edges_page(sources: &Sources) -> Page {
+    let stats = sources.proxy.stats();
+    let page = json!({ "connections": stats.connections, "inFlight": stats.in_flight, "edges": edges::of(&stats) });
+    json_page(&page)
+}
+
+fn json_page(page: &serde_json::Value) -> Page {
+    Page { media: "application/json", body: page.to_string().into() }
+}
