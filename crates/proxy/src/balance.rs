@@ -87,11 +87,16 @@ mod tests {
 
     use super::*;
     use crate::endpoint::Endpoints;
+    use crate::snapshot;
+
+    fn local(port: u16) -> snapshot::Endpoint {
+        snapshot::Endpoint::plain(([127, 0, 0, 1], port).into())
+    }
 
     fn backend(endpoints: &Endpoints, ports: &[u16]) -> Backend {
         let backend = Backend::new("b".into());
         backend.replace(Members {
-            endpoints: ports.iter().map(|p| endpoints.serving(([127, 0, 0, 1], *p).into())).collect(),
+            endpoints: ports.iter().map(|p| endpoints.serving(&local(*p))).collect(),
             protocol: BackendProtocol::Http1,
             when_empty: StatusCode::SERVICE_UNAVAILABLE,
         });
@@ -127,7 +132,7 @@ mod tests {
     fn a_slow_one_is_avoided_but_not_for_ever() {
         let endpoints = Endpoints::default();
         let backend = backend(&endpoints, &[1, 2]);
-        let slow = endpoints.serving(([127, 0, 0, 1], 2).into());
+        let slow = endpoints.serving(&local(2));
         slow.observe(Duration::from_secs(1));
         let slow_picks =
             |n: usize| (0..n).filter(|_| backend.pick(&[]).expect("two").endpoint.address.port() == 2).count();
@@ -143,7 +148,7 @@ mod tests {
         let two: SocketAddr = ([127, 0, 0, 1], 2).into();
         assert_eq!(backend.pick(&[one]).expect("one is left").endpoint.address, two);
         assert!(backend.pick(&[one, two]).is_none());
-        endpoints.retire_others(|address| *address == one);
+        endpoints.retire_others(|endpoint| endpoint.address == one);
         for _ in 0..100 {
             assert_eq!(backend.pick(&[]).expect("one is left").endpoint.address, one);
         }

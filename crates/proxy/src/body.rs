@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::endpoint::Ticket;
-use crate::upstream::Http1;
+use crate::upstream::{Http1, Pool};
 
 /// A body on its way to the client.
 pub(crate) enum Body {
@@ -33,7 +33,9 @@ pub(crate) struct Driven {
 /// The use of a connection by one request.
 pub(crate) struct Lease {
     pub(crate) connection: Box<Http1>,
+    #[expect(dead_code, reason = "counts until dropped")]
     pub(crate) ticket: Ticket,
+    pub(crate) pool: Arc<Pool>,
     pub(crate) pool_size: usize,
 }
 
@@ -41,7 +43,7 @@ impl Lease {
     /// Puts the connection back where it is fit to be used again, else closes it.
     pub(crate) fn release(mut self) {
         if self.connection.ready() {
-            self.ticket.endpoint.pool.put(self.connection, self.pool_size);
+            self.pool.put(self.connection, self.pool_size);
         }
     }
 }

@@ -21,12 +21,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use crate::balance::Backend;
+use crate::certified::{self, admits, is_tls, turn_away};
 use crate::config::Settings;
 use crate::identity::{Client, Identity};
 use crate::listen::{Life, Slot};
 use crate::passthrough;
 use crate::prefixed::Prefixed;
-use crate::request::{self, Caller};
+use crate::request::{self, Caller, speaker};
 use crate::route::{Protocol, Table};
 use crate::service::Shared;
 use crate::snapshot::Forwarded;
@@ -86,7 +88,7 @@ async fn first_bytes<S: AsyncRead + Unpin>(stream: &mut S, limit: Duration) -> i
 
 /// The first bytes, or none if the listener drains and the client has not asked for anything.
 async fn asked(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     limit: Duration,
     settings: &Settings,
     life: &Life,
@@ -106,12 +108,17 @@ pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStrea
     let identity = identify(&shared, &table, &stream, peer).await;
     let client = Client { peer, scheme: "http", identity };
     let ended = match &table.protocol {
-        Protocol::Http => serve_plain(&shared, &slot, stream, client, None).await,
-        Protocol::Sniff(backend) => serve_plain(&shared, &slot, stream, client, Some(backend)).await,
+        Protocol::Http => serve_service(&shared, &slot, stream, client, None).await,
+        Protocol::Sniff(backend) => serve_service(&shared, &slot, stream, client, Some(backend)).await,
+        Protocol::Mesh => certified::serve_mesh(&shared, &slot, stream, client).await,
         Protocol::Https(config) => serve_tls(&shared, &slot, stream, client, Arc::clone(config)).await,
         Protocol::Tls(_) => passthrough::serve(&shared, &slot, stream).await,
+        Protocol::Tcp(_) if !admits(&table, client.identity.as_ref(), false) => {
+            turn_away(&table, &client, &stream);
+            Ok(())
+        }
         Protocol::Tcp(backend) => {
-            tunnel::carry(&shared, &slot, backend, stream).await;
+            tunnel::carry(&shared, &slot, backend, speaker(client.identity.as_ref(), &table), stream).await;
             Ok(())
         }
     };
@@ -131,25 +138,71 @@ async fn identify(shared: &Shared, table: &Table, stream: &TcpStream, peer: Sock
 
 pub(crate) type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-async fn serve_plain(
+/// How long a client's first bytes are waited for.
+fn patience(settings: &Settings, otherwise: Option<&Arc<Backend>>) -> Duration {
+    if otherwise.is_some() { settings.sniff_wait } else { settings.header_timeout }
+}
+
+/// Serves a client that may show a certificate, and must where the listener asks for one.
+async fn serve_service(
     shared: &Arc<Shared>,
     slot: &Arc<Slot>,
     mut stream: TcpStream,
     client: Client,
-    otherwise: Option<&Arc<crate::balance::Backend>>,
+    otherwise: Option<&Arc<Backend>>,
 ) -> Ended {
     let settings = &shared.settings;
-    let limit = if otherwise.is_some() { settings.sniff_wait } else { settings.header_timeout };
-    let Some((prefix, looks)) = asked(&mut stream, limit, settings, &slot.life).await? else {
+    let Some(first) = asked(&mut stream, patience(settings, otherwise), settings, &slot.life).await? else {
         return Ok(());
     };
+    let table = slot.table.load_full();
+    if first.1 == Looks::Other && is_tls(&first.0) && table.peer_name.is_some() && shared.peers.is_some() {
+        return certified::serve_tls_at_service(shared, slot, (first.0, stream), client, otherwise).await;
+    }
+    if !admits(&table, client.identity.as_ref(), false) {
+        turn_away(&table, &client, &stream);
+        return Ok(());
+    }
+    serve_seen(shared, slot, (first, stream), client, otherwise).await
+}
+
+/// Serves a client that may speak from now on.
+pub(crate) async fn serve_plain<S>(
+    shared: &Arc<Shared>,
+    slot: &Arc<Slot>,
+    mut stream: S,
+    client: Client,
+    otherwise: Option<&Arc<Backend>>,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let settings = &shared.settings;
+    let Some(first) = asked(&mut stream, patience(settings, otherwise), settings, &slot.life).await? else {
+        return Ok(());
+    };
+    serve_seen(shared, slot, (first, stream), client, otherwise).await
+}
+
+/// Serves a client whose first bytes are known.
+async fn serve_seen<S>(
+    shared: &Arc<Shared>,
+    slot: &Arc<Slot>,
+    ((prefix, looks), stream): ((Bytes, Looks), S),
+    client: Client,
+    otherwise: Option<&Arc<Backend>>,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let silent = prefix.is_empty();
     let stream = Prefixed::new(prefix, stream);
     match (looks, otherwise) {
         (Looks::Http2, _) => serve_http2(shared, slot, stream, client).await,
         (Looks::Http1, _) => serve_http1(shared, slot, stream, client).await,
         (Looks::Other | Looks::Unclear, Some(backend)) => {
-            tunnel::carry(shared, slot, backend, stream).await;
+            let table = slot.table.load_full();
+            tunnel::carry(shared, slot, backend, speaker(client.identity.as_ref(), &table), stream).await;
             Ok(())
         }
         (Looks::Unclear, None) if silent => Ok(()),

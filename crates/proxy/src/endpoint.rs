@@ -12,12 +12,21 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::identity::Speaker;
+use crate::snapshot;
 use crate::upstream::Pool;
+
+/// How many callers have connections of their own to one proxy; those of others are not kept.
+const SPEAKERS: usize = 1024;
 
 /// One address and what is known about it.
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
-    pub(crate) pool: Pool,
+    /// What is asked for, where another proxy listens there.
+    pub(crate) peer: Option<Arc<str>>,
+    pool: Arc<Pool>,
+    /// The connections of each caller, where they are made in its name.
+    pools: Mutex<HashMap<Arc<str>, Arc<Pool>>>,
     in_flight: AtomicUsize,
     retired: AtomicBool,
     /// A moving average of the time to the head of an answer, in microseconds.
@@ -27,15 +36,36 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(address: SocketAddr) -> Self {
+    fn new(endpoint: &snapshot::Endpoint) -> Self {
         Self {
-            address,
-            pool: Pool::default(),
+            address: endpoint.address,
+            peer: endpoint.peer.clone(),
+            pool: Arc::default(),
+            pools: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             latency: AtomicU64::new(0),
             idle: Notify::new(),
         }
+    }
+
+    /// The connections that may be used in the name of `speaker`.
+    pub(crate) fn pool(&self, speaker: Speaker<'_>) -> Arc<Pool> {
+        let id = match speaker {
+            _ if self.peer.is_none() => return Arc::clone(&self.pool),
+            Speaker::Proxy => return Arc::clone(&self.pool),
+            Speaker::Gateway => "gateway",
+            Speaker::Workload(id) => id,
+        };
+        let mut pools = self.pools.lock();
+        if let Some(pool) = pools.get(id) {
+            return Arc::clone(pool);
+        }
+        let pool = Arc::<Pool>::default();
+        if pools.len() < SPEAKERS && !self.is_retired() {
+            pools.insert(id.into(), Arc::clone(&pool));
+        }
+        pool
     }
 
     /// Counts a request in; None where the endpoint is retired.
@@ -84,6 +114,8 @@ impl Endpoint {
     fn retire(&self) {
         self.retired.store(true, Ordering::SeqCst);
         self.pool.close();
+        let pools = std::mem::take(&mut *self.pools.lock());
+        pools.values().for_each(|pool| pool.close());
         self.idle.notify_waiters();
     }
 
@@ -111,22 +143,22 @@ impl Drop for Ticket {
 /// All endpoints: those that serve, and retired ones that still carry requests.
 #[derive(Default)]
 pub(crate) struct Endpoints {
-    by_address: Mutex<HashMap<SocketAddr, Arc<Endpoint>>>,
+    all: Mutex<HashMap<snapshot::Endpoint, Arc<Endpoint>>>,
 }
 
 impl Endpoints {
-    /// The endpoint at an address; made or revived where it does not serve yet.
-    pub(crate) fn serving(&self, address: SocketAddr) -> Arc<Endpoint> {
-        let mut all = self.by_address.lock();
-        let endpoint = all.entry(address).or_insert_with(|| Arc::new(Endpoint::new(address)));
+    /// The endpoint of that description; made or revived where it does not serve yet.
+    pub(crate) fn serving(&self, endpoint: &snapshot::Endpoint) -> Arc<Endpoint> {
+        let mut all = self.all.lock();
+        let endpoint = all.entry(endpoint.clone()).or_insert_with(|| Arc::new(Endpoint::new(endpoint)));
         endpoint.revive();
         Arc::clone(endpoint)
     }
 
     /// Retires every endpoint that `serves` says no of, and forgets retired ones without requests.
-    pub(crate) fn retire_others(&self, serves: impl Fn(&SocketAddr) -> bool) {
-        self.by_address.lock().retain(|address, endpoint| {
-            if serves(address) {
+    pub(crate) fn retire_others(&self, serves: impl Fn(&snapshot::Endpoint) -> bool) {
+        self.all.lock().retain(|written, endpoint| {
+            if serves(written) {
                 return true;
             }
             if !endpoint.is_retired() {
@@ -138,18 +170,22 @@ impl Endpoints {
 
     /// Closes connections that have been unused for too long.
     pub(crate) fn sweep(&self, now: Instant) {
-        for endpoint in self.by_address.lock().values() {
+        for endpoint in self.all.lock().values() {
             endpoint.pool.sweep(now);
+            endpoint.pools.lock().retain(|_, pool| {
+                pool.sweep(now);
+                Arc::strong_count(pool) > 1 || !pool.is_empty()
+            });
         }
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.by_address.lock().values().map(|endpoint| endpoint.in_flight()).sum()
+        self.all.lock().values().map(|endpoint| endpoint.in_flight()).sum()
     }
 
     /// Waits until the endpoint is retired and carries nothing; says whether that came before the limit.
     pub(crate) async fn drained(&self, address: SocketAddr, limit: Duration) -> bool {
-        let Some(endpoint) = self.by_address.lock().get(&address).cloned() else { return true };
+        let Some(endpoint) = self.all.lock().get(&snapshot::Endpoint::plain(address)).cloned() else { return true };
         let wait = async {
             loop {
                 let mut woken = std::pin::pin!(endpoint.idle.notified());

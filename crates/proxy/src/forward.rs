@@ -23,7 +23,7 @@ use crate::route::{Choice, Rule};
 use crate::service::Shared;
 use crate::snapshot::BackendProtocol;
 use crate::tunnel;
-use crate::upstream::{self, Http1, Http2Sender, RequestBody, SendError};
+use crate::upstream::{self, Http1, Http2Sender, Pool, RequestBody, SendError};
 
 /// Requests that must not be repeated use only connections that were in use this short a time ago, as the other side may be
 /// about to close an older one.
@@ -183,11 +183,12 @@ pub(crate) async fn over_http1(
 ) -> Result<Response<Body>, Miss> {
     let settings = &caller.shared.settings;
     let freshness = if replay_possible(&request) { Duration::MAX } else { FRESH };
-    while let Some(mut connection) = ticket.endpoint.pool.take(freshness) {
+    let pool = ticket.endpoint.pool(caller.speaker());
+    while let Some(mut connection) = pool.take(freshness) {
         let copy = replay(&request);
         let sent = Instant::now();
         match connection.send(request).await {
-            Ok(response) => return received(response, connection, ticket, settings.pool_size, sent),
+            Ok(response) => return received(response, connection, (ticket, pool), settings.pool_size, sent),
             Err(SendError::Unsent(unsent)) => request = *unsent,
             Err(SendError::Lost(error)) => match copy {
                 Some(copy) => {
@@ -200,13 +201,16 @@ pub(crate) async fn over_http1(
         }
     }
     let sent = Instant::now();
-    let mut connection =
-        match Http1::connect(ticket.endpoint.address, settings.connect_timeout, settings.pool_idle).await {
-            Ok(connection) => connection,
-            Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
-        };
+    let stream = match caller.dial().to(&ticket.endpoint, Some(b"http/1.1")).await {
+        Ok(stream) => Http1::begin(stream, settings.pool_idle).await,
+        Err(error) => Err(error),
+    };
+    let mut connection = match stream {
+        Ok(connection) => connection,
+        Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
+    };
     match connection.send(request).await {
-        Ok(response) => received(response, connection, ticket, settings.pool_size, sent),
+        Ok(response) => received(response, connection, (ticket, pool), settings.pool_size, sent),
         Err(SendError::Unsent(unsent)) => Err(Miss::Untouched(unsent, "closed as soon as it was opened".into())),
         Err(SendError::Lost(error)) => Err(Miss::broken("upstream_closed", &error)),
         Err(SendError::Failed(error)) => Err(Miss::broken("upstream_protocol", &error)),
@@ -221,7 +225,7 @@ fn replay_possible(request: &Request<RequestBody>) -> bool {
 fn received(
     response: Response<Incoming>,
     mut connection: Box<Http1>,
-    ticket: Ticket,
+    (ticket, pool): (Ticket, Arc<Pool>),
     pool_size: usize,
     sent: Instant,
 ) -> Result<Response<Body>, Miss> {
@@ -236,7 +240,7 @@ fn received(
     }
     headers::strip(&mut parts.headers);
     parts.version = Version::HTTP_11;
-    let lease = Lease { connection, ticket, pool_size };
+    let lease = Lease { connection, ticket, pool, pool_size };
     let body = if body.is_end_stream() {
         lease.release();
         Body::empty()
@@ -248,13 +252,14 @@ fn received(
 
 /// The shared HTTP/2 connection of an endpoint; made where there is none.
 async fn http2_sender(caller: &Caller, ticket: &Ticket) -> std::io::Result<Http2Sender> {
-    let mut shared = ticket.endpoint.pool.http2.lock().await;
+    let pool = ticket.endpoint.pool(caller.speaker());
+    let mut shared = pool.http2.lock().await;
     if let Some(sender) = shared.as_ref().filter(|sender| sender.is_ready()) {
         return Ok(sender.clone());
     }
-    let Shared { settings, upstreams, stop, .. } = &*caller.shared;
-    let sender =
-        upstream::connect_http2(ticket.endpoint.address, settings.connect_timeout, upstreams, stop.clone()).await?;
+    let Shared { upstreams, stop, .. } = &*caller.shared;
+    let stream = caller.dial().to(&ticket.endpoint, Some(b"h2")).await?;
+    let sender = upstream::connect_http2(stream, ticket.endpoint.address, upstreams, stop.clone()).await?;
     if !ticket.endpoint.is_retired() {
         *shared = Some(sender.clone());
     }
@@ -317,7 +322,7 @@ async fn over_upgrade(
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         request.headers_mut().insert(UPGRADE, protocol.clone());
     }
-    let mut sender = match tunnel::dial_http(caller, ticket.endpoint.address).await {
+    let mut sender = match tunnel::dial_http(caller, &ticket.endpoint).await {
         Ok(sender) => sender,
         Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
     };

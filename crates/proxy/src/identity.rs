@@ -31,6 +31,17 @@ pub trait Callers: Send + Sync {
     fn identify(&self, peer: SocketAddr, local: SocketAddr) -> Identifying;
 }
 
+/// In whose name the proxy speaks to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker<'a> {
+    /// A workload, by its SPIFFE ID.
+    Workload(&'a str),
+    /// Whoever came in from outside.
+    Gateway,
+    /// Nobody that is known.
+    Proxy,
+}
+
 /// Why the other end's certificate is not believed.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
@@ -39,9 +50,8 @@ pub struct Distrust(pub String);
 /// Certificates for connections between proxies, and whom to trust. The proxy owns this trait; whoever issues certificates
 /// implements it. It is asked at every handshake, so that what is new counts at once; it must not wait for anybody.
 pub trait Credentials: Send + Sync {
-    /// The certificate that speaks for `identity`, by its SPIFFE ID; the proxy's own where none is given or it has none. None
-    /// where there is no certificate at all.
-    fn certificate(&self, identity: Option<&str>) -> Option<Arc<CertifiedKey>>;
+    /// The certificate that speaks for `speaker`; the proxy's own where there is none. None where there is no certificate at all.
+    fn certificate(&self, speaker: Speaker<'_>) -> Option<Arc<CertifiedKey>>;
 
     /// Who a client is by its chain, leaf first; none where it is a proxy that speaks for somebody unknown. That it has the
     /// leaf's key is checked elsewhere.

@@ -3,6 +3,7 @@
 //! Invariants: a socket stays while any snapshot wants its address; what has reached it before it is closed is still served; a
 //! listener's end waits for its connections, with a limit.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -28,8 +30,10 @@ const LAST: Duration = Duration::from_secs(1);
 /// A listener at work. What it serves is swapped in it.
 pub(crate) struct Slot {
     pub(crate) table: ArcSwap<Table>,
-    pub(crate) life: Life,
+    pub(crate) life: Arc<Life>,
     pub(crate) tasks: TaskTracker,
+    /// What connections of other proxies ask for, by its name, while there are such connections.
+    named: Mutex<HashMap<Arc<str>, Arc<Slot>>>,
 }
 
 /// How far a listener is on its way to its end.
@@ -67,7 +71,29 @@ impl Life {
 
 impl Slot {
     pub(crate) fn new(table: Arc<Table>) -> Self {
-        Self { table: ArcSwap::new(table), life: Life::default(), tasks: TaskTracker::new() }
+        Self { table: ArcSwap::new(table), life: Arc::default(), tasks: TaskTracker::new(), named: Mutex::default() }
+    }
+
+    /// What other proxies ask for by `name`; it lives and ends with this listener.
+    pub(crate) fn named(&self, name: &str, shared: &Shared) -> Option<Arc<Self>> {
+        // Looked up under the lock, so that no renewal falls between.
+        let mut named = self.named.lock();
+        let tables = shared.named.load();
+        let (name, table) = tables.get_key_value(name)?;
+        let slot = named.entry(Arc::clone(name)).or_insert_with(|| {
+            let (life, tasks) = (Arc::clone(&self.life), self.tasks.clone());
+            Arc::new(Self { table: ArcSwap::new(Arc::clone(table)), life, tasks, named: Mutex::default() })
+        });
+        Some(Arc::clone(slot))
+    }
+
+    /// Gives what other proxies asked for its newest meaning; what is gone answers that no route matches.
+    pub(crate) fn renew(&self, tables: &HashMap<Arc<str>, Arc<Table>>) {
+        self.named.lock().retain(|name, slot| {
+            let table = tables.get(name).cloned().unwrap_or_else(|| Arc::new(slot.table.load().emptied()));
+            slot.table.store(table);
+            Arc::strong_count(slot) > 1
+        });
     }
 }
 

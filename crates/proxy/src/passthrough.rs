@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use rustls::server::Acceptor;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
 use crate::balance::Backend;
 use crate::connection::Ended;
+use crate::identity::Speaker;
 use crate::listen::Slot;
 use crate::prefixed::Prefixed;
 use crate::route::Protocol;
@@ -28,7 +29,7 @@ pub(crate) async fn serve(shared: &Shared, slot: &Slot, mut stream: TcpStream) -
     };
     let Some((bytes, name)) = hello else { return Ok(()) };
     match backend(slot, &name) {
-        Some(backend) => tunnel::carry(shared, slot, &backend, Prefixed::new(bytes, stream)).await,
+        Some(backend) => tunnel::carry(shared, slot, &backend, Speaker::Gateway, Prefixed::new(bytes, stream)).await,
         None => tracing::debug!(listener = &*slot.table.load().id, name, "nobody has this server name"),
     }
     Ok(())
@@ -45,7 +46,9 @@ fn backend(slot: &Slot, name: &str) -> Option<Arc<Backend>> {
 }
 
 /// All that was read, and the server name in lower case; empty where the client sent none. None where the client went away.
-async fn hello(stream: &mut TcpStream) -> Result<Option<(Bytes, String)>, Box<dyn std::error::Error + Send + Sync>> {
+pub(crate) async fn hello(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<Option<(Bytes, String)>, Box<dyn std::error::Error + Send + Sync>> {
     let mut bytes = BytesMut::with_capacity(4096);
     let mut acceptor = Acceptor::default();
     let mut seen = 0;

@@ -17,6 +17,10 @@ impl<S> Prefixed<S> {
     pub(crate) fn new(prefix: Bytes, stream: S) -> Self {
         Self { prefix, stream }
     }
+
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {

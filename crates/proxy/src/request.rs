@@ -20,14 +20,16 @@ use crate::endpoint::Ticket;
 use crate::filter;
 use crate::forward::{self, Outgoing};
 use crate::headers;
-use crate::identity::Identity;
+use crate::identity::{Identity, Speaker};
 use crate::listen::Slot;
 use crate::mirror;
 use crate::observe::{Observation, Seen};
-use crate::route::{Action, Candidate, Choice, Rule};
+use crate::route::{Action, Candidate, Choice, Rule, Table};
 use crate::service::Shared;
+use crate::snapshot::Forwarded;
 use crate::stats::Counter;
 use crate::traffic;
+use crate::upstream::Dial;
 
 /// The other end of a client's connection.
 pub(crate) struct Caller {
@@ -41,6 +43,27 @@ pub(crate) struct Caller {
     pub(crate) active: AtomicUsize,
     /// Requests ever begun on this connection.
     pub(crate) begun: AtomicU64,
+}
+
+impl Caller {
+    /// In whose name the proxy speaks to others for this client.
+    pub(crate) fn speaker(&self) -> Speaker<'_> {
+        speaker(self.identity.as_ref(), &self.slot.table.load())
+    }
+
+    /// How connections to endpoints are made for this client.
+    pub(crate) fn dial(&self) -> Dial<'_> {
+        self.shared.dial(self.speaker())
+    }
+}
+
+/// In whose name the proxy speaks for a client of a listener.
+pub(crate) fn speaker<'a>(identity: Option<&'a Arc<Identity>>, table: &Table) -> Speaker<'a> {
+    match identity {
+        Some(identity) => Speaker::Workload(&identity.id),
+        None if table.forwarded == Forwarded::Replace => Speaker::Gateway,
+        None => Speaker::Proxy,
+    }
 }
 
 /// Counts a request of a connection while its answer is being made.

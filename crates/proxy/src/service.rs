@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -19,14 +20,16 @@ use crate::config::Settings;
 use crate::endpoint::Endpoints;
 use crate::error::{BindError, Refused, RunError};
 use crate::handle::{Applied, Bound, Handle};
-use crate::identity::{Callers, Dependencies};
+use crate::identity::{Callers, Credentials, Dependencies, Speaker};
 use crate::listen::{self, Slot};
 use crate::mirror;
 use crate::observe::{Observer, Sampler};
+use crate::peer::Peers;
 use crate::route::{Ingredients, Table, compile};
 use crate::snapshot::{self, BackendId, Listener, Snapshot};
 use crate::stats::{Registry, Stats};
 use crate::traffic::States;
+use crate::upstream::Dial;
 
 /// What a handle asks for.
 pub(crate) enum Command {
@@ -56,11 +59,20 @@ pub(crate) struct Shared {
     pub(crate) upstreams: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) callers: Option<Arc<dyn Callers>>,
+    /// What other proxies may ask for.
+    pub(crate) named: ArcSwap<HashMap<Arc<str>, Arc<Table>>>,
+    /// Connections with other proxies, where there are certificates for them.
+    pub(crate) peers: Option<Arc<Peers>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) sampler: Sampler,
 }
 
 impl Shared {
+    /// How connections to endpoints are made in the name of `speaker`.
+    pub(crate) fn dial<'a>(&'a self, speaker: Speaker<'a>) -> Dial<'a> {
+        Dial { limit: self.settings.connect_timeout, peers: self.peers.as_ref(), speaker }
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         Stats {
             connections: self.settings.max_connections.saturating_sub(self.permits.available_permits()),
@@ -117,6 +129,8 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
         upstreams: TaskTracker::new(),
         stop: CancellationToken::new(),
         callers: dependencies.callers,
+        named: ArcSwap::default(),
+        peers: dependencies.credentials.and_then(peers),
         observer: dependencies.observer,
         sampler: Sampler::new(settings.recording.ratio, settings.recording.per_second),
         settings,
@@ -132,6 +146,12 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
         tables: HashMap::new(),
     };
     (proxy, handle)
+}
+
+fn peers(credentials: Arc<dyn Credentials>) -> Option<Arc<Peers>> {
+    let made = Peers::new(credentials).map(Arc::new);
+    made.inspect_err(|error| tracing::error!(%error, "no connections with other proxies: TLS 1.3 is not to be had"))
+        .ok()
 }
 
 /// A snapshot that can be served.
@@ -211,20 +231,27 @@ impl Proxy {
         for (listener, table) in &compiled.tables {
             bound.insert(listener.id.clone(), self.serve_listener(listener, table));
         }
+        self.name(&compiled);
         self.tables =
             compiled.tables.into_iter().map(|(listener, table)| (listener.id.clone(), (listener, table))).collect();
         self.backends = compiled.backends;
         self.shared.states.sweep();
-        let serving: HashSet<SocketAddr> = self
-            .backends
-            .values()
-            .flat_map(|(backend, _)| &backend.endpoints)
-            .map(|endpoint| endpoint.address)
-            .collect();
-        self.shared.endpoints.retire_others(|address| serving.contains(address));
+        let serving: HashSet<&snapshot::Endpoint> =
+            self.backends.values().flat_map(|(backend, _)| &backend.endpoints).collect();
+        self.shared.endpoints.retire_others(|endpoint| serving.contains(endpoint));
         let bound: Bound = Arc::new(bound);
         self.bound.send_replace(Arc::clone(&bound));
         Ok(Applied { bound })
+    }
+
+    /// Lets other proxies ask for what they now may.
+    fn name(&self, compiled: &Compiled) {
+        let named = compiled.tables.iter().filter_map(|(l, table)| Some((l.peer_name.clone()?, Arc::clone(table))));
+        let named = Arc::new(named.collect::<HashMap<_, _>>());
+        self.shared.named.store(Arc::clone(&named));
+        for running in self.listeners.values() {
+            running.slot.renew(&named);
+        }
     }
 
     /// Checks and compiles everything. Nothing changes yet.
@@ -265,7 +292,7 @@ impl Proxy {
                 continue;
             }
             live.replace(Members {
-                endpoints: backend.endpoints.iter().map(|e| self.shared.endpoints.serving(e.address)).collect(),
+                endpoints: backend.endpoints.iter().map(|e| self.shared.endpoints.serving(e)).collect(),
                 protocol: backend.protocol,
                 when_empty: backend.when_empty,
             });
@@ -312,9 +339,13 @@ impl Proxy {
 fn check_listeners(listeners: &[Listener]) -> Result<(), Refused> {
     let mut ids = HashSet::new();
     let mut addresses: HashMap<SocketAddr, &Arc<str>> = HashMap::new();
+    let mut names = HashSet::new();
     for listener in listeners {
         if !ids.insert(&listener.id) {
             return Err(Refused::DuplicateListener { id: listener.id.clone() });
+        }
+        if let Some(name) = listener.peer_name.as_ref().filter(|name| !names.insert(*name)) {
+            return Err(Refused::DuplicateHost { listener: listener.id.clone(), host: name.to_string() });
         }
         if listener.bind.port() != 0
             && let Some(first) = addresses.insert(listener.bind, &listener.id)

@@ -42,6 +42,10 @@ pub struct Listener {
     pub protocol: ListenerProtocol,
     /// How much of the client's forwarding headers is believed.
     pub forwarded: Forwarded,
+    /// Whose connections are served.
+    pub admits: Admits,
+    /// The server name under which other proxies ask for what this listener serves, at a [`ListenerProtocol::Mesh`]. Unique.
+    pub peer_name: Option<Arc<str>>,
     /// The hosts served; exactly the most specific one that matches a request is looked at (an exact name before the
     /// longest suffix before any), there is no falling through to the next. Each `host` occurs once.
     pub hosts: Vec<VirtualHost>,
@@ -67,11 +71,26 @@ pub enum ListenerProtocol {
         /// Where the bytes go.
         backend: BackendId,
     },
+    /// Mutual TLS with other proxies. The server name says which other listener is meant, by its [`Listener::peer_name`], and
+    /// that one's protocol, rules and admission count; `hosts` is not looked at.
+    Mesh,
     /// HTTP where the first bytes look like it, else bytes to a backend (also when the client stays silent at first).
     Sniff {
         /// Where bytes that are not HTTP go.
         tcp: BackendId,
     },
+}
+
+/// Whose connections a listener serves. Others are reset before they get any answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Admits {
+    /// Everybody's.
+    #[default]
+    Anybody,
+    /// Those whose identity somebody vouches for, by a certificate or otherwise.
+    Known,
+    /// Those with a certificate.
+    Certified,
 }
 
 /// Where TLS for a server name goes.
@@ -360,10 +379,20 @@ impl Default for Backend {
 }
 
 /// One address that answers for a backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where another proxy listens there ([`ListenerProtocol::Mesh`]): the name that what is meant has with it.
+    pub peer: Option<Arc<str>>,
+}
+
+impl Endpoint {
+    /// An endpoint that is spoken to as it is.
+    #[must_use]
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, peer: None }
+    }
 }
 
 /// What endpoints speak.

@@ -4,7 +4,6 @@
 //! draining of its listener.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -13,17 +12,19 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 
 use crate::balance::Backend;
-use crate::endpoint::Ticket;
+use crate::endpoint::{Endpoint, Ticket};
+use crate::identity::Speaker;
 use crate::listen::Slot;
 use crate::request::Caller;
 use crate::service::Shared;
-use crate::upstream::{RequestBody, dial};
+use crate::upstream::RequestBody;
 
 const BUFFER: usize = 16 * 1024;
 
 /// Connects to an endpoint for a request that may change the protocol. The connection has a task of its own.
-pub(crate) async fn dial_http(caller: &Caller, address: SocketAddr) -> io::Result<SendRequest<RequestBody>> {
-    let stream = dial(address, caller.shared.settings.connect_timeout).await?;
+pub(crate) async fn dial_http(caller: &Caller, endpoint: &Endpoint) -> io::Result<SendRequest<RequestBody>> {
+    let address = endpoint.address;
+    let stream = caller.dial().to(endpoint, Some(b"http/1.1")).await?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let slot = Arc::clone(&caller.slot);
     caller.slot.tasks.spawn(async move {
@@ -66,13 +67,14 @@ pub(crate) async fn carry(
     shared: &Shared,
     slot: &Slot,
     backend: &Backend,
+    speaker: Speaker<'_>,
     client: impl AsyncRead + AsyncWrite + Unpin,
 ) {
     let mut tried = Vec::new();
     while tried.len() < shared.settings.attempts as usize {
         let Some(ticket) = backend.pick(&tried) else { break };
         let address = ticket.endpoint.address;
-        match dial(address, shared.settings.connect_timeout).await {
+        match shared.dial(speaker).to(&ticket.endpoint, None).await {
             Ok(server) => {
                 tokio::select! {
                     () = copy(client, server) => {}

@@ -154,7 +154,7 @@ fn endpoints(slices: &[&EndpointSlice], port: &str) -> Vec<Endpoint> {
             found.extend(addresses.map(|address| SocketAddr::new(address, number)));
         }
     }
-    found.into_iter().map(|address| Endpoint { address }).collect()
+    found.into_iter().map(Endpoint::plain).collect()
 }
 
 /// Absent readiness means ready, as the API says; what ends gets nothing new.

@@ -261,6 +261,8 @@ impl Group {
             fallback: self.fallback,
             protocol,
             forwarded: Forwarded::Replace,
+            admits: proxy::snapshot::Admits::Anybody,
+            peer_name: None,
             hosts,
         }
     }
@@ -283,6 +285,8 @@ impl Group {
             fallback: self.fallback,
             protocol: ListenerProtocol::Tls { names },
             forwarded: Forwarded::Replace,
+            admits: proxy::snapshot::Admits::Anybody,
+            peer_name: None,
             hosts: Vec::new(),
         }
     }

@@ -104,7 +104,16 @@ impl Made {
             listener: Arc::clone(&id),
         });
         let fallback = (bind.port() < PRIVILEGED).then(|| SocketAddr::new(bind.ip(), bind.port() + FALLBACK_OFFSET));
-        self.listeners.push(Listener { id, bind, fallback, protocol, forwarded: Forwarded::Append, hosts });
+        self.listeners.push(Listener {
+            id,
+            bind,
+            fallback,
+            protocol,
+            forwarded: Forwarded::Append,
+            admits: proxy::snapshot::Admits::Anybody,
+            peer_name: None,
+            hosts,
+        });
     }
 }
 

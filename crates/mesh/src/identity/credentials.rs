@@ -4,21 +4,26 @@
 
 use std::sync::Arc;
 
-use proxy::{Credentials, Distrust, Identity};
+use proxy::{Credentials, Distrust, Identity, Speaker};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
 use super::handle::Handle;
 use super::judge::{Side, Untrusted, is_proxy, judge_side};
 use super::spiffe::SpiffeId;
-use super::{PROXY_ACCOUNT, SYSTEM_NAMESPACE};
+use super::{GATEWAY_ACCOUNT, PROXY_ACCOUNT, SYSTEM_NAMESPACE};
 
 impl Credentials for Handle {
-    fn certificate(&self, identity: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let own = || self.domain.account(SYSTEM_NAMESPACE, PROXY_ACCOUNT).ok();
+    fn certificate(&self, speaker: Speaker<'_>) -> Option<Arc<CertifiedKey>> {
+        let own = |account| self.domain.account(SYSTEM_NAMESPACE, account).ok();
+        let id = match speaker {
+            Speaker::Workload(id) => id.parse().ok(),
+            Speaker::Gateway => own(GATEWAY_ACCOUNT),
+            Speaker::Proxy => None,
+        };
         let material = Arc::clone(&self.material.borrow());
         let of = |id: SpiffeId| material.svids.get(&id).map(|used| Arc::clone(&used.key));
-        identity.and_then(|id| id.parse().ok()).and_then(of).or_else(|| own().and_then(of))
+        id.and_then(of).or_else(|| own(PROXY_ACCOUNT).and_then(of))
     }
 
     fn client(&self, chain: &[CertificateDer<'_>]) -> Result<Option<Arc<Identity>>, Distrust> {

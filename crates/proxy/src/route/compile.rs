@@ -40,6 +40,7 @@ pub(crate) fn compile(listener: &Listener, with: &Ingredients<'_>) -> Result<Tab
         ListenerProtocol::Https { certificates } => Protocol::Https(tls::server_config(&listener.id, certificates)?),
         ListenerProtocol::Tls { names } => Protocol::Tls(server_names(listener, names, with)?),
         ListenerProtocol::Tcp { backend } => Protocol::Tcp(resolve(&listener.id, backend, with)?),
+        ListenerProtocol::Mesh => Protocol::Mesh,
         ListenerProtocol::Sniff { tcp } => Protocol::Sniff(resolve(&listener.id, tcp, with)?),
     };
     let nothing: Arc<str> = Arc::default();
@@ -47,6 +48,8 @@ pub(crate) fn compile(listener: &Listener, with: &Ingredients<'_>) -> Result<Tab
         id: listener.id.clone(),
         protocol,
         forwarded: listener.forwarded,
+        admits: listener.admits,
+        peer_name: listener.peer_name.clone(),
         hosts,
         unmatched: with.counters.counter(&listener.id, &nothing, &nothing),
     })

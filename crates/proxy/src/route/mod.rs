@@ -21,7 +21,7 @@ pub(crate) use rules::Rules;
 
 use crate::balance::Backend;
 use crate::cors::Cors;
-use crate::snapshot::{Filter, Forwarded, Redirect, Timeouts};
+use crate::snapshot::{Admits, Filter, Forwarded, Redirect, Timeouts};
 use crate::stats::Counter;
 use crate::traffic::Traffic;
 
@@ -30,6 +30,8 @@ pub(crate) struct Table {
     pub(crate) id: Arc<str>,
     pub(crate) protocol: Protocol,
     pub(crate) forwarded: Forwarded,
+    pub(crate) admits: Admits,
+    pub(crate) peer_name: Option<Arc<str>>,
     pub(crate) hosts: HostTable<Rules>,
     /// Counts requests that no rule matched.
     pub(crate) unmatched: Arc<Counter>,
@@ -42,6 +44,8 @@ pub(crate) enum Protocol {
     /// Backends and the sums of weights up to and with each, by server name.
     Tls(HostTable<Vec<(Arc<Backend>, u64)>>),
     Tcp(Arc<Backend>),
+    /// Other proxies; what they ask for is in [`crate::service::Shared::named`].
+    Mesh,
     Sniff(Arc<Backend>),
 }
 
@@ -92,6 +96,19 @@ pub(crate) struct Candidate<'a> {
 }
 
 impl Table {
+    /// The same without anything behind it.
+    pub(crate) fn emptied(&self) -> Self {
+        Self {
+            id: Arc::clone(&self.id),
+            protocol: Protocol::Http,
+            forwarded: self.forwarded,
+            admits: self.admits,
+            peer_name: None,
+            hosts: HostTable::new(),
+            unmatched: Arc::clone(&self.unmatched),
+        }
+    }
+
     /// The rule for a request to a host, which is in lower case and without a port.
     pub(crate) fn find(&self, host: &str, candidate: &Candidate<'_>) -> Option<&Arc<Rule>> {
         self.hosts.find(host)?.find(candidate)

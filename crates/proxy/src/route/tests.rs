@@ -24,6 +24,8 @@ fn listener(hosts: Vec<VirtualHost>) -> Listener {
         fallback: None,
         protocol: ListenerProtocol::Http,
         forwarded: Forwarded::Replace,
+        admits: Admits::Anybody,
+        peer_name: None,
         hosts,
     }
 }

@@ -5,21 +5,18 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::{RequestBody, Stream};
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{Connection, SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
-use super::RequestBody;
-
-type Driver = Connection<TokioIo<TcpStream>, RequestBody>;
+type Driver = Connection<TokioIo<Stream>, RequestBody>;
 
 /// A connection between two requests, or with one of them.
 pub(crate) struct Http1 {
@@ -44,19 +41,9 @@ pub(crate) enum SendError {
     Failed(hyper::Error),
 }
 
-/// Connects with a limit of time.
-pub(crate) async fn dial(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    let stream = tokio::time::timeout(limit, TcpStream::connect(address))
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}")))??;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
 impl Http1 {
-    /// Makes a new connection.
-    pub(crate) async fn connect(address: SocketAddr, limit: Duration, keep: Duration) -> io::Result<Box<Self>> {
-        let stream = dial(address, limit).await?;
+    /// Begins to speak on a new connection.
+    pub(crate) async fn begin(stream: Stream, keep: Duration) -> io::Result<Box<Self>> {
         let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         Ok(Box::new(Self { sender, driver: Some(driver), reused: false, keep, since: Instant::now() }))
     }

@@ -10,8 +10,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Stream;
 use super::pool::Http2Sender;
-use crate::upstream::http1::dial;
 
 /// Runs what hyper wants to have run, under an owner who waits for it.
 #[derive(Clone)]
@@ -27,14 +27,13 @@ where
     }
 }
 
-/// Makes a connection. Its task belongs to `tasks` and ends with `stop`, or when nobody holds the sender any more.
+/// Begins to speak on a new connection. Its task belongs to `tasks` and ends with `stop`, or when nobody holds the sender any more.
 pub(crate) async fn connect(
+    stream: Stream,
     address: SocketAddr,
-    limit: Duration,
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) -> io::Result<Http2Sender> {
-    let stream = dial(address, limit).await?;
     let (sender, connection) = http2::Builder::new(Tasks(tasks.clone()))
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(30))

@@ -6,6 +6,7 @@
 mod http1;
 mod http2;
 mod pool;
+mod stream;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,9 +19,10 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use crate::mirror::{Copy, Tee};
 use crate::traffic::Reader;
 
-pub(crate) use http1::{Http1, SendError, dial};
+pub(crate) use http1::{Http1, SendError};
 pub(crate) use http2::{Tasks, connect as connect_http2};
 pub(crate) use pool::{Http2Sender, Pool};
+pub(crate) use stream::{Dial, Stream};
 
 /// The body of a request on its way to an endpoint.
 pub(crate) enum RequestBody {

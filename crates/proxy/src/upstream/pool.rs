@@ -66,6 +66,13 @@ impl Pool {
         }
     }
 
+    /// Whether nothing is kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        // Whoever holds the lock is about to keep something.
+        let shared = self.http2.try_lock().is_ok_and(|shared| shared.as_ref().is_none_or(|sender| !sender.is_ready()));
+        shared && self.kept.lock().http1.is_empty()
+    }
+
     pub(crate) fn open(&self) {
         self.kept.lock().closed = false;
     }

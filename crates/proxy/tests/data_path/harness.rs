@@ -159,6 +159,8 @@ pub(crate) fn listener(id: &str, protocol: ListenerProtocol, rules: Vec<Rule>) -
         fallback: None,
         protocol,
         forwarded: Forwarded::Replace,
+        admits: proxy::snapshot::Admits::Anybody,
+        peer_name: None,
         hosts: vec![VirtualHost { host: HostMatch::Any, rules }],
     }
 }
@@ -180,7 +182,7 @@ pub(crate) fn rule(backends: &[(&str, u32)]) -> Rule {
 }
 
 pub(crate) fn backend(protocol: BackendProtocol, endpoints: &[SocketAddr]) -> Backend {
-    let endpoints = endpoints.iter().map(|address| Endpoint { address: *address }).collect();
+    let endpoints = endpoints.iter().map(|address| Endpoint::plain(*address)).collect();
     Backend { endpoints, protocol, ..Backend::default() }
 }
 

@@ -25,7 +25,7 @@ fn sound(snapshot: &Snapshot) -> Result<(), String> {
             ListenerProtocol::Tls { names } => {
                 names.iter().flat_map(|name| &name.backends).try_for_each(|weighted| known(&weighted.backend))?;
             }
-            ListenerProtocol::Http | ListenerProtocol::Https { .. } => {}
+            ListenerProtocol::Http | ListenerProtocol::Https { .. } | ListenerProtocol::Mesh => {}
         }
         let mut hosts = BTreeSet::new();
         for host in &listener.hosts {

@@ -232,12 +232,11 @@ fn snapshot(backend: SocketAddr, routes: usize) -> Snapshot {
         fallback: None,
         protocol: ListenerProtocol::Http,
         forwarded: Forwarded::Replace,
+        admits: proxy::snapshot::Admits::Anybody,
+        peer_name: None,
         hosts: vec![VirtualHost { host: HostMatch::Any, rules }],
     };
-    let out = Backend {
-        endpoints: vec![Endpoint { address: backend }],
-        protocol: BackendProtocol::Http1,
-        ..Backend::default()
-    };
+    let out =
+        Backend { endpoints: vec![Endpoint::plain(backend)], protocol: BackendProtocol::Http1, ..Backend::default() };
     Snapshot { listeners: vec![listener], backends: BTreeMap::from([("out".into(), out)]) }
 }

@@ -1,0 +1,217 @@
+//! Mutual TLS between proxies, and with workloads that bring a certificate of their own (X509-SVID, section 5).
+//!
+//! Invariants: names in certificates are of no account, only SPIFFE IDs are, and whoever implements [`Credentials`] judges them;
+//! certificates and trust are looked up at every handshake and none is skipped by resuming an earlier session, so that what
+//! is renewed or withdrawn counts for the next connection.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::identity::{Credentials, Distrust, Speaker};
+
+/// What this side shows, and how it judges the other.
+#[derive(Clone)]
+struct Judging {
+    credentials: Arc<dyn Credentials>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl fmt::Debug for Judging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Judging")
+    }
+}
+
+fn refused(distrust: Distrust) -> Error {
+    Error::InvalidCertificate(rustls::CertificateError::Other(OtherError(Arc::new(distrust))))
+}
+
+fn whole<'a>(leaf: &'a CertificateDer<'_>, rest: &'a [CertificateDer<'_>]) -> Vec<CertificateDer<'a>> {
+    std::iter::once(leaf).chain(rest).map(|der| CertificateDer::from(&**der)).collect()
+}
+
+fn too_old() -> Error {
+    Error::General("only TLS 1.3 is spoken here".into())
+}
+
+impl ClientCertVerifier for Judging {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.credentials.client(&whole(leaf, rest)).map(|_| ClientCertVerified::assertion()).map_err(refused)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(too_old())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, leaf, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl ServerCertVerifier for Judging {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.credentials.server(&whole(leaf, rest)).map(|()| ServerCertVerified::assertion()).map_err(refused)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(too_old())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, leaf, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// The proxy's own certificate, as a server.
+struct Own(Arc<dyn Credentials>);
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Own")
+    }
+}
+
+impl ResolvesServerCert for Own {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.certificate(Speaker::Proxy)
+    }
+}
+
+/// The certificate of whoever is spoken for.
+struct Shown(Option<Arc<CertifiedKey>>);
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shown")
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// Makes connections to other proxies, and takes theirs.
+pub(crate) struct Peers {
+    provider: Arc<CryptoProvider>,
+    judging: Arc<Judging>,
+    server: Arc<ServerConfig>,
+}
+
+impl Peers {
+    /// Fails only where the cryptography cannot do TLS 1.3, which it can.
+    pub(crate) fn new(credentials: Arc<dyn Credentials>) -> Result<Self, Error> {
+        let provider = Arc::new(ring::default_provider());
+        let algorithms = provider.signature_verification_algorithms;
+        let judging = Arc::new(Judging { credentials: Arc::clone(&credentials), algorithms });
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(Arc::clone(&judging) as _)
+            .with_cert_resolver(Arc::new(Own(credentials)));
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ok(Self { provider, judging, server: Arc::new(server) })
+    }
+
+    /// What is shown to clients and asked of them.
+    pub(crate) fn server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    /// Who a client is whose handshake was good.
+    pub(crate) fn client(
+        &self,
+        chain: Option<&[CertificateDer<'_>]>,
+    ) -> Result<Option<Arc<crate::identity::Identity>>, Distrust> {
+        self.judging.credentials.client(chain.unwrap_or_default())
+    }
+
+    /// Makes a connection over `stream` to the service that the other proxy knows by `name`, in the name of `speaker`.
+    pub(crate) async fn connect(
+        &self,
+        stream: TcpStream,
+        name: &str,
+        speaker: Speaker<'_>,
+        alpn: Option<&[u8]>,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let own = self.judging.credentials.certificate(speaker);
+        if own.is_none() {
+            return Err(io::Error::other("there is no certificate to show yet; see `coracle trust status`"));
+        }
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(io::Error::other)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&self.judging) as _)
+            .with_client_cert_resolver(Arc::new(Shown(own)));
+        config.resumption = Resumption::disabled();
+        config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+}

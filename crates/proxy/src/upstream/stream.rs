@@ -1,0 +1,99 @@
+//! A connection to an endpoint: plain, or TLS to another proxy.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::endpoint::Endpoint;
+use crate::identity::Speaker;
+use crate::peer::Peers;
+
+/// The bytes of a connection to an endpoint.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// How connections to endpoints are made.
+pub(crate) struct Dial<'a> {
+    pub(crate) limit: Duration,
+    pub(crate) peers: Option<&'a Arc<Peers>>,
+    /// Who is spoken for where the other end is a proxy.
+    pub(crate) speaker: Speaker<'a>,
+}
+
+impl Dial<'_> {
+    /// Connects, the handshake included, with a limit of time.
+    pub(crate) async fn to(&self, endpoint: &Endpoint, alpn: Option<&[u8]>) -> io::Result<Stream> {
+        let connect = async {
+            let stream = TcpStream::connect(endpoint.address).await?;
+            stream.set_nodelay(true)?;
+            match (&endpoint.peer, self.peers) {
+                (None, _) => Ok(Stream::Plain(stream)),
+                (Some(name), Some(peers)) => {
+                    let stream = peers.connect(stream, name, self.speaker, alpn).await?;
+                    Ok(Stream::Tls(Box::new(stream)))
+                }
+                (Some(_), None) => Err(io::Error::other("it is another proxy's, and this one has no certificates")),
+            }
+        };
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {:?}", self.limit));
+        tokio::time::timeout(self.limit, connect).await.map_err(late)?
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
