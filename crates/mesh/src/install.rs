@@ -1,4 +1,4 @@
-//! Installs Gateway API's definitions and the GatewayClass through the API, as anyone else would.
+//! Installs Gateway API's definitions, those of our own kinds, and the GatewayClass through the API, as anyone else would.
 //!
 //! Invariants: nothing is written where what is there already says the same, so a second start costs only reads; a newer
 //! release of Gateway API is never replaced by this one.
@@ -21,14 +21,14 @@ const MANAGER: &str = "coracle";
 /// How long a definition may take until it is served.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Installs the definitions of Gateway API's standard channel and the GatewayClass `coracle`, and waits until the kinds are
+/// Installs the definitions of Gateway API's standard channel, those of our own kinds and the GatewayClass `coracle`, and waits until the kinds are
 /// served. Costs only reads where all is there already.
 ///
 /// # Errors
 ///
 /// Names the object that could not be read or written, or the definition that did not come to be served.
 pub async fn install(client: Client) -> Result<(), InstallError> {
-    let definitions = crds::crds();
+    let definitions: Vec<_> = crds::crds().into_iter().chain(crds::own_crds()).collect();
     future::try_join_all(definitions.iter().map(|crd| install_definition(&client, crd))).await?;
     ensure::<GatewayClass>(&client, "GatewayClass", &crate::class::gateway_class()).await?;
     Ok(())

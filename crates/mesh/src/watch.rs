@@ -24,6 +24,7 @@ use resources::gateway::httproutes::HttpRoute;
 use resources::gateway::listenersets::ListenerSet;
 use resources::gateway::referencegrants::ReferenceGrant;
 use resources::gateway::tlsroutes::TlsRoute;
+use resources::traffic::TrafficPolicy;
 use serde::de::DeserializeOwned;
 
 use crate::carrier;
@@ -79,6 +80,11 @@ impl Matters for GrpcRoute {
     }
 }
 impl Matters for TlsRoute {
+    fn same(&self, other: &Self) -> bool {
+        same_generation(&self.metadata, &other.metadata) && self.spec == other.spec
+    }
+}
+impl Matters for TrafficPolicy {
     fn same(&self, other: &Self) -> bool {
         same_generation(&self.metadata, &other.metadata) && self.spec == other.spec
     }
@@ -233,6 +239,7 @@ pub(crate) enum Seen {
     Slice(Event<DeserializeGuard<EndpointSlice>>),
     Namespace(Event<DeserializeGuard<Namespace>>),
     Secret(Event<DeserializeGuard<Secret>>),
+    Traffic(Event<DeserializeGuard<TrafficPolicy>>),
 }
 
 /// Everything that is watched.
@@ -249,6 +256,7 @@ pub(crate) struct Cluster {
     slices: Watched<EndpointSlice>,
     namespaces: Watched<Namespace>,
     secrets: Watched<Secret>,
+    traffic: Watched<TrafficPolicy>,
 }
 
 impl Cluster {
@@ -265,6 +273,7 @@ impl Cluster {
             Seen::Slice(event) => self.slices.take(event),
             Seen::Namespace(event) => self.namespaces.take(event),
             Seen::Secret(event) => self.secrets.take(event),
+            Seen::Traffic(event) => self.traffic.take(event),
         }
     }
 
@@ -281,6 +290,7 @@ impl Cluster {
             && self.slices.synced
             && self.namespaces.synced
             && self.secrets.synced
+            && self.traffic.synced
     }
 
     pub(crate) fn world(&self, bundle_version: Option<String>, rejected: Rejected) -> World {
@@ -296,6 +306,7 @@ impl Cluster {
             slices: self.slices.list(),
             namespaces: self.namespaces.list(),
             secrets: self.secrets.list(),
+            traffic: self.traffic.list(),
             bundle_version,
             rejected,
         }
@@ -316,7 +327,8 @@ pub(crate) fn watches(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
         watch(client, all.clone(), Seen::Grant),
         watch(client, all.clone(), Seen::Service),
         watch(client, all.clone(), Seen::Slice),
-        watch(client, all, Seen::Namespace),
+        watch(client, all.clone(), Seen::Namespace),
+        watch(client, all, Seen::Traffic),
         watch(client, certificates, Seen::Secret),
     ])
 }

@@ -12,6 +12,7 @@ use resources::gateway::gateways::Gateway;
 use resources::gateway::httproutes::HttpRoute;
 use resources::gateway::listenersets::ListenerSet;
 use resources::gateway::referencegrants::ReferenceGrant;
+use resources::traffic::TrafficPolicy;
 
 /// The objects, each list in order of namespace and name.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +41,8 @@ pub struct World {
     pub secrets: Vec<Arc<Secret>>,
     /// The release of Gateway API that is installed, where its definitions say so.
     pub bundle_version: Option<String>,
+    /// Every TrafficPolicy.
+    pub traffic: Vec<Arc<TrafficPolicy>>,
     /// What the proxy has refused before.
     pub rejected: Rejected,
 }

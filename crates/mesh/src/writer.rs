@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
+use resources::gateway::backendtlspolicies::BackendTlsPolicyStatus;
 use resources::gateway::gatewayclasses::{GatewayClass, GatewayClassStatus};
 use resources::gateway::gateways::{Gateway, GatewayStatus};
 use resources::gateway::grpcroutes::GrpcRoute;
@@ -22,12 +23,13 @@ use resources::gateway::httproutes::{HttpRoute, HttpRouteStatus};
 use resources::gateway::listenersets::{ListenerSet, ListenerSetStatus};
 use resources::gateway::tlsroutes::TlsRoute;
 use resources::names::{GATEWAY_CONTROLLER, NODE};
+use resources::traffic::TrafficPolicy;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::compile::{Compiled, Notice, RouteKind, key};
+use crate::compile::{Compiled, Notice, PolicyKind, RouteKind, key};
 use crate::status::{self, Outcome};
 use crate::world::World;
 
@@ -61,6 +63,7 @@ pub(crate) struct Writer {
     sets: Sent<ListenerSetStatus>,
     /// By kind.
     routes: HashMap<&'static str, Sent<HttpRouteStatus>>,
+    traffic: Sent<BackendTlsPolicyStatus>,
     told: HashSet<(String, &'static str, String)>,
 }
 
@@ -80,6 +83,7 @@ impl Writer {
             gateways: HashMap::new(),
             sets: HashMap::new(),
             routes: HashMap::new(),
+            traffic: HashMap::new(),
             told: HashSet::new(),
         }
     }
@@ -125,6 +129,7 @@ impl Writer {
                 "GatewayClass" => drop(self.classes.remove(&key)),
                 "Gateway" => drop(self.gateways.remove(&key)),
                 "ListenerSet" => drop(self.sets.remove(&key)),
+                "TrafficPolicy" => drop(self.traffic.remove(&key)),
                 kind => drop(self.routes.get_mut(kind).and_then(|sent| sent.remove(&key))),
             }
         }
@@ -193,6 +198,19 @@ impl Writer {
             );
             self.routes.insert(kind.name(), kept);
         }
+        let policies: HashMap<_, _> = world.traffic.iter().map(|policy| (key(&policy.metadata), policy)).collect();
+        let plans = compiled.policies.iter().filter(|plan| plan.kind == PolicyKind::Traffic);
+        let plans =
+            plans.filter_map(|plan| Some((plan, *policies.get(&(plan.namespace.as_str(), plan.name.as_str()))?)));
+        self.traffic = differing(
+            "TrafficPolicy",
+            plans,
+            std::mem::take(&mut self.traffic),
+            &mut writes,
+            |namespace| namespaced::<TrafficPolicy>(client, namespace),
+            |plan, policy, sent| status::policy(plan, sent.or(policy.status.as_ref()), now),
+            |policy| policy.status.as_ref(),
+        );
         writes
     }
 

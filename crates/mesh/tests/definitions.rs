@@ -5,7 +5,11 @@ use rules::schema::{ListType, Schema};
 use serde_json::{Value, json};
 
 fn definition(kind: &str) -> Value {
-    let crd = mesh::crds().into_iter().find(|crd| crd.spec.names.kind == kind).expect("the kind is one of ours");
+    let crd = mesh::crds()
+        .into_iter()
+        .chain(mesh::own_crds())
+        .find(|crd| crd.spec.names.kind == kind)
+        .expect("the kind is one of ours");
     serde_json::to_value(crd).expect("a definition is JSON")
 }
 
@@ -15,7 +19,7 @@ fn schema(kind: &str) -> Schema {
 
 #[test]
 fn every_definition_is_one_that_the_api_takes() {
-    for crd in mesh::crds() {
+    for crd in mesh::crds().into_iter().chain(mesh::own_crds()) {
         let kind = crd.spec.names.kind.clone();
         let mut definition = serde_json::to_value(crd).expect("a definition is JSON");
         rules::crd::complete(&mut definition);
@@ -83,4 +87,54 @@ fn what_is_wrong_is_refused_with_its_path() {
     }
     let good = gateway(json!({"name": "l", "port": 80, "protocol": "HTTP"}));
     assert_eq!(validate_schema(&good, &schema), []);
+}
+
+#[test]
+fn a_short_traffic_policy_says_what_is_followed() {
+    let policy = |spec: Value| {
+        json!({
+            "apiVersion": "mesh.coracle.dev/v1alpha1", "kind": "TrafficPolicy", "metadata": {"name": "p"},
+            "spec": spec,
+        })
+    };
+    let schema = schema("TrafficPolicy");
+    let mut short = policy(json!({
+        "targetRefs": [{"kind": "Service", "name": "billing"}], "circuitBreaker": {}, "retries": {"attempts": 1},
+    }));
+    apply_schema_defaults(&mut short, &schema);
+    assert_eq!(
+        short["spec"]["circuitBreaker"],
+        json!({
+            "failureRate": 50, "minimumCalls": 10, "window": "30s", "callTimeout": "3s", "openFor": "15s", "probes": 3,
+        })
+    );
+    assert_eq!(
+        short["spec"]["retries"],
+        json!({
+            "attempts": 1, "maxBodyBytes": 65_536, "backoff": {"base": "25ms", "max": "1s"},
+            "on": ["gateway-error", "connect-failure", "reset", "timeout", "grpc-unavailable"],
+            "budget": {"percent": 20, "interval": "10s", "minPerSecond": 10},
+        })
+    );
+    assert!(short["spec"].get("timeouts").is_none(), "what is not asked for is not there");
+    assert_eq!(validate_schema(&short, &schema), []);
+    for (spec, path) in [
+        (json!({"targetRefs": []}), "spec.targetRefs"),
+        (
+            json!({"targetRefs": [{"kind": "Service", "name": "s"}], "retries": {"attempts": 11}}),
+            "spec.retries.attempts",
+        ),
+        (
+            json!({"targetRefs": [{"kind": "Service", "name": "s"}], "timeouts": {"request": "3 s"}}),
+            "spec.timeouts.request",
+        ),
+        (
+            json!({"targetRefs": [{"kind": "Service", "name": "s"}], "circuitBreaker": {"failureRate": 101}}),
+            "spec.circuitBreaker.failureRate",
+        ),
+    ] {
+        let errors = validate_schema(&policy(spec.clone()), &schema);
+        let paths: Vec<&str> = errors.iter().map(|error| error.path.as_str()).collect();
+        assert_eq!(paths, [path], "{spec}");
+    }
 }

@@ -9,3 +9,4 @@ pub use gateway_api as gateway;
 pub use k8s_openapi as k8s;
 
 pub mod names;
+pub mod traffic;

@@ -3,7 +3,7 @@
 //! The steps, one module each: `index` (look-ups), `gateways` over `sets`, `listeners` and `certificates` (which sockets
 //! there are), `kind` (all routes, of whichever kind, in one form),
 //! `routes` over `matches`, `filters` and `backends` (each route once), `attach` (routes to listeners, by `hosts`, in the
-//! order of `precedence`), `services` (a listener for every Service port, by its `speech`).
+//! order of `precedence`), `services` (a listener for every Service port, by its `speech`), `traffic` (what requests may cost).
 //!
 //! Invariants: the same picture gives the same result; the snapshot names only backends that it has and no address or host
 //! twice, so the proxy can refuse it only for what it alone can judge (expressions, certificates); a part that is wrong
@@ -25,6 +25,7 @@ mod routes;
 mod services;
 mod sets;
 mod speech;
+mod traffic;
 mod verdict;
 
 #[cfg(test)]
@@ -40,7 +41,7 @@ use resources::names::GATEWAY_CONTROLLER;
 pub use attach::ParentPlan;
 pub use certificates::SecretVersion;
 pub use kind::RouteKind;
-pub use plan::{ClassPlan, GatewayPlan, ListenerPlan, RoutePlan};
+pub use plan::{AncestorPlan, ClassPlan, GatewayPlan, ListenerPlan, PolicyKind, PolicyPlan, RoutePlan};
 pub use services::ServicePortPlan;
 pub use verdict::Verdict;
 
@@ -53,6 +54,7 @@ use crate::world::World;
 use backends::Backends;
 use gateways::Gateways;
 use index::Index;
+use traffic::Traffic;
 
 /// Ports below this one can be refused for want of permission.
 const PRIVILEGED: u16 = 1024;
@@ -87,6 +89,8 @@ pub struct Compiled {
     pub gateways: Vec<GatewayPlan>,
     /// What is to be said about every route, in order of kind, namespace and name.
     pub routes: Vec<RoutePlan>,
+    /// What is to be said about every policy, in order of kind, namespace and name.
+    pub policies: Vec<PolicyPlan>,
     /// The listeners of Services.
     pub services: Vec<ServicePortPlan>,
     /// What is to be told by Events.
@@ -118,6 +122,7 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     let classes: HashSet<&str> = ours.clone().map(|class| key(&class.metadata).1).collect();
     let sets = sets::find(world, &index, &classes);
     let mut gateways = Gateways::new(world, &sets, &index, settings, &classes);
+    let (traffic, policies) = Traffic::new(world, &index);
     let mut backends = Backends::new(&index);
     let mut for_services = attach::ForServices::new();
     let all = kind::all(world);
@@ -131,7 +136,7 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
         if targets.is_empty() {
             continue;
         }
-        let compiled = routes::compile(kind, route, compiled_routes.len(), &mut backends, &world.rejected);
+        let compiled = routes::compile(kind, route, compiled_routes.len(), &mut backends, &traffic, &world.rejected);
         routes[position].parents = targets
             .into_iter()
             .map(|(parent, target)| {
@@ -143,7 +148,7 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     let mut overrides = overrides(for_services, &compiled_routes);
     let mut served = services::Made::default();
     for service in &world.services {
-        served.add(service, &mut backends, &mut overrides);
+        served.add(service, &mut backends, &traffic, &mut overrides);
     }
     let (mut listeners, certificates) = gateways.listeners(&compiled_routes);
     listeners.append(&mut served.listeners);
@@ -152,6 +157,7 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
         classes: ours.map(|class| ClassPlan::new(class, world.bundle_version.as_deref())).collect(),
         gateways: plan::gateways(&gateways),
         routes,
+        policies,
         services: served.ports,
         notices: served.notices,
         certificates,

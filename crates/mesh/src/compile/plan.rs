@@ -212,3 +212,60 @@ fn served(lane: &Lane, owned: &Owned<'_>, gateways: &Gateways<'_>) -> Result<Arc
         None => Ok(Arc::clone(&group.id)),
     }
 }
+
+/// A kind of policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyKind {
+    /// TrafficPolicy.
+    Traffic,
+}
+
+impl PolicyKind {
+    /// As it is written in manifests.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Traffic => "TrafficPolicy",
+        }
+    }
+}
+
+/// What is to be said about a policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyPlan {
+    /// Its kind.
+    pub kind: PolicyKind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The generation that was looked at.
+    pub generation: Option<i64>,
+    /// What is to be said about each object that it is attached to.
+    pub ancestors: Vec<AncestorPlan>,
+}
+
+/// What is to be said about a policy at one object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AncestorPlan {
+    /// The object's group.
+    pub group: String,
+    /// The object's kind.
+    pub kind: String,
+    /// The object's namespace.
+    pub namespace: String,
+    /// The object's name.
+    pub name: String,
+    /// The part of it, where only a part is meant.
+    pub section: Option<String>,
+    /// The conditions.
+    pub verdicts: Vec<Verdict>,
+}
+
+impl PolicyPlan {
+    pub(super) fn new(kind: PolicyKind, metadata: &ObjectMeta, ancestors: Vec<AncestorPlan>) -> Self {
+        let (namespace, name) = key(metadata);
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Self { kind, namespace, name, generation: metadata.generation, ancestors }
+    }
+}

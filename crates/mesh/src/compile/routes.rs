@@ -11,6 +11,7 @@ use super::backends::{Backends, Reference};
 use super::index::{Subject, key};
 use super::kind::RouteKind;
 use super::precedence::Rank;
+use super::traffic::Traffic;
 use super::verdict::{Fault, Verdict, condition, reason};
 use super::{filters, matches};
 use crate::world::Rejected;
@@ -69,6 +70,7 @@ pub(super) fn compile(
     route: &HttpRoute,
     position: usize,
     backends: &mut Backends<'_>,
+    traffic: &Traffic,
     rejected: &Rejected,
 ) -> Compiled {
     let whole = [HttpRouteRules::default()];
@@ -81,6 +83,7 @@ pub(super) fn compile(
         from: Subject { group: GROUP, kind: kind.name(), namespace, name },
         generation: route.metadata.generation.unwrap_or_default(),
         backends,
+        traffic,
         rejected,
         unresolved: None,
     };
@@ -134,6 +137,7 @@ struct Compiler<'c, 'w> {
     from: Subject<'c>,
     generation: i64,
     backends: &'c mut Backends<'w>,
+    traffic: &'c Traffic,
     rejected: &'c Rejected,
     /// The first reference that could not be followed.
     unresolved: Option<Fault>,
@@ -155,7 +159,7 @@ impl Compiler<'_, '_> {
             filters::of_rule(rule.filters.as_deref().unwrap_or_default(), prefix_only, &mut |to| self.follow(to));
         let timeouts = timeouts(rule.timeouts.as_ref());
         // References are followed even where the rule is faulty: the condition says all that is wrong at once.
-        let action = self.action(rule.backend_refs.as_deref().unwrap_or_default());
+        let action = self.action(&id, rule.backend_refs.as_deref().unwrap_or_default());
         let (filters, timeouts, action) = match (filters, timeouts, action) {
             (Ok(filters), Ok(timeouts), Ok(action)) => (filters, timeouts, action),
             (Err(fault), _, _) | (_, Err(fault), _) | (_, _, Err(fault)) => {
@@ -175,7 +179,7 @@ impl Compiler<'_, '_> {
         })
     }
 
-    fn action(&mut self, refs: &[HttpRouteRulesBackendRefs]) -> Result<Action, Fault> {
+    fn action(&mut self, rule: &Arc<str>, refs: &[HttpRouteRulesBackendRefs]) -> Result<Action, Fault> {
         let mut backends = Vec::with_capacity(refs.len());
         for to in refs {
             let reference = Reference {
@@ -188,7 +192,8 @@ impl Compiler<'_, '_> {
             let filters = filters::of_backend(to.filters.as_deref().unwrap_or_default(), &mut |to| self.follow(to));
             let backend = self.follow(reference);
             let weight = to.weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(0));
-            backends.push(Weighted { backend, weight, filters: filters?, policy: None });
+            let policy = self.traffic.of(rule, &backend);
+            backends.push(Weighted { backend, weight, filters: filters?, policy });
         }
         Ok(match backends.iter().any(|weighted| weighted.weight > 0) {
             true => Action::Forward { backends },

@@ -16,6 +16,7 @@ use proxy::snapshot::{
 use super::backends::Backends;
 use super::index::key;
 use super::speech::{Speech, speech, transport};
+use super::traffic::Traffic;
 use super::{FALLBACK_OFFSET, Notice, PRIVILEGED};
 use crate::handle::SERVICE_PREFIX;
 
@@ -45,7 +46,13 @@ pub(super) struct Made {
 pub(super) type Overrides<'w> = BTreeMap<(&'w str, &'w str, u16), Vec<Rule>>;
 
 impl Made {
-    pub(super) fn add<'w>(&mut self, service: &'w Service, backends: &mut Backends<'w>, overrides: &mut Overrides<'w>) {
+    pub(super) fn add<'w>(
+        &mut self,
+        service: &'w Service,
+        backends: &mut Backends<'w>,
+        traffic: &Traffic,
+        overrides: &mut Overrides<'w>,
+    ) {
         let Some(spec) = &service.spec else { return };
         if spec.type_.as_deref() == Some("ExternalName") {
             return;
@@ -66,7 +73,7 @@ impl Made {
             for address in &addresses {
                 // The same rules again for a second address; all but dual-stack Services have one.
                 let rules = if addresses.len() > 1 { rules.clone() } else { rules.take() };
-                self.listen(service, port, SocketAddr::new(*address, number), &backend, rules);
+                self.listen(service, port, SocketAddr::new(*address, number), &backend, traffic, rules);
             }
         }
     }
@@ -77,6 +84,7 @@ impl Made {
         port: &ServicePort,
         bind: SocketAddr,
         backend: &BackendId,
+        traffic: &Traffic,
         rules: Option<Vec<Rule>>,
     ) {
         if !self.taken.insert(bind) {
@@ -95,7 +103,10 @@ impl Made {
         };
         let hosts = match protocol {
             ListenerProtocol::Tcp { .. } => Vec::new(),
-            _ => vec![VirtualHost { host: HostMatch::Any, rules: rules.unwrap_or_else(|| vec![straight(backend)]) }],
+            _ => vec![VirtualHost {
+                host: HostMatch::Any,
+                rules: rules.unwrap_or_else(|| vec![straight(backend, traffic)]),
+            }],
         };
         self.ports.push(ServicePortPlan {
             service: service.object_ref(&()),
@@ -118,13 +129,18 @@ impl Made {
 }
 
 /// All to the Service's own endpoints.
-fn straight(backend: &BackendId) -> Rule {
+fn straight(backend: &BackendId, traffic: &Traffic) -> Rule {
     Rule {
         id: Arc::clone(backend),
         matches: Match::default(),
         filters: Vec::new(),
         action: Action::Forward {
-            backends: vec![Weighted { backend: Arc::clone(backend), weight: 1, filters: Vec::new(), policy: None }],
+            backends: vec![Weighted {
+                backend: Arc::clone(backend),
+                weight: 1,
+                filters: Vec::new(),
+                policy: traffic.of(backend, backend),
+            }],
         },
         timeouts: Timeouts::default(),
     }

@@ -77,5 +77,7 @@ pub(crate) mod reason {
     pub(crate) const INCOMPATIBLE_FILTERS: &str = "IncompatibleFilters";
     pub(crate) const NO_MATCHING_PARENT: &str = "NoMatchingParent";
     pub(crate) const NOT_ALLOWED_BY_LISTENERS: &str = "NotAllowedByListeners";
+    pub(crate) const TARGET_NOT_FOUND: &str = "TargetNotFound";
+    pub(crate) const CONFLICTED: &str = "Conflicted";
     pub(crate) const NO_MATCHING_LISTENER_HOSTNAME: &str = "NoMatchingListenerHostname";
 }

@@ -7,6 +7,7 @@
 //! and these can replace each other; every schema is structural (`rules` can read it); nothing here does IO.
 
 mod constraints;
+mod own;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 use resources::gateway;
+
+pub use own::own_crds;
 
 /// The Gateway API release whose kinds are installed.
 pub const BUNDLE_VERSION: &str = "v1.5.1";

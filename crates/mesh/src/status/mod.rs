@@ -8,6 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use proxy::Bound;
+use resources::gateway::backendtlspolicies::{
+    BackendTlsPolicyStatus, BackendTlsPolicyStatusAncestors, BackendTlsPolicyStatusAncestorsAncestorRef,
+};
 use resources::gateway::gatewayclasses::{GatewayClassStatus, GatewayClassStatusSupportedFeatures};
 use resources::gateway::gateways::{
     GatewayStatus, GatewayStatusAddresses, GatewayStatusListeners, GatewayStatusListenersSupportedKinds,
@@ -19,7 +22,9 @@ use resources::gateway::listenersets::{
 use resources::names::GATEWAY_CONTROLLER;
 
 use crate::class::SUPPORTED_FEATURES;
-use crate::compile::{ClassPlan, GatewayPlan, ListenerPlan, ParentPlan, RoutePlan, Verdict, condition, reason};
+use crate::compile::{
+    ClassPlan, GatewayPlan, ListenerPlan, ParentPlan, PolicyPlan, RoutePlan, Verdict, condition, reason,
+};
 use crate::handle::GatewayListener;
 
 /// What the proxy has made of the last snapshot.
@@ -173,6 +178,44 @@ pub(crate) fn route(plan: &RoutePlan, live: Option<&HttpRouteStatus>, now: &Time
     parents.extend(plan.parents.iter().map(|parent| route_parent(parent, plan.generation, &ours, now)));
     Some(HttpRouteStatus { parents })
 }
+
+/// The status of a policy, or None where there is nothing of ours to say and nothing of ours was said.
+pub(crate) fn policy(
+    plan: &PolicyPlan,
+    live: Option<&BackendTlsPolicyStatus>,
+    now: &Time,
+) -> Option<BackendTlsPolicyStatus> {
+    let old = live.map(|status| status.ancestors.as_slice()).unwrap_or_default();
+    let (ours, mut ancestors): (Vec<_>, Vec<_>) =
+        old.iter().cloned().partition(|ancestor| ancestor.controller_name == GATEWAY_CONTROLLER);
+    if ours.is_empty() && plan.ancestors.is_empty() {
+        return None;
+    }
+    let said = plan.ancestors.iter().map(|ancestor| {
+        let ancestor_ref = BackendTlsPolicyStatusAncestorsAncestorRef {
+            group: Some(ancestor.group.clone()),
+            kind: Some(ancestor.kind.clone()),
+            name: ancestor.name.clone(),
+            namespace: Some(ancestor.namespace.clone()).filter(|_| ancestor.kind != "Namespace"),
+            port: None,
+            section_name: ancestor.section.clone(),
+        };
+        let old = ours.iter().find(|old| old.ancestor_ref == ancestor_ref);
+        let old = old.map_or(&[][..], |old| &old.conditions);
+        BackendTlsPolicyStatusAncestors {
+            conditions: conditions(&ancestor.verdicts, plan.generation, old, now),
+            controller_name: GATEWAY_CONTROLLER.to_owned(),
+            ancestor_ref,
+        }
+    });
+    ancestors.extend(said);
+    // The API takes no more.
+    ancestors.truncate(MOST_ANCESTORS);
+    Some(BackendTlsPolicyStatus { ancestors })
+}
+
+/// How many ancestors a policy's status may have.
+const MOST_ANCESTORS: usize = 16;
 
 fn route_parent(
     plan: &ParentPlan,

@@ -9,6 +9,7 @@ mod services;
 mod sets;
 mod soundness;
 mod text;
+mod traffic;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub(super) fn world(yaml: &str) -> World {
             "Service" => push(&mut world.services, document),
             "EndpointSlice" => push(&mut world.slices, document),
             "Namespace" => push(&mut world.namespaces, document),
+            "TrafficPolicy" => push(&mut world.traffic, document),
             "Secret" => push(&mut world.secrets, document),
             other => panic!("no test has a {other}"),
         }

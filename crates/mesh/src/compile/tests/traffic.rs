@@ -1,0 +1,202 @@
+//! TrafficPolicies: what they attach to, which part wins, and what is said of each.
+
+use std::sync::Arc;
+
+use proxy::policy::Policy;
+use proxy::snapshot::Action;
+
+use super::super::Compiled;
+use super::{compiled, edge};
+
+/// Routes `r` (rule `first` to `one`, rule `1` to both) and `s` (to `one`).
+const ROUTES: &str = r"
+kind: HTTPRoute
+metadata: {name: r}
+spec:
+  parentRefs: [{name: edge}]
+  rules:
+  - name: first
+    matches: [{path: {value: /first}}]
+    backendRefs: [{name: one, port: 80}]
+  - matches: [{path: {value: /second}}]
+    backendRefs: [{name: one, port: 80}, {name: two, port: 80}]
+---
+kind: HTTPRoute
+metadata: {name: s}
+spec:
+  parentRefs: [{name: edge}]
+  rules: [{matches: [{path: {value: /s}}], backendRefs: [{name: one, port: 80}]}]
+---
+";
+
+fn policy(name: &str, target: &str, rest: &str) -> String {
+    format!("{{kind: TrafficPolicy, metadata: {{name: {name}}}, spec: {{targetRefs: [{target}], {rest}}}}}\n---\n")
+}
+
+const ROUTE: &str = "group: gateway.networking.k8s.io, kind: HTTPRoute";
+
+/// The policy of a rule for a backend.
+fn followed(compiled: &Compiled, rule: &str, backend: &str) -> Option<Arc<Policy>> {
+    let rules = compiled.snapshot.listeners.iter().flat_map(|listener| &listener.hosts).flat_map(|host| &host.rules);
+    let mut found = rules.filter(|candidate| &*candidate.id == rule).filter_map(|rule| match &rule.action {
+        Action::Forward { backends } => backends.iter().find(|weighted| &*weighted.backend == backend),
+        Action::Respond { .. } => None,
+    });
+    found.next().unwrap_or_else(|| panic!("no rule {rule} to {backend}")).policy.clone()
+}
+
+/// Attempts and their scope, the breaker's minimum and its scope: what the tests tell policies apart by.
+fn told(compiled: &Compiled, rule: &str, backend: &str) -> String {
+    let Some(policy) = followed(compiled, rule, backend) else { return "none".to_owned() };
+    let mut parts = Vec::new();
+    parts.extend(policy.timeouts.request.map(|limit| format!("request {limit:?}")));
+    parts.extend(policy.timeouts.per_try.map(|limit| format!("try {limit:?}")));
+    parts.extend(policy.retries.as_ref().map(|part| format!("{} retries@{}", part.settings.attempts, part.scope)));
+    parts.extend(policy.breaker.as_ref().map(|part| format!("{} calls@{}", part.settings.minimum_calls, part.scope)));
+    parts.join(", ")
+}
+
+/// What is said of a policy at its targets: reason and message where it is not accepted.
+fn said(compiled: &Compiled, name: &str) -> Vec<String> {
+    let plan = compiled.policies.iter().find(|plan| plan.name == name).expect("every policy has a plan");
+    let one = |ancestor: &super::super::AncestorPlan| {
+        let verdict = &ancestor.verdicts[0];
+        assert_eq!((verdict.kind, verdict.holds), ("Accepted", verdict.reason == "Accepted"));
+        if verdict.holds { "Accepted".to_owned() } else { format!("{}: {}", verdict.reason, verdict.message) }
+    };
+    plan.ancestors.iter().map(one).collect()
+}
+
+#[test]
+fn without_policies_there_are_none() {
+    let compiled = compiled(&edge(ROUTES));
+    assert!(followed(&compiled, "shop/r/first", "shop/one:80").is_none());
+    assert!(followed(&compiled, "shop/one:80", "shop/one:80").is_none());
+}
+
+#[test]
+fn the_most_specific_wins_field_by_field() {
+    let yaml = edge(ROUTES)
+        + &policy(
+            "ns",
+            "{kind: Namespace, name: shop}",
+            "timeouts: {request: 9s}, retries: {attempts: 1}, circuitBreaker: {minimumCalls: 1}",
+        )
+        + &policy("svc", "{kind: Service, name: one}", "timeouts: {perTry: 2s}, circuitBreaker: {minimumCalls: 2}")
+        + &policy("port", "{kind: Service, name: two, sectionName: http}", "circuitBreaker: {minimumCalls: 3}")
+        + &policy("route", &format!("{{{ROUTE}, name: r}}"), "retries: {attempts: 4}")
+        + &policy(
+            "rule",
+            &format!("{{{ROUTE}, name: r, sectionName: first}}"),
+            "retries: {attempts: 5}, timeouts: {request: 1s}",
+        );
+    let compiled = compiled(&yaml);
+    for (rule, backend, expected) in [
+        ("shop/r/first", "shop/one:80", "request 1s, try 2s, 5 retries@shop/r/first, 2 calls@shop/one:80"),
+        ("shop/r/1", "shop/one:80", "request 9s, try 2s, 4 retries@shop/r, 2 calls@shop/one:80"),
+        ("shop/r/1", "shop/two:80", "request 9s, 4 retries@shop/r, 3 calls@shop/two:80"),
+        ("shop/s/0", "shop/one:80", "request 9s, try 2s, 1 retries@shop/one:80, 2 calls@shop/one:80"),
+        // The Service's own listener, for callers inside.
+        ("shop/one:80", "shop/one:80", "request 9s, try 2s, 1 retries@shop/one:80, 2 calls@shop/one:80"),
+        ("shop/two:80", "shop/two:80", "request 9s, 1 retries@shop/two:80, 3 calls@shop/two:80"),
+    ] {
+        assert_eq!(told(&compiled, rule, backend), expected, "{rule} to {backend}");
+    }
+    for name in ["ns", "svc", "port", "route", "rule"] {
+        assert_eq!(said(&compiled, name), ["Accepted"], "{name}");
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_documents() {
+    let compiled =
+        compiled(&(edge(ROUTES) + &policy("p", "{kind: Service, name: one}", "retries: {}, circuitBreaker: {}")));
+    let policy = followed(&compiled, "shop/one:80", "shop/one:80").expect("there is one");
+    let breaker = policy.breaker.as_ref().expect("a breaker").settings;
+    let seconds = std::time::Duration::from_secs;
+    assert_eq!((breaker.failure_percent, breaker.minimum_calls), (50, 10));
+    assert_eq!((breaker.call_timeout, breaker.open, breaker.probes), (seconds(3), seconds(15), 3));
+    let retries = &policy.retries.as_ref().expect("retries").settings;
+    assert_eq!((retries.attempts, retries.budget.percent, retries.max_body), (2, 20, 65_536));
+}
+
+#[test]
+fn the_older_of_two_equals_is_followed() {
+    let yaml = edge(ROUTES)
+        + &policy("z", "{kind: Service, name: one}", "retries: {attempts: 1}")
+        + &policy("a", "{kind: Service, name: one}, {kind: Service, name: two}", "retries: {attempts: 2}");
+    let compiled = compiled(&yaml);
+    assert_eq!(told(&compiled, "shop/one:80", "shop/one:80"), "1 retries@shop/one:80");
+    assert_eq!(told(&compiled, "shop/two:80", "shop/two:80"), "2 retries@shop/two:80");
+    let conflict = "Conflicted: TrafficPolicy z is for the same and older; it is followed, this one is not";
+    assert_eq!(said(&compiled, "a"), [conflict, "Accepted"]);
+    assert_eq!(said(&compiled, "z"), ["Accepted"]);
+}
+
+#[test]
+fn what_cannot_be_followed_says_why() {
+    for (target, rest, expected) in [
+        ("{kind: Service, name: nowhere}", "retries: {}", "TargetNotFound: Service shop/nowhere does not exist"),
+        (
+            "{kind: Service, name: one, sectionName: admin}",
+            "retries: {}",
+            "TargetNotFound: Service shop/one has no port admin",
+        ),
+        ("{kind: Service, name: one, sectionName: '80'}", "retries: {}", "Accepted"),
+        (
+            "{kind: Namespace, name: other}",
+            "retries: {}",
+            "Invalid: a Namespace is the policy's own (shop) and has no sections; this is other",
+        ),
+        (
+            "{group: gateway.networking.k8s.io, kind: HTTPRoute, name: x}",
+            "retries: {}",
+            "TargetNotFound: HTTPRoute shop/x does not exist",
+        ),
+        (
+            "{group: gateway.networking.k8s.io, kind: GRPCRoute, name: r}",
+            "retries: {}",
+            "TargetNotFound: GRPCRoute shop/r does not exist",
+        ),
+        (
+            "{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r, sectionName: x}",
+            "retries: {}",
+            "TargetNotFound: HTTPRoute shop/r has no rule named x",
+        ),
+        (
+            "{kind: Service, name: one}",
+            "timeouts: {}",
+            "Invalid: spec says nothing but what it is for; give it one of its other fields",
+        ),
+        (
+            "{kind: Service, name: one}",
+            "timeouts: {request: 0s}",
+            "Invalid: spec.timeouts.request cannot be zero; leave it out to have no such limit",
+        ),
+        (
+            "{kind: Service, name: one}",
+            "timeouts: {request: 1s, perTry: 2s}",
+            "Invalid: spec.timeouts.perTry cannot be longer than spec.timeouts.request",
+        ),
+        ("{kind: Service, name: one}", "retries: {on: [5xx, grpc-aborted, '429']}", "Accepted"),
+        (
+            "{kind: Service, name: one}",
+            "retries: {backoff: {base: 2s}}",
+            "Invalid: spec.retries.backoff.max cannot be shorter than spec.retries.backoff.base",
+        ),
+    ] {
+        let compiled = compiled(&(edge(ROUTES) + &policy("p", target, rest)));
+        assert_eq!(said(&compiled, "p"), [expected], "{target} {rest}");
+        let accepted = expected == "Accepted";
+        assert_eq!(followed(&compiled, "shop/one:80", "shop/one:80").is_some(), accepted, "{target} {rest}");
+    }
+    for word in ["6xx", "200", "grpc-ok", "grpc-", "teapot"] {
+        let compiled = compiled(
+            &(edge(ROUTES) + &policy("p", "{kind: Service, name: one}", &format!("retries: {{on: ['{word}']}}"))),
+        );
+        assert!(
+            said(&compiled, "p")[0].starts_with(&format!("Invalid: spec.retries.on[0] {word:?} is none of")),
+            "{word}"
+        );
+    }
+}
