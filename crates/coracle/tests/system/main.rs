@@ -5,6 +5,7 @@
 
 mod again;
 mod bad_input;
+mod clients;
 mod first_light;
 mod harness;
 mod kubectl;
