@@ -5,5 +5,21 @@
 //!
 //! It must not know: how the API is served, how Pods run, or how traffic flows.
 
+pub mod api;
+pub mod apply;
+pub mod applyset;
+pub mod diff;
+pub mod fields;
+pub mod health;
+pub mod kinds;
 pub mod kustomize;
+pub mod mask;
+pub mod moves;
+pub mod object;
+pub mod order;
+pub mod plan;
+pub mod protect;
+pub mod render;
 pub mod sync;
+
+pub use render::render;

@@ -26,3 +26,18 @@ pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "33", "v1.33.0+coracle"
 
 /// Label from an EndpointSlice to its Service (discovery.k8s.io).
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// Annotation: `"true"` keeps an object from being deleted until somebody confirms it.
+pub const PROTECT: &str = "coracle.dev/protect";
+
+/// Annotation: the object's own name, typed by whoever confirms that a protected object is to be deleted.
+pub const CONFIRM_DELETE: &str = "coracle.dev/confirm-delete";
+
+/// Annotation: why a protected object is to be deleted.
+pub const DELETE_REASON: &str = "coracle.dev/delete-reason";
+
+/// Annotation of a manifest: the name (or NAMESPACE/NAME) that this object had before.
+pub const MOVED_FROM: &str = "coracle.dev/moved-from";
+
+/// Annotation of an object that was kept when its manifest was renamed: the name that the manifest has now.
+pub const MOVED_TO: &str = "coracle.dev/moved-to";

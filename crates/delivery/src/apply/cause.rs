@@ -1,0 +1,144 @@
+//! Why a workload does not become healthy, from its newest Pods: what the node says of them, and their own last log line.
+
+use crate::api::{Api, escape};
+use crate::object::{self, ObjectId};
+use serde_json::Value;
+
+/// How many restarts of a container that is not ready count as failing for good.
+const RESTARTS_THAT_FAIL: i64 = 2;
+/// The longest log that is read, bytes.
+const LOG_LIMIT: usize = 64 * 1024;
+
+/// Why the workload fails; nothing while it may still succeed. With `anything`, also what may pass is told.
+pub(super) async fn of(api: &Api, id: &ObjectId, anything: bool) -> Option<String> {
+    let pods = newest_pods(api, id).await?;
+    let threshold = if anything { 0 } else { RESTARTS_THAT_FAIL };
+    let (pod, trouble) = pods.iter().find_map(|pod| Some((pod, trouble(pod, threshold)?)))?;
+    let mut said = format!("pod {}: {}", object::name(pod), trouble.what);
+    if let Some(container) = trouble.container
+        && let Some(line) = last_line(api, pod, &container).await
+    {
+        said.push_str(&format!("; its last words: {line}"));
+    }
+    Some(said)
+}
+
+/// The Pods that the newest state of a workload made.
+async fn newest_pods(api: &Api, id: &ObjectId) -> Option<Vec<Value>> {
+    let plural = match id.kind.as_str() {
+        "Pod" => {
+            return Some(vec![api.get(&format!("/api/v1/namespaces/{}/pods/{}", id.namespace, id.name)).await.ok()?]);
+        }
+        "Job" => "/apis/batch/v1/namespaces/{}/jobs",
+        "Deployment" => "/apis/apps/v1/namespaces/{}/deployments",
+        "StatefulSet" => "/apis/apps/v1/namespaces/{}/statefulsets",
+        "DaemonSet" => "/apis/apps/v1/namespaces/{}/daemonsets",
+        "ReplicaSet" => "/apis/apps/v1/namespaces/{}/replicasets",
+        _ => return None,
+    };
+    let workload = api.get(&format!("{}/{}", plural.replace("{}", &id.namespace), id.name)).await.ok()?;
+    let labels = workload["spec"]["selector"]["matchLabels"].as_object()?;
+    let selector: Vec<String> =
+        labels.iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?))).collect();
+    let query = format!("labelSelector={}", escape(&selector.join(",")));
+    let mut owner = object::uid(&workload).to_owned();
+    if id.kind == "Deployment" {
+        const REVISION: &str = "deployment.kubernetes.io/revision";
+        let sets = api.list(&format!("/apis/apps/v1/namespaces/{}/replicasets", id.namespace), &query).await.ok()?;
+        let revision = object::annotation(&workload, REVISION)?;
+        let newest =
+            sets.iter().find(|set| owned_by(set, &owner) && object::annotation(set, REVISION) == Some(revision))?;
+        owner = object::uid(newest).to_owned();
+    }
+    let mut pods = api.list(&format!("/api/v1/namespaces/{}/pods", id.namespace), &query).await.ok()?;
+    let newest = workload["status"]["updateRevision"].as_str();
+    pods.retain(|pod| {
+        let revision = object::label(pod, "controller-revision-hash");
+        owned_by(pod, &owner) && (newest.is_none() || revision.is_none() || revision == newest)
+    });
+    Some(pods)
+}
+
+fn owned_by(object: &Value, uid: &str) -> bool {
+    object["metadata"]["ownerReferences"].as_array().is_some_and(|all| all.iter().any(|owner| owner["uid"] == uid))
+}
+
+struct Trouble {
+    what: String,
+    /// The container whose log may say more.
+    container: Option<String>,
+}
+
+/// Why a Pod will not become ready by itself, where it can be told.
+fn trouble(pod: &Value, restarts_that_fail: i64) -> Option<Trouble> {
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let mut unfit = conditions.filter(|c| c["type"] == "PodScheduled" && c["reason"] == "Unschedulable");
+    if let Some(unfit) = unfit.next() {
+        return Some(Trouble { what: unfit["message"].as_str().unwrap_or_default().to_owned(), container: None });
+    }
+    let lists = ["initContainerStatuses", "containerStatuses"];
+    let statuses = lists.into_iter().flat_map(|list| pod["status"][list].as_array().into_iter().flatten());
+    statuses.into_iter().find_map(|status| container_trouble(status, restarts_that_fail))
+}
+
+fn container_trouble(status: &Value, restarts_that_fail: i64) -> Option<Trouble> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
+    let name = text(&status["name"]);
+    let waiting = &status["state"]["waiting"];
+    let reason = text(&waiting["reason"]);
+    if reason.starts_with("Err")
+        || reason.starts_with("ImagePull")
+        || reason.ends_with("Error")
+        || reason == "InvalidImageName"
+    {
+        return Some(Trouble {
+            what: format!("container {name}: {reason}: {}", text(&waiting["message"])),
+            container: None,
+        });
+    }
+    let restarts = status["restartCount"].as_i64().unwrap_or(0);
+    let ended = ["state", "lastState"].iter().map(|s| &status[*s]["terminated"]).find(|t| t.is_object())?;
+    let code = ended["exitCode"].as_i64().unwrap_or(0);
+    if status["ready"] == true || restarts < restarts_that_fail || code == 0 && restarts_that_fail == 0 {
+        return None;
+    }
+    let said = Some(text(&ended["message"])).filter(|message| !message.is_empty());
+    let said = said.map_or_else(String::new, |message| format!(": {message}"));
+    let what = format!("container {name}: its program ends with exit code {code} (restarted {restarts} times){said}");
+    Some(Trouble { what, container: Some(name) })
+}
+
+/// The last line that a container wrote, in this life or the one before.
+async fn last_line(api: &Api, pod: &Value, container: &str) -> Option<String> {
+    let path = format!("/api/v1/namespaces/{}/pods/{}/log", object::namespace(pod), object::name(pod));
+    for previous in [false, true] {
+        let query = format!("container={}&tailLines=5&previous={previous}", escape(container));
+        if let Ok(log) = api.text(&format!("{path}?{query}"), LOG_LIMIT).await
+            && let Some(line) = log.lines().rev().find(|line| !line.trim().is_empty())
+        {
+            return Some(line.trim().to_owned());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_tells_why_it_fails() {
+        let crashing = |restarts: i64| {
+            json!({"status": {"containerStatuses": [{"name": "c", "ready": false, "restartCount": restarts,
+                "lastState": {"terminated": {"exitCode": 3}}}]}})
+        };
+        let told = |pod: &Value| trouble(pod, RESTARTS_THAT_FAIL).map(|trouble| trouble.what);
+        assert_eq!(told(&crashing(1)), None, "once may happen");
+        assert!(told(&crashing(2)).unwrap().contains("exit code 3"));
+        let image = json!({"status": {"containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "m"}}}]}});
+        assert_eq!(told(&image).unwrap(), "container c: ImagePullBackOff: m");
+        let unfit = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "full"}]}});
+        assert_eq!(told(&unfit).unwrap(), "full");
+    }
+}

@@ -1,0 +1,4 @@
+//! Plans and applies against a real API server on a real store, in this process.
+
+mod harness;
+mod plans;
