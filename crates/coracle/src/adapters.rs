@@ -130,6 +130,10 @@ impl node::Traffic for DataPlane {
     fn service_port(&self, cluster_ip: IpAddr, port: u16) -> Option<u16> {
         self.mesh.service_port(cluster_ip, port)
     }
+
+    fn nameserver(&self) -> Option<IpAddr> {
+        self.mesh.nameserver().filter(|address| address.port() == 53).map(|address| address.ip())
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Start: store, API server, proxy and mesh, node, controllers. End, so that no request is lost: the controllers (nothing
 //! new is made), the mesh (nothing is routed anew), the gateways (nothing new comes in, what is under way ends), the
-//! node's Pods, the rest of the data plane, the API server, and the store last, so that every status written on the way is kept.
+//! node's Pods, the DNS server, the rest of the data plane, the API server, and the store last, so that every status written on the way is kept.
 
 use crate::adapters::{DataPlane, NodeLogs, PodCallers};
 use crate::connect::Api;
@@ -95,6 +95,22 @@ async fn forget_readiness(api: &Api) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Binds the DNS server. Without one, the hosts file names the Services.
+async fn dns(client: kube::Client, addresses: &Block, mesh: &mesh::Handle) -> anyhow::Result<Option<mesh::dns::Dns>> {
+    let installed = mesh::dns::install(client, addresses.nameserver()).await;
+    let Some(address) = installed.context("cannot install the DNS server's Service")? else { return Ok(None) };
+    match mesh::dns::bind(address, mesh, PathBuf::from("/etc/resolv.conf")) {
+        Ok(dns) => {
+            tracing::debug!(address = %dns.address(), "names of Services are served");
+            Ok(Some(dns))
+        }
+        Err(error) => {
+            tracing::warn!("{error}");
+            Ok(None)
+        }
+    }
+}
+
 /// A running platform.
 pub(crate) struct Platform {
     data: DataDir,
@@ -112,6 +128,7 @@ pub(crate) struct Platform {
     controllers: Role,
     routes: Role,
     pods: Role,
+    names: Option<Role>,
     traffic: Role,
     server: Role,
     store: store::StoreTask,
@@ -161,8 +178,17 @@ impl Platform {
             .await
             .context("cannot look at the Pods of an earlier life")?;
         mesh::install(client("system:coracle:mesh")).await.context("cannot install the Gateway API")?;
+        let names = dns(client("system:coracle:mesh"), &addresses, &mesh_handle).await?;
         let traffic = Role::start("proxy", |stop| Box::pin(proxy.run(stop)));
         let routes = Role::start("mesh", |stop| Box::pin(mesh.run(stop)));
+        let names = names.map(|dns| {
+            Role::start::<std::convert::Infallible>("DNS server", |stop| {
+                Box::pin(async move {
+                    dns.run(stop).await;
+                    Ok(())
+                })
+            })
+        });
         let pods = Role::start("node", |stop| Box::pin(node.run(stop)));
         let controllers = Role::start("controllers", |stop| Box::pin(controllers.run(stop)));
 
@@ -183,6 +209,7 @@ impl Platform {
             controllers,
             routes,
             pods,
+            names,
             traffic,
             server,
             store: store_task,
@@ -238,7 +265,7 @@ impl Platform {
     /// The next thing that happens unasked.
     pub(crate) async fn changed(&mut self) -> Change {
         let roles = [&mut self.server, &mut self.traffic, &mut self.routes, &mut self.pods, &mut self.controllers];
-        let ends = roles.map(|role| Box::pin(role.failure()));
+        let ends = roles.into_iter().chain(&mut self.names).map(|role| Box::pin(role.failure()));
         tokio::select! {
             (error, _, _) = futures::future::select_all(ends) => Change::Broken(error),
             Ok(()) = self.published.changed() => Change::Gateways,
@@ -252,6 +279,9 @@ impl Platform {
         self.proxy.close(mesh::is_gateway).await;
         self.closed.cancel();
         self.pods.end().await;
+        if let Some(names) = self.names {
+            names.end().await;
+        }
         self.traffic.end().await;
         self.server.end().await;
         match tokio::time::timeout(Duration::from_secs(10), self.store.close()).await {

@@ -50,6 +50,11 @@ impl Block {
         (self.network, PREFIX)
     }
 
+    /// The tenth address, where clusters have their DNS server.
+    pub(crate) fn nameserver(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.network) + 10)
+    }
+
     fn kept(text: &str, data: &Path) -> anyhow::Result<Self> {
         let address = text.trim().strip_suffix(&format!("/{PREFIX}")).and_then(|address| address.parse().ok());
         let network: Ipv4Addr = address.with_context(|| {

@@ -4,9 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// A request to the API failed.
-    #[error(
-        "installing Gateway API: cannot {verb} {kind} {name}: {source}; see the API server's log, then start again"
-    )]
+    #[error("preparing the mesh: cannot {verb} {kind} {name}: {source}; see the API server's log, then start again")]
     Request {
         /// What was attempted.
         verb: &'static str,
@@ -31,7 +29,7 @@ pub enum InstallError {
         reason: String,
     },
     /// A definition is not what the API can read.
-    #[error("installing Gateway API: cannot write {name} as JSON: {source}; this is a defect of Coracle")]
+    #[error("preparing the mesh: cannot write {name} as JSON: {source}; this is a defect of Coracle")]
     Encode {
         /// The object.
         name: String,

@@ -4,9 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
+
+use crate::dns::Zone;
 
 /// One listener of a Gateway, and where it answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +71,8 @@ pub struct Published {
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(crate) published: watch::Receiver<Arc<Published>>,
+    pub(crate) zone: watch::Receiver<Arc<Zone>>,
+    pub(crate) nameserver: Arc<OnceLock<SocketAddr>>,
 }
 
 impl Handle {
@@ -82,6 +86,12 @@ impl Handle {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
         self.published.clone()
+    }
+
+    /// Where the DNS server listens, once it is bound. A program finds it only on port 53.
+    #[must_use]
+    pub fn nameserver(&self) -> Option<SocketAddr> {
+        self.nameserver.get().copied()
     }
 
     /// The port on which `cluster_ip` really answers for the declared `port`. It differs where the declared one could not be

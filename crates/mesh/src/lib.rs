@@ -7,6 +7,8 @@
 //! nothing, and its culprit is named in a condition; a status is written only where it differs; no address that is
 //! not ready ever reaches a snapshot.
 //!
+//! It opens no socket but the DNS server's ([`dns`]).
+//!
 //! It must not know: how requests are handled (it uses the proxy's snapshot types and handle only), how Pods run, or how the
 //! API is served (`kube::Client` is all it has).
 
@@ -15,6 +17,7 @@ mod class;
 pub mod compile;
 mod config;
 mod crds;
+pub mod dns;
 mod error;
 mod handle;
 pub mod identity;

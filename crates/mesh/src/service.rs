@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::compile::{Compiled, compile};
 use crate::config::Settings;
 use crate::crds::BUNDLE_VERSION_ANNOTATION;
+use crate::dns::Zone;
 use crate::error::RunError;
 use crate::handle::{Handle, Published};
 use crate::status::{self, Outcome};
@@ -37,12 +38,15 @@ pub struct Mesh {
     client: Client,
     proxy: proxy::Handle,
     published: watch::Sender<Arc<Published>>,
+    zone: watch::Sender<Arc<Zone>>,
 }
 
 /// Makes the controller and the handle to it.
 pub fn build(settings: Settings, client: Client, proxy: proxy::Handle) -> (Mesh, Handle) {
     let (published, receiver) = watch::channel(Arc::new(Published::default()));
-    (Mesh { settings, client, proxy, published }, Handle { published: receiver })
+    let (zone, zones) = watch::channel(Arc::new(Zone::default()));
+    let handle = Handle { published: receiver, zone: zones, nameserver: Arc::default() };
+    (Mesh { settings, client, proxy, published, zone }, handle)
 }
 
 impl Mesh {
@@ -154,6 +158,7 @@ impl Feeder {
     }
 
     async fn feed(&mut self, cluster: &Cluster, change: Change) -> Result<Work, RunError> {
+        let forced = self.force;
         let mut world = Arc::new(cluster.world(self.bundle_version.clone(), self.rejected.clone()));
         if change == Change::Content || self.serving.is_none() {
             self.compiled = self.compile(&world).await?;
@@ -166,6 +171,9 @@ impl Feeder {
             self.compiled = self.compile(&world).await?;
         }
         self.publish();
+        if change == Change::Content || forced {
+            self.name(&world).await?;
+        }
         Ok(Work { compiled: Arc::clone(&self.compiled), world, outcome: self.outcome.clone() })
     }
 
@@ -214,6 +222,16 @@ impl Feeder {
             }
             _ => false,
         }
+    }
+
+    /// Gives the DNS server the names of what is served now.
+    async fn name(&self, world: &Arc<World>) -> Result<(), RunError> {
+        let (world, published) = (Arc::clone(world), self.mesh.published.borrow().clone());
+        let actual = move |address, port| published.services.get(&(address, port)).copied();
+        let made = tokio::task::spawn_blocking(move || Zone::new(&world, &actual)).await;
+        let zone = made.map_err(|error| RunError::Task { task: "the maker of names", reason: error.to_string() })?;
+        self.mesh.zone.send_replace(Arc::new(zone));
+        Ok(())
     }
 
     fn publish(&self) {

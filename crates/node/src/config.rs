@@ -57,4 +57,7 @@ pub trait Traffic: Send + Sync {
     /// The port on which a Service's port is really reached, when it is known (it differs from the declared one where that
     /// could not be bound).
     fn service_port(&self, cluster_ip: IpAddr, port: u16) -> Option<u16>;
+
+    /// The cluster's DNS server, where programs can reach it: on port 53.
+    fn nameserver(&self) -> Option<IpAddr>;
 }

@@ -29,6 +29,7 @@ mod pod;
 mod ports;
 mod probe;
 pub mod recipe;
+mod resolver;
 mod service;
 pub mod shim;
 mod view;

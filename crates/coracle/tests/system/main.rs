@@ -10,6 +10,7 @@ mod first_light;
 mod harness;
 mod kubectl;
 mod load;
+mod names;
 mod probes;
 mod rollouts;
 mod seen;

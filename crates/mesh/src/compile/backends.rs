@@ -158,7 +158,7 @@ fn endpoints(slices: &[&EndpointSlice], port: &str) -> Vec<Endpoint> {
 }
 
 /// Absent readiness means ready, as the API says; what ends gets nothing new.
-fn serves(endpoint: &SliceEndpoint) -> bool {
+pub(crate) fn serves(endpoint: &SliceEndpoint) -> bool {
     let conditions = endpoint.conditions.as_ref();
     conditions.is_none_or(|conditions| conditions.ready != Some(false) && conditions.terminating != Some(true))
 }

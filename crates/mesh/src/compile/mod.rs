@@ -29,7 +29,7 @@ mod traffic;
 mod verdict;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -45,6 +45,7 @@ pub use plan::{AncestorPlan, ClassPlan, GatewayPlan, ListenerPlan, PolicyKind, P
 pub use services::ServicePortPlan;
 pub use verdict::Verdict;
 
+pub(crate) use backends::serves;
 pub(crate) use certificates::SECRET_TYPE;
 pub(crate) use index::key;
 pub(crate) use verdict::{condition, reason};
@@ -59,7 +60,7 @@ use traffic::Traffic;
 /// Ports below this one can be refused for want of permission.
 const PRIVILEGED: u16 = 1024;
 /// What is added to a port that may not be bound.
-const FALLBACK_OFFSET: u16 = 8000;
+pub(crate) const FALLBACK_OFFSET: u16 = 8000;
 
 /// Something to tell about an object by an Event.
 #[derive(Clone, Debug, PartialEq)]

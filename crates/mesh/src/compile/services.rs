@@ -54,7 +54,8 @@ impl Made {
         overrides: &mut Overrides<'w>,
     ) {
         let Some(spec) = &service.spec else { return };
-        if spec.type_.as_deref() == Some("ExternalName") {
+        // The DNS server itself listens there.
+        if spec.type_.as_deref() == Some("ExternalName") || crate::dns::is_own(service) {
             return;
         }
         let addresses = addresses(spec.cluster_ips.as_deref().unwrap_or_default(), spec.cluster_ip.as_deref());

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 pub(crate) use keeper::Keeper;
 pub(crate) use launch::Refused;
-pub(crate) use prepare::{MARK, mark};
+pub(crate) use prepare::{MARK, RESOLVER, mark};
 
 use crate::probe::Kind;
 

@@ -15,6 +15,8 @@ use crate::volumes;
 
 /// The file that holds a Pod's hosts, in its directory.
 pub(crate) const HOSTS: &str = "hosts";
+/// The file that tells a Pod's resolvers whom to ask, in its directory; none where the machine's own serves.
+pub(crate) const RESOLVER: &str = "resolv.conf";
 /// Every program of a container has this in its environment, its container's directory, so that what is left behind can be
 /// found whatever happened to its shim.
 pub(crate) const MARK: &str = "CORACLE_CONTAINER_DIR";
@@ -122,13 +124,17 @@ async fn ports_known(context: &Context, namespace: &str, services: &[Service]) {
     .await;
 }
 
-/// The hosts file, and the place for last words where it can be had without making all of `/dev` anew.
+/// The hosts file, the resolver's, and the place for last words where it can be had without making all of `/dev` anew.
 fn own_mounts(container: &Container, setup: &Setup, declared: &[Mount], last_words: &Path) -> Vec<Mount> {
     let mut mounts = Vec::new();
     let free = |target: &Path| !declared.iter().any(|m| m.target == target);
     let hosts = Path::new("/etc/hosts");
     if free(hosts) {
         mounts.push(Mount { source: setup.directory.join(HOSTS), target: hosts.to_owned(), read_only: false });
+    }
+    let (resolver, own) = (Path::new("/etc/resolv.conf"), setup.directory.join(RESOLVER));
+    if free(resolver) && own.exists() {
+        mounts.push(Mount { source: own, target: resolver.to_owned(), read_only: false });
     }
     let path = container.termination_message_path.as_deref().unwrap_or(DEFAULT_LAST_WORDS);
     let wanted = path != DEFAULT_LAST_WORDS || Path::new(path).exists();

@@ -9,9 +9,9 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::container::Setup;
+use crate::container::{RESOLVER, Setup};
 use crate::context::Context;
-use crate::{claims, hosts, ports, volumes};
+use crate::{claims, hosts, ports, resolver, volumes};
 
 /// What stands in the way.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,7 @@ pub(super) async fn prepare(context: &Context, pod: &Pod, directory: &Path) -> R
     let claimed = claimed(context, pod).await?;
     fill(context, pod, directory).await?;
     write_hosts(context, pod, directory).map_err(file)?;
+    write_resolver(context, pod, directory).map_err(file)?;
     let mut places = volumes::places(pod, directory);
     places.extend(claimed);
     Ok(Setup { directory: directory.to_owned(), ports, places })
@@ -112,4 +113,13 @@ pub(super) fn write_hosts(context: &Context, pod: &Pod, directory: &Path) -> std
     let machine = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     let services: Vec<Arc<_>> = context.services.state();
     hosts::write(&directory.join("hosts"), &hosts::text(pod, &services, &machine))
+}
+
+/// Writes the Pod's resolv.conf, where it is to have one.
+fn write_resolver(context: &Context, pod: &Pod, directory: &Path) -> std::io::Result<()> {
+    let machine = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    match resolver::text(pod, context.traffic.nameserver(), &machine) {
+        Some(text) => hosts::write(&directory.join(RESOLVER), &text),
+        None => Ok(()),
+    }
 }

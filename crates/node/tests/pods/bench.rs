@@ -48,6 +48,10 @@ impl node::Traffic for Notes {
     fn service_port(&self, _: IpAddr, _: u16) -> Option<u16> {
         None
     }
+
+    fn nameserver(&self) -> Option<IpAddr> {
+        None
+    }
 }
 
 /// The node, while it runs.

@@ -25,7 +25,7 @@ use crate::world::World;
 
 /// A picture of a cluster with our class and the objects of a YAML stream. What is not given is filled in: namespace `shop`,
 /// generation 1, and a creation time in the order of the documents.
-pub(super) fn world(yaml: &str) -> World {
+pub(crate) fn world(yaml: &str) -> World {
     let mut world = World { bundle_version: Some("v1.5.1".to_owned()), ..World::default() };
     world.classes.push(Arc::new(crate::class::gateway_class()));
     let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).expect("the fixture is YAML");
