@@ -216,6 +216,10 @@ impl Feeder {
                 Some(generation) => self.rejected.rule(rule, generation, reason.clone()),
                 None => false,
             },
+            Refused::BadPolicy { policy, reason } => match self.compiled.policy_generation(policy) {
+                Some(generation) => self.rejected.policy(policy, generation, reason.clone()),
+                None => false,
+            },
             Refused::BadCertificate { listener, index, reason } => {
                 let secret = self.compiled.certificates.get(listener).and_then(|secrets| secrets.get(*index));
                 secret.is_some_and(|secret| self.rejected.certificate(secret.clone(), reason.clone()))

@@ -17,6 +17,7 @@ use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
 use kube::runtime::utils::{Backoff, StreamBackoff};
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
+use resources::access::AccessPolicy;
 use resources::gateway::gatewayclasses::GatewayClass;
 use resources::gateway::gateways::Gateway;
 use resources::gateway::grpcroutes::GrpcRoute;
@@ -80,6 +81,11 @@ impl Matters for GrpcRoute {
     }
 }
 impl Matters for TlsRoute {
+    fn same(&self, other: &Self) -> bool {
+        same_generation(&self.metadata, &other.metadata) && self.spec == other.spec
+    }
+}
+impl Matters for AccessPolicy {
     fn same(&self, other: &Self) -> bool {
         same_generation(&self.metadata, &other.metadata) && self.spec == other.spec
     }
@@ -240,6 +246,7 @@ pub(crate) enum Seen {
     Namespace(Event<DeserializeGuard<Namespace>>),
     Secret(Event<DeserializeGuard<Secret>>),
     Traffic(Event<DeserializeGuard<TrafficPolicy>>),
+    Access(Event<DeserializeGuard<AccessPolicy>>),
 }
 
 /// Everything that is watched.
@@ -257,6 +264,7 @@ pub(crate) struct Cluster {
     namespaces: Watched<Namespace>,
     secrets: Watched<Secret>,
     traffic: Watched<TrafficPolicy>,
+    access: Watched<AccessPolicy>,
 }
 
 impl Cluster {
@@ -274,6 +282,7 @@ impl Cluster {
             Seen::Namespace(event) => self.namespaces.take(event),
             Seen::Secret(event) => self.secrets.take(event),
             Seen::Traffic(event) => self.traffic.take(event),
+            Seen::Access(event) => self.access.take(event),
         }
     }
 
@@ -291,6 +300,7 @@ impl Cluster {
             && self.namespaces.synced
             && self.secrets.synced
             && self.traffic.synced
+            && self.access.synced
     }
 
     pub(crate) fn world(&self, bundle_version: Option<String>, rejected: Rejected) -> World {
@@ -307,6 +317,7 @@ impl Cluster {
             namespaces: self.namespaces.list(),
             secrets: self.secrets.list(),
             traffic: self.traffic.list(),
+            access: self.access.list(),
             bundle_version,
             rejected,
         }
@@ -328,7 +339,8 @@ pub(crate) fn watches(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
         watch(client, all.clone(), Seen::Service),
         watch(client, all.clone(), Seen::Slice),
         watch(client, all.clone(), Seen::Namespace),
-        watch(client, all, Seen::Traffic),
+        watch(client, all.clone(), Seen::Traffic),
+        watch(client, all, Seen::Access),
         watch(client, certificates, Seen::Secret),
     ])
 }

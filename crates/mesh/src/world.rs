@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use resources::access::AccessPolicy;
 use resources::gateway::gatewayclasses::GatewayClass;
 use resources::gateway::gateways::Gateway;
 use resources::gateway::httproutes::HttpRoute;
@@ -39,6 +40,8 @@ pub struct World {
     pub namespaces: Vec<Arc<Namespace>>,
     /// The Secrets that may hold certificates.
     pub secrets: Vec<Arc<Secret>>,
+    /// Every AccessPolicy.
+    pub access: Vec<Arc<AccessPolicy>>,
     /// The release of Gateway API that is installed, where its definitions say so.
     pub bundle_version: Option<String>,
     /// Every TrafficPolicy.
@@ -53,6 +56,8 @@ pub struct World {
 pub struct Rejected {
     /// Rule id and generation of its route, to the reason.
     pub rules: BTreeMap<(String, i64), String>,
+    /// Id and generation of an AccessPolicy, to the reason.
+    pub policies: BTreeMap<(String, i64), String>,
     /// Namespace, name and resource version of a Secret, to the reason.
     pub certificates: BTreeMap<(String, String, String), String>,
 }
@@ -67,6 +72,14 @@ impl Rejected {
             self.rules.clear();
         }
         self.rules.insert((id.to_owned(), generation), reason).is_none()
+    }
+
+    /// Remembers that a policy was refused. False where that was known.
+    pub fn policy(&mut self, id: &str, generation: i64, reason: String) -> bool {
+        if self.policies.len() >= Self::LIMIT {
+            self.policies.clear();
+        }
+        self.policies.insert((id.to_owned(), generation), reason).is_none()
     }
 
     /// Remembers that a certificate was refused. False where that was known.

@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
+use resources::access::AccessPolicy;
 use resources::gateway::backendtlspolicies::BackendTlsPolicyStatus;
 use resources::gateway::gatewayclasses::{GatewayClass, GatewayClassStatus};
 use resources::gateway::gateways::{Gateway, GatewayStatus};
@@ -64,6 +65,7 @@ pub(crate) struct Writer {
     /// By kind.
     routes: HashMap<&'static str, Sent<HttpRouteStatus>>,
     traffic: Sent<BackendTlsPolicyStatus>,
+    access: Sent<BackendTlsPolicyStatus>,
     told: HashSet<(String, &'static str, String)>,
 }
 
@@ -84,6 +86,7 @@ impl Writer {
             sets: HashMap::new(),
             routes: HashMap::new(),
             traffic: HashMap::new(),
+            access: HashMap::new(),
             told: HashSet::new(),
         }
     }
@@ -130,6 +133,7 @@ impl Writer {
                 "Gateway" => drop(self.gateways.remove(&key)),
                 "ListenerSet" => drop(self.sets.remove(&key)),
                 "TrafficPolicy" => drop(self.traffic.remove(&key)),
+                "AccessPolicy" => drop(self.access.remove(&key)),
                 kind => drop(self.routes.get_mut(kind).and_then(|sent| sent.remove(&key))),
             }
         }
@@ -208,6 +212,19 @@ impl Writer {
             std::mem::take(&mut self.traffic),
             &mut writes,
             |namespace| namespaced::<TrafficPolicy>(client, namespace),
+            |plan, policy, sent| status::policy(plan, sent.or(policy.status.as_ref()), now),
+            |policy| policy.status.as_ref(),
+        );
+        let policies: HashMap<_, _> = world.access.iter().map(|policy| (key(&policy.metadata), policy)).collect();
+        let plans = compiled.policies.iter().filter(|plan| plan.kind == PolicyKind::Access);
+        let plans =
+            plans.filter_map(|plan| Some((plan, *policies.get(&(plan.namespace.as_str(), plan.name.as_str()))?)));
+        self.access = differing(
+            "AccessPolicy",
+            plans,
+            std::mem::take(&mut self.access),
+            &mut writes,
+            |namespace| namespaced::<AccessPolicy>(client, namespace),
             |plan, policy, sent| status::policy(plan, sent.or(policy.status.as_ref()), now),
             |policy| policy.status.as_ref(),
         );

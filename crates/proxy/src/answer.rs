@@ -90,6 +90,8 @@ impl Fault {
     /// gRPC says in a header what went wrong, and is always 200.
     fn grpc_answer(&self, id: &HeaderValue) -> Response<Body> {
         let code = match self.status {
+            StatusCode::UNAUTHORIZED => "16",
+            StatusCode::FORBIDDEN => "7",
             StatusCode::GATEWAY_TIMEOUT => "4",
             StatusCode::NOT_FOUND => "12",
             StatusCode::BAD_REQUEST => "13",

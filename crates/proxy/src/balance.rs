@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::StatusCode;
 
+use crate::access::LivePlace;
 use crate::endpoint::{Endpoint, Ticket};
 use crate::snapshot::{BackendId, BackendProtocol};
 
@@ -17,6 +18,7 @@ pub(crate) struct Members {
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     pub(crate) protocol: BackendProtocol,
     pub(crate) when_empty: StatusCode,
+    pub(crate) place: Option<Arc<LivePlace>>,
 }
 
 /// A named set of endpoints that are as good as each other.
@@ -31,6 +33,7 @@ impl Backend {
             endpoints: Vec::new(),
             protocol: BackendProtocol::Auto,
             when_empty: StatusCode::SERVICE_UNAVAILABLE,
+            place: None,
         };
         Self { id, members: ArcSwap::from_pointee(members) }
     }
@@ -45,6 +48,11 @@ impl Backend {
 
     pub(crate) fn when_empty(&self) -> StatusCode {
         self.members.load().when_empty
+    }
+
+    /// Where callers are judged.
+    pub(crate) fn place(&self) -> Option<Arc<LivePlace>> {
+        self.members.load().place.clone()
     }
 
     /// Chooses an endpoint that is not among those tried, and counts the request in there.
@@ -99,6 +107,7 @@ mod tests {
             endpoints: ports.iter().map(|p| endpoints.serving(&local(*p))).collect(),
             protocol: BackendProtocol::Http1,
             when_empty: StatusCode::SERVICE_UNAVAILABLE,
+            place: None,
         });
         backend
     }

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use crate::access;
 use crate::balance::Backend;
 use crate::connection::{Ended, serve_plain};
 use crate::identity::{Client, Identity};
@@ -106,7 +107,10 @@ pub(crate) async fn serve_mesh(shared: &Arc<Shared>, slot: &Arc<Slot>, stream: T
     match &table.protocol {
         Protocol::Sniff(backend) => serve_plain(shared, &slot, stream, client, Some(backend)).await,
         Protocol::Tcp(backend) => {
-            tunnel::carry(shared, &slot, backend, speaker(client.identity.as_ref(), &table), stream).await;
+            if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
+                let speaker = speaker(client.identity.as_ref(), &table);
+                tunnel::carry(shared, &slot, admitted, backend, speaker, stream).await;
+            }
             Ok(())
         }
         _ => serve_plain(shared, &slot, stream, client, None).await,
@@ -135,8 +139,10 @@ pub(crate) async fn serve_tls_at_service(
                 turn_away(&table, &client, stream.get_ref());
                 return Ok(());
             }
-            let speaker = speaker(client.identity.as_ref(), &table);
-            tunnel::carry(shared, slot, backend, speaker, Prefixed::new(bytes, stream)).await;
+            if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
+                let speaker = speaker(client.identity.as_ref(), &table);
+                tunnel::carry(shared, slot, admitted, backend, speaker, Prefixed::new(bytes, stream)).await;
+            }
             return Ok(());
         }
         read = bytes;

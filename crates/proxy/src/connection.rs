@@ -21,9 +21,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use crate::access;
 use crate::balance::Backend;
 use crate::certified::{self, admits, is_tls, turn_away};
 use crate::config::Settings;
+use crate::headers;
 use crate::identity::{Client, Identity};
 use crate::listen::{Life, Slot};
 use crate::passthrough;
@@ -112,13 +114,16 @@ pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStrea
         Protocol::Sniff(backend) => serve_service(&shared, &slot, stream, client, Some(backend)).await,
         Protocol::Mesh => certified::serve_mesh(&shared, &slot, stream, client).await,
         Protocol::Https(config) => serve_tls(&shared, &slot, stream, client, Arc::clone(config)).await,
-        Protocol::Tls(_) => passthrough::serve(&shared, &slot, stream).await,
+        Protocol::Tls(_) => passthrough::serve(&shared, &slot, stream, &client).await,
         Protocol::Tcp(_) if !admits(&table, client.identity.as_ref(), false) => {
             turn_away(&table, &client, &stream);
             Ok(())
         }
         Protocol::Tcp(backend) => {
-            tunnel::carry(&shared, &slot, backend, speaker(client.identity.as_ref(), &table), stream).await;
+            if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
+                tunnel::carry(&shared, &slot, admitted, backend, speaker(client.identity.as_ref(), &table), stream)
+                    .await;
+            }
             Ok(())
         }
     };
@@ -201,8 +206,10 @@ where
         (Looks::Http2, _) => serve_http2(shared, slot, stream, client).await,
         (Looks::Http1, _) => serve_http1(shared, slot, stream, client).await,
         (Looks::Other | Looks::Unclear, Some(backend)) => {
-            let table = slot.table.load_full();
-            tunnel::carry(shared, slot, backend, speaker(client.identity.as_ref(), &table), stream).await;
+            if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
+                let table = slot.table.load_full();
+                tunnel::carry(shared, slot, admitted, backend, speaker(client.identity.as_ref(), &table), stream).await;
+            }
             Ok(())
         }
         (Looks::Unclear, None) if silent => Ok(()),
@@ -239,6 +246,7 @@ fn caller(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Arc<Caller>
         address: HeaderValue::try_from(client.peer.ip().to_canonical().to_string())
             .unwrap_or(HeaderValue::from_static("unknown")),
         scheme: client.scheme,
+        told: client.identity.as_deref().and_then(headers::vouched),
         identity: client.identity,
         active: AtomicUsize::new(0),
         begun: AtomicU64::new(0),

@@ -49,6 +49,30 @@ pub enum Refused {
         /// What is wrong with which part.
         reason: String,
     },
+    /// A place that is named but not there.
+    #[error("{owner} is guarded by {place}, which the snapshot does not have")]
+    UnknownPlace {
+        /// The rule, listener or backend.
+        owner: Arc<str>,
+        /// The missing place.
+        place: Arc<str>,
+    },
+    /// A policy that is named but not there.
+    #[error("the place {place} has the policy {policy}, which the snapshot does not have")]
+    UnknownPolicy {
+        /// The place.
+        place: Arc<str>,
+        /// The missing policy.
+        policy: Arc<str>,
+    },
+    /// A policy that cannot be judged by.
+    #[error("policy {policy}: {reason}")]
+    BadPolicy {
+        /// The policy.
+        policy: Arc<str>,
+        /// What is wrong with which part.
+        reason: String,
+    },
     /// A certificate that cannot be served.
     #[error("listener {listener}: certificate {index} cannot be used: {reason}")]
     BadCertificate {

@@ -9,12 +9,15 @@ use http::header::{
 };
 use http::{Version, request};
 
+use crate::identity::Identity;
 use crate::snapshot::Forwarded;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Who calls, in Envoy's form: `URI=` and a SPIFFE ID.
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -104,6 +107,21 @@ pub(crate) fn prepare(parts: &mut request::Parts, from: &From<'_>) {
         join_cookies(headers);
     }
     tell(headers, from);
+}
+
+/// How a backend is told who calls.
+pub(crate) fn vouched(identity: &Identity) -> Option<HeaderValue> {
+    // A SPIFFE ID has no character that would have to be quoted.
+    let plain = identity.id.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b';' | b',' | b'"' | b'='));
+    HeaderValue::try_from(format!("URI={}", identity.id)).ok().filter(|_| plain)
+}
+
+/// Says who calls, and nothing else about it: not what the client said, nor what a route's filters did.
+pub(crate) fn vouch(headers: &mut HeaderMap, told: Option<&HeaderValue>) {
+    match told {
+        Some(told) => drop(headers.insert(CLIENT_CERT, told.clone())),
+        None => drop(headers.remove(CLIENT_CERT)),
+    }
 }
 
 /// HTTP/2 may send cookies apart; HTTP/1.1 must have them together.

@@ -9,6 +9,7 @@
 //!
 //! It must not know Kubernetes: names are opaque here, and who makes snapshots is nobody's business.
 
+pub mod access;
 mod answer;
 mod balance;
 mod body;

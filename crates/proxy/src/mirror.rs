@@ -14,11 +14,12 @@ use http::{HeaderMap, Request, request};
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::sync::mpsc;
 
+use crate::access;
 use crate::body::Body;
 use crate::endpoint::Ticket;
 use crate::forward;
 use crate::request::Caller;
-use crate::route::Mirror;
+use crate::route::Rule;
 use crate::snapshot::BackendProtocol;
 use crate::upstream::{BodyError, RequestBody};
 
@@ -117,14 +118,14 @@ impl Copy {
 /// Sends the copies of a request that are due. Returns the body that the request itself goes on with.
 pub(crate) fn copy(
     caller: &Arc<Caller>,
-    mirrors: &[Mirror],
+    rule: &Rule,
     parts: &request::Parts,
     body: RequestBody,
     grpc: bool,
 ) -> RequestBody {
     let mut copies = Vec::new();
     let hint = body.size_hint();
-    for mirror in mirrors {
+    for mirror in &rule.mirrors {
         if fastrand::u32(..mirror.denominator) >= mirror.numerator {
             continue;
         }
@@ -132,6 +133,9 @@ pub(crate) fn copy(
             tracing::debug!(backend = &*mirror.backend.id, "too many copies under way; this request is not copied");
             continue;
         };
+        if !access::admits_copy(caller, rule, &mirror.backend, parts) {
+            continue;
+        }
         let Some(ticket) = mirror.backend.pick(&[]) else { continue };
         let body = match body {
             RequestBody::Empty => RequestBody::Empty,

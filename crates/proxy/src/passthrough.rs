@@ -9,12 +9,13 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
+use crate::access;
 use crate::balance::Backend;
 use crate::connection::Ended;
-use crate::identity::Speaker;
+use crate::identity::{Client, Speaker};
 use crate::listen::Slot;
 use crate::prefixed::Prefixed;
-use crate::route::Protocol;
+use crate::route::{Guard, Protocol};
 use crate::service::Shared;
 use crate::tunnel;
 
@@ -22,27 +23,32 @@ use crate::tunnel;
 const LONGEST: usize = 64 * 1024;
 
 /// Hands a connection on.
-pub(crate) async fn serve(shared: &Shared, slot: &Slot, mut stream: TcpStream) -> Ended {
+pub(crate) async fn serve(shared: &Shared, slot: &Slot, mut stream: TcpStream, client: &Client) -> Ended {
     let hello = tokio::select! {
         hello = tokio::time::timeout(shared.settings.handshake_timeout, hello(&mut stream)) => hello??,
         () = slot.life.forced() => return Ok(()),
     };
     let Some((bytes, name)) = hello else { return Ok(()) };
     match backend(slot, &name) {
-        Some(backend) => tunnel::carry(shared, slot, &backend, Speaker::Gateway, Prefixed::new(bytes, stream)).await,
+        Some((backend, guard)) => {
+            if let Some(admitted) = access::admits(&shared.audit, client, Some(&guard), &backend) {
+                tunnel::carry(shared, slot, admitted, &backend, Speaker::Gateway, Prefixed::new(bytes, stream)).await;
+            }
+        }
         None => tracing::debug!(listener = &*slot.table.load().id, name, "nobody has this server name"),
     }
     Ok(())
 }
 
-/// The backend for a server name, as it is now.
-fn backend(slot: &Slot, name: &str) -> Option<Arc<Backend>> {
+/// The backend for a server name, as it is now, and who may go there.
+fn backend(slot: &Slot, name: &str) -> Option<(Arc<Backend>, Arc<Guard>)> {
     let table = slot.table.load();
     let Protocol::Tls(names) = &table.protocol else { return None };
-    let backends = names.find(name)?;
-    let (_, total) = backends.last()?;
+    let name = names.find(name)?;
+    let (_, total) = name.backends.last()?;
     let drawn = fastrand::u64(..*total);
-    backends.iter().find(|(_, until)| drawn < *until).map(|(backend, _)| Arc::clone(backend))
+    let drawn = name.backends.iter().find(|(_, until)| drawn < *until);
+    drawn.map(|(backend, _)| (Arc::clone(backend), Arc::clone(&name.guard)))
 }
 
 /// All that was read, and the server name in lower case; empty where the client sent none. None where the client went away.

@@ -13,6 +13,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, reque
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use crate::access::Visit;
 use crate::answer::{Fault, Kind, is_grpc};
 use crate::body::Body;
 use crate::cors;
@@ -39,6 +40,8 @@ pub(crate) struct Caller {
     pub(crate) scheme: &'static str,
     /// Who it is, where somebody vouched for it.
     pub(crate) identity: Option<Arc<Identity>>,
+    /// How backends are told who it is.
+    pub(crate) told: Option<HeaderValue>,
     /// Requests under way on this connection.
     pub(crate) active: AtomicUsize,
     /// Requests ever begun on this connection.
@@ -82,6 +85,14 @@ struct Met {
     chosen: Option<(usize, Ticket)>,
 }
 
+/// Why a request gets no further.
+struct Unmet {
+    fault: Fault,
+    /// The rule that it met, if any.
+    rule: Option<Arc<Rule>>,
+    counter: Option<Arc<Counter>>,
+}
+
 /// An answer and what it is counted as.
 struct Ending {
     response: Response<Body>,
@@ -111,9 +122,17 @@ async fn answer(caller: &Arc<Caller>, parts: request::Parts, body: Incoming, see
         Ok(host) => host,
         Err(fault) => return failed(&fault, kind, unmatched(), seen),
     };
-    let met = match meet(caller, &host, &parts) {
+    let met = match meet(caller, &host, &parts, &seen.id) {
         Ok(met) => met,
-        Err((fault, counter)) => return failed(&fault, kind, counter.unwrap_or_else(unmatched), seen),
+        Err(Unmet { fault, rule, counter }) => {
+            let mut ending = failed(&fault, kind, counter.unwrap_or_else(unmatched), seen);
+            // A script may read why, where it might have read the answer.
+            let cors = rule.as_ref().and_then(|rule| rule.cors.as_ref());
+            if let Some(cors::Met::Actual(Some(headers))) = cors.map(|cors| cors.meet(&parts.method, &parts.headers)) {
+                cors::share(headers, ending.response.headers_mut());
+            }
+            return ending;
+        }
     };
     drop(host);
     let rule = met.rule;
@@ -139,15 +158,11 @@ fn failed(fault: &Fault, kind: Kind, counter: Arc<Counter>, seen: &mut Observati
 
 /// The answer to a browser that asks before it sends.
 fn preflight(rule: &Rule, headers: HeaderMap) -> Ending {
-    let counter = match &rule.action {
-        Action::Forward { choices, .. } => &choices[0].counter,
-        Action::Respond { counter, .. } | Action::Redirect { counter, .. } => counter,
-    };
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     *response.headers_mut() = headers;
     filter::change_response(&rule.filters, response.headers_mut());
-    Ending { response, counter: Arc::clone(counter) }
+    Ending { response, counter: Arc::clone(rule.counter()) }
 }
 
 /// Does what the rule says.
@@ -238,37 +253,47 @@ fn identify(parts: &request::Parts) -> Result<Cow<'_, str>, Fault> {
     })
 }
 
-/// What of the request rules look at. `OPTIONS *` counts as being for the root.
-fn candidate(parts: &request::Parts) -> Candidate<'_> {
-    let path = parts.uri.path();
-    let path = if path.starts_with('/') { path } else { "/" };
-    Candidate { method: &parts.method, path, query: parts.uri.query(), headers: &parts.headers }
-}
-
-/// Finds the rule, draws a backend, and picks an endpoint of it.
-fn meet(caller: &Caller, host: &str, parts: &request::Parts) -> Result<Met, (Fault, Option<Arc<Counter>>)> {
+/// Finds the rule, has its policies judge, draws a backend, and picks an endpoint of it.
+fn meet(caller: &Caller, host: &str, parts: &request::Parts, id: &HeaderValue) -> Result<Met, Unmet> {
     // A snapshot may be swapped in between; the request is then looked at again, as nothing of it has been sent.
     let mut looks = 0;
+    let mut visit = Visit::default();
+    let candidate = Candidate::new(&parts.method, &parts.uri, &parts.headers);
     loop {
         looks += 1;
         let table = caller.slot.table.load();
-        let Some(rule) = table.find(host, &candidate(parts)) else {
-            return Err((Fault::new(StatusCode::NOT_FOUND, "no_route", "No route matches this host and path."), None));
+        let Some(rule) = table.find(host, &candidate) else {
+            let fault = Fault::new(StatusCode::NOT_FOUND, "no_route", "No route matches this host and path.");
+            return Err(Unmet { fault, rule: None, counter: None });
         };
         let rule = Arc::clone(rule);
-        let Action::Forward { choices, total } = &rule.action else { return Ok(Met { rule, chosen: None }) };
+        // A preflight brings no credentials, and is answered here.
         if rule.cors.is_some() && cors::is_preflight(&parts.method, &parts.headers) {
             return Ok(Met { rule, chosen: None });
         }
+        if !rule.guard.places.is_empty()
+            && let Err(fault) = visit.meet(caller, &rule, &candidate, id)
+        {
+            let counter = Some(Arc::clone(rule.counter()));
+            return Err(Unmet { fault, rule: Some(rule), counter });
+        }
+        let Action::Forward { choices, total } = &rule.action else { return Ok(Met { rule, chosen: None }) };
         let place = draw(choices, *total);
         let choice = &choices[place];
+        if let Some(at) = choice.backend.place()
+            && let Err(fault) = visit.reach(caller, &rule, choice, &at, parts, id)
+        {
+            let counter = Some(Arc::clone(&choice.counter));
+            return Err(Unmet { fault, rule: Some(Arc::clone(&rule)), counter });
+        }
         if let Some(ticket) = choice.backend.pick(&[]) {
             return Ok(Met { rule, chosen: Some((place, ticket)) });
         }
         if looks > 3 || Arc::ptr_eq(&table, &caller.slot.table.load()) {
             let status = choice.backend.when_empty();
             let detail = format!("The backend {} has no endpoint that is ready.", choice.backend.id);
-            return Err((Fault::new(status, "no_endpoint", detail), Some(Arc::clone(&choice.counter))));
+            let (fault, counter) = (Fault::new(status, "no_endpoint", detail), Arc::clone(&choice.counter));
+            return Err(Unmet { fault, rule: Some(Arc::clone(&rule)), counter: Some(counter) });
         }
     }
 }
@@ -316,12 +341,16 @@ fn outgoing(
     headers::prepare(&mut parts, &from);
     seen.carry(&mut parts.headers);
     filter::change_request(&rule.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
+    headers::vouch(&mut parts.headers, caller.told.as_ref());
     parts.version = Version::HTTP_11;
     let grpc = is_grpc(&parts.headers);
     let mut body = seen.body(body);
     if !rule.mirrors.is_empty() && upgrade.is_none() {
-        body = mirror::copy(caller, &rule.mirrors, &parts, body, grpc);
+        body = mirror::copy(caller, rule, &parts, body, grpc);
     }
-    filter::change_request(&choice.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
+    if !choice.filters.is_empty() {
+        filter::change_request(&choice.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
+        headers::vouch(&mut parts.headers, caller.told.as_ref());
+    }
     Outgoing { request: Request::from_parts(parts, body), upgrade: upgrade.zip(on_upgrade), grpc }
 }

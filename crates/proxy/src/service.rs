@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::{Audit, Places};
 use crate::balance::{Backend, Members};
 use crate::config::Settings;
 use crate::endpoint::Endpoints;
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) peers: Option<Arc<Peers>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) sampler: Sampler,
+    pub(crate) audit: Audit,
 }
 
 impl Shared {
@@ -79,6 +81,7 @@ impl Shared {
             in_flight: self.endpoints.in_flight(),
             series: self.counters.read(),
             policies: self.states.read(),
+            refusals: self.audit.read(),
         }
     }
 }
@@ -92,6 +95,7 @@ pub struct Proxy {
     ended: JoinSet<usize>,
     backends: HashMap<BackendId, (snapshot::Backend, Arc<Backend>)>,
     tables: HashMap<Arc<str>, (Listener, Arc<Table>)>,
+    places: Places,
 }
 
 /// What makes a socket the same one in two snapshots. Where the system chooses the port, only the listener's id tells.
@@ -133,6 +137,7 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
         peers: dependencies.credentials.and_then(peers),
         observer: dependencies.observer,
         sampler: Sampler::new(settings.recording.ratio, settings.recording.per_second),
+        audit: Audit::new(),
         settings,
     });
     let handle = Handle { commands, shared: Arc::clone(&shared), bound: following };
@@ -144,6 +149,7 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
         ended: JoinSet::new(),
         backends: HashMap::new(),
         tables: HashMap::new(),
+        places: Places::default(),
     };
     (proxy, handle)
 }
@@ -158,6 +164,7 @@ fn peers(credentials: Arc<dyn Credentials>) -> Option<Arc<Peers>> {
 struct Compiled {
     tables: Vec<(Listener, Arc<Table>)>,
     backends: HashMap<BackendId, (snapshot::Backend, Arc<Backend>)>,
+    places: Places,
 }
 
 impl Proxy {
@@ -224,7 +231,9 @@ impl Proxy {
 
     async fn apply(&mut self, snapshot: Snapshot) -> Result<Applied, Refused> {
         let compiled = self.compile(snapshot)?;
-        self.serve_backends(&compiled);
+        // What becomes stricter is so before anything new can be reached.
+        compiled.places.serve();
+        self.serve_backends(&compiled)?;
         let sockets: HashSet<SocketKey> = compiled.tables.iter().map(|(listener, _)| SocketKey::of(listener)).collect();
         self.unbind_others(&sockets).await;
         let mut bound = BTreeMap::new();
@@ -236,6 +245,7 @@ impl Proxy {
             compiled.tables.into_iter().map(|(listener, table)| (listener.id.clone(), (listener, table))).collect();
         self.backends = compiled.backends;
         self.shared.states.sweep();
+        self.places = compiled.places;
         let serving: HashSet<&snapshot::Endpoint> =
             self.backends.values().flat_map(|(backend, _)| &backend.endpoints).collect();
         self.shared.endpoints.retire_others(|endpoint| serving.contains(endpoint));
@@ -263,13 +273,18 @@ impl Proxy {
         };
         let by_id: HashMap<BackendId, Arc<Backend>> =
             snapshot.backends.keys().map(|id| (id.clone(), named(id))).collect();
-        let ingredients =
-            Ingredients { backends: &by_id, counters: &self.shared.counters, states: &self.shared.states };
+        let places = self.places.compile(&snapshot)?;
+        for (id, place) in snapshot.backends.iter().filter_map(|(id, backend)| Some((id, backend.place.as_ref()?))) {
+            places.get(id, place)?;
+        }
+        let still_there = self.still_there(&by_id) && self.places.all_in(&places);
+        let Shared { counters, states, .. } = &*self.shared;
+        let ingredients = Ingredients { backends: &by_id, places: &places, counters, states };
         let mut tables = Vec::with_capacity(snapshot.listeners.len());
         for listener in snapshot.listeners {
             let table = match self.tables.get(&listener.id) {
                 // The same words mean the same, as long as the backends they name are still there.
-                Some((before, table)) if *before == listener && self.still_there(&by_id) => Arc::clone(table),
+                Some((before, table)) if *before == listener && still_there => Arc::clone(table),
                 _ => Arc::new(compile(&listener, &ingredients)?),
             };
             tables.push((listener, table));
@@ -278,7 +293,7 @@ impl Proxy {
             let live = Arc::clone(&by_id[&id]);
             (id, (backend, live))
         };
-        Ok(Compiled { tables, backends: snapshot.backends.into_iter().map(pair).collect() })
+        Ok(Compiled { tables, backends: snapshot.backends.into_iter().map(pair).collect(), places })
     }
 
     fn still_there(&self, by_id: &HashMap<BackendId, Arc<Backend>>) -> bool {
@@ -286,7 +301,7 @@ impl Proxy {
     }
 
     /// Gives every backend its endpoints of now. Endpoints that are in none any more go on serving until they are retired.
-    fn serve_backends(&self, compiled: &Compiled) {
+    fn serve_backends(&self, compiled: &Compiled) -> Result<(), Refused> {
         for (id, (backend, live)) in &compiled.backends {
             if self.backends.get(id).is_some_and(|(before, _)| before == backend) {
                 continue;
@@ -295,8 +310,10 @@ impl Proxy {
                 endpoints: backend.endpoints.iter().map(|e| self.shared.endpoints.serving(e)).collect(),
                 protocol: backend.protocol,
                 when_empty: backend.when_empty,
+                place: backend.place.as_ref().map(|place| compiled.places.get(id, place)).transpose()?,
             });
         }
+        Ok(())
     }
 
     /// Closes the sockets that are not wanted any more, and waits until they are closed (not until they have drained).

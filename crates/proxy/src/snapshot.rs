@@ -15,6 +15,7 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
+use crate::access;
 use crate::policy::Policy;
 
 /// The name of a backend inside one snapshot.
@@ -27,6 +28,10 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// The backends that rules and listeners name.
     pub backends: BTreeMap<BackendId, Backend>,
+    /// The places where callers are judged; rules, server names and backends name them.
+    pub places: BTreeMap<access::PlaceId, access::Place>,
+    /// The policies that places name.
+    pub policies: BTreeMap<access::PolicyId, access::Policy>,
 }
 
 /// One listening socket and what it serves.
@@ -100,6 +105,8 @@ pub struct ServerName {
     pub host: HostMatch,
     /// Drawn by weight; none turns clients away. Filters play no part.
     pub backends: Vec<Weighted>,
+    /// Who may come this way.
+    pub guard: Guard,
 }
 
 /// A certificate chain and its key, as PEM.
@@ -176,10 +183,21 @@ pub struct Rule {
     pub action: Action,
     /// Limits of time.
     pub timeouts: Timeouts,
+    /// Who may come this way.
+    pub guard: Guard,
+}
+
+/// The places that a request comes by before it is sent to a backend, which may have one of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// The Gateways that lead here, by the names that policies have for them; none between services.
+    pub through: Vec<Arc<str>>,
+    /// All of these must let the request in. Each must be in [`Snapshot::places`].
+    pub places: Vec<access::PlaceId>,
 }
 
 /// Conditions which must all hold.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Match {
     /// The path.
     pub path: PathMatch,
@@ -209,7 +227,7 @@ impl Default for PathMatch {
 }
 
 /// A condition on a header.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderMatch {
     /// Its name.
     pub name: HeaderName,
@@ -370,11 +388,18 @@ pub struct Backend {
     pub protocol: BackendProtocol,
     /// The answer while there is no endpoint: 503 for a Service without ready Pods, 500 for a reference that cannot be followed.
     pub when_empty: StatusCode,
+    /// Where callers are judged, whichever way they come. It must be in [`Snapshot::places`].
+    pub place: Option<access::PlaceId>,
 }
 
 impl Default for Backend {
     fn default() -> Self {
-        Self { endpoints: Vec::new(), protocol: BackendProtocol::Auto, when_empty: StatusCode::SERVICE_UNAVAILABLE }
+        Self {
+            endpoints: Vec::new(),
+            protocol: BackendProtocol::Auto,
+            when_empty: StatusCode::SERVICE_UNAVAILABLE,
+            place: None,
+        }
     }
 }
 

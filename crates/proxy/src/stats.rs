@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::access::Refusals;
 use crate::identity::Identity;
 use crate::traffic::PolicySeries;
 
@@ -79,6 +80,8 @@ pub struct Stats {
     pub series: Vec<Series>,
     /// What policies have done, by rule and backend; those that have done nothing are left out.
     pub policies: Vec<PolicySeries>,
+    /// What policies have refused.
+    pub refusals: Vec<Refusals>,
 }
 
 /// The live numbers of one series.

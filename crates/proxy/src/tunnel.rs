@@ -11,6 +11,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 
+use crate::access::Admitted;
 use crate::balance::Backend;
 use crate::endpoint::{Endpoint, Ticket};
 use crate::identity::Speaker;
@@ -62,10 +63,11 @@ async fn copy(mut client: impl AsyncRead + AsyncWrite + Unpin, mut server: impl 
     }
 }
 
-/// Carries a client's bytes to an endpoint of a backend, trying others where one cannot be reached.
+/// Carries the bytes of a client that has been let in to an endpoint of a backend, trying others where one cannot be reached.
 pub(crate) async fn carry(
     shared: &Shared,
     slot: &Slot,
+    _admitted: Admitted,
     backend: &Backend,
     speaker: Speaker<'_>,
     client: impl AsyncRead + AsyncWrite + Unpin,

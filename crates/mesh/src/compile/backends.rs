@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use proxy::snapshot::{Backend, BackendId, BackendProtocol, Endpoint};
 
+use super::access::Policies;
 use super::index::{Index, Subject, key};
 use super::kind::RouteKind;
 use super::speech::{Speech, speech, transport};
@@ -41,7 +42,13 @@ impl<'w> Backends<'w> {
         Self { index, made: BTreeMap::new(), ids: HashMap::new() }
     }
 
-    pub(super) fn into_map(self) -> BTreeMap<BackendId, Backend> {
+    /// All of them, each with the place where its callers are judged.
+    pub(super) fn into_map(mut self, policies: &Policies<'_>) -> BTreeMap<BackendId, Backend> {
+        for ((namespace, name, port), id) in &self.ids {
+            if let Some(backend) = self.made.get_mut(id) {
+                backend.place = policies.of_service(namespace, name, i32::from(*port));
+            }
+        }
         self.made
     }
 
@@ -71,6 +78,7 @@ impl<'w> Backends<'w> {
             endpoints: Vec::new(),
             protocol: BackendProtocol::Auto,
             when_empty: StatusCode::INTERNAL_SERVER_ERROR,
+            place: None,
         });
         id
     }

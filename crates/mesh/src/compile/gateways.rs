@@ -8,9 +8,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use proxy::snapshot::{Action, Certificate, Forwarded, HostMatch, Listener, ListenerProtocol, ServerName, VirtualHost};
+use proxy::snapshot::{
+    Action, Certificate, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, ServerName, VirtualHost,
+};
 use resources::gateway::gateways::Gateway;
 
+use super::access::Policies;
 use super::certificates::{Found, SecretVersion};
 use super::hosts;
 use super::index::{Index, by_age, key};
@@ -45,8 +48,8 @@ pub(super) struct Group {
     listeners: Vec<HostMatch>,
     /// By Secret, so that one that several listeners name is there once.
     certificates: BTreeMap<SecretVersion, (Found, Vec<HostMatch>)>,
-    /// What routes have put there.
-    hosts: BTreeMap<HostMatch, Vec<Candidate>>,
+    /// What routes have put there, and by which listeners, as positions of Gateway and listener.
+    hosts: BTreeMap<HostMatch, Vec<(Candidate, (usize, usize))>>,
     /// Why it cannot be bound at all.
     pub(super) unavailable: Option<String>,
 }
@@ -185,22 +188,29 @@ impl<'w> Gateways<'w> {
         shared: &[HostMatch],
         candidates: &[Candidate],
     ) {
+        let position = (gateway, lane);
         let lane = &mut self.owned[gateway].lanes[lane];
         lane.attached += 1;
         lane.hosts.extend(shared.iter().map(|host| (kind, host.clone())));
         let Some(group) = lane.group.map(|group| &mut self.groups[group]) else { return };
         for host in shared {
             if hosts::owner(&group.listeners, host) == Some(&lane.host) {
-                group.hosts.entry(host.clone()).or_default().extend_from_slice(candidates);
+                let placed = candidates.iter().map(|candidate| (*candidate, position));
+                group.hosts.entry(host.clone()).or_default().extend(placed);
             }
         }
     }
 
     /// The proxy's listeners, and which Secret each of their certificates is from.
-    pub(super) fn listeners(&mut self, routes: &[Compiled]) -> (Vec<Listener>, BTreeMap<Arc<str>, Vec<SecretVersion>>) {
+    pub(super) fn listeners(
+        &mut self,
+        routes: &[Compiled],
+        policies: &mut Policies<'w>,
+    ) -> (Vec<Listener>, BTreeMap<Arc<str>, Vec<SecretVersion>>) {
         let mut sources = BTreeMap::new();
         let served = self.groups.iter_mut().filter(|group| group.unavailable.is_none());
-        let listeners = served.map(|group| group.listener(routes, &mut sources)).collect();
+        let mut doors = Doors { owned: &self.owned, policies };
+        let listeners = served.map(|group| group.listener(routes, &mut doors, &mut sources)).collect();
         (listeners, sources)
     }
 }
@@ -233,18 +243,28 @@ impl Group {
         }
     }
 
-    fn listener(&mut self, routes: &[Compiled], sources: &mut BTreeMap<Arc<str>, Vec<SecretVersion>>) -> Listener {
+    fn listener(
+        &mut self,
+        routes: &[Compiled],
+        doors: &mut Doors<'_, '_>,
+        sources: &mut BTreeMap<Arc<str>, Vec<SecretVersion>>,
+    ) -> Listener {
         // A listener without routes still has its hostname, so that requests to it don't reach a wider listener's routes.
         for host in &self.listeners {
             self.hosts.entry(host.clone()).or_default();
         }
         if self.protocol == Protocol::Tls {
-            return self.passthrough(routes);
+            return self.passthrough(routes, doors);
         }
-        let hosts = std::mem::take(&mut self.hosts).into_iter().map(|(host, mut candidates)| {
-            candidates.sort_unstable();
-            candidates.dedup();
-            let rules = candidates.iter().map(|candidate| routes[candidate.route].rule(*candidate)).collect();
+        let hosts = std::mem::take(&mut self.hosts).into_iter().map(|(host, mut placed)| {
+            placed.sort_unstable();
+            placed.dedup();
+            let rules = placed.chunk_by(|one, other| one.0 == other.0).map(|same| {
+                let guard = doors.guard(same.iter().map(|(_, lane)| *lane));
+                let candidate = same[0].0;
+                routes[candidate.route].rule(candidate, guard.through, guard.places)
+            });
+            let rules = rules.collect();
             VirtualHost { host, rules }
         });
         let hosts = hosts.collect();
@@ -268,15 +288,19 @@ impl Group {
     }
 
     /// A listener that hands TLS on by its server name: of the routes for one name, the oldest has it.
-    fn passthrough(&mut self, routes: &[Compiled]) -> Listener {
-        let names = std::mem::take(&mut self.hosts).into_iter().map(|(host, mut candidates)| {
-            candidates.sort_unstable();
-            let rule = candidates.first().map(|first| routes[first.route].rule(*first));
-            let backends = match rule.map(|rule| rule.action) {
-                Some(Action::Forward { backends }) => backends,
-                Some(Action::Respond { .. }) | None => Vec::new(),
+    fn passthrough(&mut self, routes: &[Compiled], doors: &mut Doors<'_, '_>) -> Listener {
+        let names = std::mem::take(&mut self.hosts).into_iter().map(|(host, mut placed)| {
+            placed.sort_unstable();
+            let first = placed.first().map(|(first, _)| *first);
+            let lanes = placed.iter().filter(|(candidate, _)| Some(*candidate) == first).map(|(_, lane)| *lane);
+            let guard = doors.guard(lanes);
+            let rule = first.map(|first| routes[first.route].rule(first, guard.through, guard.places));
+            let (backends, guard) = match rule.map(|rule| (rule.action, rule.guard)) {
+                Some((Action::Forward { backends }, guard)) => (backends, guard),
+                Some((Action::Respond { .. }, guard)) => (Vec::new(), guard),
+                None => (Vec::new(), Guard::default()),
             };
-            ServerName { host, backends }
+            ServerName { host, backends, guard }
         });
         let names = names.collect();
         Listener {
@@ -302,6 +326,29 @@ impl Group {
             key: Arc::clone(&found.key),
         });
         certificates.collect()
+    }
+}
+
+/// The listeners of Gateways as what requests come through.
+struct Doors<'d, 'w> {
+    owned: &'d [Owned<'w>],
+    policies: &'d mut Policies<'w>,
+}
+
+impl Doors<'_, '_> {
+    /// Who may come through these listeners, given as positions of Gateway and listener.
+    fn guard(&mut self, lanes: impl Iterator<Item = (usize, usize)>) -> Guard {
+        let mut guard = Guard::default();
+        for (gateway, lane) in lanes {
+            let owned = &self.owned[gateway];
+            let (namespace, name) = key(&self.owned[owned.parent.unwrap_or(gateway)].gateway.metadata);
+            let through: Arc<str> = format!("{namespace}/{name}").into();
+            if !guard.through.contains(&through) {
+                guard.through.push(through);
+            }
+            guard.places.extend(self.policies.of_listener(self.owned, gateway, &owned.lanes[lane].name));
+        }
+        guard
     }
 }
 

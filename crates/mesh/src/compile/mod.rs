@@ -3,12 +3,14 @@
 //! The steps, one module each: `index` (look-ups), `gateways` over `sets`, `listeners` and `certificates` (which sockets
 //! there are), `kind` (all routes, of whichever kind, in one form),
 //! `routes` over `matches`, `filters` and `backends` (each route once), `attach` (routes to listeners, by `hosts`, in the
-//! order of `precedence`), `services` (a listener for every Service port, by its `speech`), `traffic` (what requests may cost).
+//! order of `precedence`), `services` (a listener for every Service port, by its `speech`), `traffic` (what requests may
+//! cost), `access` (who may come by).
 //!
 //! Invariants: the same picture gives the same result; the snapshot names only backends that it has and no address or host
 //! twice, so the proxy can refuse it only for what it alone can judge (expressions, certificates); a part that is wrong
 //! never takes another part with it.
 
+mod access;
 mod attach;
 mod backends;
 mod certificates;
@@ -52,6 +54,7 @@ pub(crate) use verdict::{condition, reason};
 
 use crate::config::Settings;
 use crate::world::World;
+use access::Policies;
 use backends::Backends;
 use gateways::Gateways;
 use index::Index;
@@ -101,6 +104,15 @@ pub struct Compiled {
 }
 
 impl Compiled {
+    /// The generation of the AccessPolicy `id`. None where it is none of those.
+    #[must_use]
+    pub fn policy_generation(&self, id: &str) -> Option<i64> {
+        let (namespace, name) = id.split_once('/')?;
+        let named =
+            |plan: &&PolicyPlan| plan.kind == PolicyKind::Access && plan.namespace == namespace && plan.name == name;
+        self.policies.iter().find(named).map(|plan| plan.generation.unwrap_or_default())
+    }
+
     /// The generation of the route that the rule `id` is from. None where it is from no route.
     #[must_use]
     pub fn generation(&self, id: &str) -> Option<i64> {
@@ -123,10 +135,11 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     let classes: HashSet<&str> = ours.clone().map(|class| key(&class.metadata).1).collect();
     let sets = sets::find(world, &index, &classes);
     let mut gateways = Gateways::new(world, &sets, &index, settings, &classes);
-    let (traffic, policies) = Traffic::new(world, &index);
+    let (traffic, mut plans) = Traffic::new(world, &index);
+    let all = kind::all(world);
+    let mut policies = Policies::new(world, &index, &gateways, &all);
     let mut backends = Backends::new(&index);
     let mut for_services = attach::ForServices::new();
-    let all = kind::all(world);
     let mut compiled_routes = Vec::with_capacity(all.len());
     let mut routes: Vec<RoutePlan> = all.iter().map(|(kind, route)| RoutePlan::new(*kind, &route.metadata)).collect();
     for position in kind::by_age(&all) {
@@ -137,7 +150,8 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
         if targets.is_empty() {
             continue;
         }
-        let compiled = routes::compile(kind, route, compiled_routes.len(), &mut backends, &traffic, &world.rejected);
+        let attached = (&traffic, &mut policies);
+        let compiled = routes::compile(kind, route, compiled_routes.len(), &mut backends, attached, &world.rejected);
         routes[position].parents = targets
             .into_iter()
             .map(|(parent, target)| {
@@ -146,19 +160,22 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
             .collect();
         compiled_routes.push(compiled);
     }
-    let mut overrides = overrides(for_services, &compiled_routes);
+    let mut overrides = overrides(for_services, &compiled_routes, &policies);
     let mut served = services::Made::default();
     for service in &world.services {
         served.add(service, &mut backends, &traffic, &mut overrides);
     }
-    let (mut listeners, certificates) = gateways.listeners(&compiled_routes);
+    let (mut listeners, certificates) = gateways.listeners(&compiled_routes, &mut policies);
     listeners.append(&mut served.listeners);
+    let backends = backends.into_map(&policies);
+    plans.append(&mut policies.plans);
+    let (places, policies) = policies.into_maps();
     Compiled {
-        snapshot: Snapshot { listeners, backends: backends.into_map() },
+        snapshot: Snapshot { listeners, backends, places, policies },
         classes: ours.map(|class| ClassPlan::new(class, world.bundle_version.as_deref())).collect(),
         gateways: plan::gateways(&gateways),
         routes,
-        policies,
+        policies: plans,
         services: served.ports,
         notices: served.notices,
         certificates,
@@ -166,11 +183,19 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
 }
 
 /// The rules of routes whose parent is a Service, in order of precedence.
-fn overrides<'w>(for_services: attach::ForServices<'w>, routes: &[routes::Compiled]) -> services::Overrides<'w> {
+fn overrides<'w>(
+    for_services: attach::ForServices<'w>,
+    routes: &[routes::Compiled],
+    policies: &Policies<'w>,
+) -> services::Overrides<'w> {
     let sorted = for_services.into_iter().map(|(port, mut candidates)| {
         candidates.sort_unstable();
         candidates.dedup();
-        (port, candidates.iter().map(|candidate| routes[candidate.route].rule(*candidate)).collect())
+        let place = policies.of_service(port.0, port.1, i32::from(port.2));
+        let rule = |candidate: &routes::Candidate| {
+            routes[candidate.route].rule(*candidate, Vec::new(), place.clone().into_iter().collect())
+        };
+        (port, candidates.iter().map(rule).collect())
     });
     sorted.collect()
 }

@@ -218,6 +218,8 @@ fn served(lane: &Lane, owned: &Owned<'_>, gateways: &Gateways<'_>) -> Result<Arc
 pub enum PolicyKind {
     /// TrafficPolicy.
     Traffic,
+    /// AccessPolicy.
+    Access,
 }
 
 impl PolicyKind {
@@ -226,6 +228,7 @@ impl PolicyKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Traffic => "TrafficPolicy",
+            Self::Access => "AccessPolicy",
         }
     }
 }

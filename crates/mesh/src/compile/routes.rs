@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use proxy::snapshot::{Action, BackendId, Filter, Match, PathMatch, Rule, Timeouts, Weighted};
+use proxy::access::PlaceId;
+use proxy::snapshot::{Action, BackendId, Filter, Guard, Match, PathMatch, Rule, Timeouts, Weighted};
 use resources::gateway::httproutes::{HttpRoute, HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteRulesTimeouts};
 
+use super::access::Policies;
 use super::backends::{Backends, Reference};
 use super::index::{Subject, key};
 use super::kind::RouteKind;
@@ -26,6 +28,7 @@ struct Draft {
     filters: Vec<Filter>,
     action: Action,
     timeouts: Timeouts,
+    place: Option<PlaceId>,
 }
 
 /// A compiled route.
@@ -51,15 +54,17 @@ pub(super) struct Candidate {
 }
 
 impl Compiled {
-    /// The proxy's rule for one of this route's candidates.
-    pub(super) fn rule(&self, candidate: Candidate) -> Rule {
+    /// The proxy's rule for one of this route's candidates, that is reached through Gateways and by other places.
+    pub(super) fn rule(&self, candidate: Candidate, through: Vec<Arc<str>>, mut places: Vec<PlaceId>) -> Rule {
         let draft = &self.drafts[candidate.draft];
+        places.extend(draft.place.clone());
         Rule {
             id: Arc::clone(&draft.id),
             matches: draft.matches[candidate.position].clone(),
             filters: draft.filters.clone(),
             action: draft.action.clone(),
             timeouts: draft.timeouts,
+            guard: Guard { through, places },
         }
     }
 }
@@ -70,7 +75,7 @@ pub(super) fn compile(
     route: &HttpRoute,
     position: usize,
     backends: &mut Backends<'_>,
-    traffic: &Traffic,
+    (traffic, policies): (&Traffic, &mut Policies<'_>),
     rejected: &Rejected,
 ) -> Compiled {
     let whole = [HttpRouteRules::default()];
@@ -91,7 +96,8 @@ pub(super) fn compile(
     let mut faults = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
         let label = rule.name.clone().unwrap_or_else(|| index.to_string());
-        let (draft, fault) = compiler.rule(rule, format!("{}{namespace}/{name}/{label}", kind.prefix()).into());
+        let place = policies.of_rule(kind, route, rule.name.as_deref());
+        let (draft, fault) = compiler.rule(rule, format!("{}{namespace}/{name}/{label}", kind.prefix()).into(), place);
         faults.extend(fault.map(|fault| (label, fault)));
         drafts.push(draft);
     }
@@ -146,7 +152,7 @@ struct Compiler<'c, 'w> {
 impl Compiler<'_, '_> {
     /// A rule whose matches cannot be read is dropped: there is no telling which requests it meant. One whose filters or times
     /// cannot be followed answers 500 to the requests that it means, so that they don't fall through to another rule.
-    fn rule(&mut self, rule: &HttpRouteRules, id: Arc<str>) -> (Option<Draft>, Option<Fault>) {
+    fn rule(&mut self, rule: &HttpRouteRules, id: Arc<str>, place: Option<PlaceId>) -> (Option<Draft>, Option<Fault>) {
         let unsupported = |message| Fault::new(reason::UNSUPPORTED_VALUE, message);
         let rejection = self.rejected.rules.get(&(id.to_string(), self.generation));
         let matches = match matches::read(rule.matches.as_deref()) {
@@ -164,11 +170,11 @@ impl Compiler<'_, '_> {
             (Ok(filters), Ok(timeouts), Ok(action)) => (filters, timeouts, action),
             (Err(fault), _, _) | (_, Err(fault), _) | (_, _, Err(fault)) => {
                 let action = respond("this route has a rule that cannot be followed; see the route's conditions");
-                let draft = Draft { id, matches, filters: Vec::new(), action, timeouts: Timeouts::default() };
+                let draft = Draft { id, matches, filters: Vec::new(), action, timeouts: Timeouts::default(), place };
                 return (Some(draft), Some(fault));
             }
         };
-        (Some(Draft { id, matches, filters, action, timeouts }), None)
+        (Some(Draft { id, matches, filters, action, timeouts, place }), None)
     }
 
     /// The backend that is meant, or the one that stands for all that cannot be found.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use kube::Resource;
 use proxy::snapshot::{
-    Action, BackendId, Forwarded, HostMatch, Listener, ListenerProtocol, Match, Rule, Timeouts, VirtualHost, Weighted,
+    Action, BackendId, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, Match, Rule, Timeouts, VirtualHost,
+    Weighted,
 };
 
 use super::backends::Backends;
@@ -144,6 +145,7 @@ fn straight(backend: &BackendId, traffic: &Traffic) -> Rule {
             }],
         },
         timeouts: Timeouts::default(),
+        guard: Guard::default(),
     }
 }
 

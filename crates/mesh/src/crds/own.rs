@@ -2,13 +2,14 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
+use resources::access::AccessPolicy;
 use resources::traffic::TrafficPolicy;
 
 use super::{AGE, column, tidy};
 
 /// The definitions of our own kinds, in the order in which to install them.
 pub fn own_crds() -> Vec<CustomResourceDefinition> {
-    vec![policy::<TrafficPolicy>()]
+    vec![policy::<TrafficPolicy>(), policy::<AccessPolicy>()]
 }
 
 /// The definition of a policy: the type's schema, and columns that say what it is attached to and whether it is followed.

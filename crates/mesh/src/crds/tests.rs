@@ -169,7 +169,7 @@ fn every_schema_is_structural() {
         "title",
     ]
     .into();
-    for crd in crds() {
+    for crd in crds().into_iter().chain(own_crds()) {
         let kind = crd.spec.names.kind.clone();
         let crd = serde_json::to_value(crd).expect("a definition is JSON");
         let mut fields = 0;
@@ -189,6 +189,23 @@ fn every_schema_is_structural() {
             }
         });
         assert!(fields > 10, "{kind} has {fields} fields");
+    }
+}
+
+#[test]
+fn our_own_kinds_say_what_they_are() {
+    for crd in own_crds() {
+        let name = crd.name_any();
+        assert!(name.ends_with(".mesh.coracle.dev"), "{name}");
+        assert_eq!(crd.spec.names.categories.as_deref(), Some(&["coracle".to_owned()][..]), "{name}");
+        let versions: Vec<_> =
+            crd.spec.versions.iter().map(|version| (version.name.as_str(), version.served)).collect();
+        assert_eq!(versions, [("v1alpha1", true)], "{name}");
+        let version = serde_json::to_value(&crd.spec.versions[0]).expect("a version is JSON");
+        assert!(version["subresources"]["status"].is_object(), "{name}");
+        let properties = &version["schema"]["openAPIV3Schema"]["properties"];
+        assert_eq!(properties["spec"]["properties"]["targetRefs"]["minItems"], 1, "{name}");
+        assert!(properties["status"]["properties"]["ancestors"].is_object(), "{name}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! The mesh against a real API server, a real store and the real proxy, in one process.
 
+mod access;
 mod harness;
 mod policies;
 mod routing;

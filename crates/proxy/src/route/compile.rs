@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::{Action, Choice, Condition, HostTable, Mirror, Protocol, Rule, Rules, Table};
+use super::{Action, Choice, Condition, Guard, HostTable, Mirror, Name, Protocol, Rule, Rules, Table};
+use crate::access::Places;
 use crate::balance::Backend;
 use crate::cors::Cors;
 use crate::error::Refused;
@@ -18,6 +19,7 @@ use crate::traffic::{States, Traffic};
 /// What compiled listeners refer to.
 pub(crate) struct Ingredients<'a> {
     pub(crate) backends: &'a HashMap<BackendId, Arc<Backend>>,
+    pub(crate) places: &'a Places,
     pub(crate) counters: &'a Registry,
     pub(crate) states: &'a States,
 }
@@ -55,13 +57,11 @@ pub(crate) fn compile(listener: &Listener, with: &Ingredients<'_>) -> Result<Tab
     })
 }
 
-type ServerNames = HostTable<Vec<(Arc<Backend>, u64)>>;
-
 fn server_names(
     listener: &Listener,
     names: &[snapshot::ServerName],
     with: &Ingredients<'_>,
-) -> Result<ServerNames, Refused> {
+) -> Result<HostTable<Name>, Refused> {
     let mut table = HostTable::new();
     for name in names {
         let mut total = 0;
@@ -73,7 +73,8 @@ fn server_names(
                 backends.push((backend, total));
             }
         }
-        if !table.insert(&name.host, backends) {
+        let guard = Arc::new(guard(&listener.id, &name.guard, with)?);
+        if !table.insert(&name.host, Name { backends, guard }) {
             return Err(Refused::DuplicateHost { listener: listener.id.clone(), host: written(&name.host) });
         }
     }
@@ -110,8 +111,14 @@ fn compile_rule(listener: &Listener, rule: &snapshot::Rule, with: &Ingredients<'
         }
     };
     let (mirrors, cors) = beside(rule, with)?;
+    let guard = guard(&rule.id, &rule.guard, with)?;
     let (id, filters, timeouts) = (rule.id.clone(), rule.filters.clone(), rule.timeouts);
-    Ok(Rule { id, condition, prefix, filters, mirrors, cors, action, timeouts })
+    Ok(Rule { id, condition, prefix, filters, mirrors, cors, action, timeouts, guard })
+}
+
+fn guard(owner: &Arc<str>, guard: &snapshot::Guard, with: &Ingredients<'_>) -> Result<Guard, Refused> {
+    let places = guard.places.iter().map(|place| with.places.get(owner, place)).collect::<Result<_, _>>()?;
+    Ok(Guard { through: guard.through.clone(), places })
 }
 
 fn choices(

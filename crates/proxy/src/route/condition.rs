@@ -16,14 +16,16 @@ pub(crate) struct Condition {
     query: Vec<(Box<str>, Value)>,
 }
 
-pub(super) enum Path {
+/// A compiled [`PathMatch`].
+pub(crate) enum Path {
     Exact(Box<str>),
     /// Without a trailing slash; empty is every path.
     Prefix(Box<str>),
     Regex(Regex),
 }
 
-enum Value {
+/// A compiled [`ValueMatch`].
+pub(crate) enum Value {
     Exact(Box<str>),
     Regex(Regex),
     Present,
@@ -62,7 +64,7 @@ impl Condition {
 }
 
 impl Path {
-    fn compile(from: &PathMatch) -> Result<Self, String> {
+    pub(crate) fn compile(from: &PathMatch) -> Result<Self, String> {
         let rooted = |path: &str| {
             if path.starts_with('/') { Ok(()) } else { Err(format!("the path {path:?} does not begin with a slash")) }
         };
@@ -73,7 +75,7 @@ impl Path {
         }
     }
 
-    pub(super) fn holds(&self, path: &str) -> bool {
+    pub(crate) fn holds(&self, path: &str) -> bool {
         match self {
             Self::Exact(exact) => **exact == *path,
             Self::Prefix(prefix) => path
@@ -85,7 +87,7 @@ impl Path {
 }
 
 impl Value {
-    fn compile(from: &ValueMatch) -> Result<Self, String> {
+    pub(crate) fn compile(from: &ValueMatch) -> Result<Self, String> {
         Ok(match from {
             ValueMatch::Exact(value) => Self::Exact(Box::from(&**value)),
             ValueMatch::Regex(expression) => Self::Regex(whole(expression)?),
@@ -101,7 +103,7 @@ impl Value {
         }
     }
 
-    fn holds_for_header(&self, name: &http::HeaderName, candidate: &Candidate<'_>) -> bool {
+    pub(crate) fn holds_for_header(&self, name: &http::HeaderName, candidate: &Candidate<'_>) -> bool {
         let mut values = candidate.headers.get_all(name).iter();
         let Some(first) = values.next() else { return false };
         match values.next() {
@@ -120,7 +122,7 @@ impl Value {
 }
 
 /// An expression that has to match the whole of a value.
-fn whole(expression: &str) -> Result<Regex, String> {
+pub(crate) fn whole(expression: &str) -> Result<Regex, String> {
     RegexBuilder::new(&format!("^(?:{expression})$"))
         .size_limit(1 << 20)
         .build()

@@ -12,13 +12,14 @@ mod tests;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 
 pub(crate) use compile::{Ingredients, compile};
-pub(crate) use condition::Condition;
+pub(crate) use condition::{Condition, Path as PathCondition, Value as ValueCondition, whole};
 pub(crate) use hosts::HostTable;
 pub(crate) use rules::Rules;
 
+use crate::access::LivePlace;
 use crate::balance::Backend;
 use crate::cors::Cors;
 use crate::snapshot::{Admits, Filter, Forwarded, Redirect, Timeouts};
@@ -41,12 +42,26 @@ pub(crate) struct Table {
 pub(crate) enum Protocol {
     Http,
     Https(Arc<rustls::ServerConfig>),
-    /// Backends and the sums of weights up to and with each, by server name.
-    Tls(HostTable<Vec<(Arc<Backend>, u64)>>),
+    Tls(HostTable<Name>),
     Tcp(Arc<Backend>),
     /// Other proxies; what they ask for is in [`crate::service::Shared::named`].
     Mesh,
     Sniff(Arc<Backend>),
+}
+
+/// Where TLS for a server name goes.
+pub(crate) struct Name {
+    /// Backends and the sums of weights up to and with each.
+    pub(crate) backends: Vec<(Arc<Backend>, u64)>,
+    pub(crate) guard: Arc<Guard>,
+}
+
+/// Who may come this way.
+#[derive(Default)]
+pub(crate) struct Guard {
+    /// The Gateways that lead here.
+    pub(crate) through: Vec<Arc<str>>,
+    pub(crate) places: Vec<Arc<LivePlace>>,
 }
 
 /// A rule, ready to be used.
@@ -60,6 +75,7 @@ pub(crate) struct Rule {
     pub(crate) cors: Option<Cors>,
     pub(crate) action: Action,
     pub(crate) timeouts: Timeouts,
+    pub(crate) guard: Guard,
 }
 
 /// A backend that gets copies of a share of a rule's requests.
@@ -88,11 +104,31 @@ pub(crate) struct Choice {
 }
 
 /// What of a request rules look at.
+#[derive(Clone, Copy)]
 pub(crate) struct Candidate<'a> {
     pub(crate) method: &'a Method,
     pub(crate) path: &'a str,
     pub(crate) query: Option<&'a str>,
     pub(crate) headers: &'a HeaderMap,
+}
+
+impl Rule {
+    /// Where requests are counted that get no further than this rule.
+    pub(crate) fn counter(&self) -> &Arc<Counter> {
+        match &self.action {
+            Action::Forward { choices, .. } => &choices[0].counter,
+            Action::Respond { counter, .. } | Action::Redirect { counter, .. } => counter,
+        }
+    }
+}
+
+impl<'a> Candidate<'a> {
+    /// What of the request rules look at. `OPTIONS *` counts as being for the root.
+    pub(crate) fn new(method: &'a Method, uri: &'a Uri, headers: &'a HeaderMap) -> Self {
+        let path = uri.path();
+        let path = if path.starts_with('/') { path } else { "/" };
+        Self { method, path, query: uri.query(), headers }
+    }
 }
 
 impl Table {

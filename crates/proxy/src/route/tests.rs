@@ -4,6 +4,7 @@ use http::header::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
+use crate::access::Places;
 use crate::error::Refused;
 use crate::snapshot::{
     self, HeaderMatch, HostMatch, Listener, ListenerProtocol, Match, PathMatch, QueryMatch, ValueMatch, VirtualHost,
@@ -14,7 +15,14 @@ use crate::traffic::States;
 
 fn respond(id: &str, matches: Match) -> snapshot::Rule {
     let action = snapshot::Action::Respond { status: StatusCode::OK, body: id.into() };
-    snapshot::Rule { id: id.into(), matches, filters: Vec::new(), action, timeouts: Timeouts::default() }
+    snapshot::Rule {
+        id: id.into(),
+        matches,
+        filters: Vec::new(),
+        action,
+        timeouts: Timeouts::default(),
+        guard: snapshot::Guard::default(),
+    }
 }
 
 fn listener(hosts: Vec<VirtualHost>) -> Listener {
@@ -34,7 +42,8 @@ fn compiled(hosts: Vec<VirtualHost>) -> Result<Table, Refused> {
     let backends = HashMap::new();
     let counters = Registry::new(1_000);
     let states = States::new(1_000);
-    compile(&listener(hosts), &Ingredients { backends: &backends, counters: &counters, states: &states })
+    let (places, backends, counters, states) = (&Places::default(), &backends, &counters, &states);
+    compile(&listener(hosts), &Ingredients { backends, places, counters, states })
 }
 
 fn any_host(rules: Vec<snapshot::Rule>) -> Vec<VirtualHost> {

@@ -178,6 +178,7 @@ pub(crate) fn rule(backends: &[(&str, u32)]) -> Rule {
         filters: Vec::new(),
         action: Action::Forward { backends: backends.iter().map(weighted).collect() },
         timeouts: Timeouts::default(),
+        guard: Guard::default(),
     }
 }
 
@@ -189,7 +190,7 @@ pub(crate) fn backend(protocol: BackendProtocol, endpoints: &[SocketAddr]) -> Ba
 /// One HTTP listener `l`, with these rules and backends.
 pub(crate) fn routes(rules: Vec<Rule>, backends: &[(&str, Vec<SocketAddr>)]) -> Snapshot {
     let backends = backends.iter().map(|(id, to)| ((*id).into(), backend(BackendProtocol::Auto, to))).collect();
-    Snapshot { listeners: vec![listener("l", ListenerProtocol::Http, rules)], backends }
+    Snapshot { listeners: vec![listener("l", ListenerProtocol::Http, rules)], backends, ..Snapshot::default() }
 }
 
 /// Everything to these endpoints.

@@ -1,5 +1,6 @@
 //! The proxy over real sockets: what clients and endpoints see.
 
+mod access;
 mod beside;
 mod drain;
 mod endpoints;

@@ -57,9 +57,13 @@ async fn tls_goes_where_its_server_name_says() {
     let (_b, _up_b, b) = secure("x.b.test", &mut roots).await;
     let to = |id: &str, weight| Weighted { backend: id.into(), weight, filters: Vec::new(), policy: None };
     let names = vec![
-        ServerName { host: HostMatch::parse("a.test"), backends: vec![to("a", 1), to("b", 0)] },
-        ServerName { host: HostMatch::parse("*.b.test"), backends: vec![to("b", 1)] },
-        ServerName { host: HostMatch::parse("none.test"), backends: Vec::new() },
+        ServerName {
+            host: HostMatch::parse("a.test"),
+            backends: vec![to("a", 1), to("b", 0)],
+            guard: Guard::default(),
+        },
+        ServerName { host: HostMatch::parse("*.b.test"), backends: vec![to("b", 1)], guard: Guard::default() },
+        ServerName { host: HostMatch::parse("none.test"), backends: Vec::new(), guard: Guard::default() },
     ];
     let mut snapshot = routes(Vec::new(), &[("a", vec![a]), ("b", vec![b])]);
     snapshot.listeners = vec![listener("l", ListenerProtocol::Tls { names }, Vec::new())];

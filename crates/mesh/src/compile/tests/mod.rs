@@ -1,5 +1,6 @@
 //! Table tests of the compiler: small manifests in, what the proxy serves and what is said about it out.
 
+mod access;
 mod gateways;
 mod hosts;
 mod kinds;
@@ -50,6 +51,7 @@ pub(crate) fn world(yaml: &str) -> World {
             "EndpointSlice" => push(&mut world.slices, document),
             "Namespace" => push(&mut world.namespaces, document),
             "TrafficPolicy" => push(&mut world.traffic, document),
+            "AccessPolicy" => push(&mut world.access, document),
             "Secret" => push(&mut world.secrets, document),
             other => panic!("no test has a {other}"),
         }

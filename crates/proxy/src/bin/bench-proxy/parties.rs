@@ -223,6 +223,7 @@ fn snapshot(backend: SocketAddr, routes: usize) -> Snapshot {
             backends: vec![Weighted { backend: "out".into(), weight: 1, filters: Vec::new(), policy: None }],
         },
         timeouts: Timeouts::default(),
+        guard: proxy::snapshot::Guard::default(),
     };
     let others = (1..routes).map(|number| rule(format!("/other/{number}")));
     let rules = others.chain([rule("/bench".into())]).collect();
@@ -238,5 +239,5 @@ fn snapshot(backend: SocketAddr, routes: usize) -> Snapshot {
     };
     let out =
         Backend { endpoints: vec![Endpoint::plain(backend)], protocol: BackendProtocol::Http1, ..Backend::default() };
-    Snapshot { listeners: vec![listener], backends: BTreeMap::from([("out".into(), out)]) }
+    Snapshot { listeners: vec![listener], backends: BTreeMap::from([("out".into(), out)]), ..Snapshot::default() }
 }

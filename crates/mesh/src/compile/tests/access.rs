@@ -1,0 +1,184 @@
+//! AccessPolicies: where they are judged, what they say, and what is said about them.
+
+use proxy::access::{Effect, Source};
+use proxy::snapshot::ListenerProtocol;
+
+use super::*;
+
+const ROUTE: &str = r"
+{kind: HTTPRoute, metadata: {name: r}, spec: {parentRefs: [{name: edge}], rules: [{name: api, backendRefs: [{name: one, port: 80}]}]}}
+";
+
+fn policy(name: &str, targets: &str, rules: &str) -> String {
+    format!(
+        "---\n{{kind: AccessPolicy, metadata: {{name: {name}}}, spec: {{targetRefs: [{targets}], rules: [{rules}]}}}}\n"
+    )
+}
+
+const SERVICE: &str = r#"{kind: Service, name: one}"#;
+const NAMESPACE: &str = r#"{kind: Namespace, name: shop}"#;
+const GATEWAY: &str = r#"{group: gateway.networking.k8s.io, kind: Gateway, name: edge}"#;
+const HTTP_ROUTE: &str = r#"{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}"#;
+
+/// The policies of a place, where there is one.
+fn at(compiled: &Compiled, place: &str) -> Option<Vec<String>> {
+    let place = compiled.snapshot.places.get(place)?;
+    Some(place.policies.iter().map(ToString::to_string).collect())
+}
+
+/// `Accepted` of each target: status, reason and message.
+fn accepted(compiled: &Compiled, name: &str) -> Vec<(bool, &'static str, String)> {
+    let plan = compiled.policies.iter().find(|plan| plan.name == name).expect("the policy is one of the fixture's");
+    let verdicts = plan.ancestors.iter().map(|ancestor| &ancestor.verdicts[0]);
+    verdicts.map(|verdict| (verdict.holds, verdict.reason, verdict.message.clone())).collect()
+}
+
+#[test]
+fn without_policies_nothing_is_judged() {
+    let compiled = compiled(&edge(ROUTE));
+    assert!(compiled.snapshot.places.is_empty() && compiled.snapshot.policies.is_empty());
+    assert!(compiled.snapshot.backends.values().all(|backend| backend.place.is_none()));
+}
+
+#[test]
+fn a_services_port_has_its_own_policies_and_its_namespaces() {
+    let yaml =
+        edge(&format!("{}{}", policy("all", NAMESPACE, ""), policy("one", SERVICE, "{from: {namespaces: [web]}}")));
+    let compiled = compiled(&yaml);
+    let backend = |id: &str| compiled.snapshot.backends[id].place.as_deref().map(str::to_owned);
+    assert_eq!(backend("shop/one:80").as_deref(), Some("service/shop/one:80"));
+    assert_eq!(backend("shop/two:80").as_deref(), Some("service/shop/two:80"));
+    assert_eq!(at(&compiled, "service/shop/one:80"), Some(vec!["shop/all".into(), "shop/one".into()]));
+    assert_eq!(at(&compiled, "service/shop/two:80"), Some(vec!["shop/all".into()]));
+    assert_eq!(accepted(&compiled, "all"), [(true, "Accepted", "AccessPolicy is accepted".into())]);
+    let rules = &compiled.snapshot.policies["shop/one"].rules;
+    assert_eq!(rules[0].from, [Source::Id("spiffe://cluster.local/ns/web/**".into())]);
+}
+
+#[test]
+fn requests_through_a_gateway_meet_its_policies_and_those_of_the_route() {
+    let policies = [policy("g", GATEWAY, "{}"), policy("r", HTTP_ROUTE, "{}"), policy("s", SERVICE, "{}")].concat();
+    let compiled = compiled(&edge(&format!("{ROUTE}{policies}")));
+    let gateway = compiled.snapshot.listeners.iter().find(|listener| listener.id.starts_with("gateway/")).expect("one");
+    let guard = &gateway.hosts[0].rules[0].guard;
+    assert_eq!(guard.through, ["shop/edge".into()]);
+    assert_eq!(guard.places, ["gateway/shop/edge/http".into(), "HTTPRoute/shop/r/api".into()]);
+    assert_eq!(at(&compiled, "gateway/shop/edge/http"), Some(vec!["shop/g".into()]));
+    assert_eq!(at(&compiled, "HTTPRoute/shop/r/api"), Some(vec!["shop/r".into()]));
+    assert_eq!(at(&compiled, "service/shop/one:80"), Some(vec!["shop/s".into()]));
+}
+
+#[test]
+fn a_section_is_a_part_only() {
+    let other = ROUTE.replace("name: r}", "name: o}").replace("name: api", "name: other");
+    let section = |target: &str, name: &str| target.replace('}', &format!(", sectionName: {name}}}"));
+    let policies = [
+        policy("g", &section(GATEWAY, "http"), ""),
+        policy("r", &section(HTTP_ROUTE, "api"), ""),
+        policy("s", &section(SERVICE, "http"), ""),
+        policy("none", &section(SERVICE, "grpc"), ""),
+    ];
+    let compiled = compiled(&edge(&format!("{ROUTE}---\n{other}{}", policies.concat())));
+    assert_eq!(at(&compiled, "HTTPRoute/shop/r/api"), Some(vec!["shop/r".into()]));
+    assert_eq!(at(&compiled, "HTTPRoute/shop/o/other"), None);
+    assert_eq!(at(&compiled, "service/shop/one:80"), Some(vec!["shop/s".into()]));
+    assert_eq!(at(&compiled, "gateway/shop/edge/http"), Some(vec!["shop/g".into()]));
+    let message = "spec.targetRefs[0]: Service shop/one has no part named grpc (named parts: http)";
+    assert_eq!(accepted(&compiled, "none"), [(false, "TargetNotFound", message.into())]);
+}
+
+#[test]
+fn routes_of_a_service_are_behind_its_policies() {
+    let mesh = ROUTE.replace("{name: edge}", "{kind: Service, group: '', name: two}");
+    let compiled = compiled(&edge(&format!("{mesh}{}", policy("p", "{kind: Service, name: two}", ""))));
+    let listener =
+        compiled.snapshot.listeners.iter().find(|listener| &*listener.id == "service/shop/two:80").expect("one");
+    let guard = &listener.hosts[0].rules[0].guard;
+    assert!(guard.through.is_empty());
+    assert_eq!(guard.places, ["service/shop/two:80".into()]);
+}
+
+#[test]
+fn each_target_is_looked_for_by_itself() {
+    let targets = format!(
+        "{SERVICE}, {{kind: Service, name: gone}}, {{kind: Namespace, name: other}}, {{kind: Deployment, group: apps, name: x}}, {{group: gateway.networking.k8s.io, kind: GRPCRoute, name: r}}"
+    );
+    let compiled = compiled(&edge(&format!("{ROUTE}{}", policy("p", &targets, ""))));
+    let said: Vec<_> = accepted(&compiled, "p").into_iter().map(|(holds, reason, _)| (holds, reason)).collect();
+    let expected = [
+        (true, "Accepted"),
+        (false, "TargetNotFound"),
+        (false, "Invalid"),
+        (false, "Invalid"),
+        (false, "TargetNotFound"),
+    ];
+    assert_eq!(said, expected);
+    assert_eq!(at(&compiled, "service/shop/one:80"), Some(vec!["shop/p".into()]));
+    assert_eq!(at(&compiled, "service/shop/two:80"), None);
+}
+
+#[test]
+fn what_is_wrong_is_named_by_its_field_and_closes_the_target() {
+    for (rule, expected) in [
+        ("{methods: [get]}", "spec.rules[0].methods[0]: \"get\" is not a method"),
+        ("{paths: [{value: orders}]}", "spec.rules[0].paths[0]: \"orders\" does not begin with a slash"),
+        ("{headers: [{name: 'x y'}]}", "spec.rules[0].headers[0]: \"x y\" is not the name of a header"),
+        ("{from: {}}", "spec.rules[0].from: it names nobody"),
+        ("{}, {from: {serviceAccounts: ['shop/*']}}", "spec.rules[1].from.serviceAccounts[0]: \"*\" is not a name"),
+        ("{from: {spiffeIds: [shop/a]}}", "spec.rules[0].from.spiffeIds[0]: \"shop/a\" is not a SPIFFE ID"),
+    ] {
+        let compiled = compiled(&edge(&policy("p", SERVICE, rule)));
+        let (holds, reason, message) = accepted(&compiled, "p").remove(0);
+        assert_eq!((holds, reason), (false, "Invalid"), "{rule}");
+        assert!(message.starts_with(expected), "{message}");
+        assert!(message.ends_with("all requests to the target are refused"), "{message}");
+        assert!(compiled.snapshot.policies["shop/p"].broken.is_some());
+        assert!(compiled.snapshot.backends["shop/one:80"].place.is_some());
+    }
+}
+
+#[test]
+fn what_the_proxy_cannot_read_is_said_too() {
+    let mut world = world(&edge(&policy("p", SERVICE, "{paths: [{type: RegularExpression, value: '('}]}")));
+    assert!(compile(&world, &settings()).snapshot.policies["shop/p"].broken.is_none());
+    assert!(world.rejected.policy("shop/p", 1, "rule 0: no expression".into()));
+    let compiled = compile(&world, &settings());
+    assert_eq!(accepted(&compiled, "p")[0].1, "Invalid");
+    assert!(compiled.snapshot.policies["shop/p"].broken.is_some());
+    assert_eq!(compiled.policy_generation("shop/p"), Some(1));
+}
+
+#[test]
+fn names_without_a_namespace_are_in_the_policys_own() {
+    let rules = "{name: a, from: {serviceAccounts: [web, other/web], gateways: [edge, infra/edge], spiffeIds: ['spiffe://**']}}, \
+                 {action: Deny, methods: [DELETE], headers: [{name: X-A}]}";
+    let compiled = compiled(&edge(&policy("p", SERVICE, rules)));
+    let rules = &compiled.snapshot.policies["shop/p"].rules;
+    let id = |id: &str| Source::Id(id.into());
+    assert_eq!(
+        rules[0].from,
+        [
+            id("spiffe://cluster.local/ns/shop/sa/web"),
+            id("spiffe://cluster.local/ns/other/sa/web"),
+            id("spiffe://**"),
+            Source::Gateway("shop/edge".into()),
+            Source::Gateway("infra/edge".into()),
+        ]
+    );
+    assert_eq!((&*rules[0].name, &*rules[1].name, rules[1].effect), ("a", "1", Effect::Deny));
+}
+
+#[test]
+fn tls_that_is_handed_on_is_guarded_too() {
+    let yaml = format!(
+        "{EDGE}{}---\n{}{}",
+        "{kind: Gateway, metadata: {name: tls}, spec: {gatewayClassName: coracle, listeners: [{name: tls, port: 8443, protocol: TLS, tls: {mode: Passthrough}}]}}\n",
+        "{kind: TLSRoute, metadata: {name: t}, spec: {hostnames: [a.test], parentRefs: [{name: tls}], rules: [{backendRefs: [{name: one, port: 80}]}]}}\n",
+        policy("p", "{group: gateway.networking.k8s.io, kind: Gateway, name: tls}", ""),
+    );
+    let compiled = compiled(&yaml);
+    let listener = compiled.snapshot.listeners.iter().find(|listener| &*listener.id == "gateway/8443").expect("one");
+    let ListenerProtocol::Tls { names } = &listener.protocol else { panic!("it hands TLS on") };
+    let guard = &names.iter().find(|name| !name.backends.is_empty()).expect("a name").guard;
+    assert_eq!((&*guard.through[0], &*guard.places[0]), ("shop/tls", "gateway/shop/tls/tls"));
+}

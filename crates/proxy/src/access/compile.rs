@@ -1,0 +1,140 @@
+//! Policies made ready to be judged: expressions compiled, patterns read.
+
+use std::sync::Arc;
+
+use http::{HeaderName, Method};
+
+use super::decide::Facts;
+use super::policy::{self, AccessRule, Effect};
+use crate::identity::Identity;
+use crate::route::{PathCondition, ValueCondition, whole};
+
+/// A policy, ready to be judged.
+pub(crate) struct Policy {
+    pub(super) id: policy::PolicyId,
+    pub(super) broken: Option<Arc<str>>,
+    pub(super) allow: Vec<Rule>,
+    pub(super) deny: Vec<Rule>,
+    /// Whether what no rule allows is to be refused.
+    pub(super) allows_some_only: bool,
+}
+
+pub(super) struct Rule {
+    pub(super) name: Arc<str>,
+    from: Vec<Source>,
+    methods: Vec<Method>,
+    paths: Vec<PathCondition>,
+    headers: Vec<(HeaderName, ValueCondition)>,
+}
+
+enum Source {
+    Exact(Arc<str>),
+    Pattern(regex::Regex),
+    Gateway(Arc<str>),
+}
+
+impl Policy {
+    /// Compiles, or says what cannot be.
+    pub(super) fn compile(id: &policy::PolicyId, from: &policy::Policy) -> Result<Self, String> {
+        let of = |effect| {
+            let rules = from.rules.iter().filter(move |rule| rule.effect == effect);
+            rules.map(Rule::compile).collect::<Result<Vec<_>, _>>()
+        };
+        let (allow, deny) = (of(Effect::Allow)?, of(Effect::Deny)?);
+        let allows_some_only = !allow.is_empty() || deny.is_empty();
+        Ok(Self { id: id.clone(), broken: from.broken.clone(), allow, deny, allows_some_only })
+    }
+}
+
+impl Rule {
+    fn compile(from: &AccessRule) -> Result<Self, String> {
+        let named = |error: String| format!("rule {}: {error}", from.name);
+        let compiled = || {
+            Ok(Self {
+                name: from.name.clone(),
+                from: from.from.iter().map(Source::compile).collect::<Result<_, String>>()?,
+                methods: from.methods.clone(),
+                paths: from.paths.iter().map(PathCondition::compile).collect::<Result<_, String>>()?,
+                headers: from
+                    .headers
+                    .iter()
+                    .map(|header| Ok((header.name.clone(), ValueCondition::compile(&header.value)?)))
+                    .collect::<Result<_, String>>()?,
+            })
+        };
+        compiled().map_err(named)
+    }
+
+    /// Whether the rule allows this.
+    pub(super) fn allows(&self, facts: &Facts<'_>) -> bool {
+        let from = self.from.is_empty() || self.from.iter().any(|source| source.is_next(facts));
+        from && match &facts.request {
+            Some(request) => {
+                self.holds_beside_path(request)
+                    && (self.paths.is_empty()
+                        || (self.paths.iter().any(|path| path.holds(request.candidate.path))
+                            && self.paths.iter().any(|path| path.holds(&request.plain_path))))
+            }
+            // What is no HTTP has no method, path or header that could be allowed.
+            None => self.methods.is_empty() && self.paths.is_empty() && self.headers.is_empty(),
+        }
+    }
+
+    /// Whether the rule denies this.
+    pub(super) fn denies(&self, facts: &Facts<'_>) -> bool {
+        let from = self.from.is_empty() || self.from.iter().any(|source| source.is_any(facts));
+        from && match &facts.request {
+            Some(request) => {
+                let path = |path: &PathCondition| path.holds(request.candidate.path) || path.holds(&request.plain_path);
+                self.holds_beside_path(request) && (self.paths.is_empty() || self.paths.iter().any(path))
+            }
+            // What cannot be told is taken for what is denied.
+            None => true,
+        }
+    }
+
+    fn holds_beside_path(&self, request: &super::decide::Asked<'_>) -> bool {
+        (self.methods.is_empty() || self.methods.contains(request.candidate.method))
+            && self.headers.iter().all(|(name, value)| value.holds_for_header(name, &request.candidate))
+    }
+}
+
+impl Source {
+    fn compile(from: &policy::Source) -> Result<Self, String> {
+        Ok(match from {
+            policy::Source::Gateway(name) => Self::Gateway(name.clone()),
+            policy::Source::Id(id) if !id.contains('*') => Self::Exact(id.clone()),
+            policy::Source::Id(pattern) => Self::Pattern(expression(pattern)?),
+        })
+    }
+
+    fn names(&self, identity: &Identity) -> bool {
+        match self {
+            Self::Exact(id) => **id == *identity.id,
+            Self::Pattern(expression) => expression.is_match(&identity.id),
+            Self::Gateway(_) => false,
+        }
+    }
+
+    /// Whether it is the one that this place is called by: behind Gateways the Gateway, else the workload.
+    fn is_next(&self, facts: &Facts<'_>) -> bool {
+        match self {
+            Self::Gateway(name) => facts.through.contains(name),
+            _ => facts.through.is_empty() && facts.identity.is_some_and(|identity| self.names(identity)),
+        }
+    }
+
+    /// Whether it is anyone on the way.
+    fn is_any(&self, facts: &Facts<'_>) -> bool {
+        match self {
+            Self::Gateway(name) => facts.through.contains(name),
+            _ => facts.identity.is_some_and(|identity| self.names(identity)),
+        }
+    }
+}
+
+fn expression(pattern: &str) -> Result<regex::Regex, String> {
+    let anything: Vec<String> =
+        pattern.split("**").map(|part| part.split('*').map(regex::escape).collect::<Vec<_>>().join("[^/]*")).collect();
+    whole(&anything.join(".*"))
+}

@@ -1,0 +1,153 @@
+//! What becomes of a refusal: the answer, a line in the log, a counter.
+//!
+//! Invariants: a client is told that and why it is refused, not by whose rule; the log has a bound of lines a second, and says
+//! how many it has left out; counters are bounded, further ones are counted together.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use http::StatusCode;
+use parking_lot::Mutex;
+
+use super::decide::{Reason, Verdict};
+use super::policy::PolicyId;
+use crate::answer::Fault;
+use crate::identity::Identity;
+
+/// How many refusals a second are written down.
+const LINES: u64 = 100;
+/// How many counters there are at most.
+const COUNTERS: usize = 2_000;
+
+/// How often one policy has refused for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refusals {
+    /// The policy's id; `*` where there are too many.
+    pub policy: PolicyId,
+    /// The reason, such as `access_denied`.
+    pub reason: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+/// Writes refusals down and counts them.
+pub(crate) struct Audit {
+    began: Instant,
+    /// The second since `began` that is written in now, and how many lines it has.
+    second: AtomicU64,
+    lines: AtomicU64,
+    left_out: AtomicU64,
+    counts: Mutex<HashMap<(PolicyId, Reason), u64>>,
+}
+
+/// Where and for whom something was refused.
+pub(super) struct Occasion<'a> {
+    pub(super) place: &'a str,
+    pub(super) identity: Option<&'a Identity>,
+    pub(super) peer: &'a str,
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) request_id: &'a str,
+}
+
+impl Audit {
+    pub(crate) fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            second: AtomicU64::new(0),
+            lines: AtomicU64::new(0),
+            left_out: AtomicU64::new(0),
+            counts: Mutex::default(),
+        }
+    }
+
+    /// Counts a refusal, and writes it down.
+    pub(super) fn note(&self, verdict: &Verdict, on: &Occasion<'_>) {
+        self.count(verdict);
+        if !self.has_room(self.began.elapsed().as_secs()) {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let left_out = self.left_out.swap(0, Ordering::Relaxed);
+        let caller = on.identity.map_or("unknown", |identity| &*identity.id);
+        let rule = verdict.rule.as_deref().unwrap_or_default();
+        let (policy, reason) = (&*verdict.policy, verdict.reason.word());
+        let Occasion { place, peer, method, path, request_id, .. } = on;
+        match verdict.reason {
+            Reason::Broken => tracing::warn!(
+                target: "proxy::access",
+                policy, rule, reason, caller, peer, place, method, path, request_id, left_out, "refused"
+            ),
+            _ => tracing::info!(
+                target: "proxy::access",
+                policy, rule, reason, caller, peer, place, method, path, request_id, left_out, "refused"
+            ),
+        }
+    }
+
+    fn has_room(&self, now: u64) -> bool {
+        if self.second.swap(now, Ordering::Relaxed) != now {
+            // Those who race here may write a few lines more.
+            self.lines.store(0, Ordering::Relaxed);
+        }
+        self.lines.fetch_add(1, Ordering::Relaxed) < LINES
+    }
+
+    fn count(&self, verdict: &Verdict) {
+        let mut counts = self.counts.lock();
+        let key = (verdict.policy.clone(), verdict.reason);
+        let known = counts.contains_key(&key) || counts.len() < COUNTERS;
+        *counts.entry(if known { key } else { ("*".into(), verdict.reason) }).or_default() += 1;
+    }
+
+    pub(crate) fn read(&self) -> Vec<Refusals> {
+        let one = |((policy, reason), count): (&(PolicyId, Reason), &u64)| Refusals {
+            policy: policy.clone(),
+            reason: reason.word(),
+            count: *count,
+        };
+        let mut all: Vec<Refusals> = self.counts.lock().iter().map(one).collect();
+        all.sort();
+        all
+    }
+}
+
+/// What the client is told.
+pub(super) fn fault(verdict: &Verdict) -> Fault {
+    let reason = verdict.reason.word();
+    match verdict.reason {
+        Reason::Denied => Fault::new(StatusCode::FORBIDDEN, reason, "A rule of this service denies the request."),
+        Reason::NotAllowed => {
+            Fault::new(StatusCode::FORBIDDEN, reason, "No rule of this service allows the request for this caller.")
+        }
+        Reason::Broken => Fault::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            reason,
+            "A policy of this service cannot be followed, so nothing is let in; its status says why.",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_has_only_so_many_lines() {
+        let audit = Audit::new();
+        assert_eq!((0..LINES + 50).filter(|_| audit.has_room(7)).count() as u64, LINES);
+        assert!(audit.has_room(8));
+    }
+
+    #[test]
+    fn counters_are_bounded() {
+        let audit = Audit::new();
+        for n in 0..COUNTERS + 5 {
+            audit.count(&Verdict { reason: Reason::Denied, policy: n.to_string().into(), rule: None });
+        }
+        let read = audit.read();
+        assert_eq!(read.len(), COUNTERS + 1);
+        assert_eq!(read[0], Refusals { policy: "*".into(), reason: "access_denied", count: 5 });
+    }
+}
