@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     not_acted_on,
     crate::definitions::admit,
     crate::policy::admit,
+    crate::protection::carry,
 ];
 
 /// Runs every decision. What is reserved for the object is returned, to be kept once the object is stored.

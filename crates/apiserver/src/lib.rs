@@ -41,6 +41,7 @@ mod openapi;
 mod page;
 mod pki;
 mod policy;
+mod protection;
 mod query;
 mod route;
 mod selection;

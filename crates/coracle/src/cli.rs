@@ -1,7 +1,11 @@
 //! The command line as users type it.
 
+mod delivery;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+
+pub(crate) use delivery::{Apply, History, Lock, LockCommand, Plan, Release, Rollback, SetName, Wanted};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,8 +36,16 @@ pub(crate) enum Command {
     Down(Down),
     /// Start Coracle without any manifests
     Serve(Serve),
-    /// Apply manifests from files, directories or stdin (-) to a running Coracle
+    /// Show what applying a directory would change, field by field, and change nothing
+    Plan(Plan),
+    /// Apply a directory as a set, a saved plan, or manifests from files or stdin (-)
     Apply(Apply),
+    /// The revisions of a set: what was applied, when, by whom, and how it ended
+    History(History),
+    /// Put an earlier revision of a set back: workloads, routes and configuration at once
+    Rollback(Rollback),
+    /// Who is applying which set, and ending that
+    Lock(Lock),
     /// List objects, or show some
     Get(Get),
     /// Show one object in full, with its events
@@ -60,6 +72,12 @@ pub(crate) struct Target {
     /// Data directory of the Coracle to talk to [default: ./.coracle, else the only one running]
     #[arg(long, value_name = "DIR", env = "CORACLE_DATA")]
     pub(crate) data: Option<PathBuf>,
+    /// Kubeconfig of any cluster to talk to instead
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of a kubeconfig [its file: --kubeconfig, else KUBECONFIG, else ~/.kube/config]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
 }
 
 /// Which namespace is meant.
@@ -161,27 +179,6 @@ pub(crate) struct Down {
     /// How long to wait for the end, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) timeout: u64,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  coracle apply -f deploy/            every manifest of a directory
-  cat pod.yaml | coracle apply -f -   from stdin")]
-pub(crate) struct Apply {
-    /// File, directory, or - for stdin; may be repeated
-    #[arg(short, long = "filename", value_name = "FILE", required = true)]
-    pub(crate) files: Vec<PathBuf>,
-    #[command(flatten)]
-    pub(crate) scope: Scope,
-    #[command(flatten)]
-    pub(crate) target: Target,
-    /// Take over fields that others own
-    #[arg(long)]
-    pub(crate) force_conflicts: bool,
-    /// Ask the API what would happen, and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

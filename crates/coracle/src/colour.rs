@@ -22,6 +22,11 @@ fn paint(on: bool, code: &str, text: &str) -> String {
     if on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
+/// Whether stdout is painted.
+pub(crate) fn paints_stdout() -> bool {
+    on_stdout()
+}
+
 /// For what went wrong, on stderr.
 pub(crate) fn error(text: &str) -> String {
     paint(on_stderr(), "1;31", text)

@@ -43,6 +43,10 @@ pub(crate) struct Api {
 
 /// The data directory that a command means: the given one, `./.coracle`, or the only one in use.
 pub(crate) fn data_of(target: &Target) -> anyhow::Result<PathBuf> {
+    if target.kubeconfig.is_some() || target.context.is_some() {
+        let what = "this command is about a Coracle on this machine, which --data names; --kubeconfig and --context name a cluster";
+        return Err(exit::bad_input(what));
+    }
     if let Some(data) = &target.data {
         return Ok(data.clone());
     }
@@ -75,15 +79,28 @@ pub(crate) fn kubeconfig_of(target: &Target) -> anyhow::Result<PathBuf> {
     Ok(data.canonicalize().unwrap_or(data).join("kubeconfig"))
 }
 
+/// A client of the API that the command means: of the running Coracle, or of a kubeconfig's cluster where one is named.
+pub(crate) async fn client_of(target: &Target) -> anyhow::Result<kube::Client> {
+    let named = target.kubeconfig.is_some() || target.context.is_some();
+    let path = match &target.kubeconfig {
+        Some(path) => Some(path.clone()),
+        None if named => None,
+        None => Some(kubeconfig_of(target)?),
+    };
+    let kubeconfig = match &path {
+        Some(path) => Kubeconfig::read_from(path).with_context(|| format!("cannot read {}", path.display()))?,
+        None => Kubeconfig::read().context("cannot read the kubeconfig")?,
+    };
+    let options = KubeConfigOptions { context: target.context.clone(), ..KubeConfigOptions::default() };
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.context("cannot use the kubeconfig")?;
+    kube::Client::try_from(config).context("cannot make an API client")
+}
+
 impl Api {
     /// A client of the running Coracle that the command means.
     pub(crate) async fn of(target: &Target) -> anyhow::Result<Self> {
-        let path = kubeconfig_of(target)?;
-        let kubeconfig = Kubeconfig::read_from(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .with_context(|| format!("cannot use {}", path.display()))?;
-        Ok(Self::over(kube::Client::try_from(config).context("cannot make an API client")?))
+        Ok(Self::over(client_of(target).await?))
     }
 
     /// A client over one that exists.
@@ -219,7 +236,7 @@ impl Api {
 
     /// Finds a kind by any of its names, with a message that says what to do where there is none.
     pub(crate) async fn resource(&self, name: &str) -> anyhow::Result<Resource> {
-        self.kinds().await?.find(name)
+        Ok(self.kinds().await?.find(name)?)
     }
 }
 

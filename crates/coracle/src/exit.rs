@@ -48,7 +48,9 @@ pub(crate) fn not_running(message: impl Into<String>) -> anyhow::Error {
 }
 
 fn meaning(error: &anyhow::Error) -> Meaning {
-    error.downcast_ref::<Marked>().map_or(Meaning::Failed, |marked| marked.0)
+    let unknown = error.downcast_ref::<delivery::kinds::UnknownKind>().is_some();
+    let unmarked = if unknown { Meaning::BadInput } else { Meaning::Failed };
+    error.downcast_ref::<Marked>().map_or(unmarked, |marked| marked.0)
 }
 
 /// Prints the error on stderr, causes after it, each once, and gives the exit code.

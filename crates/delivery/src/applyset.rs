@@ -26,6 +26,8 @@ pub const TOOLING: &str = "applyset.kubernetes.io/tooling";
 pub const GROUP_KINDS: &str = "applyset.kubernetes.io/contains-group-kinds";
 /// On a parent: the namespaces of its members beside its own.
 pub const NAMESPACES: &str = "applyset.kubernetes.io/additional-namespaces";
+/// On a parent: where its manifests are, so that two directories of one name are not taken for one set.
+pub const SOURCE: &str = "coracle.dev/source";
 /// The field manager under which parents are written; kubectl's, so that neither has to force the other.
 pub const MANAGER: &str = "kubectl-applyset";
 /// What stands as the writing tool. kubectl takes over no set but those of a tool called kubectl.

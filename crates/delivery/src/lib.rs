@@ -11,14 +11,17 @@ pub mod applyset;
 pub mod diff;
 pub mod fields;
 pub mod health;
+pub mod history;
 pub mod kinds;
 pub mod kustomize;
+pub mod lock;
 pub mod mask;
 pub mod moves;
 pub mod object;
 pub mod order;
 pub mod plan;
 pub mod protect;
+pub mod release;
 pub mod render;
 pub mod sync;
 

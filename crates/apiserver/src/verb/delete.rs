@@ -14,6 +14,7 @@ use crate::intake;
 use crate::list;
 use crate::object;
 use crate::policy::{self, Question};
+use crate::protection;
 use crate::selection::Selection;
 use crate::server::{Place, Server};
 use crate::status::{self, Answer, Failure};
@@ -85,6 +86,7 @@ pub(crate) async fn one(
         let entry = server.store.get(&key).0.ok_or_else(|| Failure::not_found(resource, name))?;
         let current = object::read(resource, &entry)?;
         check(resource, &current, options)?;
+        protection::hold(server, resource, namespace, &current)?;
         let question = Question {
             resource,
             namespace,

@@ -1,7 +1,9 @@
-//! `coracle apply -f`: server-side apply of manifests, all checked before the first is sent.
+//! `coracle apply`: a directory as a set, a saved plan, or (`-f`) manifests by themselves.
+//!
+//! By themselves: server-side apply, all checked before the first is sent.
 
 use crate::cli::Apply;
-use crate::commands::say;
+use crate::commands::{release, say};
 use crate::connect::{self, Api};
 use crate::kinds::{Kinds, Resource};
 use crate::manifests::Manifest;
@@ -10,14 +12,51 @@ use serde_json::Value;
 use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: Apply) -> anyhow::Result<ExitCode> {
+    if !arguments.files.is_empty() {
+        return by_themselves(arguments).await;
+    }
+    let client = connect::client_of(&arguments.wanted.target).await?;
+    let plan = match (&arguments.plan, &arguments.directory) {
+        (Some(file), _) => saved(file)?,
+        (None, Some(directory)) => {
+            let source = release::source_of(std::slice::from_ref(directory));
+            release::plan(&client, std::slice::from_ref(directory), &arguments.wanted, &source).await?
+        }
+        (None, None) => return Err(exit::bad_input("say what is to be applied: a directory, --plan or -f")),
+    };
+    let provenance = release::provenance(arguments.directory.as_deref(), &plan);
+    // A saved plan was read and agreed to when it was made.
+    let agreed = arguments.release.yes || arguments.plan.is_some();
+    let reason = arguments.wanted.reason.clone();
+    release::run(&client, &plan, &arguments.release, arguments.force_conflicts, agreed, reason, provenance).await
+}
+
+fn saved(file: &std::path::Path) -> anyhow::Result<delivery::plan::Plan> {
+    let text =
+        std::fs::read(file).map_err(|error| exit::bad_input(format!("cannot read {}: {error}", file.display())))?;
+    let plan: delivery::plan::Plan = serde_json::from_slice(&text)
+        .map_err(|error| exit::bad_input(format!("{} is no plan of `coracle plan --out`: {error}", file.display())))?;
+    if plan.format != delivery::plan::FORMAT {
+        let what = format!(
+            "{} has the format {:?}; this version applies {}",
+            file.display(),
+            plan.format,
+            delivery::plan::FORMAT
+        );
+        return Err(exit::bad_input(what));
+    }
+    Ok(plan)
+}
+
+async fn by_themselves(arguments: Apply) -> anyhow::Result<ExitCode> {
     let mut found = manifests::read(&arguments.files)?;
     if found.is_empty() {
         return Err(exit::bad_input("there is no manifest in what was given"));
     }
     manifests::check(&found, manifests::Unknown::LeftToTheApi)?;
-    let api = Api::of(&arguments.target).await?;
+    let api = Api::of(&arguments.wanted.target).await?;
     order::for_apply(&mut found, |manifest| &manifest.object);
-    let mut applier = Applier::new(&api, &arguments.scope.namespace, arguments.force_conflicts).await?;
+    let mut applier = Applier::new(&api, &arguments.wanted.scope.namespace, arguments.force_conflicts).await?;
     if !arguments.dry_run {
         // All or nothing, as far as the API can tell beforehand.
         applier.rehearse(&found).await?;

@@ -6,8 +6,13 @@ mod delete;
 mod describe;
 mod down;
 mod get;
+mod history;
 mod kubeconfig;
+mod lock;
 mod logs;
+mod plan;
+mod release;
+mod rollback;
 mod serve;
 mod status;
 mod top;
@@ -28,7 +33,11 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Up(arguments) => up::run(arguments).await,
             Command::Down(arguments) => down::run(arguments).await,
             Command::Serve(arguments) => serve::run(arguments).await,
-            Command::Apply(arguments) => apply::run(arguments).await,
+            Command::Plan(arguments) => plan::run(arguments).await,
+            Command::Apply(arguments) => Box::pin(apply::run(arguments)).await,
+            Command::History(arguments) => history::run(arguments).await,
+            Command::Rollback(arguments) => Box::pin(rollback::run(arguments)).await,
+            Command::Lock(arguments) => lock::run(arguments).await,
             Command::Get(arguments) => get::run(arguments).await,
             Command::Describe(arguments) => describe::run(arguments).await,
             Command::Logs(arguments) => logs::run(arguments).await,

@@ -17,7 +17,7 @@ use crate::object::{self, ObjectId};
 use crate::order;
 use crate::plan::{Action, Change, Plan};
 use futures::{StreamExt, TryStreamExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -110,6 +110,18 @@ pub struct Failure {
     pub done: usize,
 }
 
+/// Whether a plan can be applied now: it has no problems, takes nothing over unasked, and is not stale.
+///
+/// # Errors
+/// As [`apply`] would fail before it changes anything.
+pub async fn check(client: kube::Client, plan: &Plan, options: &Options) -> Result<(), ApplyError> {
+    refuse(plan, options)?;
+    let api = Api::over(client);
+    let kinds = api.kinds().await?;
+    stale::check(&api, &kinds, plan, options.concurrency).await?;
+    Ok(())
+}
+
 /// Applies a plan.
 ///
 /// # Errors
@@ -181,6 +193,10 @@ impl Run<'_> {
         let parent = self.plan.set.parent_object(contents);
         let mode = ApplyMode { manager: applyset::MANAGER, force: true, dry_run: false };
         self.api.apply(&self.plan.set.path(), &parent, mode).await?;
+        if !self.plan.source.is_empty() {
+            let patch = json!({ "metadata": { "annotations": { applyset::SOURCE: self.plan.source } } });
+            self.api.merge(&self.plan.set.path(), &patch, &self.plan.manager).await?;
+        }
         Ok(())
     }
 

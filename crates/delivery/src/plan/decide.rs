@@ -17,6 +17,7 @@ pub(super) fn decide(world: World, set: &Set, options: &Options) -> Plan {
         format: FORMAT.to_owned(),
         set: set.clone(),
         manager: options.manager.clone(),
+        source: options.source.clone(),
         changes: Vec::new(),
         unchanged: world.unchanged,
         problems: Vec::new(),

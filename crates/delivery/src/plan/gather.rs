@@ -5,7 +5,7 @@
 
 use super::{Options, PlanError};
 use crate::api::{Api, ApiError, ApplyMode, path_of};
-use crate::applyset::{Contents, PART_OF, Set, split_group_kind};
+use crate::applyset::{Contents, PART_OF, SOURCE, Set, split_group_kind};
 use crate::fields;
 use crate::kinds::{Kinds, Resource};
 use crate::object::{self, ObjectId};
@@ -58,6 +58,17 @@ pub(super) struct World {
 pub(super) async fn gather(api: &Api, desired: Vec<Value>, set: &Set, options: &Options) -> Result<World, PlanError> {
     let path = set.path();
     let (kinds, parent) = futures::try_join!(api.kinds(), api.find(&path))?;
+    if let Some(is) = parent.as_ref().and_then(|parent| object::annotation(parent, SOURCE))
+        && !options.source.is_empty()
+        && is != options.source
+        && !options.take_over
+    {
+        return Err(PlanError::OtherSource {
+            set: set.name.clone(),
+            is: is.to_owned(),
+            wanted: options.source.clone(),
+        });
+    }
     let before = parent.map(|parent| set.contents(&parent)).transpose()?;
     let mut world = World { contents: before.clone().unwrap_or_default(), ..World::default() };
     let coming = Coming::of(&desired);

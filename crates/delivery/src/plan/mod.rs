@@ -38,6 +38,8 @@ pub struct Options {
     pub confirmed: Vec<Confirmation>,
     /// Ask the server about every object, also about those that are certainly applied already.
     pub ask_all: bool,
+    /// Where the manifests are. A set is of one source; empty where it does not matter.
+    pub source: String,
     /// How many questions are under way at once.
     pub concurrency: usize,
 }
@@ -52,6 +54,7 @@ impl Default for Options {
             take_over: false,
             confirmed: Vec::new(),
             ask_all: false,
+            source: String::new(),
             concurrency: 16,
         }
     }
@@ -144,6 +147,9 @@ pub struct Plan {
     pub set: Set,
     /// The field manager.
     pub manager: String,
+    /// Where the manifests are.
+    #[serde(default)]
+    pub source: String,
     /// What happens, in order.
     pub changes: Vec<Change>,
     /// How many objects stay as they are.
@@ -186,6 +192,18 @@ pub enum PlanError {
     /// The set's name is taken by something else.
     #[error(transparent)]
     Foreign(#[from] Foreign),
+    /// The set was made from other manifests.
+    #[error(
+        "the set {set} was last applied from {is}, not from {wanted}; name another with --set, or take it over with --take-over"
+    )]
+    OtherSource {
+        /// The set.
+        set: String,
+        /// Where its manifests are.
+        is: String,
+        /// Where these are.
+        wanted: String,
+    },
     /// Nothing is wanted, and there are members.
     #[error(
         "the manifests are empty, and applying them would delete all {members} objects of the set; say so if that is meant (--allow-empty)"

@@ -1,0 +1,189 @@
+//! The command line of plan, apply and what stands around them.
+
+use super::{Form, Scope, Target};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// Which set is meant.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SetName {
+    /// Name of the set of objects that belong together [default: the directory's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) set: Option<String>,
+}
+
+/// What is wanted, and how it is compared with what is there.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Wanted {
+    #[command(flatten)]
+    pub(crate) set: SetName,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Let the manifests be none, and so delete every object of the set
+    #[arg(long)]
+    pub(crate) allow_empty: bool,
+    /// Take over objects of another set, or a set of another directory
+    #[arg(long)]
+    pub(crate) take_over: bool,
+    /// Leave objects alone whose manifests are gone
+    #[arg(long)]
+    pub(crate) no_prune: bool,
+    /// A protected object that is to be deleted; may be repeated
+    #[arg(long, value_name = "KIND/NAME", requires = "reason")]
+    pub(crate) confirm_delete: Vec<String>,
+    /// Why: for a confirmed deletion, and for others who wait
+    #[arg(long, value_name = "WHY")]
+    pub(crate) reason: Option<String>,
+    /// Ask the API about every object, also about those that are certainly as their manifests say
+    #[arg(long)]
+    pub(crate) ask_all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle plan deploy/                 what would change, field by field
+  coracle plan deploy/ --out plan.json   and keep it, for `coracle apply --plan plan.json`
+  coracle plan overlays/prod -o json | jq .summary
+  coracle plan deploy/ --context staging   on the cluster of that kubeconfig context
+
+Exit codes: 0 nothing to do, 2 changes, 1 an error or an object that would be refused.")]
+pub(crate) struct Plan {
+    /// Directory with manifests or a kustomization
+    #[arg(value_name = "DIR", conflicts_with = "files", required_unless_present = "files")]
+    pub(crate) directory: Option<PathBuf>,
+    /// File, directory, or - for stdin; may be repeated
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+    /// Keep the plan in a file (mode 0600: it holds what the manifests hold, Secrets too)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Form,
+}
+
+/// How a plan is applied.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Release {
+    /// Apply without asking
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Put the last healthy revision back when this one fails
+    #[arg(long)]
+    pub(crate) rollback: bool,
+    /// Don't wait until the objects are healthy
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long each wave may take to become healthy, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) timeout: u64,
+    /// Wait this long for another who is applying the set, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) lock_wait: Option<u64>,
+    /// How many revisions are kept
+    #[arg(long, value_name = "N", default_value_t = delivery::history::KEPT)]
+    pub(crate) keep: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle apply deploy/                 show what would change, ask, apply, wait until healthy; delete what is gone
+  coracle apply --plan plan.json        exactly a saved plan; refused when anything has moved since
+  coracle apply deploy/ --yes --rollback   for scripts: back to the last healthy revision on failure
+  coracle apply -f deploy/              only these manifests, as kubectl does: no set, nothing is deleted
+  cat pod.yaml | coracle apply -f -     from stdin")]
+pub(crate) struct Apply {
+    /// Directory with manifests or a kustomization: plan and apply it as a set
+    #[arg(value_name = "DIR", conflicts_with_all = ["files", "plan"], required_unless_present_any = ["files", "plan"])]
+    pub(crate) directory: Option<PathBuf>,
+    /// A plan kept with `coracle plan --out`
+    #[arg(long, value_name = "FILE", conflicts_with = "files")]
+    pub(crate) plan: Option<PathBuf>,
+    /// File, directory, or - for stdin; may be repeated
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+    #[command(flatten)]
+    pub(crate) release: Release,
+    /// Take over fields that others own
+    #[arg(long)]
+    pub(crate) force_conflicts: bool,
+    /// Ask the API what would happen, and change nothing (with -f; see also `coracle plan`)
+    #[arg(long, requires = "files")]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  coracle history shop -n default")]
+pub(crate) struct History {
+    /// The set
+    #[arg(value_name = "SET")]
+    pub(crate) set: String,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Form,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle rollback shop        to the last healthy revision that differs from the present one
+  coracle rollback shop 7      to revision 7")]
+pub(crate) struct Rollback {
+    /// The set
+    #[arg(value_name = "SET")]
+    pub(crate) set: String,
+    /// The revision [default: the last healthy one before the present]
+    #[arg(value_name = "REVISION")]
+    pub(crate) revision: Option<u64>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) release: Release,
+    /// Take over fields that others own
+    #[arg(long)]
+    pub(crate) force_conflicts: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lock {
+    #[command(subcommand)]
+    pub(crate) what: LockCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LockCommand {
+    /// Who is applying which set
+    List {
+        #[command(flatten)]
+        target: Target,
+        /// Form of the answer
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Form,
+    },
+    /// End a lock, whoever holds it; its holder stops at its next step
+    Release {
+        /// The set
+        #[arg(value_name = "SET")]
+        set: String,
+        #[command(flatten)]
+        scope: Scope,
+        #[command(flatten)]
+        target: Target,
+    },
+}

@@ -1,0 +1,27 @@
+//! `coracle rollback`: an earlier revision, planned and applied like any other set.
+
+use crate::cli::Rollback;
+use crate::commands::release;
+use crate::connect::{self, MANAGER};
+use delivery::applyset::Set;
+use delivery::history::{self, Provenance};
+use std::process::ExitCode;
+
+pub(crate) async fn run(arguments: Rollback) -> anyhow::Result<ExitCode> {
+    let client = connect::client_of(&arguments.target).await?;
+    let set = Set::new(arguments.scope.namespace.clone(), arguments.set.clone());
+    let all = history::list(client.clone(), &set).await?;
+    let chosen = history::choose(&all, arguments.revision)?;
+    let desired = delivery::release::manifests_of(client.clone(), &set, chosen).await?;
+    let options = delivery::plan::Options {
+        manager: MANAGER.to_owned(),
+        namespace: arguments.scope.namespace.clone(),
+        ..delivery::plan::Options::default()
+    };
+    let plan = delivery::plan::plan(client.clone(), desired, &set, &options).await?;
+    let now = release::provenance(None, &plan);
+    let message = format!("back to revision {}", chosen.number);
+    let provenance = Provenance { applied_by: now.applied_by, message, ..chosen.provenance.clone() };
+    let (how, force) = (&arguments.release, arguments.force_conflicts);
+    release::run(&client, &plan, how, force, how.yes, Some("rollback".to_owned()), provenance).await
+}

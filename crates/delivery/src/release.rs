@@ -1,0 +1,197 @@
+//! A plan, applied as a whole: under the set's lock, kept in its history, and taken back where that is wanted.
+//!
+//! Invariant: ended at any point, the next run sees what there is: an expired lock that it takes, a revision that was cut
+//! short, and objects that the next plan completes.
+
+use crate::api::ApiError;
+use crate::apply::{self, ApplyError, Outcome, Progress};
+use crate::history::{self, HistoryError, Provenance, Revision, State};
+use crate::lock::{self, LockError, Request};
+use crate::object;
+use crate::plan::{self, Plan, PlanError, show};
+use serde_json::Value;
+
+/// How a release is made.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How the plan is applied.
+    pub apply: apply::Options,
+    /// Who locks the set.
+    pub lock: Request,
+    /// Where the set came from.
+    pub provenance: Provenance,
+    /// How many revisions are kept.
+    pub keep: usize,
+    /// Whether the last healthy revision is put back when this one fails.
+    pub rollback: bool,
+}
+
+/// What came of a release.
+#[derive(Debug)]
+pub struct Released {
+    /// What was done.
+    pub outcome: Outcome,
+    /// The revision; none where nothing was to be done.
+    pub revision: Option<Revision>,
+}
+
+/// Why a release was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// Somebody else applies the set.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The history cannot be written.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The plan was not applied, or not to its end.
+    #[error("{cause}{after}")]
+    Apply {
+        /// Why.
+        cause: ApplyError,
+        /// What became of it then.
+        after: String,
+    },
+    /// The lock went to somebody else while the plan was applied.
+    #[error("the lock was lost while the plan was applied, so the rest was left; plan again")]
+    LockLost,
+}
+
+/// Makes a release of a plan.
+///
+/// # Errors
+/// See [`ReleaseError`].
+pub async fn release(
+    client: kube::Client,
+    plan: &Plan,
+    options: &Options,
+    progress: Progress<'_>,
+) -> Result<Released, ReleaseError> {
+    let lock = lock::acquire(client.clone(), &plan.set, &options.lock).await?;
+    let lost = lock.lost();
+    let result = tokio::select! {
+        result = locked(client, plan, options, progress) => result,
+        () = lost.cancelled() => Err(ReleaseError::LockLost),
+    };
+    if let Err(error) = lock.release().await {
+        tracing::warn!(%error, "the lock could not be given back, and ends by itself");
+    }
+    result
+}
+
+async fn locked(
+    client: kube::Client,
+    plan: &Plan,
+    options: &Options,
+    progress: Progress<'_>,
+) -> Result<Released, ReleaseError> {
+    let before = history::list(client.clone(), &plan.set).await?;
+    // A set that was cut short is completed even where all objects are there: its inventory and record are not.
+    if plan.is_empty() && plan.problems.is_empty() && history::interrupted(&before).is_none() && !before.is_empty() {
+        return Ok(Released { outcome: Outcome { done: 0, unchanged: plan.unchanged }, revision: None });
+    }
+    // Refused before it is noted: a plan that changes nothing is no revision.
+    let refused = |cause| ReleaseError::Apply { cause, after: String::new() };
+    apply::check(client.clone(), plan, &options.apply).await.map_err(refused)?;
+    let summary = show::summary(plan);
+    let revision = history::begin(client.clone(), &plan.set, &plan.desired, &options.provenance, summary).await?;
+    let end = |state, cause: String| {
+        let (client, set, revision) = (client.clone(), plan.set.clone(), revision.clone());
+        async move { history::finish(client, &set, &revision, state, &cause, options.keep).await }
+    };
+    match apply::apply(client.clone(), plan, &options.apply, progress).await {
+        Ok(outcome) => {
+            end(State::Healthy, String::new()).await?;
+            Ok(Released { outcome, revision: Some(revision) })
+        }
+        Err(cause) => {
+            end(State::Failed, cause.to_string()).await?;
+            let after = if options.rollback {
+                put_back(&client, plan, options, &before, progress).await
+            } else {
+                "\nwhat was done before is left as it is; mend and apply again, or take it back with `coracle rollback`"
+                    .to_owned()
+            };
+            Err(ReleaseError::Apply { cause, after })
+        }
+    }
+}
+
+/// Puts the last healthy revision back; says in words what came of it.
+async fn put_back(
+    client: &kube::Client,
+    failed: &Plan,
+    options: &Options,
+    before: &[Revision],
+    progress: Progress<'_>,
+) -> String {
+    let Some(good) = before.iter().find(|revision| revision.state == State::Healthy) else {
+        return "\nthere is no healthy revision to put back".to_owned();
+    };
+    match restore(client, failed, options, good, progress).await {
+        Ok(()) => format!("\nrevision {} is back", good.number),
+        Err(error) => format!("\nrevision {} could not be put back: {error}", good.number),
+    }
+}
+
+/// What can go wrong while a revision is put back.
+#[derive(Debug, thiserror::Error)]
+enum RestoreError {
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+async fn restore(
+    client: &kube::Client,
+    failed: &Plan,
+    options: &Options,
+    good: &Revision,
+    progress: Progress<'_>,
+) -> Result<(), RestoreError> {
+    let desired = history::load(client.clone(), &failed.set, good).await?;
+    let how = plan::Options { manager: failed.manager.clone(), ..plan::Options::default() };
+    let back = plan::plan(client.clone(), desired, &failed.set, &how).await?;
+    let provenance = Provenance {
+        applied_by: options.provenance.applied_by.clone(),
+        message: format!("back to revision {}", good.number),
+        ..good.provenance.clone()
+    };
+    let revision =
+        history::begin(client.clone(), &failed.set, &back.desired, &provenance, show::summary(&back)).await?;
+    let result = apply::apply(client.clone(), &back, &options.apply, progress).await;
+    let (state, cause) = match &result {
+        Ok(_) => (State::Healthy, String::new()),
+        Err(error) => (State::Failed, error.to_string()),
+    };
+    history::finish(client.clone(), &failed.set, &revision, state, &cause, options.keep).await?;
+    result?;
+    Ok(())
+}
+
+/// The rendered set of a revision, ready to be planned: without what a set's label adds.
+///
+/// # Errors
+/// As [`history::load`].
+pub async fn manifests_of(
+    client: kube::Client,
+    set: &crate::applyset::Set,
+    revision: &Revision,
+) -> Result<Vec<Value>, HistoryError> {
+    let mut desired = history::load(client, set, revision).await?;
+    for object in &mut desired {
+        object::metadata_map(object, "labels").remove(crate::applyset::PART_OF);
+    }
+    Ok(desired)
+}
+
+/// Whether the set has a parent in the API already.
+///
+/// # Errors
+/// As the API answers.
+pub async fn is_there(client: kube::Client, set: &crate::applyset::Set) -> Result<bool, ApiError> {
+    Ok(crate::api::Api::over(client).find(&set.path()).await?.is_some())
+}
