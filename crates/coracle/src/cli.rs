@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Status(Status),
     /// Who calls whom, how often, how well and how fast: a live table
     Top(Top),
+    /// The hops of one request as a tree, and which of them was slow; or the last requests
+    Trace(Trace),
     /// Print the path of the kubeconfig of a running Coracle
     Kubeconfig(Kubeconfig),
     /// Print the version
@@ -100,6 +102,40 @@ pub(crate) struct Start {
     /// Port of the first HTTP listener of a Gateway, instead of what its manifest says; 0 takes any free one
     #[arg(long, value_name = "PORT")]
     pub(crate) gateway_port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) seen: Seen,
+}
+
+/// What is recorded about requests.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Access log and traces")]
+pub(crate) struct Seen {
+    /// Which requests get a line in the access log
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t, env = "CORACLE_ACCESS_LOG")]
+    pub(crate) access_log: AccessLogMode,
+    /// File of the access log, or - for stdout [default: access.log in the data directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_log_file: Option<PathBuf>,
+    /// Share of new traces that is sampled, 0 to 1, and at most 100 a second
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, env = "OTEL_TRACES_SAMPLER_ARG")]
+    pub(crate) trace_ratio: f64,
+    /// Collector that gets traces by OTLP over HTTP, such as http://localhost:4318
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub(crate) otlp_endpoint: Option<String>,
+    /// Headers for the collector, NAME=VALUE,NAME=VALUE
+    #[arg(long, value_name = "HEADERS", env = "OTEL_EXPORTER_OTLP_HEADERS", hide_env_values = true)]
+    pub(crate) otlp_headers: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum AccessLogMode {
+    /// None
+    Off,
+    /// Those whose trace is sampled, and all that fail
+    #[default]
+    Sampled,
+    /// Every one
+    All,
 }
 
 #[derive(Debug, Args)]
@@ -366,6 +402,23 @@ pub(crate) struct Top {
     /// A row for each route
     #[arg(long)]
     pub(crate) by_route: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle trace                                     the last requests, with their ids
+  coracle trace 4bf92f3577b34da6a3ce929d0e0e4736    one, by the id of the request or of the trace
+
+The id of a request is in its header x-request-id, and in the proxy's own answers.")]
+pub(crate) struct Trace {
+    /// Id of a request or of a trace
+    pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Form,
 }
 
 #[derive(Debug, Args)]

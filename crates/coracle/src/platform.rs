@@ -2,16 +2,17 @@
 //!
 //! Start: store, API server, proxy and mesh, node, controllers. End, so that no request is lost: the controllers (nothing
 //! new is made), the mesh (nothing is routed anew), the gateways (nothing new comes in, what is under way ends), the
-//! node's Pods, the DNS server, the rest of the data plane, the API server, and the store last, so that every status written on the way is kept.
+//! node's Pods, the DNS server, the rest of the data plane, what it told, the API server, and the store last, so that every
+//! status written on the way is kept.
 
 use crate::adapters::{DataPlane, NodeLogs, PodCallers};
 use crate::connect::Api;
 use crate::data_dir::{DataDir, Holder};
-use crate::seen::TrafficPages;
+use crate::seen::{self, Recorder, TrafficPages};
 use crate::service_addresses::Block;
-use crate::{instances, readiness};
+use crate::{cli, instances, readiness};
 use anyhow::Context;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,14 @@ pub(crate) struct Settings {
     pub(crate) api_port: u16,
     pub(crate) gateway_port: Option<u16>,
     pub(crate) recipes: node::recipe::Recipes,
+    pub(crate) seen: cli::Seen,
+}
+
+impl Settings {
+    /// As the command line says.
+    pub(crate) fn of(start: &cli::Start, recipes: node::recipe::Recipes) -> Self {
+        Self { api_port: start.api_port, gateway_port: start.gateway_port, recipes, seen: start.seen.clone() }
+    }
 }
 
 /// A role that runs, and how it is told to end.
@@ -130,6 +139,7 @@ pub(crate) struct Platform {
     pods: Role,
     names: Option<Role>,
     traffic: Role,
+    records: Role,
     server: Role,
     store: store::StoreTask,
 }
@@ -150,9 +160,16 @@ impl Platform {
         let client = |user: &str| kube::Client::new(api.service_as(user), "default");
 
         let callers = Arc::new(PodCallers::new(resources::names::DOMAIN));
-        let dependencies = proxy::Dependencies { callers: Some(callers.clone()), ..proxy::Dependencies::default() };
-        let (proxy, proxy_handle) = proxy::build(proxy::Settings::default(), dependencies);
-        pages.connect(proxy_handle.clone(), api.clone());
+        let (telemetry, told) = telemetry::build(seen::telemetry(&settings.seen, data.path())?)?;
+        let dependencies = proxy::Dependencies {
+            callers: Some(callers.clone()),
+            observer: Some(Arc::new(Recorder(told.clone()))),
+            ..proxy::Dependencies::default()
+        };
+        let recording = seen::recording(&settings.seen)?;
+        let proxy_settings = proxy::Settings { recording, ..proxy::Settings::default() };
+        let (proxy, proxy_handle) = proxy::build(proxy_settings, dependencies);
+        pages.connect(proxy_handle.clone(), api.clone(), told);
         let mesh_settings = mesh::Settings { first_gateway_port: settings.gateway_port, ..mesh::Settings::default() };
         let (mesh, mesh_handle) = mesh::build(mesh_settings, client("system:coracle:mesh"), proxy_handle.clone());
 
@@ -179,6 +196,7 @@ impl Platform {
             .context("cannot look at the Pods of an earlier life")?;
         mesh::install(client("system:coracle:mesh")).await.context("cannot install the Gateway API")?;
         let names = dns(client("system:coracle:mesh"), &addresses, &mesh_handle).await?;
+        let records = Role::start("telemetry", |stop| Box::pin(telemetry.run(stop).map(Ok::<_, anyhow::Error>)));
         let traffic = Role::start("proxy", |stop| Box::pin(proxy.run(stop)));
         let routes = Role::start("mesh", |stop| Box::pin(mesh.run(stop)));
         let names = names.map(|dns| {
@@ -211,6 +229,7 @@ impl Platform {
             pods,
             names,
             traffic,
+            records,
             server,
             store: store_task,
         })
@@ -264,7 +283,14 @@ impl Platform {
 
     /// The next thing that happens unasked.
     pub(crate) async fn changed(&mut self) -> Change {
-        let roles = [&mut self.server, &mut self.traffic, &mut self.routes, &mut self.pods, &mut self.controllers];
+        let roles = [
+            &mut self.server,
+            &mut self.records,
+            &mut self.traffic,
+            &mut self.routes,
+            &mut self.pods,
+            &mut self.controllers,
+        ];
         let ends = roles.into_iter().chain(&mut self.names).map(|role| Box::pin(role.failure()));
         tokio::select! {
             (error, _, _) = futures::future::select_all(ends) => Change::Broken(error),
@@ -283,6 +309,7 @@ impl Platform {
             names.end().await;
         }
         self.traffic.end().await;
+        self.records.end().await;
         self.server.end().await;
         match tokio::time::timeout(Duration::from_secs(10), self.store.close()).await {
             Ok(Ok(())) => {}

@@ -16,6 +16,7 @@ mod rollback;
 mod serve;
 mod status;
 mod top;
+mod trace;
 mod up;
 pub(crate) mod version;
 
@@ -44,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Delete(arguments) => delete::run(arguments).await,
             Command::Status(arguments) => status::run(arguments).await,
             Command::Top(arguments) => top::run(arguments).await,
+            Command::Trace(arguments) => trace::run(arguments).await,
             Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
             Command::Version(arguments) => version::run(&arguments),
             Command::Completion(arguments) => completion::run(&arguments),

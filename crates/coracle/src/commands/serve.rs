@@ -17,7 +17,7 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let recipes = recipes(arguments.recipes.as_deref())?;
     let data = DataDir::hold(&data(&arguments.start, Path::new(".")))?;
     build(&recipes, &[], data.path()).await?;
-    let settings = Settings { api_port: arguments.start.api_port, gateway_port: arguments.start.gateway_port, recipes };
+    let settings = Settings::of(&arguments.start, recipes);
     let mut platform = Platform::start(data, settings).await?;
     crate::memory::give_back();
     if arguments.output == UpOutput::Json {

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The source of what comes in by a Gateway from nobody that is known: from outside.
-pub(crate) const GATEWAY: &str = "gateway";
+pub(super) const GATEWAY: &str = "gateway";
 /// The source of what comes from nobody that is known, inside.
-pub(crate) const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 /// The destination, route or backend of what had none.
-pub(crate) const NONE: &str = "none";
+pub(super) const NONE: &str = "none";
 
 /// What one edge has counted since Coracle started.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -82,15 +82,20 @@ impl Edge {
     }
 }
 
+/// What a caller is called, by its workload and the listener that it came in by.
+pub(super) fn source<'a>(workload: &'a str, listener: &str) -> &'a str {
+    match workload {
+        "" if mesh::is_gateway(listener) => GATEWAY,
+        "" => UNKNOWN,
+        workload => workload,
+    }
+}
+
 /// The edges that the proxy has counted, in order.
 pub(crate) fn of(stats: &Stats) -> Vec<Edge> {
     let mut edges: BTreeMap<[String; 4], Edge> = BTreeMap::new();
     for series in &stats.series {
-        let source = match &*series.source {
-            "" if mesh::is_gateway(&series.listener) => GATEWAY,
-            "" => UNKNOWN,
-            source => source,
-        };
+        let source = source(&series.source, &series.listener);
         let or_none = |name: &str| if name.is_empty() { NONE.to_owned() } else { name.to_owned() };
         let destination = match &*series.listener {
             "*" => "*",

@@ -74,6 +74,22 @@ pub(crate) fn api(load: apiserver::Load) -> Vec<Family> {
     vec![requests.with(load.requests as f64), streams.with(load.streams as f64), revision.with(load.revision as f64)]
 }
 
+/// What has become of records of requests.
+pub(crate) fn records(counts: telemetry::Counts) -> Vec<Family> {
+    let taken = Family::counter("coracle_records", "Requests recorded for the access log and traces.");
+    let dropped = Family::counter("coracle_records_dropped", "Records dropped because too many waited.");
+    let lost = Family::counter("coracle_access_log_lines_lost", "Lines of the access log that could not be written.");
+    let exported = Family::counter("coracle_spans_exported", "Spans that the collector has taken.");
+    let unsent = Family::counter("coracle_spans_dropped", "Spans that the collector did not take in time.");
+    vec![
+        taken.with(counts.records as f64),
+        dropped.with(counts.dropped as f64),
+        lost.with(counts.lines_lost as f64),
+        exported.with(counts.exported as f64),
+        unsent.with(counts.export_dropped as f64),
+    ]
+}
+
 /// Which build this is.
 pub(crate) fn build() -> Family {
     let mut info = Family::gauge("coracle_build_info", "Always 1; the version is a label.");

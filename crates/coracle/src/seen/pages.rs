@@ -1,5 +1,6 @@
 //! The pages about traffic that the API server serves: `/metrics` and `/coracle/v1/...`.
 
+use super::records::Raw;
 use super::{edges, metrics};
 use apiserver::{Page, PageError, PageRequest};
 use futures::future::BoxFuture;
@@ -12,6 +13,7 @@ use telemetry::process;
 struct Sources {
     proxy: proxy::Handle,
     api: apiserver::Handle,
+    telemetry: telemetry::Handle<Raw>,
 }
 
 /// Makes the pages. Its sources are built after the API server, so it is told of them later.
@@ -22,8 +24,8 @@ pub(crate) struct TrafficPages {
 
 impl TrafficPages {
     /// Says where the numbers are to be had; only the first word counts.
-    pub(crate) fn connect(&self, proxy: proxy::Handle, api: apiserver::Handle) {
-        let _ = self.sources.set(Sources { proxy, api });
+    pub(crate) fn connect(&self, proxy: proxy::Handle, api: apiserver::Handle, telemetry: telemetry::Handle<Raw>) {
+        let _ = self.sources.set(Sources { proxy, api, telemetry });
     }
 }
 
@@ -36,6 +38,7 @@ impl apiserver::Pages for TrafficPages {
             match request.path.as_str() {
                 "metrics" => Ok(metrics_page(sources, request.accept.as_deref())),
                 "coracle/v1/edges" => Ok(edges_page(sources)),
+                "coracle/v1/records" => records_page(sources, &request.query),
                 _ => Err(PageError::NotFound),
             }
         })
@@ -47,6 +50,7 @@ fn metrics_page(sources: &Sources, accept: Option<&str>) -> Page {
     let stats = sources.proxy.stats();
     let mut families = metrics::traffic(&stats, &edges::of(&stats));
     families.extend(metrics::api(sources.api.load()));
+    families.extend(metrics::records(sources.telemetry.counts()));
     families.extend(process::families());
     families.push(metrics::build());
     Page { media: format.media(), body: render(&families, format).into() }
@@ -56,6 +60,24 @@ fn edges_page(sources: &Sources) -> Page {
     let stats = sources.proxy.stats();
     let page = json!({ "connections": stats.connections, "inFlight": stats.in_flight, "edges": edges::of(&stats) });
     json_page(&page)
+}
+
+/// The most records on one page.
+const RECORDS: usize = 1_000;
+
+/// Records by the id of a request or trace (`id=`), or the last ones (`last=`), newest first.
+fn records_page(sources: &Sources, query: &[(String, String)]) -> Result<Page, PageError> {
+    let value = |wanted: &str| query.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let wrong = |why: &str| PageError::BadRequest(why.to_owned());
+    let records = match (value("id"), value("last")) {
+        (Some(id), None) if !id.is_empty() => sources.telemetry.find(id),
+        (None, Some(last)) => {
+            let last: usize = last.parse().map_err(|_| wrong("last is a number of records"))?;
+            sources.telemetry.last(last.min(RECORDS))
+        }
+        _ => return Err(wrong("say which records: id=REQUEST-OR-TRACE-ID, or last=NUMBER")),
+    };
+    Ok(json_page(&json!({ "records": records })))
 }
 
 fn json_page(page: &serde_json::Value) -> Page {

@@ -3,6 +3,7 @@
 use crate::harness::{Coracle, eventually, get, manifests};
 use crate::probes::application;
 use serde_json::Value;
+use std::io::{BufRead, Read, Write};
 use std::process::{Command, Stdio};
 
 /// A Service and its Pod that others call, without a Gateway.
@@ -72,6 +73,165 @@ fn strangers_see_no_metrics() {
     assert!(said.contains("Unauthorized") || said.contains("401"), "{said}");
 }
 
+/// A request with headers of the caller's; the answer's body.
+fn ask(coracle: &Coracle, path: &str, headers: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(coracle.gateway()).expect("connects");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}\r\n").expect("sends");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+fn trace(coracle: &Coracle, id: &str, hops: usize) -> Value {
+    eventually("the trace has every hop", || {
+        let output = coracle.run(&["trace", id, "-o", "json"]);
+        let tree: Value = serde_json::from_slice(&output.stdout).map_err(|error| format!("{error}: {output:?}"))?;
+        let text = tree["hops"].to_string();
+        if text.matches("\"spanId\"").count() == hops { Ok(tree) } else { Err(text) }
+    })
+}
+
+/// Who called whom, depth first.
+fn path(hops: &Value) -> Vec<String> {
+    let mut all = Vec::new();
+    for hop in hops.as_array().into_iter().flatten() {
+        let text = |field: &str| hop["record"][field].as_str().unwrap_or_default().to_owned();
+        all.push(format!("{} -> {}", text("source"), text("destination")));
+        all.extend(path(&hop["children"]));
+    }
+    all
+}
+
+/// Scenario 49: a click crosses several services, and one of them is slow.
+#[test]
+fn a_trace_names_the_slow_hop() {
+    let directory = calling(&["users", "payments", "orders"]);
+    let coracle = Coracle::up(directory.path());
+    let expected =
+        ["gateway -> default/front", "default/front -> default/orders", "default/orders -> default/payments"];
+    let with_trace =
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nx-request-id: click-1\r\n";
+    let answer = ask(&coracle, "/via?orders/via?payments/slow?300", with_trace);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("slow"), "{answer}");
+    for id in ["click-1", "0af7651916cd43dd8448eb211c80319c"] {
+        let tree = trace(&coracle, id, 3);
+        assert_eq!(path(&tree["hops"]), expected, "{tree:#}");
+        assert_eq!(tree["slowest"]["destination"], "default/payments", "{tree:#}");
+        assert_eq!(tree["hops"][0]["record"]["parentSpanId"], "b7ad6b7169203331", "the caller's span stays the parent");
+    }
+    let text = coracle.ok(&["trace", "click-1"]);
+    let line = text.lines().find(|line| line.contains("<- slowest")).unwrap_or_else(|| panic!("{text}"));
+    assert!(line.contains("default/orders -> default/payments") && text.contains("slowest: "), "{text}");
+    // A program that passes on nothing but the request's id.
+    ask(&coracle, "/via-id?orders/via-id?payments/slow?200", "x-request-id: click-2\r\n");
+    let tree = trace(&coracle, "click-2", 3);
+    assert_eq!(path(&tree["hops"]), expected, "{tree:#}");
+    assert_eq!(tree["slowest"]["destination"], "default/payments", "{tree:#}");
+    assert_eq!(tree["hops"][0]["children"][0]["inferred"], true, "{tree:#}");
+    let unknown = coracle.run(&["trace", "nothing"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(coracle.ok(&["trace"]).contains("click-2"));
+}
+
+#[test]
+fn the_access_log_has_who_what_and_why_not() {
+    let directory = calling(&["back"]);
+    let coracle = Coracle::up(directory.path());
+    ask(&coracle, "/via?back/x?secret=1", "x-request-id: good-1\r\n");
+    let not = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n";
+    ask(&coracle, "/", &format!("x-request-id: unsampled-1\r\n{not}"));
+    coracle.ok(&["delete", "deploy/front"]);
+    eventually("the Pod is gone", || {
+        let answer = ask(&coracle, "/", &format!("x-request-id: bad-1\r\n{not}"));
+        if answer.starts_with("HTTP/1.1 503") { Ok(()) } else { Err(answer) }
+    });
+    let lines: Vec<Value> = eventually("the log has the failure", || {
+        let text = std::fs::read_to_string(coracle.data().join("access.log")).map_err(|error| error.to_string())?;
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        if text.contains("no_endpoint") { Ok(lines) } else { Err(text) }
+    });
+    let find = |id: &str, destination: &str| {
+        lines.iter().find(|line| line["requestId"] == id && line["destination"] == destination)
+    };
+    let inner = find("good-1", "default/back").unwrap_or_else(|| panic!("{lines:#?}"));
+    assert_eq!(
+        (&inner["source"], &inner["method"], &inner["path"]),
+        (&"default/front".into(), &"GET".into(), &"/x".into())
+    );
+    assert_eq!(inner["sourceId"], "spiffe://cluster.local/ns/default/sa/default", "{inner}");
+    for field in ["time", "traceId", "upstream", "route", "backend", "durationMs", "upstreamMs", "host", "attempts"] {
+        assert!(!inner[field].is_null(), "{inner} lacks {field}");
+    }
+    assert!(!inner.to_string().contains("secret"), "queries stay out");
+    assert!(find("unsampled-1", "default/front").is_none(), "its caller wanted no record");
+    let bad = find("bad-1", "default/front").unwrap_or_else(|| panic!("{lines:#?}"));
+    assert_eq!(
+        (&bad["status"], &bad["reason"]),
+        (&503.into(), &"no_endpoint".into()),
+        "a failure is recorded all the same"
+    );
+}
+
+/// A collector that keeps what it is sent; it ends with the test's process.
+fn collector() -> (String, std::sync::mpsc::Receiver<Vec<u8>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let (sender, received) = std::sync::mpsc::sync_channel(16);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().filter_map(Result::ok) {
+            let mut reader = std::io::BufReader::new(stream);
+            loop {
+                let (mut length, mut line) = (0, String::new());
+                while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+                    if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                        length = value.trim().parse().unwrap_or(0);
+                    }
+                    line.clear();
+                }
+                let mut body = vec![0; length];
+                if length == 0 || reader.read_exact(&mut body).is_err() || sender.send(body).is_err() {
+                    break;
+                }
+                let _ = reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
+            }
+        }
+    });
+    (url, received)
+}
+
+/// OpenTelemetry's own definitions read what a collector gets.
+#[test]
+#[ignore = "needs python3 with opentelemetry-proto"]
+fn opentelemetry_parses_the_spans() {
+    let (url, received) = collector();
+    let directory = calling(&["back"]);
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let more = ["--otlp-endpoint", &url, "--access-log", "all"];
+    let coracle = Coracle::up_on(directory.path(), data.path(), &more).unwrap_or_else(|output| panic!("{output}"));
+    ask(&coracle, "/via?back/", "x-request-id: click-1\r\n");
+    let body = received.recv_timeout(crate::harness::LIMIT).expect("spans");
+    let parse = "import sys
+from google.protobuf import json_format
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+text = sys.stdin.read()
+# In OTLP's JSON ids are hexadecimal, unlike in protobuf's own.
+import base64, json
+def ids(node):
+    if isinstance(node, list): return [ids(item) for item in node]
+    if not isinstance(node, dict): return node
+    return {k: base64.b64encode(bytes.fromhex(v)).decode() if k in ('traceId', 'spanId', 'parentSpanId') else ids(v) for k, v in node.items()}
+request = json_format.ParseDict(ids(json.loads(text)), ExportTraceServiceRequest())
+services = sorted({a.value.string_value for r in request.resource_spans for a in r.resource.attributes if a.key == 'service.name'})
+assert set(services) <= {'back', 'front'} and services, services
+span = request.resource_spans[0].scope_spans[0].spans[0]
+assert len(span.trace_id) == 16 and len(span.span_id) == 8 and span.kind == 2 and span.end_time_unix_nano > span.start_time_unix_nano
+assert any(a.key == 'http.response.status_code' and a.value.int_value == 200 for a in span.attributes), span
+";
+    let mut child = Command::new("python3").args(["-c", parse]).stdin(Stdio::piped()).spawn().expect("python3 starts");
+    child.stdin.take().expect("piped").write_all(&body).expect("it reads");
+    assert!(child.wait().expect("it ends").success(), "{}", String::from_utf8_lossy(&body));
+}
+
 /// Prometheus' own client library reads what it would scrape, in both forms.
 #[test]
 #[ignore = "needs python3 with prometheus_client, and kubectl"]
@@ -94,7 +254,7 @@ print(len(families))
     assert!(text.status.success(), "{text:?}");
     let mut python = Command::new("python3");
     let mut child = python.args(["-c", parse]).stdin(Stdio::piped()).spawn().expect("python3 starts");
-    std::io::Write::write_all(&mut child.stdin.take().expect("piped"), &text.stdout).expect("it reads");
+    child.stdin.take().expect("piped").write_all(&text.stdout).expect("it reads");
     assert!(child.wait().expect("it ends").success(), "{}", String::from_utf8_lossy(&text.stdout));
     eventually("the counters grow", || {
         get(coracle.gateway(), "/").map_err(|error| error.to_string())?;

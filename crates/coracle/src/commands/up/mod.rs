@@ -30,11 +30,7 @@ pub(crate) async fn run(arguments: Up) -> anyhow::Result<ExitCode> {
         outcome = built => outcome?,
         () = signals.next() => anyhow::bail!("stopped while building; nothing was started"),
     }
-    let settings = Settings {
-        api_port: arguments.start.api_port,
-        gateway_port: arguments.start.gateway_port,
-        recipes: plan.recipes.clone(),
-    };
+    let settings = Settings::of(&arguments.start, plan.recipes.clone());
     let mut platform = Platform::start(data, settings).await?;
     let mut logs = Box::pin(follow::logs(platform.lines(), arguments.output == UpOutput::Json));
     let outcome = tokio::select! {
