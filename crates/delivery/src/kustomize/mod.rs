@@ -6,12 +6,44 @@
 //!
 //! It must not know: any API, or what becomes of the objects.
 
+mod config;
+mod defaults;
 mod error;
+mod fieldpath;
+mod fields;
+mod fieldspec;
 mod files;
+mod generate;
+mod id;
+mod jsonpatch;
+mod load;
+mod merge;
+mod names;
+mod node;
+mod order;
+mod origin;
+mod patch;
+mod plugins;
+mod read;
+mod remote;
+mod replace;
+mod resource;
+mod resources;
+mod scalar;
+mod schema;
+mod selector;
+mod settings;
+mod steps;
+mod target;
+mod transform;
+mod vars;
+mod write;
 
 pub use error::Error;
 pub use files::{Disk, FILE_LIMIT, Files};
+pub use write::to_yaml;
 
+use error::At;
 use serde_json::Value;
 use std::path::Path;
 
@@ -37,14 +69,6 @@ pub fn build(dir: &Path, options: &Options) -> Result<Vec<Value>, Error> {
 
 /// Builds the kustomization in a folder of any tree of files.
 pub fn build_from(files: &dyn Files, dir: &Path, options: &Options) -> Result<Vec<Value>, Error> {
-    let _ = (files, options);
-    Err(Error::new(format!(
-        "cannot build {}: kustomizations are not built yet; use `kubectl kustomize`",
-        dir.display()
-    )))
-}
-
-/// Objects as a stream of YAML documents, as kubectl writes them.
-pub fn to_yaml(objects: &[Value]) -> String {
-    objects.iter().map(|object| object.to_string() + "\n").collect::<Vec<_>>().join("---\n")
+    let resources = target::build(load::Loader::new(files, dir, options)?)?;
+    resources.iter().map(|resource| resource.node.to_json().at(|| resource.id().to_string())).collect()
 }
