@@ -90,17 +90,13 @@ impl Operation {
         match self.op.as_str() {
             "add" => add(document, &self.path, self.value()?),
             "remove" => remove(document, &self.path).map(drop),
-            "replace" => {
-                let value = self.value()?;
-                *existing(document, &self.path)? = value;
-                Ok(())
-            }
+            "replace" => replace(document, &self.path, self.value()?),
             "move" => {
                 let value = remove(document, self.from()?)?;
                 add(document, &self.path, value)
             }
             "copy" => {
-                let value = existing(document, self.from()?)?.clone();
+                let value = copied(document, self.from()?)?;
                 add(document, &self.path, value)
             }
             "test" => self.test(document),
@@ -176,6 +172,31 @@ fn existing<'a>(document: &'a mut Value, path: &str) -> Result<&'a mut Value> {
     }
     let (parent, last) = parent(document, path)?;
     child(parent, &last)
+}
+
+/// What is at a path; null when the last field is not there, as the tools that patches are written against have it.
+fn copied(document: &mut Value, path: &str) -> Result<Value> {
+    let (parent, last) = parent(document, path)?;
+    match parent {
+        Value::Object(map) => Ok(map.get(&last).cloned().unwrap_or(Value::Null)),
+        other => child(other, &last).map(|value| value.clone()),
+    }
+}
+
+/// Sets what is at a path; the last field need not be there, for the same reason.
+fn replace(document: &mut Value, path: &str, value: Value) -> Result<()> {
+    if path.is_empty() {
+        *document = value;
+        return Ok(());
+    }
+    let (parent, last) = parent(document, path)?;
+    match parent {
+        Value::Object(map) => {
+            map.insert(last, value);
+        }
+        other => *child(other, &last)? = value,
+    }
+    Ok(())
 }
 
 fn add(document: &mut Value, path: &str, value: Value) -> Result<()> {

@@ -54,6 +54,11 @@ impl<'a> Loader<'a> {
         self.locate(path).is_ok()
     }
 
+    /// Whether a path names a folder or a repository.
+    pub(super) fn is_base(&self, path: &str) -> bool {
+        if matches!(Spec::parse(path), Ok(None)) { self.files.is_dir(&join(&self.root, path)) } else { !self.has(path) }
+    }
+
     /// A file's text.
     pub(super) fn text(&self, path: &str) -> Result<String> {
         self.bytes(path).and_then(utf8).at(|| path.to_owned())

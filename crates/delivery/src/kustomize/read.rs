@@ -64,10 +64,10 @@ fn split(text: &str) -> Result<Vec<std::borrow::Cow<'_, str>>> {
 pub(super) fn document(text: &str) -> Result<Option<Node>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let options = granit_parser::options! { emit_comments: false };
-    let mut reader =
-        Reader { parser: Parser::new_from_str_with_options(text, options), anchors: HashMap::new(), nodes: 0 };
+    let parser = Parser::new_from_str_with_options(text, options);
+    let mut reader = Reader { text, parser, anchors: HashMap::new(), nodes: 0 };
     loop {
-        match reader.next()? {
+        match reader.next()?.event {
             Event::StreamEnd => return Ok(None),
             Event::DocumentStart(..) => break,
             _ => {}
@@ -78,22 +78,34 @@ pub(super) fn document(text: &str) -> Result<Option<Node>> {
 }
 
 struct Reader<'a> {
+    text: &'a str,
     parser: Parser<'a, granit_parser::StrInput<'a>>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
 }
 
+/// An event, and what of its place in the text changes its meaning.
+struct Seen<'a> {
+    event: Event<'a>,
+    /// Nothing is written there: a null without a word.
+    unwritten: bool,
+    /// The text ends here, in the middle of a line.
+    cut_off: bool,
+}
+
 impl<'a> Reader<'a> {
-    fn next(&mut self) -> Result<Event<'a>> {
+    fn next(&mut self) -> Result<Seen<'a>> {
         match self.parser.next_event() {
-            Some(Ok((event, _))) => Ok(event),
-            Some(Err(error)) => fail(format!(
-                "not YAML: line {}, column {}: {}",
-                error.marker().line(),
-                error.marker().col() + 1,
-                error.info()
-            )),
-            None => Ok(Event::StreamEnd),
+            Some(Ok((event, span))) => {
+                let unwritten = span.start.index() == span.end.index();
+                let cut_off = !self.text.ends_with('\n') && span.end.byte_offset() == Some(self.text.len());
+                Ok(Seen { event, unwritten, cut_off })
+            }
+            Some(Err(error)) => {
+                let (line, column) = (error.marker().line(), error.marker().col() + 1);
+                fail(format!("not YAML: line {line}, column {column}: {}", error.info()))
+            }
+            None => Ok(Seen { event: Event::StreamEnd, unwritten: false, cut_off: false }),
         }
     }
 
@@ -105,22 +117,28 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn node(&mut self, event: Event<'a>, depth: usize) -> Result<Node> {
+    fn node(&mut self, seen: Seen<'a>, depth: usize) -> Result<Node> {
         self.count(1)?;
         if depth > MAX_DEPTH {
             return fail(format!("the document nests deeper than {MAX_DEPTH} levels"));
         }
-        let (anchor, node) = match event {
+        let (anchor, node) = match seen.event {
             Event::Scalar(text, style, anchor, tag) => {
-                (anchor, Node::Scalar(scalar(text.into_owned(), style, tag.as_deref())))
+                let mut text = if seen.unwritten { String::new() } else { text.into_owned() };
+                // A block that the text's end cuts off has no last line break to keep.
+                if seen.cut_off && matches!(style, ScalarStyle::Literal | ScalarStyle::Folded) && text.ends_with('\n') {
+                    text.pop();
+                }
+                (anchor, Node::Scalar(scalar(text, style, tag.as_deref())))
             }
             Event::SequenceStart(_, anchor, _) => {
                 let mut items = Vec::new();
                 loop {
-                    match self.next()? {
-                        Event::SequenceEnd => break,
-                        event => items.push(self.node(event, depth + 1)?),
+                    let seen = self.next()?;
+                    if matches!(seen.event, Event::SequenceEnd) {
+                        break;
                     }
+                    items.push(self.node(seen, depth + 1)?);
                 }
                 (anchor, Node::Seq(items))
             }
@@ -144,12 +162,13 @@ impl<'a> Reader<'a> {
         let mut fields = Fields::new();
         let mut merged = None;
         loop {
-            let key = match self.next()? {
-                Event::MappingEnd => break,
-                event => self.node(event, depth + 1)?,
-            };
-            let event = self.next()?;
-            let value = self.node(event, depth + 1)?;
+            let seen = self.next()?;
+            if matches!(seen.event, Event::MappingEnd) {
+                break;
+            }
+            let key = self.node(seen, depth + 1)?;
+            let seen = self.next()?;
+            let value = self.node(seen, depth + 1)?;
             let Node::Scalar(key) = key else {
                 return fail("a mapping's key is itself a mapping or a list; use text");
             };

@@ -139,8 +139,9 @@ impl<'a> Target<'a> {
 
     fn gather_resources(&mut self, mut gathered: Gathered, paths: &[String], field: &str) -> Result<Gathered> {
         for path in paths {
-            let file = if remote::is_url(path) { remote::is_file(path) } else { self.loader.has(path) };
-            if file {
+            // What is neither a folder nor a repository is taken as a file, so that its own error is reported.
+            let base = if remote::is_url(path) { !remote::is_file(path) } else { self.loader.is_base(path) };
+            if !base {
                 self.add_file(&mut gathered.resources, path).at(|| format!("{field}: {path}"))?;
             } else {
                 gathered = self.enter(gathered, path, false).at(|| format!("{field}: {path}"))?;
