@@ -1,18 +1,20 @@
 //! Where Gateways listen.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// What the one who starts the mesh decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The address on which the listeners of every Gateway are bound.
     pub gateway_address: IpAddr,
+    /// Where other instances' proxies are listened for; nowhere by default.
+    pub peers: Option<SocketAddr>,
     /// Replaces the port of the first HTTP listener (of the oldest Gateway that has one); 0 lets the system choose.
     pub first_gateway_port: Option<u16>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST), first_gateway_port: None }
+        Self { gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST), peers: None, first_gateway_port: None }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, SelectAll};
 use futures::{StreamExt, future};
-use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ObjectMeta};
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
@@ -25,6 +25,8 @@ use resources::gateway::httproutes::HttpRoute;
 use resources::gateway::listenersets::ListenerSet;
 use resources::gateway::referencegrants::ReferenceGrant;
 use resources::gateway::tlsroutes::TlsRoute;
+use resources::istio::PeerAuthentication;
+use resources::names::{MTLS_ANNOTATION, PEER_ANNOTATION};
 use resources::traffic::TrafficPolicy;
 use serde::de::DeserializeOwned;
 
@@ -53,6 +55,11 @@ pub(crate) trait Matters:
 
 fn same_generation(one: &ObjectMeta, other: &ObjectMeta) -> bool {
     one.uid == other.uid && one.generation == other.generation
+}
+
+fn same_annotation(one: &ObjectMeta, other: &ObjectMeta, name: &str) -> bool {
+    let of = |meta: &ObjectMeta| meta.annotations.as_ref().and_then(|all| all.get(name).cloned());
+    of(one) == of(other)
 }
 
 impl Matters for GatewayClass {
@@ -102,17 +109,33 @@ impl Matters for ReferenceGrant {
 }
 impl Matters for Service {
     fn same(&self, other: &Self) -> bool {
-        self.metadata.uid == other.metadata.uid && self.spec == other.spec
+        self.metadata.uid == other.metadata.uid
+            && self.spec == other.spec
+            && same_annotation(&self.metadata, &other.metadata, MTLS_ANNOTATION)
     }
 }
 impl Matters for EndpointSlice {
     fn same(&self, other: &Self) -> bool {
-        self.endpoints == other.endpoints && self.ports == other.ports && self.metadata.labels == other.metadata.labels
+        self.endpoints == other.endpoints
+            && self.ports == other.ports
+            && self.metadata.labels == other.metadata.labels
+            && same_annotation(&self.metadata, &other.metadata, PEER_ANNOTATION)
     }
 }
 impl Matters for Namespace {
     fn same(&self, other: &Self) -> bool {
         self.metadata.labels == other.metadata.labels
+            && same_annotation(&self.metadata, &other.metadata, MTLS_ANNOTATION)
+    }
+}
+impl Matters for Pod {
+    fn same(&self, other: &Self) -> bool {
+        self.metadata.labels == other.metadata.labels
+    }
+}
+impl Matters for PeerAuthentication {
+    fn same(&self, other: &Self) -> bool {
+        self.spec == other.spec
     }
 }
 impl Matters for Secret {
@@ -247,6 +270,8 @@ pub(crate) enum Seen {
     Secret(Event<DeserializeGuard<Secret>>),
     Traffic(Event<DeserializeGuard<TrafficPolicy>>),
     Access(Event<DeserializeGuard<AccessPolicy>>),
+    Pod(Box<Event<DeserializeGuard<Pod>>>),
+    PeerAuthentication(Event<DeserializeGuard<PeerAuthentication>>),
 }
 
 /// Everything that is watched.
@@ -265,6 +290,8 @@ pub(crate) struct Cluster {
     secrets: Watched<Secret>,
     traffic: Watched<TrafficPolicy>,
     access: Watched<AccessPolicy>,
+    pods: Watched<Pod>,
+    peer_authentications: Watched<PeerAuthentication>,
 }
 
 impl Cluster {
@@ -283,6 +310,12 @@ impl Cluster {
             Seen::Secret(event) => self.secrets.take(event),
             Seen::Traffic(event) => self.traffic.take(event),
             Seen::Access(event) => self.access.take(event),
+            // Nothing is ever said about a Pod from here.
+            Seen::Pod(event) => match self.pods.take(*event) {
+                Change::Status => Change::Nothing,
+                change => change,
+            },
+            Seen::PeerAuthentication(event) => self.peer_authentications.take(event),
         }
     }
 
@@ -301,6 +334,8 @@ impl Cluster {
             && self.secrets.synced
             && self.traffic.synced
             && self.access.synced
+            && self.pods.synced
+            && self.peer_authentications.synced
     }
 
     pub(crate) fn world(&self, bundle_version: Option<String>, rejected: Rejected) -> World {
@@ -318,6 +353,8 @@ impl Cluster {
             secrets: self.secrets.list(),
             traffic: self.traffic.list(),
             access: self.access.list(),
+            pods: self.pods.list(),
+            peer_authentications: self.peer_authentications.list(),
             bundle_version,
             rejected,
         }
@@ -340,7 +377,9 @@ pub(crate) fn watches(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
         watch(client, all.clone(), Seen::Slice),
         watch(client, all.clone(), Seen::Namespace),
         watch(client, all.clone(), Seen::Traffic),
-        watch(client, all, Seen::Access),
+        watch(client, all.clone(), Seen::Access),
+        watch(client, all.clone(), |event| Seen::Pod(Box::new(event))),
+        watch(client, all, Seen::PeerAuthentication),
         watch(client, certificates, Seen::Secret),
     ])
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use resources::access::AccessPolicy;
 use resources::gateway::gatewayclasses::GatewayClass;
@@ -13,6 +13,7 @@ use resources::gateway::gateways::Gateway;
 use resources::gateway::httproutes::HttpRoute;
 use resources::gateway::listenersets::ListenerSet;
 use resources::gateway::referencegrants::ReferenceGrant;
+use resources::istio::PeerAuthentication;
 use resources::traffic::TrafficPolicy;
 
 /// The objects, each list in order of namespace and name.
@@ -42,6 +43,10 @@ pub struct World {
     pub secrets: Vec<Arc<Secret>>,
     /// Every AccessPolicy.
     pub access: Vec<Arc<AccessPolicy>>,
+    /// Every Pod; its labels count alone.
+    pub pods: Vec<Arc<Pod>>,
+    /// Every PeerAuthentication.
+    pub peer_authentications: Vec<Arc<PeerAuthentication>>,
     /// The release of Gateway API that is installed, where its definitions say so.
     pub bundle_version: Option<String>,
     /// Every TrafficPolicy.

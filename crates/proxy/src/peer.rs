@@ -201,7 +201,7 @@ impl Peers {
     ) -> io::Result<TlsStream<TcpStream>> {
         let own = self.judging.credentials.certificate(speaker);
         if own.is_none() {
-            return Err(io::Error::other("there is no certificate to show yet; see `coracle trust status`"));
+            return Err(io::Error::other("there is no certificate to show"));
         }
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])

@@ -9,5 +9,6 @@ pub use gateway_api as gateway;
 pub use k8s_openapi as k8s;
 
 pub mod access;
+pub mod istio;
 pub mod names;
 pub mod traffic;

@@ -41,3 +41,9 @@ pub const MOVED_FROM: &str = "coracle.dev/moved-from";
 
 /// Annotation of an object that was kept when its manifest was renamed: the name that the manifest has now.
 pub const MOVED_TO: &str = "coracle.dev/moved-to";
+/// Annotation on an EndpointSlice, with the value `true`: its addresses are the mesh listeners of other instances, which have
+/// a Service of the same namespace, name and port.
+pub const PEER_ANNOTATION: &str = "mesh.coracle.dev/peer";
+
+/// Annotation on a Service or a Namespace, with the value `always`: callers must show a certificate, also on this machine.
+pub const MTLS_ANNOTATION: &str = "mesh.coracle.dev/mtls";

@@ -15,6 +15,7 @@ use proxy::snapshot::{Backend, BackendId, BackendProtocol, Endpoint};
 use super::access::Policies;
 use super::index::{Index, Subject, key};
 use super::kind::RouteKind;
+use super::peers::{self, is_peer};
 use super::speech::{Speech, speech, transport};
 use super::verdict::{Fault, reason};
 
@@ -42,6 +43,10 @@ impl<'w> Backends<'w> {
         Self { index, made: BTreeMap::new(), ids: HashMap::new() }
     }
 
+    pub(super) fn index(&self) -> &'w Index<'w> {
+        self.index
+    }
+
     /// All of them, each with the place where its callers are judged.
     pub(super) fn into_map(mut self, policies: &Policies<'_>) -> BTreeMap<BackendId, Backend> {
         for ((namespace, name, port), id) in &self.ids {
@@ -60,7 +65,9 @@ impl<'w> Backends<'w> {
             return Arc::clone(id);
         }
         let id: BackendId = format!("{namespace}/{name}:{number}").into();
-        let endpoints = endpoints(self.index.slices(namespace, name), port.name.as_deref().unwrap_or_default());
+        let peer_name = peers::name(namespace, name, number);
+        let port_name = port.name.as_deref().unwrap_or_default();
+        let endpoints = endpoints(self.index.slices(namespace, name), port_name, &peer_name);
         let protocol = match speech(port) {
             Speech::H2c => BackendProtocol::H2c,
             Speech::WebSocket => BackendProtocol::Http1,
@@ -148,7 +155,7 @@ fn list(ports: &[ServicePort]) -> String {
 }
 
 /// The ready endpoints of the Service port called `port`, without repetitions, in order.
-fn endpoints(slices: &[&EndpointSlice], port: &str) -> Vec<Endpoint> {
+fn endpoints(slices: &[&EndpointSlice], port: &str, peer_name: &Arc<str>) -> Vec<Endpoint> {
     let mut found = BTreeSet::new();
     for slice in slices {
         let numbers = slice.ports.iter().flatten().filter(|candidate| {
@@ -159,10 +166,13 @@ fn endpoints(slices: &[&EndpointSlice], port: &str) -> Vec<Endpoint> {
             let ready = slice.endpoints.iter().filter(|endpoint| serves(endpoint));
             let addresses =
                 ready.flat_map(|endpoint| &endpoint.addresses).filter_map(|text| text.parse::<IpAddr>().ok());
-            found.extend(addresses.map(|address| SocketAddr::new(address, number)));
+            let peer = is_peer(slice);
+            found.extend(addresses.map(|address| (SocketAddr::new(address, number), peer)));
         }
     }
-    found.into_iter().map(Endpoint::plain).collect()
+    let endpoint =
+        |(address, peer): (SocketAddr, bool)| Endpoint { address, peer: peer.then(|| Arc::clone(peer_name)) };
+    found.into_iter().map(endpoint).collect()
 }
 
 /// Absent readiness means ready, as the API says; what ends gets nothing new.

@@ -11,6 +11,7 @@
 //! never takes another part with it.
 
 mod access;
+mod admission;
 mod attach;
 mod backends;
 mod certificates;
@@ -21,6 +22,7 @@ mod index;
 mod kind;
 mod listeners;
 mod matches;
+mod peers;
 mod plan;
 mod precedence;
 mod routes;
@@ -161,12 +163,14 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
         compiled_routes.push(compiled);
     }
     let mut overrides = overrides(for_services, &compiled_routes, &policies);
+    let admission = admission::Admission::new(world);
     let mut served = services::Made::default();
     for service in &world.services {
-        served.add(service, &mut backends, &traffic, &mut overrides);
+        served.add(service, &mut backends, &traffic, &mut overrides, &admission);
     }
     let (mut listeners, certificates) = gateways.listeners(&compiled_routes, &mut policies);
     listeners.append(&mut served.listeners);
+    listeners.extend(settings.peers.map(peers::listener));
     let backends = backends.into_map(&policies);
     plans.append(&mut policies.plans);
     let (places, policies) = policies.into_maps();

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use kube::Resource;
 use proxy::snapshot::{
-    Action, BackendId, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, Match, Rule, Timeouts, VirtualHost,
-    Weighted,
+    Action, Admits, BackendId, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, Match, Rule, Timeouts,
+    VirtualHost, Weighted,
 };
 
+use super::admission::Admission;
 use super::backends::Backends;
 use super::index::key;
+use super::peers;
 use super::speech::{Speech, speech, transport};
 use super::traffic::Traffic;
 use super::{FALLBACK_OFFSET, Notice, PRIVILEGED};
@@ -41,6 +43,7 @@ pub(super) struct Made {
     pub(super) ports: Vec<ServicePortPlan>,
     pub(super) notices: Vec<Notice>,
     taken: HashSet<SocketAddr>,
+    named: HashSet<BackendId>,
 }
 
 /// Rules that replace a Service port's own, by Service and port.
@@ -53,6 +56,7 @@ impl Made {
         backends: &mut Backends<'w>,
         traffic: &Traffic,
         overrides: &mut Overrides<'w>,
+        admission: &Admission<'w>,
     ) {
         let Some(spec) = &service.spec else { return };
         // The DNS server itself listens there.
@@ -71,11 +75,12 @@ impl Made {
             let Ok(number @ 1..) = u16::try_from(port.port) else { continue };
             let backend = backends.of_port(service, port);
             let (namespace, name) = key(&service.metadata);
+            let admits = admission.of(service, port, backends.index());
             let mut rules = overrides.remove(&(namespace, name, number));
             for address in &addresses {
                 // The same rules again for a second address; all but dual-stack Services have one.
                 let rules = if addresses.len() > 1 { rules.clone() } else { rules.take() };
-                self.listen(service, port, SocketAddr::new(*address, number), &backend, traffic, rules);
+                self.listen(service, port, (SocketAddr::new(*address, number), admits), &backend, traffic, rules);
             }
         }
     }
@@ -84,7 +89,7 @@ impl Made {
         &mut self,
         service: &Service,
         port: &ServicePort,
-        bind: SocketAddr,
+        (bind, admits): (SocketAddr, Admits),
         backend: &BackendId,
         traffic: &Traffic,
         rules: Option<Vec<Rule>>,
@@ -117,14 +122,18 @@ impl Made {
             listener: Arc::clone(&id),
         });
         let fallback = (bind.port() < PRIVILEGED).then(|| SocketAddr::new(bind.ip(), bind.port() + FALLBACK_OFFSET));
+        let (namespace, name) = key(&service.metadata);
+        // Once, however many addresses a Service has.
+        let first = self.named.insert(Arc::clone(backend));
+        let peer_name = first.then(|| peers::name(namespace, name, bind.port()));
         self.listeners.push(Listener {
             id,
             bind,
             fallback,
             protocol,
             forwarded: Forwarded::Append,
-            admits: proxy::snapshot::Admits::Anybody,
-            peer_name: None,
+            admits,
+            peer_name,
             hosts,
         });
     }

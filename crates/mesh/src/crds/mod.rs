@@ -7,6 +7,7 @@
 //! and these can replace each other; every schema is structural (`rules` can read it); nothing here does IO.
 
 mod constraints;
+mod istio;
 mod own;
 #[cfg(test)]
 mod tests;

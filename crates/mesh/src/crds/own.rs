@@ -1,4 +1,4 @@
-//! The definitions of our own kinds, beside Gateway API's.
+//! The definitions of our own kinds, and of one of Istio's, beside Gateway API's.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -7,9 +7,9 @@ use resources::traffic::TrafficPolicy;
 
 use super::{AGE, column, tidy};
 
-/// The definitions of our own kinds, in the order in which to install them.
+/// The definitions of our own kinds and of PeerAuthentication, in the order in which to install them.
 pub fn own_crds() -> Vec<CustomResourceDefinition> {
-    vec![policy::<TrafficPolicy>(), policy::<AccessPolicy>()]
+    vec![policy::<TrafficPolicy>(), policy::<AccessPolicy>(), super::istio::peer_authentication()]
 }
 
 /// The definition of a policy: the type's schema, and columns that say what it is attached to and whether it is followed.

@@ -101,18 +101,18 @@ fn in_use(svid: Svid, trusted: bool) -> Result<InUse, String> {
 }
 
 impl Keeper {
-    /// Says which workloads there are.
-    pub fn want(&mut self, mut ids: BTreeSet<SpiffeId>) {
+    /// Says which workloads there are. Whether they are others than before.
+    pub fn want(&mut self, mut ids: BTreeSet<SpiffeId>) -> bool {
         while ids.len() > MOST {
             let left_out = ids.pop_last();
             tracing::error!(?left_out, most = MOST, "too many workloads; this one gets no certificate");
         }
-        self.wanted = Some(ids);
+        self.wanted.replace(ids) != self.wanted
     }
 
-    /// Says which other trust domains are trusted.
-    pub fn trust(&mut self, foreign: Bundles) {
-        self.foreign = Some(foreign);
+    /// Says which other trust domains are trusted. Whether they are others than before.
+    pub fn trust(&mut self, foreign: Bundles) -> bool {
+        self.foreign.replace(foreign) != self.foreign
     }
 
     /// The roots that are trusted from now on: those of whoever signs, and those of others; what was known before where

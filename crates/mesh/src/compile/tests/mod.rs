@@ -1,6 +1,7 @@
 //! Table tests of the compiler: small manifests in, what the proxy serves and what is said about it out.
 
 mod access;
+mod admission;
 mod gateways;
 mod hosts;
 mod kinds;
@@ -53,6 +54,8 @@ pub(crate) fn world(yaml: &str) -> World {
             "TrafficPolicy" => push(&mut world.traffic, document),
             "AccessPolicy" => push(&mut world.access, document),
             "Secret" => push(&mut world.secrets, document),
+            "Pod" => push(&mut world.pods, document),
+            "PeerAuthentication" => push(&mut world.peer_authentications, document),
             other => panic!("no test has a {other}"),
         }
     }
@@ -78,7 +81,7 @@ pub(super) fn compiled(yaml: &str) -> Compiled {
 }
 
 pub(super) fn settings() -> Settings {
-    Settings { gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST), first_gateway_port: None }
+    Settings { gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST), peers: None, first_gateway_port: None }
 }
 
 /// A Gateway `edge` with one HTTP listener for every host, open to its own namespace, and the Services `one` and `two` with

@@ -1,0 +1,127 @@
+//! Whose connections Services take, and what other instances may ask for.
+
+use std::net::SocketAddr;
+
+use proxy::snapshot::{Admits, ListenerProtocol};
+
+use super::super::compile;
+use super::{compiled, settings, world};
+
+/// A Service `one` with the Pods `a` (label `kind: a`) and `b` behind port 80, which the Pods know as 8080.
+const TWO_PODS: &str = r"
+kind: Namespace
+apiVersion: v1
+metadata: {name: shop}
+---
+kind: Service
+apiVersion: v1
+metadata: {name: one}
+spec:
+  clusterIP: 127.96.0.9
+  selector: {app: one}
+  ports: [{name: http, port: 80, targetPort: 8080, appProtocol: http}]
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: a, labels: {app: one, kind: a}}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: b, labels: {app: one}}
+---
+kind: EndpointSlice
+apiVersion: discovery.k8s.io/v1
+metadata: {name: one-x, labels: {kubernetes.io/service-name: one}}
+addressType: IPv4
+ports: [{name: http, port: 41000}]
+endpoints:
+- {addresses: [127.0.0.1], targetRef: {kind: Pod, name: a}}
+- {addresses: [127.0.0.2], targetRef: {kind: Pod, name: b}}
+";
+
+fn policy(name: &str, namespace: &str, spec: &str) -> String {
+    format!(
+        "---\nkind: PeerAuthentication\napiVersion: security.istio.io/v1\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+    )
+}
+
+fn admits(policies: &[String]) -> Admits {
+    let yaml = format!("{TWO_PODS}{}", policies.concat());
+    let compiled = compiled(&yaml);
+    compiled.snapshot.listeners.iter().find(|listener| &*listener.id == "service/shop/one:80").expect("it").admits
+}
+
+#[test]
+fn the_narrower_and_then_the_older_policy_counts() {
+    let strict = "{mtls: {mode: STRICT}}";
+    let permissive = "{mtls: {mode: PERMISSIVE}}";
+    let unset = "{mtls: {mode: UNSET}}";
+    let of_a = |mode: &str| format!("{{selector: {{matchLabels: {{kind: a}}}}, mtls: {{mode: {mode}}}}}");
+    let of_port = |port: u16, mode: &str, own: &str| {
+        format!(
+            "{{selector: {{matchLabels: {{app: one}}}}, mtls: {{mode: {mode}}}, portLevelMtls: {{{port}: {{mode: {own}}}}}}}"
+        )
+    };
+    let shop = |name: &str, spec: &str| policy(name, "shop", spec);
+    for (name, policies, known) in [
+        ("none", vec![], false),
+        ("namespace", vec![shop("p", strict)], true),
+        ("empty selector", vec![shop("p", "{selector: {}, mtls: {mode: STRICT}}")], true),
+        ("no mtls at all", vec![shop("p", "{}")], false),
+        ("other namespace", vec![policy("p", "other", strict)], false),
+        ("root", vec![policy("p", "istio-system", strict)], true),
+        ("our root", vec![policy("p", "coracle-system", strict)], true),
+        ("namespace over root", vec![policy("p", "istio-system", strict), shop("p", "{mtls: {mode: DISABLE}}")], false),
+        ("unset inherits", vec![policy("p", "istio-system", strict), shop("p", unset)], true),
+        ("older first", vec![shop("z", permissive), shop("a", strict)], false),
+        ("one of two Pods", vec![shop("p", &of_a("STRICT"))], true),
+        ("workload over namespace", vec![shop("p", strict), shop("q", &of_a("PERMISSIVE"))], true),
+        ("port", vec![shop("p", &of_port(8080, "PERMISSIVE", "STRICT"))], true),
+        ("port over workload", vec![shop("p", &of_port(8080, "STRICT", "DISABLE"))], false),
+        ("port unset inherits", vec![shop("p", &of_port(8080, "STRICT", "UNSET"))], true),
+        ("the Service's own number is not meant", vec![shop("p", &of_port(80, "PERMISSIVE", "STRICT"))], false),
+    ] {
+        let expected = if known { Admits::Known } else { Admits::Anybody };
+        assert_eq!(admits(&policies), expected, "{name}");
+    }
+}
+
+#[test]
+fn always_asks_for_a_certificate() {
+    let annotated = TWO_PODS
+        .replace("metadata: {name: one}\n", "metadata: {name: one, annotations: {mesh.coracle.dev/mtls: always}}\n");
+    assert_eq!(compiled(&annotated).snapshot.listeners[0].admits, Admits::Certified);
+    let annotated = TWO_PODS
+        .replace("metadata: {name: shop}\n", "metadata: {name: shop, annotations: {mesh.coracle.dev/mtls: always}}\n");
+    assert_eq!(compiled(&annotated).snapshot.listeners[0].admits, Admits::Certified);
+}
+
+#[test]
+fn other_instances_ask_by_name_and_answer_in_slices() {
+    let yaml = format!(
+        "{TWO_PODS}---\n{}",
+        r#"
+kind: EndpointSlice
+apiVersion: discovery.k8s.io/v1
+metadata:
+  name: one-there
+  labels: {kubernetes.io/service-name: one}
+  annotations: {mesh.coracle.dev/peer: "true"}
+addressType: IPv4
+ports: [{name: http, port: 15008}]
+endpoints: [{addresses: [10.9.0.2]}]
+"#
+    );
+    let bind: SocketAddr = "10.9.0.1:15008".parse().unwrap();
+    let mut settings = settings();
+    assert_eq!(compile(&world(&yaml), &settings).snapshot.listeners.len(), 1, "only where it is asked for");
+    settings.peers = Some(bind);
+    let compiled = compile(&world(&yaml), &settings);
+    let mesh = compiled.snapshot.listeners.iter().find(|l| l.protocol == ListenerProtocol::Mesh).expect("it");
+    assert_eq!((&*mesh.id, mesh.bind), ("mesh", bind));
+    assert_eq!(compiled.snapshot.listeners[0].peer_name.as_deref(), Some("80.one.shop.svc.cluster.local"));
+    let endpoints = &compiled.snapshot.backends["shop/one:80"].endpoints;
+    let told: Vec<_> = endpoints.iter().map(|e| (e.address.to_string(), e.peer.as_deref().is_some())).collect();
+    let expected = [("10.9.0.2:15008", true), ("127.0.0.1:41000", false), ("127.0.0.2:41000", false)];
+    assert_eq!(told, expected.map(|(address, peer)| (address.to_owned(), peer)));
+}
