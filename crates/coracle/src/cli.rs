@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Top(Top),
     /// The hops of one request as a tree, and which of them was slow; or the last requests
     Trace(Trace),
+    /// Whom this instance trusts: its bundle, and those of others
+    Trust(Trust),
     /// Print the path of the kubeconfig of a running Coracle
     Kubeconfig(Kubeconfig),
     /// Print the version
@@ -102,6 +104,15 @@ pub(crate) struct Start {
     /// Port of the first HTTP listener of a Gateway, instead of what its manifest says; 0 takes any free one
     #[arg(long, value_name = "PORT")]
     pub(crate) gateway_port: Option<u16>,
+    /// Address on which other instances' proxies are listened for, by mutual TLS; none where this is not given
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) mesh_listen: Option<std::net::SocketAddr>,
+    /// Name of the trust domain that workloads' identities are of
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    pub(crate) trust_domain: String,
+    /// How long certificates that have expired are used and believed where no newer ones can be had, in hours
+    #[arg(long, value_name = "HOURS", default_value_t = 48, value_parser = clap::value_parser!(u16).range(0..=720))]
+    pub(crate) identity_grace: u16,
     #[command(flatten)]
     pub(crate) seen: Seen,
 }
@@ -429,6 +440,65 @@ Example:
 pub(crate) struct Kubeconfig {
     #[command(flatten)]
     pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle trust bundle > here.pem                        # what another instance needs to trust this one
+  coracle trust add there.pem --trust-domain there.test  # trust another one
+  coracle trust status")]
+pub(crate) struct Trust {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(subcommand)]
+    pub(crate) command: TrustCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrustCommand {
+    /// Print the roots of this instance's trust domain
+    Bundle {
+        /// Form of the bundle
+        #[arg(short, long, value_enum, default_value_t)]
+        output: BundleForm,
+    },
+    /// Trust another trust domain, or replace its roots
+    Add(TrustAdd),
+    /// Trust another trust domain no longer; connections that are open stay until they end
+    Remove {
+        /// The trust domain
+        trust_domain: String,
+    },
+    /// The trust domain, who else is trusted, and whether certificates can be had
+    Status {
+        /// Form of the answer
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Form,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrustAdd {
+    /// File with the roots, as PEM or as SPIFFE's JWK Set; - is stdin
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Whose roots they are
+    #[arg(long, value_name = "NAME")]
+    pub(crate) trust_domain: String,
+    /// Let them be of this instance's own trust domain
+    #[arg(long)]
+    pub(crate) same_domain: bool,
+}
+
+/// The form of a trust bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum BundleForm {
+    /// Certificates, one after the other
+    #[default]
+    Pem,
+    /// SPIFFE's JWK Set
+    Spiffe,
 }
 
 #[derive(Debug, Args)]

@@ -6,11 +6,13 @@
 //! status written on the way is kept.
 
 use crate::adapters::{DataPlane, NodeLogs, PodCallers};
+use crate::cli::Start;
 use crate::connect::Api;
 use crate::data_dir::{DataDir, Holder};
+use crate::identities::Identities;
 use crate::seen::{self, Recorder, TrafficPages};
 use crate::service_addresses::Block;
-use crate::{cli, instances, readiness};
+use crate::{cli, identities, instances, readiness};
 use anyhow::Context;
 use futures::{FutureExt, StreamExt};
 use std::future::Future;
@@ -27,12 +29,22 @@ pub(crate) struct Settings {
     pub(crate) gateway_port: Option<u16>,
     pub(crate) recipes: node::recipe::Recipes,
     pub(crate) seen: cli::Seen,
+    pub(crate) mesh_listen: Option<SocketAddr>,
+    pub(crate) identity: identities::Settings,
 }
 
 impl Settings {
-    /// As the command line says.
-    pub(crate) fn of(start: &cli::Start, recipes: node::recipe::Recipes) -> Self {
-        Self { api_port: start.api_port, gateway_port: start.gateway_port, recipes, seen: start.seen.clone() }
+    /// What the command line says.
+    pub(crate) fn new(start: &Start, recipes: node::recipe::Recipes) -> anyhow::Result<Self> {
+        let grace = jiff::SignedDuration::from_hours(start.identity_grace.into());
+        Ok(Self {
+            api_port: start.api_port,
+            gateway_port: start.gateway_port,
+            recipes,
+            seen: start.seen.clone(),
+            mesh_listen: start.mesh_listen,
+            identity: identities::Settings { domain: identities::domain(&start.trust_domain)?, grace },
+        })
     }
 }
 
@@ -140,6 +152,7 @@ pub(crate) struct Platform {
     names: Option<Role>,
     traffic: Role,
     records: Role,
+    identities: Role,
     server: Role,
     store: store::StoreTask,
 }
@@ -159,10 +172,12 @@ impl Platform {
         let (server, api) = apiserver::build(api_settings, Arc::new(store), dependencies)?;
         let client = |user: &str| kube::Client::new(api.service_as(user), "default");
 
-        let callers = Arc::new(PodCallers::new(resources::names::DOMAIN));
+        let callers = Arc::new(PodCallers::new(settings.identity.domain.as_str()));
+        let identities = Identities::open(data.path(), settings.identity);
         let (telemetry, told) = telemetry::build(seen::telemetry(&settings.seen, data.path())?)?;
         let dependencies = proxy::Dependencies {
             callers: Some(callers.clone()),
+            credentials: Some(Arc::new(identities.handle())),
             observer: Some(Arc::new(Recorder(told.clone()))),
             ..proxy::Dependencies::default()
         };
@@ -170,7 +185,11 @@ impl Platform {
         let proxy_settings = proxy::Settings { recording, ..proxy::Settings::default() };
         let (proxy, proxy_handle) = proxy::build(proxy_settings, dependencies);
         pages.connect(proxy_handle.clone(), api.clone(), told);
-        let mesh_settings = mesh::Settings { first_gateway_port: settings.gateway_port, ..mesh::Settings::default() };
+        let mesh_settings = mesh::Settings {
+            first_gateway_port: settings.gateway_port,
+            peers: settings.mesh_listen,
+            ..mesh::Settings::default()
+        };
         let (mesh, mesh_handle) = mesh::build(mesh_settings, client("system:coracle:mesh"), proxy_handle.clone());
 
         let closed = CancellationToken::new();
@@ -207,6 +226,8 @@ impl Platform {
                 })
             })
         });
+        let steward = identities.steward(client("system:coracle:identity"));
+        let identities = Role::start("identities", |stop| Box::pin(steward.run(stop)));
         let pods = Role::start("node", |stop| Box::pin(node.run(stop)));
         let controllers = Role::start("controllers", |stop| Box::pin(controllers.run(stop)));
 
@@ -230,6 +251,7 @@ impl Platform {
             names,
             traffic,
             records,
+            identities,
             server,
             store: store_task,
         })
@@ -287,6 +309,7 @@ impl Platform {
             &mut self.server,
             &mut self.records,
             &mut self.traffic,
+            &mut self.identities,
             &mut self.routes,
             &mut self.pods,
             &mut self.controllers,
@@ -310,6 +333,7 @@ impl Platform {
         }
         self.traffic.end().await;
         self.records.end().await;
+        self.identities.end().await;
         self.server.end().await;
         match tokio::time::timeout(Duration::from_secs(10), self.store.close()).await {
             Ok(Ok(())) => {}

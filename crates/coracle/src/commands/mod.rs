@@ -17,6 +17,7 @@ mod serve;
 mod status;
 mod top;
 mod trace;
+mod trust;
 mod up;
 pub(crate) mod version;
 
@@ -46,6 +47,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Status(arguments) => status::run(arguments).await,
             Command::Top(arguments) => top::run(arguments).await,
             Command::Trace(arguments) => trace::run(arguments).await,
+            Command::Trust(arguments) => trust::run(arguments).await,
             Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
             Command::Version(arguments) => version::run(&arguments),
             Command::Completion(arguments) => completion::run(&arguments),

@@ -15,9 +15,9 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let mut signals = Signals::new()?;
     let recipes = recipes(arguments.recipes.as_deref())?;
+    let settings = Settings::new(&arguments.start, recipes.clone())?;
     let data = DataDir::hold(&data(&arguments.start, Path::new(".")))?;
     build(&recipes, &[], data.path()).await?;
-    let settings = Settings::of(&arguments.start, recipes);
     let mut platform = Platform::start(data, settings).await?;
     crate::memory::give_back();
     if arguments.output == UpOutput::Json {

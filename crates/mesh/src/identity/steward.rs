@@ -98,7 +98,7 @@ impl<T> Tracked<T> {
 
 enum Seen {
     Pod(Box<watcher::Event<Pod>>),
-    Bundle(watcher::Event<ConfigMap>),
+    Bundle(Box<watcher::Event<ConfigMap>>),
 }
 
 /// Whether a Pod is one of the mesh.
@@ -195,7 +195,7 @@ impl Steward {
                 synced && self.keeper.want(wanted)
             }
             Seen::Bundle(event) => {
-                let synced = self.foreign.take(event, foreign);
+                let synced = self.foreign.take(*event, foreign);
                 synced && self.keeper.trust(merged(self.foreign.objects.values()))
             }
         }
@@ -223,7 +223,11 @@ fn watches(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
             future::ready(event.inspect_err(&of_pods).ok().map(|event| Seen::Pod(Box::new(event))))
         })
         .boxed(),
-        bundles.filter_map(move |event| future::ready(event.inspect_err(&of_bundles).ok().map(Seen::Bundle))).boxed(),
+        bundles
+            .filter_map(move |event| {
+                future::ready(event.inspect_err(&of_bundles).ok().map(|event| Seen::Bundle(Box::new(event))))
+            })
+            .boxed(),
     ])
 }
 

@@ -24,13 +24,13 @@ pub(crate) async fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let mut signals = Signals::new()?;
     let plan = Plan::read(&arguments.directory)?;
+    let settings = Settings::new(&arguments.start, plan.recipes.clone())?;
     let data = DataDir::hold(&serve::data(&arguments.start, &arguments.directory))?;
     let built = serve::build(&plan.recipes, &plan.images, data.path());
     tokio::select! {
         outcome = built => outcome?,
         () = signals.next() => anyhow::bail!("stopped while building; nothing was started"),
     }
-    let settings = Settings::of(&arguments.start, plan.recipes.clone());
     let mut platform = Platform::start(data, settings).await?;
     let mut logs = Box::pin(follow::logs(platform.lines(), arguments.output == UpOutput::Json));
     let outcome = tokio::select! {
