@@ -1,13 +1,17 @@
-//! The load: connections that each ask, wait for the whole answer, and ask again.
+//! The load: connections that each ask, wait for the whole answer, and ask again. HTTP/1.1 is spoken here; for the rest, h2load
+//! of nghttp2 makes the load.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::task::JoinSet;
 
 use crate::Fallible;
+use crate::parties::Wire;
 
 /// How much is asked.
 #[derive(Clone, Copy)]
@@ -42,10 +46,59 @@ pub(crate) async fn run(address: SocketAddr, plan: Plan) -> Fallible<Outcome> {
     while let Some(part) = connections.join_next().await {
         times.extend(part??);
     }
+    Ok(outcome(times, started))
+}
+
+fn outcome(mut times: Vec<u32>, started: Instant) -> Outcome {
     let took = started.elapsed();
     times.sort_unstable();
     let at = |share: f64| f64::from(times[((times.len() - 1) as f64 * share) as usize]) / 1_000.0;
-    Ok(Outcome { rate: times.len() as f64 / took.as_secs_f64(), p50: at(0.5), p99: at(0.99) })
+    Outcome { rate: times.len() as f64 / took.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
+}
+
+/// How many requests at once h2load has on each connection of HTTP/2.
+const STREAMS: &str = "4";
+
+/// Runs a plan by h2load. `directory` takes its log.
+pub(crate) async fn by_h2load(wire: Wire, address: SocketAddr, plan: Plan, directory: &Path) -> Fallible<Outcome> {
+    let (log, message) = (directory.join("h2load.log"), directory.join("message"));
+    // A message of gRPC without content.
+    std::fs::write(&message, [0; 5])?;
+    let connections = plan.connections.min(plan.requests).to_string();
+    let mut command = Command::new("h2load");
+    command.args(["-n", &plan.requests.to_string(), "-c", &connections, "--log-file"]).arg(&log);
+    command.args(["-H", "user-agent: bench-proxy/1.0", "-H", "accept-language: en"]);
+    let scheme = match wire {
+        Wire::Tls => {
+            command.args(["--h1", "-H", ":authority: bench.test"]);
+            "https"
+        }
+        Wire::Grpc => {
+            command
+                .args(["-m", STREAMS, "-H", "content-type: application/grpc", "-H", "te: trailers", "-d"])
+                .arg(&message);
+            "http"
+        }
+        Wire::Http1 | Wire::Http2 => {
+            command.args(["-m", STREAMS]);
+            "http"
+        }
+    };
+    let started = Instant::now();
+    let output = command.arg(format!("{scheme}://{address}/bench/item?id=42")).output().await?;
+    let words = String::from_utf8_lossy(&output.stdout);
+    if !words.contains(&format!(" {} succeeded, 0 failed, 0 errored", plan.requests)) {
+        return Err(format!("h2load was not answered every time: {words}").into());
+    }
+    let lines = std::fs::read_to_string(&log)?;
+    std::fs::remove_file(&log)?;
+    // Start, status, and microseconds until the answer was whole.
+    let micros = lines.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u32>().ok());
+    let times: Vec<u32> = micros.map(|micros| micros.saturating_mul(1_000)).collect();
+    if times.is_empty() {
+        return Err("h2load wrote no times".into());
+    }
+    Ok(outcome(times, started))
 }
 
 /// Asks so often over one connection; returns how long each took, in nanoseconds.

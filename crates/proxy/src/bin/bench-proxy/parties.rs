@@ -1,27 +1,71 @@
 //! The processes that take part: a backend, our proxy, haproxy, nginx. Each ends when it is dropped.
+//!
+//! Every proxy is set up to do the same: keep connections to the backend, and say who asked and how.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proxy::snapshot::{
-    Action, Backend, BackendProtocol, Endpoint, Forwarded, HostMatch, Listener, ListenerProtocol, Match, PathMatch,
-    Rule, Timeouts, VirtualHost, Weighted,
+    Action, Backend, BackendProtocol, Certificate, Endpoint, Forwarded, HostMatch, Listener, ListenerProtocol, Match,
+    PathMatch, Rule, Timeouts, VirtualHost, Weighted,
 };
 use proxy::{Settings, Snapshot};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Fallible;
 
 /// The longest that a party may take to listen.
 const START: Duration = Duration::from_secs(10);
+
+/// Files of [`Site::directory`], where TLS is spoken: a certificate, its key, and both in one.
+const CERTIFICATE: &str = "cert.pem";
+const KEY: &str = "key.pem";
+const BOTH: &str = "both.pem";
+
+/// What is spoken with clients, and behind the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// HTTP/1.1 on both sides.
+    Http1,
+    /// HTTP/2 in clear, and HTTP/1.1 behind.
+    Http2,
+    /// HTTP/1.1 over TLS 1.3, and HTTP/1.1 in clear behind.
+    Tls,
+    /// gRPC: HTTP/2 in clear on both sides.
+    Grpc,
+}
+
+impl Wire {
+    pub(crate) const ALL: [Self; 4] = [Self::Http1, Self::Http2, Self::Tls, Self::Grpc];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Tls => "tls",
+            Self::Grpc => "grpc",
+        }
+    }
+
+    pub(crate) fn parse(name: &str) -> Fallible<Self> {
+        let found = Self::ALL.into_iter().find(|wire| wire.name() == name);
+        found.ok_or_else(|| format!("{name} is none of http1, http2, tls and grpc").into())
+    }
+}
+
+/// What a proxy is set up for.
+pub(crate) struct Site<'a> {
+    pub(crate) wire: Wire,
+    pub(crate) backend: SocketAddr,
+    /// Where its files are, and the certificate.
+    pub(crate) directory: &'a Path,
+}
 
 /// A process that listens.
 pub(crate) struct Party {
@@ -33,13 +77,15 @@ pub(crate) struct Party {
 
 impl Party {
     /// Answers every request with so many bytes.
-    pub(crate) async fn backend(body: usize) -> Fallible<Self> {
-        Self::own("backend", &["backend", &body.to_string()]).await
+    pub(crate) async fn backend(wire: Wire, body: usize) -> Fallible<Self> {
+        Self::own("backend", &["backend", wire.name(), &body.to_string()]).await
     }
 
     /// Our proxy.
-    pub(crate) async fn coracle(backend: SocketAddr, routes: usize) -> Fallible<Self> {
-        Self::own("coracle", &["proxy", &backend.to_string(), &routes.to_string()]).await
+    pub(crate) async fn coracle(site: &Site<'_>, routes: usize) -> Fallible<Self> {
+        let (backend, routes) = (site.backend.to_string(), routes.to_string());
+        let directory = site.directory.to_str().ok_or("a directory whose name is text")?;
+        Self::own("coracle", &["proxy", site.wire.name(), &backend, &routes, directory]).await
     }
 
     /// This program in another role; it says where it listens.
@@ -53,14 +99,21 @@ impl Party {
     }
 
     /// haproxy, if it is installed.
-    pub(crate) async fn haproxy(backend: SocketAddr, directory: &Path) -> Fallible<Option<Self>> {
+    pub(crate) async fn haproxy(site: &Site<'_>) -> Fallible<Option<Self>> {
         let Some(program) = installed("haproxy") else { return Ok(None) };
         let address = free().await?;
-        let file = directory.join("haproxy.cfg");
+        let file = site.directory.join("haproxy.cfg");
+        let bind = match site.wire {
+            Wire::Http1 => String::new(),
+            Wire::Http2 | Wire::Grpc => "proto h2".to_owned(),
+            Wire::Tls => format!("ssl crt {} alpn http/1.1", site.directory.join(BOTH).display()),
+        };
+        let server = if site.wire == Wire::Grpc { "proto h2" } else { "" };
+        let backend = site.backend;
         let configuration = format!(
-            "global\n  nbthread 2\n  maxconn 4000\ndefaults\n  mode http\n  option forwardfor\n  http-reuse always\n  timeout connect 3s\n\
-             \n  timeout client 60s\n  timeout server 60s\nfrontend in\n  bind {address}\n  unique-id-format %rt%pid\n\
-             \n  unique-id-header x-request-id\n  http-request set-header x-forwarded-proto http\n  default_backend out\nbackend out\n  server one {backend}\n"
+            "global\n  nbthread 2\n  maxconn 9900\ndefaults\n  mode http\n  option forwardfor\n  http-reuse always\n  timeout connect 3s\n\
+             \n  timeout client 60s\n  timeout server 60s\nfrontend in\n  bind {address} {bind}\n  unique-id-format %rt%pid\n\
+             \n  unique-id-header x-request-id\n  http-request set-header x-forwarded-proto http\n  default_backend out\nbackend out\n  server one {backend} {server}\n"
         );
         std::fs::write(&file, configuration)?;
         let mut command = Command::new(program);
@@ -69,20 +122,37 @@ impl Party {
     }
 
     /// nginx, if it is installed.
-    pub(crate) async fn nginx(backend: SocketAddr, directory: &Path) -> Fallible<Option<Self>> {
+    pub(crate) async fn nginx(site: &Site<'_>) -> Fallible<Option<Self>> {
         let Some(program) = installed("nginx") else { return Ok(None) };
         let address = free().await?;
+        let (directory, backend) = (site.directory, site.backend);
         let file = directory.join("nginx.conf");
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
             .map(|kind| format!("  {kind}_temp_path {}/{kind};\n", directory.display()))
             .collect();
+        let path = |name: &str| directory.join(name).display().to_string();
+        let listen = match site.wire {
+            Wire::Http1 => format!("listen {address};"),
+            Wire::Http2 | Wire::Grpc => format!("listen {address} http2;"),
+            Wire::Tls => format!(
+                "listen {address} ssl;\n  ssl_certificate {};\n  ssl_certificate_key {};",
+                path(CERTIFICATE),
+                path(KEY)
+            ),
+        };
+        let (pass, set) = match site.wire {
+            Wire::Grpc => ("grpc_pass grpc://out;", "grpc"),
+            _ => {
+                ("proxy_pass http://out;\n    proxy_http_version 1.1;\n    proxy_set_header connection \"\";", "proxy")
+            }
+        };
         let configuration = format!(
-            "daemon off;\nworker_processes 2;\nerror_log stderr crit;\npid {}/nginx.pid;\nevents {{ worker_connections 4096; }}\n\
+            "daemon off;\nworker_processes 2;\nerror_log stderr crit;\npid {}/nginx.pid;\nevents {{ worker_connections 9990; }}\n\
              http {{\n{temporary}  access_log off;\n  keepalive_requests 100000000;\n  upstream out {{ server {backend}; keepalive 256; keepalive_requests 100000000; }}\n\
-             server {{\n  listen {address};\n  location / {{\n    proxy_pass http://out;\n    proxy_http_version 1.1;\n    proxy_set_header connection \"\";\n\
-             proxy_set_header host $host;\n    proxy_set_header x-forwarded-for $remote_addr;\n    proxy_set_header x-forwarded-proto $scheme;\n\
-             proxy_set_header x-request-id $request_id;\n  }} }}\n}}\n",
+             server {{\n  {listen}\n  location / {{\n    {pass}\n\
+             {set}_set_header host $host;\n    {set}_set_header x-forwarded-for $remote_addr;\n    {set}_set_header x-forwarded-proto $scheme;\n\
+             {set}_set_header x-request-id $request_id;\n  }} }}\n}}\n",
             directory.display()
         );
         std::fs::write(&file, configuration)?;
@@ -103,7 +173,7 @@ impl Party {
     }
 
     /// The process and those that it started.
-    fn processes(&self) -> Fallible<Vec<u32>> {
+    pub(crate) fn processes(&self) -> Fallible<Vec<u32>> {
         let root = self.process.id().ok_or_else(|| format!("{} has ended", self.name))?;
         let mut all = vec![root];
         if let Ok(children) = std::fs::read_to_string(format!("/proc/{root}/task/{root}/children")) {
@@ -149,7 +219,7 @@ impl Drop for Party {
     }
 }
 
-fn installed(program: &str) -> Option<PathBuf> {
+pub(crate) fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let mut places = std::env::split_paths(&path).collect::<Vec<_>>();
     places.push("/usr/sbin".into());
@@ -167,41 +237,42 @@ pub(crate) fn scratch() -> Fallible<PathBuf> {
     Ok(directory)
 }
 
-/// The backend's process: as little as can answer.
-pub(crate) async fn backend(body: usize) -> Fallible<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", listener.local_addr()?);
-    let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\nserver: bench\r\ncontent-length: {body}\r\n\r\n"
-    );
-    let answer: Arc<[u8]> = [head.into_bytes(), vec![b'x'; body]].concat().into();
-    let mut connections = JoinSet::new();
-    loop {
-        let (mut stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let answer = Arc::clone(&answer);
-        connections.spawn(async move {
-            let mut buffer = vec![0; 16 * 1024];
-            let mut filled = 0;
-            // The end of a connection, in whatever way, is the end of its task.
-            while let Ok(read @ 1..) = stream.read(&mut buffer[filled..]).await {
-                filled += read;
-                if buffer[..filled].ends_with(b"\r\n\r\n") {
-                    filled = 0;
-                    if stream.write_all(&answer).await.is_err() {
-                        break;
-                    }
-                }
-            }
-        });
+/// Makes the certificate. False where there is no openssl to make it.
+pub(crate) fn certify(directory: &Path) -> Fallible<bool> {
+    let Some(openssl) = installed("openssl") else { return Ok(false) };
+    let made = std::process::Command::new(openssl)
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=bench.test", "-addext", "subjectAltName=DNS:bench.test"])
+        .arg("-keyout")
+        .arg(directory.join(KEY))
+        .arg("-out")
+        .arg(directory.join(CERTIFICATE))
+        .output()?;
+    if !made.status.success() {
+        return Err(format!("openssl made no certificate: {}", String::from_utf8_lossy(&made.stderr)).into());
     }
+    let read = |name: &str| std::fs::read(directory.join(name));
+    std::fs::write(directory.join(BOTH), [read(CERTIFICATE)?, read(KEY)?].concat())?;
+    Ok(true)
 }
 
 /// Our proxy's process.
-pub(crate) async fn proxy(backend: SocketAddr, routes: usize) -> Fallible<()> {
-    let (proxy, handle) = proxy::build(Settings::default(), proxy::Dependencies::default());
+pub(crate) async fn proxy(wire: Wire, backend: SocketAddr, routes: usize, directory: &Path) -> Fallible<()> {
+    let settings = Settings { max_connections: 30_000, ..Settings::default() };
+    let (proxy, handle) = proxy::build(settings, proxy::Dependencies::default());
+    let protocol = match wire {
+        Wire::Tls => ListenerProtocol::Https {
+            certificates: vec![Certificate {
+                hosts: Vec::new(),
+                chain: std::fs::read(directory.join(CERTIFICATE))?.into(),
+                key: std::fs::read(directory.join(KEY))?.into(),
+            }],
+        },
+        _ => ListenerProtocol::Http,
+    };
+    let speaks = if wire == Wire::Grpc { BackendProtocol::H2c } else { BackendProtocol::Http1 };
     let applying = async {
-        handle.apply(snapshot(backend, routes)).await?;
+        handle.apply(snapshot(backend, routes, protocol, speaks)).await?;
         let address = handle.bound("bench").ok_or("not bound")??;
         println!("{address}");
         // Serves until the process is ended from outside.
@@ -214,7 +285,7 @@ pub(crate) async fn proxy(backend: SocketAddr, routes: usize) -> Fallible<()> {
 }
 
 /// So many routes of which the last one is asked for.
-fn snapshot(backend: SocketAddr, routes: usize) -> Snapshot {
+fn snapshot(backend: SocketAddr, routes: usize, protocol: ListenerProtocol, speaks: BackendProtocol) -> Snapshot {
     let rule = |path: String| Rule {
         id: "bench/bench/0".into(),
         matches: Match { path: PathMatch::Prefix(path.into()), ..Match::default() },
@@ -231,13 +302,12 @@ fn snapshot(backend: SocketAddr, routes: usize) -> Snapshot {
         id: "bench".into(),
         bind: ([127, 0, 0, 1], 0).into(),
         fallback: None,
-        protocol: ListenerProtocol::Http,
+        protocol,
         forwarded: Forwarded::Replace,
         admits: proxy::snapshot::Admits::Anybody,
         peer_name: None,
         hosts: vec![VirtualHost { host: HostMatch::Any, rules }],
     };
-    let out =
-        Backend { endpoints: vec![Endpoint::plain(backend)], protocol: BackendProtocol::Http1, ..Backend::default() };
+    let out = Backend { endpoints: vec![Endpoint::plain(backend)], protocol: speaks, ..Backend::default() };
     Snapshot { listeners: vec![listener], backends: BTreeMap::from([("out".into(), out)]), ..Snapshot::default() }
 }
