@@ -19,16 +19,24 @@ pub(crate) struct Fault {
     pub(crate) detail: Cow<'static, str>,
     /// Headers beside those that every answer has.
     pub(crate) headers: Option<Box<HeaderMap>>,
+    /// The gRPC status, where it is not the one that `status` stands for.
+    grpc: Option<u8>,
 }
 
 impl Fault {
     pub(crate) fn new(status: StatusCode, reason: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, reason, detail: detail.into(), headers: None }
+        Self { status, reason, detail: detail.into(), headers: None, grpc: None }
     }
 
     /// Adds a header to the answer.
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.get_or_insert_default().insert(name, value);
+        self
+    }
+
+    /// What calls of gRPC are told instead of what the status stands for.
+    pub(crate) fn in_grpc(mut self, code: u8) -> Self {
+        self.grpc = Some(code);
         self
     }
 
@@ -98,12 +106,13 @@ impl Fault {
             StatusCode::TOO_MANY_REQUESTS => "8",
             _ => "14",
         };
+        let code = self.grpc.map_or_else(|| HeaderValue::from_static(code), |code| u16::from(code).into());
         let message: String =
             self.detail.chars().map(|c| if matches!(c, ' '..='~') && c != '%' { c } else { '_' }).collect();
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from_static(code));
+        headers.insert(HeaderName::from_static("grpc-status"), code);
         if let Ok(message) = HeaderValue::try_from(message) {
             headers.insert(HeaderName::from_static("grpc-message"), message);
         }

@@ -42,6 +42,11 @@ impl Backend {
         self.members.store(Arc::new(members));
     }
 
+    /// What it is now.
+    pub(crate) fn members(&self) -> Arc<Members> {
+        self.members.load_full()
+    }
+
     pub(crate) fn protocol(&self) -> BackendProtocol {
         self.members.load().protocol
     }

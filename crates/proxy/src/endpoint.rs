@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::identity::Speaker;
 use crate::snapshot;
+use crate::traffic::Place;
 use crate::upstream::Pool;
 
 /// How many callers have connections of their own to one proxy; those of others are not kept.
@@ -29,7 +30,7 @@ pub(crate) struct Endpoint {
     pools: Mutex<HashMap<Arc<str>, Arc<Pool>>>,
     in_flight: AtomicUsize,
     retired: AtomicBool,
-    /// A moving average of the time to the head of an answer, in microseconds.
+    /// A moving average of the time to the head of an answer that follows peaks at once, in microseconds.
     latency: AtomicU64,
     /// Woken when the endpoint is retired, and when its last request ends after that.
     idle: Notify,
@@ -77,7 +78,7 @@ impl Endpoint {
 
     fn enter_unchecked(self: &Arc<Self>) -> Ticket {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        Ticket { endpoint: Arc::clone(self) }
+        Ticket { endpoint: Arc::clone(self), place: None }
     }
 
     pub(crate) fn is_retired(&self) -> bool {
@@ -107,8 +108,10 @@ impl Endpoint {
     pub(crate) fn observe(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 16);
         let latency = self.latency.load(Ordering::Relaxed);
-        // Racing observers may lose one sample, which an average survives.
-        self.latency.store((latency * 7 + micros.min(60_000_000)) / 8, Ordering::Relaxed);
+        let micros = micros.min(60_000_000);
+        // A peak counts at once and is forgotten slowly. Racing observers may lose one sample, which an average survives.
+        let average = if micros > latency { micros } else { (latency * 7 + micros) / 8 };
+        self.latency.store(average, Ordering::Relaxed);
     }
 
     fn retire(&self) {
@@ -129,6 +132,8 @@ impl Endpoint {
 /// A request under way at an endpoint; counts until dropped.
 pub(crate) struct Ticket {
     pub(crate) endpoint: Arc<Endpoint>,
+    /// What a policy lets only so many requests have.
+    pub(crate) place: Option<Place>,
 }
 
 impl Drop for Ticket {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use http::header::{HeaderName, HeaderValue};
 
 /// What holds for a rule's requests to one backend. Where a part is missing, nothing of the kind is done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,20 @@ pub struct Policy {
     pub retries: Option<Scoped<Retries>>,
     /// When calls are refused because most have failed.
     pub breaker: Option<Scoped<Breaker>>,
+    /// How many requests there may be at once.
+    pub concurrency: Option<Scoped<Concurrency>>,
+    /// How many requests there may be in a time; each limit holds.
+    pub limits: Option<Scoped<Vec<RateLimit>>>,
+    /// When requests are turned away early because there is too much to do.
+    pub shedding: Option<Scoped<Shedding>>,
+    /// How an endpoint is chosen.
+    pub balancing: Option<Scoped<Balancing>>,
+    /// When an endpoint is left alone because it fails.
+    pub outliers: Option<Scoped<Outliers>>,
+    /// What is done to requests to see how others bear it.
+    pub injections: Option<Scoped<Vec<Injection>>>,
+    /// What is answered instead of a refusal.
+    pub fallback: Option<Scoped<Fallback>>,
 }
 
 /// Settings, and whom they are shared by.
@@ -107,4 +122,150 @@ pub struct Breaker {
     pub open: Duration,
     /// How many calls are let through after that to see; when all of them succeed it closes, when one fails it opens again.
     pub probes: u32,
+}
+
+/// How many requests there may be at once; a bulkhead. A request counts until the body of its answer has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Concurrency {
+    /// How many are let through.
+    pub limit: usize,
+    /// How many more may wait.
+    pub queue: usize,
+    /// How long each of those waits at most.
+    pub max_wait: Duration,
+}
+
+/// How many requests there may be in a time, for each key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// What the answer's headers call it.
+    pub name: Arc<str>,
+    /// So many requests...
+    pub requests: u32,
+    /// ... in so long a time; neither is zero.
+    pub per: Duration,
+    /// How many may come at once after a quiet while.
+    pub burst: u32,
+    /// Whose requests are counted together.
+    pub key: RateKey,
+}
+
+/// Whose requests a rate limit counts together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RateKey {
+    /// Everyone's.
+    All,
+    /// Those of one workload; of all callers without an identity.
+    Identity,
+    /// Those of one address at the other end of the connection.
+    ClientAddress,
+    /// Those with the same value of a header; all without it.
+    Header(HeaderName),
+}
+
+/// When requests are turned away early: those with the lowest priority (RFC 9218) first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shedding {
+    /// Answers shall not take longer than this on average.
+    pub latency: Duration,
+    /// No more requests than this shall wait for their turn ([`Concurrency::queue`]).
+    pub waiting: Option<usize>,
+    /// The header with the priority.
+    pub header: HeaderName,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balancing {
+    /// By what.
+    pub algorithm: Algorithm,
+    /// Over how long a time an endpoint that is new comes to its full share.
+    pub slow_start: Option<Duration>,
+}
+
+/// By what an endpoint is chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// The better of two drawn by lot, by latency and requests under way.
+    #[default]
+    PeakEwma,
+    /// The better of two drawn by lot, by requests under way.
+    LeastRequest,
+    /// One after the other.
+    RoundRobin,
+    /// The same one for the same key, by Maglev's table; by [`Algorithm::PeakEwma`] for requests without a key.
+    ConsistentHash(HashOn),
+}
+
+/// What makes requests go to the same endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashOn {
+    /// A header's value.
+    Header(HeaderName),
+    /// A cookie's value.
+    Cookie(Arc<str>),
+    /// The address at the other end of the connection.
+    ClientAddress,
+}
+
+/// When an endpoint is left alone because it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outliers {
+    /// So many failures in a row.
+    pub consecutive: Option<u32>,
+    /// So many percent of failures...
+    pub failure_percent: Option<u32>,
+    /// ... of so many requests or more...
+    pub minimum_requests: u32,
+    /// ... in so long a time.
+    pub window: Duration,
+    /// For how long the first time; so much more each time after that.
+    pub base: Duration,
+    /// For how long at most.
+    pub max: Duration,
+    /// How many percent of the endpoints at most; one of several may always be.
+    pub max_percent: u32,
+}
+
+/// What is done to some requests to see how others bear it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Injection {
+    /// How many percent of the requests that match.
+    pub percent: u32,
+    /// Headers with their values that a request must have.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// They wait so long.
+    pub delay: Option<Duration>,
+    /// And are answered so, with this gRPC status where they are gRPC.
+    pub abort: Option<(StatusCode, u8)>,
+}
+
+/// What is answered instead of a refusal. Calls of gRPC get the refusal all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// Instead of what.
+    pub on: Vec<FallbackOn>,
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Arc<str>,
+}
+
+/// Why there is no answer from the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FallbackOn {
+    /// It has no endpoint that is ready.
+    NoEndpoint,
+    /// Its circuit is open.
+    CircuitOpen,
+    /// It could not be reached, or broke off.
+    Unreachable,
+    /// It did not answer in time.
+    Timeout,
+    /// There were too many requests at once, or too much to do.
+    Overloaded,
+    /// A rate limit was spent.
+    RateLimited,
 }

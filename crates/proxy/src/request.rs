@@ -82,8 +82,11 @@ impl Drop for Active<'_> {
 struct Met {
     rule: Arc<Rule>,
     /// The place of the chosen backend in the rule and the endpoint in it; none where the proxy answers by itself.
-    chosen: Option<(usize, Ticket)>,
+    chosen: Option<Chosen>,
 }
+
+/// The place of a backend in its rule and an endpoint of it. A backend with a policy may come without: the policy has the word first.
+type Chosen = (usize, Option<Ticket>);
 
 /// Why a request gets no further.
 struct Unmet {
@@ -169,7 +172,7 @@ fn preflight(rule: &Rule, headers: HeaderMap) -> Ending {
 async fn act(
     caller: &Arc<Caller>,
     rule: &Rule,
-    chosen: Option<(usize, Ticket)>,
+    chosen: Option<Chosen>,
     parts: request::Parts,
     body: Incoming,
     seen: &mut Observation,
@@ -180,11 +183,7 @@ async fn act(
             let choice = &choices[place];
             // Before anything is sent, so that it counts even if the client does not wait for the answer.
             seen.counts_as(&choice.counter);
-            let outgoing = outgoing(caller, rule, choice, parts, body, seen);
-            let sent = match &choice.traffic {
-                None => forward::send(caller, rule, choice, ticket, outgoing, seen).await,
-                Some(traffic) => traffic::send(caller, rule, choice, traffic, ticket, outgoing, seen).await,
-            };
+            let sent = forward(caller, rule, choice, ticket, parts, body, seen).await;
             let mut response = sent.unwrap_or_else(|fault| {
                 tracing::debug!(
                     rule = &*rule.id,
@@ -194,7 +193,8 @@ async fn act(
                     fault.detail
                 );
                 seen.fails(&fault);
-                fault.answer(kind, &seen.id)
+                let instead = choice.traffic.as_ref().and_then(|traffic| traffic.fall_back(&fault, kind));
+                instead.unwrap_or_else(|| fault.answer(kind, &seen.id))
             });
             filter::change_response(&rule.filters, response.headers_mut());
             filter::change_response(&choice.filters, response.headers_mut());
@@ -219,6 +219,26 @@ async fn act(
             failed(&fault, kind, Arc::clone(&choices[0].counter), seen)
         }
     }
+}
+
+/// Sends a request to a backend, if its policy lets it.
+async fn forward(
+    caller: &Arc<Caller>,
+    rule: &Rule,
+    choice: &Choice,
+    ticket: Option<Ticket>,
+    parts: request::Parts,
+    body: Incoming,
+    seen: &mut Observation,
+) -> Result<Response<Body>, Fault> {
+    let Some(traffic) = &choice.traffic else {
+        let ticket = ticket.ok_or_else(|| choice.no_endpoint())?;
+        let outgoing = outgoing(caller, rule, choice, parts, body, seen);
+        return forward::send(caller, rule, choice, ticket, outgoing, seen).await;
+    };
+    let entered = traffic.admit(caller, rule, choice, ticket, &parts.headers, seen.started).await?;
+    let outgoing = outgoing(caller, rule, choice, parts, body, seen);
+    traffic::send(caller, rule, choice, traffic, entered, outgoing, seen).await
 }
 
 /// The host a request is for, in lower case and without a port; or why it cannot be served.
@@ -286,14 +306,17 @@ fn meet(caller: &Caller, host: &str, parts: &request::Parts, id: &HeaderValue) -
             let counter = Some(Arc::clone(&choice.counter));
             return Err(Unmet { fault, rule: Some(Arc::clone(&rule)), counter });
         }
-        if let Some(ticket) = choice.backend.pick(&[]) {
+        let key = choice.traffic.as_ref().and_then(|traffic| traffic.key(caller, &parts.headers));
+        let ticket = choice.pick(&[], key);
+        if ticket.is_some() {
             return Ok(Met { rule, chosen: Some((place, ticket)) });
         }
         if looks > 3 || Arc::ptr_eq(&table, &caller.slot.table.load()) {
-            let status = choice.backend.when_empty();
-            let detail = format!("The backend {} has no endpoint that is ready.", choice.backend.id);
-            let (fault, counter) = (Fault::new(status, "no_endpoint", detail), Arc::clone(&choice.counter));
-            return Err(Unmet { fault, rule: Some(Arc::clone(&rule)), counter: Some(counter) });
+            if choice.traffic.is_some() {
+                return Ok(Met { rule, chosen: Some((place, None)) });
+            }
+            let (fault, counter) = (choice.no_endpoint(), Some(Arc::clone(&choice.counter)));
+            return Err(Unmet { fault, rule: Some(Arc::clone(&rule)), counter });
         }
     }
 }

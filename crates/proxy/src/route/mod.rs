@@ -10,6 +10,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode, Uri};
@@ -20,8 +21,10 @@ pub(crate) use hosts::HostTable;
 pub(crate) use rules::Rules;
 
 use crate::access::LivePlace;
+use crate::answer::Fault;
 use crate::balance::Backend;
 use crate::cors::Cors;
+use crate::endpoint::Ticket;
 use crate::snapshot::{Admits, Filter, Forwarded, Redirect, Timeouts};
 use crate::stats::Counter;
 use crate::traffic::Traffic;
@@ -101,6 +104,22 @@ pub(crate) struct Choice {
     pub(crate) counter: Arc<Counter>,
     /// None where the backend has no policy: then nothing of it is on the path of a request.
     pub(crate) traffic: Option<Arc<Traffic>>,
+}
+
+impl Choice {
+    /// Chooses an endpoint that is not among those tried, and counts the request in there.
+    pub(crate) fn pick(&self, tried: &[SocketAddr], key: Option<u64>) -> Option<Ticket> {
+        match &self.traffic {
+            Some(traffic) => traffic.pick(&self.backend, tried, key),
+            None => self.backend.pick(tried),
+        }
+    }
+
+    /// What is said while there is no endpoint.
+    pub(crate) fn no_endpoint(&self) -> Fault {
+        let detail = format!("The backend {} has no endpoint that is ready.", self.backend.id);
+        Fault::new(self.backend.when_empty(), "no_endpoint", detail)
+    }
 }
 
 /// What of a request rules look at.

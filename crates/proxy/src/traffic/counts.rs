@@ -18,12 +18,38 @@ pub enum PolicyEvent {
     BreakerClosed,
     /// A request was refused because a circuit was open.
     RefusedByBreaker,
+    /// A request had to wait for its turn.
+    Queued,
+    /// A request was refused because too many were waiting, or because it had waited for too long.
+    QueueFull,
+    /// A request was refused because a rate limit was spent.
+    RateLimited,
+    /// A request was refused because there was too much to do.
+    Shed,
+    /// An endpoint was left alone because it failed.
+    Ejected,
+    /// A fault was wanted, and was done to a request.
+    Injected,
+    /// A request got the fallback.
+    FellBack,
 }
 
 impl PolicyEvent {
     /// All of them, in the order of [`PolicySeries::counts`].
-    pub const ALL: [Self; 5] =
-        [Self::Retried, Self::BudgetSpent, Self::BreakerOpened, Self::BreakerClosed, Self::RefusedByBreaker];
+    pub const ALL: [Self; 12] = [
+        Self::Retried,
+        Self::BudgetSpent,
+        Self::BreakerOpened,
+        Self::BreakerClosed,
+        Self::RefusedByBreaker,
+        Self::Queued,
+        Self::QueueFull,
+        Self::RateLimited,
+        Self::Shed,
+        Self::Ejected,
+        Self::Injected,
+        Self::FellBack,
+    ];
 
     /// A word for metrics.
     #[must_use]
@@ -34,6 +60,13 @@ impl PolicyEvent {
             Self::BreakerOpened => "breaker_opened",
             Self::BreakerClosed => "breaker_closed",
             Self::RefusedByBreaker => "circuit_open",
+            Self::Queued => "queued",
+            Self::QueueFull => "queue_full",
+            Self::RateLimited => "rate_limited",
+            Self::Shed => "overloaded",
+            Self::Ejected => "ejected",
+            Self::Injected => "fault_injected",
+            Self::FellBack => "fell_back",
         }
     }
 }

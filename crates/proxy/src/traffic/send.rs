@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Response, StatusCode};
 
+use super::admit::Entered;
 use super::breaker::{Call, Transition};
 use super::counts::PolicyEvent;
+use super::gate::Place;
 use super::replay::Script;
 use super::retry::{self, Outcome};
 use super::{Traffic, is_safe};
@@ -28,13 +30,16 @@ pub(crate) async fn send(
     rule: &Rule,
     choice: &Choice,
     traffic: &Traffic,
-    ticket: Ticket,
+    entered: Entered,
     outgoing: Outgoing,
     seen: &mut Observation,
 ) -> Result<Response<Body>, Fault> {
+    let Entered { ticket, timed: _timed, key } = entered;
     let now = Instant::now();
     let call = traffic.call(now)?;
     let mut sending = Sending::new(caller, rule, choice, traffic, outgoing, seen);
+    sending.key = key;
+    sending.place = ticket.place.clone();
     if let Some((_, budget)) = &traffic.retries {
         budget.request(now);
     }
@@ -75,6 +80,10 @@ struct Sending<'a> {
     per_try: Option<Duration>,
     /// How often it has been sent again.
     retries: u32,
+    /// What decides to which endpoint it goes.
+    key: Option<u64>,
+    /// What it holds of what a policy lets only so many have.
+    place: Option<Place>,
     seen: &'a mut Observation,
 }
 
@@ -112,6 +121,8 @@ impl<'a> Sending<'a> {
             deadline: within.map(|limit| seen.started + limit),
             per_try: per_try.or(settings.response_timeout),
             retries: 0,
+            key: None,
+            place: None,
             seen,
         }
     }
@@ -119,11 +130,12 @@ impl<'a> Sending<'a> {
     async fn run(&mut self, call: Option<Call>, ticket: Ticket) -> Result<Response<Body>, Fault> {
         let (mut call, mut ticket) = (call, ticket);
         loop {
+            let address = ticket.endpoint.address;
             let (outcome, result) = self.reach(call, ticket).await?;
             let Some(wait) = self.again(outcome) else { return result };
             // The answer is kept meanwhile: there may be no better one.
             tokio::time::sleep(wait).await;
-            let Some(next) = self.choice.backend.pick(&[]) else { return result };
+            let Some(next) = self.another(address) else { return result };
             call = match self.traffic.call(Instant::now()) {
                 Ok(call) => call,
                 Err(_) => return result,
@@ -166,13 +178,13 @@ impl<'a> Sending<'a> {
             let (outcome, missed) = match sent {
                 Ok(response) => {
                     let outcome = Outcome::Answer(response.status(), grpc_status(response.headers()));
-                    self.traffic.ended(call, outcome);
+                    self.ended(call, &offered, outcome);
                     return Ok((outcome, Ok(response)));
                 }
                 Err(Miss::Broken(fault)) => {
                     let outcome = if fault.reason == "timeout" { Outcome::TimedOut } else { Outcome::Reset };
                     self.seen.missed(fault.reason);
-                    self.traffic.ended(call, outcome);
+                    self.ended(call, &offered, outcome);
                     return Ok((outcome, Err(fault)));
                 }
                 Err(Miss::Untouched(unsent, reason)) => {
@@ -182,13 +194,35 @@ impl<'a> Sending<'a> {
                     (Outcome::Unreached, forward::unreachable(self.choice))
                 }
             };
-            self.traffic.ended(call, outcome);
+            self.ended(call, &offered, outcome);
             let more = offered.len() < self.caller.shared.settings.attempts as usize;
-            let Some(next) = more.then(|| self.choice.backend.pick(&offered)).flatten() else {
+            let Some(next) = more.then(|| self.pick(&offered)).flatten() else {
                 return Ok((outcome, Err(missed)));
             };
             let Ok(another) = self.traffic.call(Instant::now()) else { return Ok((outcome, Err(missed))) };
             (call, ticket) = (another, next);
+        }
+    }
+
+    /// Chooses an endpoint that is not among those tried.
+    fn pick(&self, tried: &[SocketAddr]) -> Option<Ticket> {
+        let mut ticket = self.traffic.pick(&self.choice.backend, tried, self.key)?;
+        ticket.place.clone_from(&self.place);
+        Some(ticket)
+    }
+
+    /// Another endpoint than the last one, if there is one.
+    fn another(&self, last: SocketAddr) -> Option<Ticket> {
+        self.pick(&[last]).or_else(|| self.pick(&[]))
+    }
+
+    /// Tells breaker and balancer how a try at the last endpoint ended.
+    fn ended(&self, call: Option<Call>, offered: &[SocketAddr], outcome: Outcome) {
+        self.traffic.ended(call, outcome);
+        if let (Some(balancer), Some(address)) = (&self.traffic.balancer, offered.last())
+            && balancer.note(*address, outcome.failed(), Instant::now())
+        {
+            self.traffic.counts.add(PolicyEvent::Ejected);
         }
     }
 

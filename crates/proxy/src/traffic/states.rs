@@ -10,7 +10,11 @@ use parking_lot::Mutex;
 
 use super::breaker::Breaker;
 use super::counts::{Counts, PolicySeries};
+use super::gate::Gate;
+use super::pick::{self, Balancer};
+use super::rate::Limiter;
 use super::retry::Budget;
+use super::shed::Shedder;
 use crate::policy;
 
 /// Scope and backend; the backend is empty for what all backends of a scope share.
@@ -20,6 +24,10 @@ type Key = (Arc<str>, Arc<str>);
 pub(crate) struct States {
     pub(super) breakers: Kept<Breaker>,
     pub(super) budgets: Kept<Budget>,
+    pub(super) gates: Kept<Gate>,
+    pub(super) limiters: Kept<Limiter>,
+    pub(super) shedders: Kept<Shedder>,
+    pub(super) balancers: Kept<Balancer>,
     counts: Mutex<HashMap<Key, Arc<Counts>>>,
     most_counts: usize,
 }
@@ -31,25 +39,28 @@ pub(super) trait State {
     fn settings(&self) -> &Self::Settings;
 }
 
-impl State for Breaker {
-    type Settings = policy::Breaker;
-    fn new(settings: policy::Breaker) -> Self {
-        Self::new(settings)
-    }
-    fn settings(&self) -> &policy::Breaker {
-        self.settings()
-    }
+macro_rules! remembers {
+    ($($state:ty: $settings:ty),+ $(,)?) => {$(
+        impl State for $state {
+            type Settings = $settings;
+            fn new(settings: $settings) -> Self {
+                <$state>::new(settings)
+            }
+            fn settings(&self) -> &$settings {
+                <$state>::settings(self)
+            }
+        }
+    )+};
 }
 
-impl State for Budget {
-    type Settings = policy::Budget;
-    fn new(settings: policy::Budget) -> Self {
-        Self::new(settings)
-    }
-    fn settings(&self) -> &policy::Budget {
-        self.settings()
-    }
-}
+remembers!(
+    Breaker: policy::Breaker,
+    Budget: policy::Budget,
+    Gate: policy::Concurrency,
+    Limiter: policy::RateLimit,
+    Shedder: policy::Shedding,
+    Balancer: pick::Settings,
+);
 
 /// States of one sort. Where settings change, the old state stays beside the new one until nobody uses it.
 pub(super) struct Kept<S>(Mutex<HashMap<Key, Vec<Arc<S>>>>);
@@ -82,7 +93,16 @@ impl<S: State> Kept<S> {
 
 impl States {
     pub(crate) fn new(most_counts: usize) -> Self {
-        Self { breakers: Kept::default(), budgets: Kept::default(), counts: Mutex::default(), most_counts }
+        Self {
+            breakers: Kept::default(),
+            budgets: Kept::default(),
+            gates: Kept::default(),
+            limiters: Kept::default(),
+            shedders: Kept::default(),
+            balancers: Kept::default(),
+            counts: Mutex::default(),
+            most_counts,
+        }
     }
 
     /// The counters of a rule's policy for a backend.
@@ -100,6 +120,10 @@ impl States {
     pub(crate) fn sweep(&self) {
         self.breakers.sweep();
         self.budgets.sweep();
+        self.gates.sweep();
+        self.limiters.sweep();
+        self.shedders.sweep();
+        self.balancers.sweep();
     }
 
     pub(crate) fn read(&self) -> Vec<PolicySeries> {

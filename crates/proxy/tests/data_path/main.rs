@@ -9,6 +9,7 @@ mod harness;
 mod hostile;
 mod observed;
 mod policies;
+mod policies_admit;
 mod protocols;
 mod routing;
 mod secure;

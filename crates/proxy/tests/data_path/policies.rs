@@ -13,7 +13,7 @@ use proxy::snapshot::*;
 
 use crate::harness::*;
 
-fn scoped<T>(settings: T) -> Option<Scoped<T>> {
+pub(crate) fn scoped<T>(settings: T) -> Option<Scoped<T>> {
     Some(Scoped { scope: "s".into(), settings })
 }
 
@@ -41,14 +41,14 @@ fn breaker() -> Breaker {
 }
 
 /// Everything to these endpoints, under a policy.
-fn under(policy: Policy, endpoints: &[SocketAddr]) -> Snapshot {
+pub(crate) fn under(policy: Policy, endpoints: &[SocketAddr]) -> Snapshot {
     let mut rule = rule(&[("b", 1)]);
     let Action::Forward { backends } = &mut rule.action else { panic!("a rule that forwards") };
     backends[0].policy = Some(Arc::new(policy));
     routes(vec![rule], &[("b", endpoints.to_vec())])
 }
 
-fn counted(proxy: &Running, event: PolicyEvent) -> u64 {
+pub(crate) fn counted(proxy: &Running, event: PolicyEvent) -> u64 {
     proxy.handle.stats().policies.iter().map(|series| series.count(event)).sum()
 }
 
