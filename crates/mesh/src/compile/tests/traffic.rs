@@ -200,3 +200,49 @@ fn what_cannot_be_followed_says_why() {
         );
     }
 }
+
+#[test]
+fn every_part_is_read_and_what_is_wrong_is_named() {
+    let policed = |rest: &str| compiled(&(edge(ROUTES) + &policy("p", "{kind: Service, name: one}", rest)));
+    for rest in [
+        "concurrency: {limit: 10}",
+        "rateLimits: [{requests: 10}, {name: each, requests: 1, per: 1m, burst: 5, key: ClientIP}]",
+        "rateLimits: [{requests: 10, key: Header, header: x-api-key}]",
+        "loadShedding: {latencyTarget: 500ms, queueTarget: 10}",
+        "loadBalancing: {algorithm: RoundRobin, slowStart: 30s}",
+        "loadBalancing: {algorithm: ConsistentHash, hashOn: {type: Cookie, name: session}}",
+        "outlierEjection: {}",
+        "faults: [{percent: 10, headers: [{name: x-test, value: 'on'}], delay: 2s, abort: {status: 503}}]",
+        "fallback: {body: '[]', headers: [{name: content-type, value: application/json}]}",
+    ] {
+        let compiled = policed(rest);
+        assert_eq!(said(&compiled, "p"), ["Accepted"], "{rest}");
+        let followed = followed(&compiled, "shop/one:80", "shop/one:80").expect("it is followed");
+        assert_ne!(*followed, Policy::default(), "{rest}");
+    }
+    for (rest, field) in [
+        ("concurrency: {limit: 10, maxWait: 0s}", "spec.concurrency.maxWait"),
+        ("rateLimits: [{requests: 10}, {requests: 5}]", "spec.rateLimits[1].name"),
+        ("rateLimits: [{requests: 10, key: Header}]", "spec.rateLimits[0].header"),
+        ("rateLimits: [{requests: 10, header: x-a}]", "spec.rateLimits[0].header"),
+        ("rateLimits: [{requests: 10, key: Header, header: 'x a'}]", "spec.rateLimits[0].header"),
+        ("loadShedding: {latencyTarget: soon}", "spec.loadShedding.latencyTarget"),
+        ("loadBalancing: {algorithm: ConsistentHash}", "spec.loadBalancing.hashOn"),
+        ("loadBalancing: {hashOn: {type: SourceIP}}", "spec.loadBalancing.hashOn"),
+        ("loadBalancing: {algorithm: ConsistentHash, hashOn: {type: Header}}", "spec.loadBalancing.hashOn.name"),
+        (
+            "loadBalancing: {algorithm: ConsistentHash, slowStart: 1s, hashOn: {type: SourceIP}}",
+            "spec.loadBalancing.slowStart",
+        ),
+        ("outlierEjection: {baseTime: 10m}", "spec.outlierEjection.maxTime"),
+        ("faults: [{percent: 10}]", "spec.faults[0]"),
+        ("faults: [{percent: 10, abort: {status: 99}}]", "spec.faults[0].abort.status"),
+        ("fallback: {on: [never]}", "spec.fallback.on[0]"),
+        ("fallback: {headers: [{name: content-length, value: '1'}]}", "spec.fallback.headers[0].name"),
+    ] {
+        let compiled = policed(rest);
+        let told = &said(&compiled, "p")[0];
+        assert!(told.starts_with(&format!("Invalid: {field} ")), "{rest}: {told}");
+        assert!(followed(&compiled, "shop/one:80", "shop/one:80").is_none(), "{rest}");
+    }
+}

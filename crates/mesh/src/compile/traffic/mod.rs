@@ -7,13 +7,17 @@
 //! Invariants: of two policies for the same thing the older one is followed and the other says so; a policy of which a
 //! field cannot be read is not followed at all.
 
+mod admission;
 mod read;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use proxy::policy::{Breaker, Policy, Retries, Scoped, TryTimeouts};
+use proxy::policy::{
+    Balancing, Breaker, Concurrency, Fallback, Injection, Outliers, Policy, RateLimit, Retries, Scoped, Shedding,
+    TryTimeouts,
+};
 use resources::traffic::{TrafficPolicy, TrafficPolicyTargetRef};
 
 use super::index::{Index, by_age, key};
@@ -29,6 +33,13 @@ pub(super) struct Parts {
     timeouts: TryTimeouts,
     retries: Option<Retries>,
     breaker: Option<Breaker>,
+    concurrency: Option<Concurrency>,
+    limits: Option<Vec<RateLimit>>,
+    shedding: Option<Shedding>,
+    balancing: Option<Balancing>,
+    outliers: Option<Outliers>,
+    injections: Option<Vec<Injection>>,
+    fallback: Option<Fallback>,
 }
 
 /// Something that a policy can be for, by the names that ids are made of.
@@ -131,6 +142,13 @@ impl Traffic {
             policy.timeouts.per_try = policy.timeouts.per_try.or(parts.timeouts.per_try);
             fill(&mut policy.retries, &parts.retries, &scope);
             fill(&mut policy.breaker, &parts.breaker, &scope);
+            fill(&mut policy.concurrency, &parts.concurrency, &scope);
+            fill(&mut policy.limits, &parts.limits, &scope);
+            fill(&mut policy.shedding, &parts.shedding, &scope);
+            fill(&mut policy.balancing, &parts.balancing, &scope);
+            fill(&mut policy.outliers, &parts.outliers, &scope);
+            fill(&mut policy.injections, &parts.injections, &scope);
+            fill(&mut policy.fallback, &parts.fallback, &scope);
         }
         any.then_some(policy)
     }

@@ -5,10 +5,14 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use proxy::policy::{Breaker, Budget, Retries, RetryOn, TryTimeouts};
-use resources::traffic::{TrafficPolicyCircuitBreaker, TrafficPolicyRetries, TrafficPolicySpec, TrafficPolicyTimeouts};
+use proxy::policy::{Algorithm, Balancing, Breaker, Budget, HashOn, Outliers, Retries, RetryOn, TryTimeouts};
+use resources::traffic::{
+    TrafficPolicyAlgorithm, TrafficPolicyCircuitBreaker, TrafficPolicyHashOn, TrafficPolicyHashType,
+    TrafficPolicyLoadBalancing, TrafficPolicyOutlierEjection, TrafficPolicyRetries, TrafficPolicySpec,
+    TrafficPolicyTimeouts,
+};
 
-use super::Parts;
+use super::{Parts, admission};
 
 /// Reads a policy.
 pub(super) fn parts(spec: &TrafficPolicySpec) -> Result<Parts, String> {
@@ -16,6 +20,13 @@ pub(super) fn parts(spec: &TrafficPolicySpec) -> Result<Parts, String> {
         timeouts: spec.timeouts.as_ref().map(timeouts).transpose()?.unwrap_or_default(),
         retries: spec.retries.as_ref().map(retries).transpose()?,
         breaker: spec.circuit_breaker.as_ref().map(breaker).transpose()?,
+        concurrency: spec.concurrency.as_ref().map(admission::concurrency).transpose()?,
+        limits: spec.rate_limits.as_deref().map(admission::limits).transpose()?,
+        shedding: spec.load_shedding.as_ref().map(admission::shedding).transpose()?,
+        balancing: spec.load_balancing.as_ref().map(balancing).transpose()?,
+        outliers: spec.outlier_ejection.as_ref().map(outliers).transpose()?,
+        injections: spec.faults.as_deref().map(admission::injections).transpose()?,
+        fallback: spec.fallback.as_ref().map(admission::fallback).transpose()?,
     };
     if parts == Parts::default() {
         return Err("spec says nothing but what it is for; give it one of its other fields".to_owned());
@@ -112,6 +123,54 @@ fn breaker(breaker: &TrafficPolicyCircuitBreaker) -> Result<Breaker, String> {
         open: positive("circuitBreaker.openFor", &breaker.open_for)?,
         probes: breaker.probes,
     })
+}
+
+fn outliers(outliers: &TrafficPolicyOutlierEjection) -> Result<Outliers, String> {
+    let base = positive("outlierEjection.baseTime", &outliers.base_time)?;
+    let max = positive("outlierEjection.maxTime", &outliers.max_time)?;
+    if max < base {
+        let message = "spec.outlierEjection.maxTime cannot be shorter than spec.outlierEjection.baseTime";
+        return Err(message.to_owned());
+    }
+    Ok(Outliers {
+        consecutive: Some(outliers.consecutive_failures),
+        failure_percent: outliers.failure_rate,
+        minimum_requests: outliers.minimum_requests,
+        window: positive("outlierEjection.window", &outliers.window)?,
+        base,
+        max,
+        max_percent: outliers.max_percent,
+    })
+}
+
+fn balancing(balancing: &TrafficPolicyLoadBalancing) -> Result<Balancing, String> {
+    let algorithm = match (balancing.algorithm, &balancing.hash_on) {
+        (TrafficPolicyAlgorithm::PeakEWMA, None) => Algorithm::PeakEwma,
+        (TrafficPolicyAlgorithm::LeastRequest, None) => Algorithm::LeastRequest,
+        (TrafficPolicyAlgorithm::RoundRobin, None) => Algorithm::RoundRobin,
+        (TrafficPolicyAlgorithm::ConsistentHash, Some(on)) => Algorithm::ConsistentHash(hash_on(on)?),
+        (TrafficPolicyAlgorithm::ConsistentHash, None) => {
+            return Err("spec.loadBalancing.hashOn is needed for ConsistentHash".to_owned());
+        }
+        (_, Some(_)) => return Err("spec.loadBalancing.hashOn is for ConsistentHash only".to_owned()),
+    };
+    let slow_start = balancing.slow_start.as_deref();
+    let slow_start = slow_start.map(|text| positive("loadBalancing.slowStart", text)).transpose()?;
+    if slow_start.is_some() && matches!(algorithm, Algorithm::ConsistentHash(_)) {
+        return Err("spec.loadBalancing.slowStart cannot be had with ConsistentHash".to_owned());
+    }
+    Ok(Balancing { algorithm, slow_start })
+}
+
+fn hash_on(on: &TrafficPolicyHashOn) -> Result<HashOn, String> {
+    const FIELD: &str = "loadBalancing.hashOn.name";
+    match (on.kind, on.name.as_deref()) {
+        (TrafficPolicyHashType::Header, Some(name)) => Ok(HashOn::Header(admission::header_name(FIELD, name)?)),
+        (TrafficPolicyHashType::Cookie, Some(name)) => Ok(HashOn::Cookie(name.into())),
+        (TrafficPolicyHashType::SourceIP, None) => Ok(HashOn::ClientAddress),
+        (TrafficPolicyHashType::SourceIP, Some(_)) => Err(format!("spec.{FIELD} is not for SourceIP")),
+        (_, None) => Err(format!("spec.{FIELD} is needed for Header and Cookie")),
+    }
 }
 
 /// A duration that is not zero.
