@@ -19,6 +19,8 @@ mod replay;
 mod retry;
 mod send;
 mod shed;
+#[cfg(test)]
+mod simulation;
 mod states;
 mod window;
 
