@@ -158,9 +158,27 @@ impl Api {
     /// # Errors
     /// As the server answers; ownership conflicts are 409 with causes.
     pub async fn apply(&self, path: &str, object: &Value, mode: ApplyMode<'_>) -> Result<Value, ApiError> {
+        self.apply_with(path, object, mode, "Strict").await
+    }
+
+    /// The same without regard to fields that the server does not know: they are dropped.
+    ///
+    /// # Errors
+    /// As the server answers.
+    pub async fn apply_unchecked(&self, path: &str, object: &Value, mode: ApplyMode<'_>) -> Result<Value, ApiError> {
+        self.apply_with(path, object, mode, "Ignore").await
+    }
+
+    async fn apply_with(
+        &self,
+        path: &str,
+        object: &Value,
+        mode: ApplyMode<'_>,
+        validation: &str,
+    ) -> Result<Value, ApiError> {
         let dry = if mode.dry_run { "&dryRun=All" } else { "" };
-        let path =
-            format!("{path}?fieldManager={}&force={}&fieldValidation=Strict{dry}", escape(mode.manager), mode.force);
+        let (manager, force) = (escape(mode.manager), mode.force);
+        let path = format!("{path}?fieldManager={manager}&force={force}&fieldValidation={validation}{dry}");
         self.json(Method::PATCH, &path, "application/json", Some(("application/apply-patch+yaml", object))).await
     }
 

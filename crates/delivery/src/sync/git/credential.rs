@@ -118,6 +118,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Settings without a credential.
+    pub(crate) fn with_settings(settings: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self { settings: settings.into_iter().collect(), ssh: String::new(), files: Vec::new() }
+    }
+
     pub(crate) fn settings(&self) -> &[(String, String)] {
         &self.settings
     }

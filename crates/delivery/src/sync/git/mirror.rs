@@ -234,7 +234,7 @@ fn size(dir: &Path) -> u64 {
 }
 
 /// Locks and half-written packs. Only one process uses a mirror, and it is not at work when this is called.
-fn remove_leftovers(dir: &Path, depth: usize) {
+pub(crate) fn remove_leftovers(dir: &Path, depth: usize) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
         let (path, name) = (entry.path(), entry.file_name());

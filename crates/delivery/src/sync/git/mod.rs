@@ -15,9 +15,13 @@ mod signature;
 mod tree;
 
 pub use credential::Credential;
+pub(crate) use credential::Held;
 pub use error::GitError;
+pub(crate) use error::shown;
+pub(crate) use mirror::remove_leftovers;
 pub use mirror::{Commit, Mirror};
 pub use reference::{Reference, Refs, Resolved, Wanted};
+pub(crate) use run::Doing;
 pub use run::{Git, Limits};
 pub use signature::{Keys, Verdict};
 pub use tree::{Export, LeftOut};

@@ -1,0 +1,204 @@
+//! One task for each application: it hears of everything that concerns it, asks [`decide`](super::engine::decide), and acts.
+//!
+//! Invariants: a turn never waits for a cluster to become healthy; a sync that goes on belongs to the actor and ends with it; the
+//! status is written only where it differs; a failure of this task leaves everything in the cluster as it is.
+
+mod judge;
+mod leave;
+mod say;
+pub(crate) mod target;
+mod turn;
+mod wanted;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::application::{AppId, Application};
+use super::break_glass::Glass;
+use super::engine::compare::{Desired, Memo};
+use super::engine::decide::Content;
+use super::engine::live::Live;
+use super::engine::operation::Note;
+use super::front::flux::Repository as FluxRepository;
+use super::front::project::Project;
+use super::report::Report;
+use super::repository::Repositories;
+use crate::api::Api;
+use crate::applyset::Set;
+
+/// What all actors share.
+pub(crate) struct Shared {
+    pub(crate) client: kube::Client,
+    pub(crate) api: Api,
+    pub(crate) repositories: Arc<Repositories>,
+    /// Where commits are written out for a moment.
+    pub(crate) trees: PathBuf,
+    pub(crate) projects: watch::Sender<BTreeMap<(String, String), Project>>,
+    pub(crate) glass: watch::Sender<Glass>,
+    /// GitRepositories of Flux, or why one cannot be used.
+    pub(crate) flux: watch::Sender<BTreeMap<(String, String), Result<FluxRepository, String>>>,
+    /// How every application stands.
+    pub(crate) standings: watch::Sender<BTreeMap<AppId, Standing>>,
+    pub(crate) statuses: Option<super::commit_status::Reporter>,
+}
+
+/// How an application stands, for those who wait for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// The repositories that it follows.
+    pub repositories: Vec<String>,
+    /// The commits that it is about.
+    pub revisions: Vec<String>,
+    /// How far that is.
+    pub stage: Stage,
+    /// In words.
+    pub message: String,
+}
+
+/// How far an application is with what its repository says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stage {
+    /// Nothing is known yet.
+    #[default]
+    Unknown,
+    /// It is on its way.
+    Working,
+    /// It is applied and healthy.
+    Live,
+    /// It is not applied by itself; somebody has to ask.
+    Held,
+    /// It failed.
+    Failed,
+}
+
+/// A sync that goes on.
+struct Running {
+    content: Content,
+    /// Whether it puts back what was there before.
+    back: bool,
+    task: AbortOnDropHandle<Result<(), String>>,
+    notes: mpsc::Receiver<Note>,
+    attempts: u32,
+}
+
+/// One application. See the module's header.
+pub(crate) struct Actor {
+    shared: Arc<Shared>,
+    id: AppId,
+    set: Set,
+    object: watch::Receiver<Arc<Value>>,
+    written: Option<Value>,
+    application: Option<Application>,
+    /// What the application was read from.
+    read: Option<(Value, Option<Result<FluxRepository, String>>)>,
+    sources: target::Sources,
+    rendered: Option<target::Rendered>,
+    /// A content that cannot be rendered, and why.
+    wrong: Option<(Content, String)>,
+    good: Option<target::Rendered>,
+    desired: Desired,
+    live: Live,
+    memo: Memo,
+    report: Report,
+    running: Option<Running>,
+    judge: Option<judge::Judge>,
+    /// What members there were, for the record of a break-glass session.
+    seen: BTreeMap<crate::object::ObjectId, String>,
+    /// The refresh or the sync that was asked for last, so that each is done once.
+    handled: Option<String>,
+    next_look: Option<Timestamp>,
+}
+
+/// The longest that nothing happens without a look.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+impl Actor {
+    pub(crate) fn new(shared: Arc<Shared>, id: AppId, object: watch::Receiver<Arc<Value>>) -> Self {
+        let prefix = match id.front {
+            super::application::Front::Argo => "application",
+            super::application::Front::Flux => "kustomization",
+        };
+        let set = Set::new(id.namespace.clone(), format!("{prefix}.{}", id.name));
+        let live = Live::new(shared.client.clone(), &set.id());
+        let first = object.borrow().clone();
+        let memory = super::report::Memory::of(&first["status"]);
+        let history = match id.front {
+            super::application::Front::Argo => {
+                serde_json::from_value(first["status"]["history"].clone()).unwrap_or_default()
+            }
+            super::application::Front::Flux => Vec::new(),
+        };
+        let report = Report { memory, history, ..Report::default() };
+        Self {
+            shared,
+            id,
+            set,
+            object,
+            written: None,
+            application: None,
+            read: None,
+            sources: target::Sources::default(),
+            rendered: None,
+            wrong: None,
+            good: None,
+            desired: Desired::default(),
+            live,
+            memo: Memo::default(),
+            report,
+            running: None,
+            judge: None,
+            seen: BTreeMap::new(),
+            handled: None,
+            next_look: None,
+        }
+    }
+
+    /// Runs until told to stop, or until the application is gone.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut changes = self.live.changes();
+        let mut projects = self.shared.projects.subscribe();
+        let mut glass = self.shared.glass.subscribe();
+        let mut flux = self.shared.flux.subscribe();
+        let mut standings = self.shared.standings.subscribe();
+        loop {
+            let turn = tokio::select! {
+                () = stop.cancelled() => break,
+                turn = self.turn() => turn,
+            };
+            let turn::Next::At(until) = turn;
+            let now = Timestamp::now();
+            let pause = until.map_or(LONGEST, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+            let depends = self.application.as_ref().is_some_and(|one| !one.depends_on.is_empty());
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = self.object.changed() => if changed.is_err() { break },
+                () = self.sources.changed() => {}
+                _ = changes.changed() => {}
+                _ = projects.changed() => {}
+                _ = glass.changed() => {}
+                _ = flux.changed(), if self.id.front == super::application::Front::Flux => {}
+                _ = standings.changed(), if depends => {}
+                event = judge::pods(&mut self.judge) => judge::take(&mut self.judge, event),
+                note = next_note(&mut self.running) => self.take_note(note),
+                () = tokio::time::sleep(pause.min(LONGEST)) => {}
+            }
+        }
+        self.shared.standings.send_modify(|all| drop(all.remove(&self.id)));
+    }
+}
+
+/// The next note of a sync that goes on; none at its end.
+async fn next_note(running: &mut Option<Running>) -> Option<Note> {
+    match running {
+        Some(running) => running.notes.recv().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,537 @@
+//! One turn: take in what changed, compare, judge, decide, act, say.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::judge::{Judge, Look};
+use super::target::{NoTarget, Rendered};
+use super::{Actor, Running, Stage};
+use crate::api::Api;
+use crate::applyset::split_group_kind;
+use crate::kinds::Kinds;
+use crate::object::{self, ObjectId};
+use crate::sync::application::{Application, Front};
+use crate::sync::engine::compare::{self, Code, Question};
+use crate::sync::engine::decide::{self, Action, Content, Difference, Last, Picture, Why};
+use crate::sync::engine::operation::{self, Job, Note, Tools};
+use crate::sync::front::project::Project;
+use crate::sync::front::{argo, flux};
+use crate::sync::guard::Guard;
+use crate::sync::report::{Deployed, Operation, stamp};
+
+/// How many notes of a sync may wait to be read.
+const NOTES: usize = 256;
+/// After what was refused in the rehearsal it is asked again, at first after so many seconds.
+const ASK_AGAIN: i64 = 5;
+/// And at last so seldom.
+const ASK_SELDOM: i64 = 60;
+/// The annotation by which Argo CD's users ask for a look.
+const REFRESH: &str = "argocd.argoproj.io/refresh";
+/// The annotation by which a person agrees to deletions.
+const APPROVED: &str = "argocd.argoproj.io/deletion-approved";
+
+/// When the next turn is due.
+pub(super) enum Next {
+    /// At that time, if nothing happens before.
+    At(Option<Timestamp>),
+}
+
+impl Actor {
+    pub(super) async fn turn(&mut self) -> Next {
+        let now = Timestamp::now();
+        let object = self.object.borrow_and_update().clone();
+        self.next_look = None;
+        self.report.conditions.clear();
+        self.report.waiting = None;
+        self.finish(now).await;
+        self.read_spec(&object);
+        if !object["metadata"]["deletionTimestamp"].is_null() {
+            return self.leave(&object).await;
+        }
+        self.keep_finalizer(&object).await;
+        self.take_requests(&object).await;
+        let target = self.find_target().await;
+        let compared = match &target {
+            Some(_) => self.compare().await,
+            None => false,
+        };
+        self.judge_revision(now).await;
+        if compared {
+            self.approve_what_is_there(now);
+        }
+        self.decide(&object, now).await;
+        self.record_acts(now);
+        self.conclude();
+        self.write(&object, now).await;
+        Next::At(self.next_look)
+    }
+
+    pub(super) fn project(&self) -> Result<Project, String> {
+        let Some(application) = &self.application else { return Ok(Project::open("")) };
+        if self.id.front == Front::Flux {
+            return Ok(Project::open(""));
+        }
+        let projects = self.shared.projects.borrow();
+        let of = |namespace: &str| projects.get(&(namespace.to_owned(), application.project.clone())).cloned();
+        // Projects stand beside their Applications; those of Argo CD's own namespace hold for all.
+        let found = of(&self.id.namespace).or_else(|| of("argocd"));
+        match (found, application.project.as_str()) {
+            (Some(project), _) => Ok(project),
+            (None, "default") => Ok(Project::open("default")),
+            (None, name) => Err(format!(
+                "there is no AppProject {name} in {} or argocd; make it, or name another",
+                self.id.namespace
+            )),
+        }
+    }
+
+    /// Reads the object again where it says something else than before.
+    fn read_spec(&mut self, object: &Value) {
+        let repository = match self.id.front {
+            Front::Argo => None,
+            Front::Flux => {
+                let known = self.shared.flux.borrow();
+                let missing = || Err("spec.sourceRef: there is no such GitRepository".to_owned());
+                Some(flux::source_of(object).and_then(|key| known.get(&key).cloned()).unwrap_or_else(missing))
+            }
+        };
+        let key = (json!([object["spec"], object["metadata"]["annotations"]]), repository.clone());
+        if self.read.as_ref() != Some(&key) || self.application.is_none() {
+            let read = match (&self.id.front, repository) {
+                (Front::Argo, _) => argo::read(object),
+                (_, Some(Ok(repository))) => flux::kustomization(object, &repository),
+                (_, Some(Err(reason))) => Err(vec![reason]),
+                (Front::Flux, None) => Err(vec!["spec.sourceRef is missing".to_owned()]),
+            };
+            self.read = Some(key);
+            match read {
+                Ok(application) => {
+                    if let Err(reason) = self.sources.follow(&self.shared, &application) {
+                        self.report.conditions.push(("InvalidSpecError", reason));
+                    }
+                    self.application = Some(application);
+                }
+                Err(wrong) => {
+                    self.application = None;
+                    self.report.conditions.push(("InvalidSpecError", wrong.join("; ")));
+                }
+            }
+        }
+        if let Some(application) = &self.application {
+            self.report.conditions.extend(application.warnings.iter().map(|one| ("SpecWarning", one.clone())));
+        }
+    }
+
+    /// Looks at the repositories at once, where somebody asks.
+    async fn take_requests(&mut self, object: &Value) {
+        let asked = match self.id.front {
+            Front::Argo => object::annotation(object, REFRESH).map(str::to_owned),
+            Front::Flux => flux::requested_at(object).map(str::to_owned),
+        };
+        if asked.is_none() || asked == self.handled {
+            self.handled = asked;
+            return;
+        }
+        self.handled = asked;
+        self.sources.poke();
+        if self.id.front == Front::Argo {
+            let patch = json!({ "metadata": { "annotations": { REFRESH: null } } });
+            if let Err(error) = self.shared.api.merge(&self.id.path(), &patch, compare::MANAGER).await {
+                tracing::debug!(%error, "the request for a refresh could not be taken away");
+            }
+        }
+    }
+
+    pub(super) async fn kinds(&mut self) -> Option<Kinds> {
+        match self.shared.api.kinds().await {
+            Ok(kinds) => Some(kinds),
+            Err(error) => {
+                self.report.conditions.push(("ComparisonError", error.to_string()));
+                self.look_later(ASK_AGAIN);
+                None
+            }
+        }
+    }
+
+    /// The API as this application.
+    pub(super) fn guarded(&self, kinds: &Kinds) -> Result<Api, String> {
+        let project = self.project()?;
+        let namespace = self.application.as_ref().map(|one| one.namespace.clone()).unwrap_or_default();
+        let own = self.application.as_ref().and_then(|one| one.account.clone());
+        let default = || {
+            let namespace = if namespace.is_empty() { "default" } else { &namespace };
+            format!("system:serviceaccount:{namespace}:coracle-sync")
+        };
+        let account = own.or_else(|| project.account(&namespace)).unwrap_or_else(default);
+        let client = Guard::client(self.shared.client.clone(), project, kinds.clone(), account, self.id.to_string());
+        Ok(Api::over(client))
+    }
+
+    /// Compares what is wanted with what is there. False where that could not be done.
+    async fn compare(&mut self) -> bool {
+        let (Some(application), Some(rendered)) = (self.application.clone(), self.rendered.clone()) else {
+            return false;
+        };
+        // While it is being applied there is nothing to be learned from comparing.
+        if self.running.as_ref().is_some_and(|running| running.content == rendered.content) {
+            return false;
+        }
+        let Some(kinds) = self.kinds().await else { return false };
+        self.follow(&kinds).await;
+        let (Ok(project), Ok(api)) = (self.project(), self.guarded(&kinds)) else { return false };
+        let (view, set) = (self.live.view(), self.set.id());
+        let question = Question {
+            api: &api,
+            kinds: &kinds,
+            live: &view,
+            set: &set,
+            ignore: &application.ignore,
+            project: &project,
+            options: &application.policy.options,
+            coming: compare::coming(&self.desired),
+        };
+        self.report.states = self.memo.compare(&question, &self.desired).await;
+        self.report.compared = true;
+        let trouble: Vec<String> = self.report.states.iter().filter_map(|state| state.trouble.clone()).collect();
+        if !trouble.is_empty() {
+            let shown = trouble.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
+            self.report.conditions.push(("ComparisonError", shown));
+            self.look_later(ASK_SELDOM);
+        }
+        true
+    }
+
+    /// Follows the kinds of what is wanted, and of what the inventory says is there.
+    pub(super) async fn follow(&mut self, kinds: &Kinds) {
+        let mut wanted: BTreeSet<(String, String)> = self
+            .desired
+            .members
+            .iter()
+            .map(|one| (object::group(one).to_owned(), object::kind(one).to_owned()))
+            .collect();
+        if let Ok(Some(parent)) = self.shared.api.find(&self.set.path()).await
+            && let Ok(contents) = self.set.contents(&parent)
+        {
+            wanted.extend(contents.kinds.iter().map(|text| {
+                let (group, kind) = split_group_kind(text);
+                (group.to_owned(), kind.to_owned())
+            }));
+        }
+        let found: Vec<_> = wanted.iter().filter_map(|(group, kind)| kinds.of_group(group, kind)).collect();
+        self.live.follow(found).await;
+    }
+
+    /// Takes in how a sync ended.
+    async fn finish(&mut self, now: Timestamp) {
+        let Some(running) = &mut self.running else { return };
+        while let Ok(note) = running.notes.try_recv() {
+            note_into(&mut self.report.operation, note);
+        }
+        if !(running.notes.is_closed() && running.notes.is_empty()) {
+            return;
+        }
+        let Some(mut running) = self.running.take() else { return };
+        let outcome = match (&mut running.task).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(format!("the sync broke: {error}")),
+        };
+        let members = self.desired.members.iter().map(ObjectId::of).collect();
+        let last =
+            Last { content: running.content.clone(), succeeded: outcome.is_ok(), attempts: running.attempts, at: now };
+        self.report.memory.synced(&last);
+        let automated = self.application.as_ref().is_some_and(|one| one.policy.automated.is_some());
+        if let Some(operation) = &mut self.report.operation {
+            operation.finished = Some(now);
+            (operation.phase, operation.message) = match &outcome {
+                Ok(()) if running.back => ("Succeeded", "the last good revision was put back".to_owned()),
+                Ok(()) => ("Succeeded", "successfully synced (all tasks run)".to_owned()),
+                Err(reason) => ("Failed", reason.clone()),
+            };
+        }
+        match outcome {
+            Ok(()) => {
+                self.remember(&running, now);
+                let deadline = self.application.as_ref().map(|one| one.policy.deadline).unwrap_or_default();
+                if !running.back {
+                    self.judge = Some(Judge::new(running.content, members, deadline));
+                }
+            }
+            Err(reason) if automated && !running.back => {
+                let retry = self.application.as_ref().map(|one| one.policy.retry.clone()).unwrap_or_default();
+                if decide::given_up(&retry, running.attempts) {
+                    self.report.memory.fail(&running.content, &reason, now);
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn remember(&mut self, running: &Running, now: Timestamp) {
+        let Some(operation) = &self.report.operation else { return };
+        let id = self.report.history.last().map_or(0, |last| last.id + 1);
+        self.report.history.push(Deployed {
+            id,
+            revision: running.content.revisions.first().cloned().unwrap_or_default(),
+            deploy_started_at: stamp(operation.started),
+            deployed_at: stamp(now),
+            initiated_by: operation.operation["initiatedBy"].clone(),
+            source: self.object.borrow()["spec"]["source"].clone(),
+            commit: if running.back { Value::Null } else { self.report.commit.clone() },
+        });
+        let most = self.application.as_ref().map_or(10, |one| one.history).max(1);
+        let over = self.report.history.len().saturating_sub(most);
+        self.report.history.drain(..over);
+    }
+
+    pub(super) fn take_note(&mut self, note: Option<Note>) {
+        if let Some(note) = note {
+            note_into(&mut self.report.operation, note);
+        }
+    }
+
+    /// Good, bad, or not yet.
+    async fn judge_revision(&mut self, now: Timestamp) {
+        let Some(content) = self.judge.as_ref().map(|judge| judge.content.clone()) else { return };
+        // A newer commit does not wait for this one's health.
+        if self.report.target.as_ref().is_some_and(|target| *target != content) {
+            self.judge = None;
+            return;
+        }
+        match self.look(now).await {
+            Some(Look::Good) => {
+                self.judge = None;
+                self.report.memory.approve(&content, now);
+                self.good = self.rendered.clone().filter(|rendered| rendered.content == content);
+            }
+            Some(Look::Bad(reason)) => {
+                self.judge = None;
+                tracing::warn!(application = %self.id, revision = content.short(), reason, "a revision is bad");
+                self.report.memory.fail(&content, &reason, now);
+            }
+            Some(Look::Open(at)) => self.look_at(at),
+            None => {}
+        }
+    }
+
+    /// What is as the repository says, and healthy, is good, whoever brought it.
+    fn approve_what_is_there(&mut self, now: Timestamp) {
+        let Some(target) = self.report.target.clone() else { return };
+        let healthy = self.report.health().0 == crate::health::Status::Healthy;
+        if self.judge.is_none() && self.running.is_none() && self.report.code() == Code::Synced && healthy {
+            if self.report.memory.failure(&target).is_none() {
+                self.report.memory.approve(&target, now);
+            }
+            self.good = self.rendered.clone().filter(|rendered| rendered.content == target);
+        }
+    }
+
+    async fn decide(&mut self, object: &Value, now: Timestamp) {
+        let Some(application) = self.application.clone() else { return };
+        if let Some(waiting) = self.dependencies(&application) {
+            self.report.waiting = Some(waiting);
+            return;
+        }
+        let asked = object["operation"]["sync"].is_object();
+        let member_trouble = self.report.states.iter().any(|state| !state.extra && state.trouble.is_some());
+        if member_trouble && !asked {
+            return;
+        }
+        let glass = self.shared.glass.borrow().holds(&self.id);
+        if let Some(reason) = &glass {
+            self.report.conditions.push(("BreakGlass", format!("syncing is suspended: {reason}")));
+        }
+        let states = self.report.states.iter();
+        let difference = self.report.compared.then(|| Difference {
+            changed: states.clone().filter(|state| !state.extra && state.code != Code::Synced).count(),
+            extra: states.clone().filter(|state| state.extra && state.trouble.is_none()).count(),
+            wanted: self.desired.all.len(),
+        });
+        let (last, memory) = (self.report.memory.last(), &self.report.memory);
+        let failed: Vec<Content> = memory.failed.iter().map(|one| one.content.clone()).collect();
+        let picture = Picture {
+            now,
+            suspended: application.suspended || glass.is_some(),
+            target: self
+                .rendered
+                .as_ref()
+                .map(|rendered| &rendered.content)
+                .filter(|one| Some(*one) == self.report.target.as_ref()),
+            difference,
+            automated: application.policy.automated,
+            retry: &application.policy.retry,
+            last: last.as_ref(),
+            failed: &failed,
+            good: memory.good.as_ref().map(|good| &good.content),
+            running: self.running.as_ref().map(|running| &running.content),
+            asked,
+        };
+        match decide::decide(&picture) {
+            Action::Rest => {}
+            Action::Wait(at) => self.look_at(at),
+            Action::RefuseEmpty => self.report.conditions.push((
+                "SyncError",
+                "the repository wants nothing at all any more, and everything would be deleted; nothing was: set syncPolicy.automated.allowEmpty, or put the manifests back".to_owned(),
+            )),
+            Action::Sync(why) => {
+                if let Some(rendered) = self.rendered.clone() {
+                    self.start(&rendered, false, why, object, now).await;
+                }
+            }
+            Action::PutBack => self.put_back(&application, object, now).await,
+        }
+    }
+
+    /// What is awaited of other applications.
+    fn dependencies(&self, application: &Application) -> Option<String> {
+        let standings = self.shared.standings.borrow();
+        application.depends_on.iter().find_map(|(namespace, name)| {
+            let id = crate::sync::application::AppId {
+                front: Front::Flux,
+                namespace: namespace.clone(),
+                name: name.clone(),
+            };
+            match standings.get(&id) {
+                Some(standing) if standing.stage == Stage::Live => None,
+                Some(_) => Some(format!("dependency {namespace}/{name} is not ready")),
+                None => Some(format!("dependency {namespace}/{name} is not there")),
+            }
+        })
+    }
+
+    async fn put_back(&mut self, application: &Application, object: &Value, now: Timestamp) {
+        let Some(content) = self.report.memory.good.as_ref().map(|good| good.content.clone()) else { return };
+        if self.good.as_ref().is_none_or(|good| good.content != content) {
+            let rendered = match self.sources.again(application, &content) {
+                Some(resolved) => self.sources.render(&self.shared, application, &resolved).await,
+                None => Err(NoTarget::Later("its path or options were others then".to_owned())),
+            };
+            match rendered {
+                Ok(rendered) => self.good = Some(rendered),
+                Err(NoTarget::Later(reason) | NoTarget::Wrong(_, reason)) => {
+                    let message = format!("the last good revision {} cannot be put back: {reason}", content.short());
+                    self.report.conditions.push(("SyncError", message));
+                    self.look_later(ASK_SELDOM);
+                    return;
+                }
+                Err(NoTarget::NotYet) => return,
+            }
+        }
+        if let Some(good) = self.good.clone() {
+            self.start(&good, true, Why::New, object, now).await;
+        }
+    }
+
+    /// Begins a sync; one that goes on ends first.
+    async fn start(&mut self, rendered: &Rendered, back: bool, why: Why, object: &Value, now: Timestamp) {
+        let Some(application) = self.application.clone() else { return };
+        if let Some(mut running) = self.running.take() {
+            running.task.abort();
+            // Only its end is awaited; what it had done the comparison has seen, or the sync does again.
+            let _ = (&mut running.task).await;
+        }
+        self.judge = None;
+        let Some(kinds) = self.kinds().await else { return };
+        let set = self.set.id();
+        let (Ok(desired), Ok(api)) =
+            (compare::prepare(&rendered.objects, &kinds, &application.namespace, &set), self.guarded(&kinds))
+        else {
+            return;
+        };
+        let wanted: BTreeSet<ObjectId> = desired.members.iter().map(ObjectId::of).collect();
+        let view = self.live.view();
+        let extra = view.all().into_keys().filter(|id| !wanted.contains(id)).collect();
+        let synced =
+            self.report.states.iter().filter(|one| !back && one.code == Code::Synced).map(|one| one.id.clone());
+        let last = self.report.memory.last();
+        let again = last.filter(|last| last.content == rendered.content && !last.succeeded && why != Why::Asked);
+        let attempts = again.map_or(1, |last| last.attempts.saturating_add(1));
+        let operation =
+            operation_of(object, why, &rendered.content, application.policy.automated.is_some_and(|one| one.prune));
+        let job = Job {
+            synced: synced.collect(),
+            desired,
+            extra,
+            prune: operation["sync"]["prune"] == true,
+            approved: self.approved(object),
+            options: application.policy.options.clone(),
+            ignore: application.ignore.clone(),
+            namespace: application.namespace.clone(),
+            set: self.set.clone(),
+            deadline: application.policy.deadline,
+        };
+        let tools = Tools { api, own: self.shared.api.clone(), live: view };
+        let (sender, notes) = mpsc::channel(NOTES);
+        let task = tokio::spawn(async move { operation::run(&job, &tools, &sender).await });
+        self.report.operation = Some(Operation {
+            phase: "Running",
+            message: if back { "putting back the last good revision".to_owned() } else { String::new() },
+            content: rendered.content.clone(),
+            started: now,
+            finished: None,
+            retries: attempts - 1,
+            operation,
+            done: Vec::new(),
+        });
+        if why == Why::Asked {
+            let patch = json!({ "operation": null });
+            if let Err(error) = self.shared.api.merge(&self.id.path(), &patch, compare::MANAGER).await {
+                tracing::warn!(application = %self.id, %error, "the request for a sync could not be taken away");
+            }
+        }
+        let task = AbortOnDropHandle::new(task);
+        self.running = Some(Running { content: rendered.content.clone(), back, task, notes, attempts });
+    }
+
+    /// Whether a person has agreed to deletions since the last sync.
+    fn approved(&self, object: &Value) -> bool {
+        let Some(at) = object::annotation(object, APPROVED).and_then(|text| text.parse::<Timestamp>().ok()) else {
+            return false;
+        };
+        let last = self.report.operation.as_ref().and_then(|operation| operation.finished);
+        last.is_none_or(|last| at >= last)
+    }
+
+    fn record_acts(&mut self, now: Timestamp) {
+        let all = self.live.view().all();
+        let held = self.shared.glass.borrow().holds(&self.id).is_some();
+        if held && self.running.is_none() && !self.seen.is_empty() {
+            self.shared.glass.send_if_modified(|glass| glass.record(&self.id, &self.seen, &all, now));
+        }
+        self.seen = all.into_iter().map(|(id, one)| (id, object::resource_version(&one).to_owned())).collect();
+    }
+
+    pub(super) fn look_at(&mut self, at: Timestamp) {
+        self.next_look = Some(self.next_look.map_or(at, |known| known.min(at)));
+    }
+
+    pub(super) fn look_later(&mut self, seconds: i64) {
+        let at = Timestamp::now().checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
+        self.look_at(at);
+    }
+}
+
+fn note_into(operation: &mut Option<Operation>, note: Note) {
+    let Some(operation) = operation else { return };
+    match note {
+        Note::Doing(what) => operation.message = what,
+        Note::Object(done) => {
+            operation.done.retain(|one| one.id != done.id || one.phase != done.phase);
+            operation.done.push(done);
+        }
+    }
+}
+
+/// What is written as the operation.
+fn operation_of(object: &Value, why: Why, content: &Content, prune: bool) -> Value {
+    if why == Why::Asked {
+        let mut operation = object["operation"].clone();
+        operation["sync"]["revision"] = content.revisions.first().cloned().unwrap_or_default().into();
+        return operation;
+    }
+    let revision = content.revisions.first().cloned().unwrap_or_default();
+    json!({ "sync": { "revision": revision, "prune": prune }, "initiatedBy": { "automated": true } })
+}

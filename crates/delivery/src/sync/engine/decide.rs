@@ -1,0 +1,307 @@
+//! What is to be done about an application: a pure function from what is known to one action.
+//!
+//! Invariants: content that failed is not tried again by itself, however often one asks; a newer commit replaces an older one
+//! that is under way; nothing is deleted to the last object unless told; while suspended nothing is done.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::sync::application::{Automated, Retry};
+
+/// How long after a sync another one may undo what others change, so that two who disagree do not race.
+pub const HEAL_PAUSE: Duration = Duration::from_secs(5);
+
+/// One content: the commits of all sources, and a digest of how they are built and applied.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Content {
+    /// The commits, one for each source.
+    pub revisions: Vec<String>,
+    /// A digest of everything else that decides what is applied.
+    pub parameters: String,
+}
+
+impl Content {
+    /// The commits as text, each cut to 12 digits.
+    #[must_use]
+    pub fn short(&self) -> String {
+        let short = |one: &String| one.chars().take(12).collect::<String>();
+        self.revisions.iter().map(short).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// How the last sync ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Last {
+    /// What it brought.
+    pub content: Content,
+    /// Whether all was applied.
+    pub succeeded: bool,
+    /// How often that content has been tried.
+    pub attempts: u32,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
+/// What the comparison found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Difference {
+    /// Objects to create or change.
+    pub changed: usize,
+    /// Objects to delete.
+    pub extra: usize,
+    /// Objects that are wanted.
+    pub wanted: usize,
+}
+
+/// Everything that counts.
+#[derive(Debug, Clone)]
+pub struct Picture<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// Why nothing is to be done for now.
+    pub suspended: bool,
+    /// What the repository says.
+    pub target: Option<&'a Content>,
+    /// How that differs from what is there; none while it is not known.
+    pub difference: Option<Difference>,
+    /// How it is synced.
+    pub automated: Option<Automated>,
+    /// How often it is tried again.
+    pub retry: &'a Retry,
+    /// The last sync, of whatever content.
+    pub last: Option<&'a Last>,
+    /// Contents that turned out bad.
+    pub failed: &'a [Content],
+    /// The last content that was healthy.
+    pub good: Option<&'a Content>,
+    /// What is being brought now.
+    pub running: Option<&'a Content>,
+    /// Somebody asks for a sync.
+    pub asked: bool,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing, until something changes.
+    Rest,
+    /// Nothing before that time.
+    Wait(Timestamp),
+    /// Bring what the repository says.
+    Sync(Why),
+    /// Put back the last content that was healthy.
+    PutBack,
+    /// Say that everything would be deleted, and do nothing.
+    RefuseEmpty,
+}
+
+/// Why a sync begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// There is new content.
+    New,
+    /// It failed and is tried again.
+    Again,
+    /// Others changed something.
+    Heal,
+    /// Somebody asked.
+    Asked,
+}
+
+/// Decides. See the module's header.
+#[must_use]
+pub fn decide(picture: &Picture<'_>) -> Action {
+    let Some(target) = picture.target else { return Action::Rest };
+    if picture.asked {
+        // One at a time; the next begins when this one ends.
+        return if picture.running.is_some() { Action::Rest } else { Action::Sync(Why::Asked) };
+    }
+    if picture.suspended {
+        return Action::Rest;
+    }
+    let Some(automated) = picture.automated else { return Action::Rest };
+    let Some(difference) = picture.difference else { return Action::Rest };
+    if picture.failed.contains(target) {
+        return put_back(picture, target);
+    }
+    if picture.running == Some(target) {
+        return Action::Rest;
+    }
+    let extra = if automated.prune { difference.extra } else { 0 };
+    if difference.wanted == 0 && extra > 0 && !automated.allow_empty {
+        return Action::RefuseEmpty;
+    }
+    let Some(last) = picture.last.filter(|last| last.content == *target) else {
+        return if difference.changed + extra > 0 || picture.running.is_some() {
+            Action::Sync(Why::New)
+        } else {
+            Action::Rest
+        };
+    };
+    if !last.succeeded {
+        return match picture.retry.pause(last.attempts) {
+            Some(pause) => after(last.at, pause, picture.now, Why::Again),
+            None => Action::Rest,
+        };
+    }
+    if difference.changed + extra == 0 {
+        return Action::Rest;
+    }
+    // All was applied once, so what differs now others have done.
+    if automated.self_heal { after(last.at, HEAL_PAUSE, picture.now, Why::Heal) } else { Action::Rest }
+}
+
+/// The bad content stays away; the good one comes back, once.
+fn put_back(picture: &Picture<'_>, target: &Content) -> Action {
+    let Some(good) = picture.good.filter(|good| *good != target) else { return Action::Rest };
+    if picture.running == Some(good) {
+        return Action::Rest;
+    }
+    match picture.last.filter(|last| last.content == *good) {
+        None => Action::PutBack,
+        Some(last) if last.succeeded => Action::Rest,
+        Some(last) => match picture.retry.pause(last.attempts) {
+            Some(pause) if due(last.at, pause) <= picture.now => Action::PutBack,
+            Some(pause) => Action::Wait(due(last.at, pause)),
+            None => Action::Rest,
+        },
+    }
+}
+
+fn due(at: Timestamp, pause: Duration) -> Timestamp {
+    let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
+    at.checked_add(pause).unwrap_or(Timestamp::MAX)
+}
+
+fn after(at: Timestamp, pause: Duration, now: Timestamp, why: Why) -> Action {
+    let due = due(at, pause);
+    if due <= now { Action::Sync(why) } else { Action::Wait(due) }
+}
+
+/// Whether a content that failed so often is given up, so that it is marked and the good one put back.
+#[must_use]
+pub fn given_up(retry: &Retry, attempts: u32) -> bool {
+    retry.pause(attempts).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::LazyLock;
+
+    fn content(name: &str) -> Content {
+        Content { revisions: vec![name.to_owned()], parameters: "p".to_owned() }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).expect("a time")
+    }
+
+    fn last(name: &str, succeeded: bool, attempts: u32) -> Last {
+        Last { content: content(name), succeeded, attempts, at: at(0) }
+    }
+
+    const ALL: Automated = Automated { prune: true, self_heal: true, allow_empty: false };
+    const CHANGED: Difference = Difference { changed: 1, extra: 0, wanted: 3 };
+    const EXTRA: Difference = Difference { changed: 0, extra: 1, wanted: 3 };
+    const NONE: Difference = Difference { changed: 0, extra: 0, wanted: 3 };
+
+    static TARGET: LazyLock<Content> = LazyLock::new(|| content("new"));
+    static RETRY: LazyLock<Retry> = LazyLock::new(|| Retry { limit: 2, ..Retry::default() });
+
+    /// What is decided about content `new` at second 60, with changes to this picture.
+    fn with<'a>(change: impl FnOnce(&mut Picture<'a>)) -> Action {
+        let mut picture = Picture {
+            now: at(60),
+            suspended: false,
+            target: Some(&TARGET),
+            difference: Some(CHANGED),
+            automated: Some(ALL),
+            retry: &RETRY,
+            last: None,
+            failed: &[],
+            good: None,
+            running: None,
+            asked: false,
+        };
+        change(&mut picture);
+        decide(&picture)
+    }
+
+    #[test]
+    fn new_content_is_brought_unless_something_says_no() {
+        let old = content("old");
+        assert_eq!(with(|_| {}), Action::Sync(Why::New));
+        assert_eq!(with(|p| p.target = None), Action::Rest);
+        assert_eq!(with(|p| p.difference = None), Action::Rest);
+        assert_eq!(with(|p| p.difference = Some(NONE)), Action::Rest);
+        assert_eq!(with(|p| p.automated = None), Action::Rest);
+        assert_eq!(with(|p| p.suspended = true), Action::Rest);
+        // A newer commit does not wait for an older one.
+        assert_eq!(with(|p| p.running = Some(&old)), Action::Sync(Why::New));
+        // Even where it is what was there before: what is under way must be undone.
+        assert_eq!(with(|p| (p.running, p.difference) = (Some(&old), Some(NONE))), Action::Sync(Why::New));
+        let new = content("new");
+        assert_eq!(with(|p| p.running = Some(&new)), Action::Rest);
+    }
+
+    #[test]
+    fn asking_counts_more_than_being_suspended_or_failed() {
+        let (new, failed) = (content("new"), [content("new")]);
+        assert_eq!(with(|p| (p.asked, p.suspended) = (true, true)), Action::Sync(Why::Asked));
+        assert_eq!(with(|p| (p.asked, p.failed) = (true, &failed)), Action::Sync(Why::Asked));
+        assert_eq!(with(|p| (p.asked, p.automated) = (true, None)), Action::Sync(Why::Asked));
+        assert_eq!(with(|p| (p.asked, p.running) = (true, Some(&new))), Action::Rest);
+    }
+
+    #[test]
+    fn nothing_is_emptied_by_a_slip() {
+        let empty = Difference { changed: 0, extra: 3, wanted: 0 };
+        assert_eq!(with(|p| p.difference = Some(empty)), Action::RefuseEmpty);
+        let allowed = Automated { allow_empty: true, ..ALL };
+        assert_eq!(with(|p| (p.difference, p.automated) = (Some(empty), Some(allowed))), Action::Sync(Why::New));
+        let keeps = Automated { prune: false, ..ALL };
+        assert_eq!(with(|p| (p.difference, p.automated) = (Some(empty), Some(keeps))), Action::Rest);
+        assert_eq!(with(|p| (p.difference, p.automated) = (Some(EXTRA), Some(keeps))), Action::Rest);
+        assert_eq!(with(|p| p.difference = Some(EXTRA)), Action::Sync(Why::New));
+    }
+
+    #[test]
+    fn failures_are_tried_again_after_growing_pauses_and_given_up() {
+        let (first, second, third) = (last("new", false, 1), last("new", false, 2), last("new", false, 3));
+        assert_eq!(with(|p| p.last = Some(&first)), Action::Sync(Why::Again));
+        assert_eq!(with(|p| (p.last, p.now) = (Some(&first), at(1))), Action::Wait(at(5)));
+        assert_eq!(with(|p| (p.last, p.now) = (Some(&second), at(6))), Action::Wait(at(10)));
+        assert_eq!(with(|p| p.last = Some(&third)), Action::Rest);
+        assert!(given_up(&Retry { limit: 2, ..Retry::default() }, 3) && !given_up(&Retry::default(), 3));
+        // Another content begins anew.
+        let other = last("old", false, 9);
+        assert_eq!(with(|p| p.last = Some(&other)), Action::Sync(Why::New));
+    }
+
+    #[test]
+    fn changes_by_others_are_undone_where_asked() {
+        let done = last("new", true, 1);
+        assert_eq!(with(|p| p.last = Some(&done)), Action::Sync(Why::Heal));
+        assert_eq!(with(|p| (p.last, p.now) = (Some(&done), at(2))), Action::Wait(at(5)));
+        let held = Automated { self_heal: false, ..ALL };
+        assert_eq!(with(|p| (p.last, p.automated) = (Some(&done), Some(held))), Action::Rest);
+        assert_eq!(with(|p| (p.last, p.difference) = (Some(&done), Some(NONE))), Action::Rest);
+    }
+
+    #[test]
+    fn bad_content_is_replaced_by_the_last_good_one_once() {
+        let (failed, good, new) = ([content("new")], content("good"), content("new"));
+        assert_eq!(with(|p| p.failed = &failed), Action::Rest, "there is nothing to put back");
+        assert_eq!(with(|p| (p.failed, p.good) = (&failed, Some(&good))), Action::PutBack);
+        assert_eq!(with(|p| (p.failed, p.good) = (&failed, Some(&new))), Action::Rest);
+        assert_eq!(with(|p| (p.failed, p.good, p.running) = (&failed, Some(&good), Some(&good))), Action::Rest);
+        let back = last("good", true, 1);
+        assert_eq!(with(|p| (p.failed, p.good, p.last) = (&failed, Some(&good), Some(&back))), Action::Rest);
+        let tried = last("good", false, 1);
+        assert_eq!(with(|p| (p.failed, p.good, p.last) = (&failed, Some(&good), Some(&tried))), Action::PutBack);
+        assert_eq!(with(|p| (p.failed, p.good, p.suspended) = (&failed, Some(&good), true)), Action::Rest);
+    }
+}

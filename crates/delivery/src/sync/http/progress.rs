@@ -1,0 +1,137 @@
+//! Tells a pusher what becomes of the push: which Applications follow the repository, how far they are, what is live or why not.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::api::ApplyMode;
+use crate::sync::actor::{Stage, Standing};
+use crate::sync::application::AppId;
+use crate::sync::engine::compare::MANAGER;
+use crate::sync::service::Handle;
+
+/// Where manifests are looked for in a repository that no Application follows yet.
+const PLACES: [&str; 4] = ["deploy", "manifests", "k8s", "kubernetes"];
+
+/// A branch that was pushed.
+#[derive(Debug, Clone)]
+pub(super) struct Pushed {
+    /// `main`.
+    pub(super) branch: String,
+    /// The commit that it names now.
+    pub(super) commit: String,
+}
+
+/// Whether an application follows the repository in a directory.
+fn follows(standing: &Standing, directory: &Path) -> bool {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    standing.repositories.iter().any(|url| {
+        let local = crate::sync::file_events::local_path(url).is_some_and(|path| path == directory);
+        // However this server is reached, its path says which repository is meant.
+        local || url.starts_with("http://127.0.0.1") && url.ends_with(&format!("/git/{name}"))
+    })
+}
+
+/// Makes an Application for a repository that nobody follows.
+async fn adopt(handle: &Handle, directory: &Path, pushed: &Pushed, folders: &[String]) -> Result<String, String> {
+    let name = directory.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let path = PLACES.iter().find(|place| folders.iter().any(|folder| folder == *place)).copied().unwrap_or(".");
+    let mode = ApplyMode { manager: MANAGER, force: true, dry_run: false };
+    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "argocd" } });
+    let api = handle.api();
+    let failed = |error: crate::api::ApiError| error.to_string();
+    if api.find("/api/v1/namespaces/argocd").await.map_err(failed)?.is_none() {
+        api.apply("/api/v1/namespaces/argocd", &namespace, mode).await.map_err(failed)?;
+    }
+    let application = json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": { "name": name, "namespace": "argocd" },
+        "spec": {
+            "project": "default",
+            "source": { "repoURL": directory.display().to_string(), "path": path, "targetRevision": pushed.branch },
+            "destination": { "server": "https://kubernetes.default.svc", "namespace": "default" },
+            "syncPolicy": { "automated": { "prune": true, "selfHeal": true } },
+        },
+    });
+    let object = format!("/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{name}");
+    api.apply(&object, &application, mode).await.map_err(failed)?;
+    Ok(format!(
+        "no Application followed this repository; made application/{name} in argocd (path {path}, namespace default)"
+    ))
+}
+
+/// Says what becomes of a push, a line at a time, until every application that follows it is through, or `limit` has passed.
+pub(super) async fn tell(
+    handle: &Handle,
+    directory: &Path,
+    pushed: &[Pushed],
+    folders: &[String],
+    limit: Duration,
+    lines: &mpsc::Sender<String>,
+) {
+    let mut standings = handle.standings();
+    handle.poke(|url| {
+        let standing = Standing { repositories: vec![url.to_owned()], ..Standing::default() };
+        follows(&standing, directory)
+    });
+    let followed = standings.borrow().values().any(|standing| follows(standing, directory));
+    if !followed && let Some(first) = pushed.first() {
+        let said = adopt(handle, directory, first, folders).await;
+        let said = said.unwrap_or_else(|reason| {
+            format!("no Application follows this repository, and none could be made: {reason}")
+        });
+        if lines.send(said).await.is_err() {
+            return;
+        }
+    }
+    let mut told: BTreeMap<AppId, Standing> = BTreeMap::new();
+    let talk = async {
+        loop {
+            let now: Vec<(AppId, Standing)> = {
+                let all = standings.borrow_and_update();
+                let ours = all.iter().filter(|(_, standing)| follows(standing, directory));
+                ours.map(|(id, standing)| (id.clone(), standing.clone())).collect()
+            };
+            for (id, standing) in &now {
+                if told.get(id) == Some(standing) || !is_about(standing, pushed) {
+                    continue;
+                }
+                told.insert(id.clone(), standing.clone());
+                if lines.send(line(id, standing)).await.is_err() {
+                    return;
+                }
+            }
+            let through = |(_, standing): &(AppId, Standing)| {
+                is_about(standing, pushed) && matches!(standing.stage, Stage::Live | Stage::Failed | Stage::Held)
+            };
+            if !now.is_empty() && now.iter().all(through) {
+                return;
+            }
+            if standings.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(limit, talk).await.is_err() {
+        let late =
+            format!("not through after {} s; it goes on, and `coracle get applications -A` shows how", limit.as_secs());
+        let _ = lines.send(late).await;
+    }
+}
+
+/// Whether what is said is about what was pushed. An application of another branch has nothing new to say, and is through.
+fn is_about(standing: &Standing, pushed: &[Pushed]) -> bool {
+    standing.revisions.iter().any(|revision| pushed.iter().any(|one| one.commit == *revision))
+}
+
+fn line(id: &AppId, standing: &Standing) -> String {
+    let word = match standing.stage {
+        Stage::Live => "live",
+        Stage::Failed => "FAILED",
+        Stage::Held => "held",
+        Stage::Working | Stage::Unknown => "…",
+    };
+    format!("{word} {}/{}: {}", id.kind().to_lowercase(), id.name, standing.message)
+}
