@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Trace(Trace),
     /// Whom this instance trusts: its bundle, and those of others
     Trust(Trust),
+    /// Which listener, rule, policies and endpoints a request would meet, and what is broken
+    Why(Why),
     /// Print the path of the kubeconfig of a running Coracle
     Kubeconfig(Kubeconfig),
     /// Print the version
@@ -425,6 +427,39 @@ The id of a request is in its header x-request-id, and in the proxy's own answer
 pub(crate) struct Trace {
     /// Id of a request or of a trace
     pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Form,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle why orders                                  a Service, by its first port
+  coracle why orders:http --from web -X POST          as the workload web calls it
+  coracle why http://localhost:8080/api/orders        a URL, by a Gateway
+
+Nothing is sent. Exit codes: 0 nothing is broken, 2 something is (or the input is wrong), 1 it could not be told.")]
+pub(crate) struct Why {
+    /// Service (NAME, NAME:PORT, NAMESPACE/NAME) or URL
+    #[arg(value_name = "SERVICE|URL")]
+    pub(crate) what: String,
+    /// Workload or Pod that calls, NAME or NAMESPACE/NAME [default: nobody that is known]
+    #[arg(long, value_name = "WORKLOAD")]
+    pub(crate) from: Option<String>,
+    /// Method of the request
+    #[arg(short = 'X', long, default_value = "GET")]
+    pub(crate) method: String,
+    /// Path of the request, where the URL has none
+    #[arg(long)]
+    pub(crate) path: Option<String>,
+    /// Header of the request; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "NAME:VALUE")]
+    pub(crate) headers: Vec<String>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
     #[command(flatten)]
     pub(crate) target: Target,
     /// Form of the answer

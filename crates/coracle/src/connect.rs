@@ -202,6 +202,12 @@ impl Api {
         }
     }
 
+    /// GET as text.
+    pub(crate) async fn text(&self, path: &str) -> anyhow::Result<String> {
+        let bytes = read(self.send(Method::GET, path, "*/*", None).await?).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// GET as a stream of chunks, for logs.
     pub(crate) async fn stream(&self, path: &str) -> anyhow::Result<impl Stream<Item = anyhow::Result<Bytes>> + use<>> {
         let response = self.send(Method::GET, path, "*/*", None).await?;

@@ -20,6 +20,7 @@ mod platform;
 mod readiness;
 mod seen;
 mod service_addresses;
+mod why;
 
 use clap::Parser;
 use std::process::ExitCode;

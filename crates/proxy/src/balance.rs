@@ -55,6 +55,11 @@ impl Backend {
         self.members.load().when_empty
     }
 
+    /// Where it sends to now, and what each carries.
+    pub(crate) fn endpoints(&self) -> Vec<(SocketAddr, usize)> {
+        self.members.load().endpoints.iter().map(|endpoint| (endpoint.address, endpoint.in_flight())).collect()
+    }
+
     /// Where callers are judged.
     pub(crate) fn place(&self) -> Option<Arc<LivePlace>> {
         self.members.load().place.clone()

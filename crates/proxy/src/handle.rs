@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{BindError, Refused};
+use crate::explain::{Explanation, Question};
 use crate::service::{Command, Shared};
 use crate::snapshot::Snapshot;
 use crate::stats::Stats;
@@ -46,6 +47,13 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Apply { snapshot, reply }).await.map_err(|_| Refused::Closed)?;
         answer.await.map_err(|_| Refused::Closed)?
+    }
+
+    /// What a request would meet at a listener of the serving snapshot. None where that has no such listener.
+    pub async fn explain(&self, question: Question) -> Option<Explanation> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Explain { question: Box::new(question), reply }).await.ok()?;
+        answer.await.ok()?
     }
 
     /// What a listener is bound to, or why it is not. None where the serving snapshot does not have it.

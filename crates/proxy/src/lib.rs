@@ -19,6 +19,7 @@ mod connection;
 mod cors;
 mod endpoint;
 mod error;
+mod explain;
 mod filter;
 mod forward;
 mod handle;
@@ -43,6 +44,7 @@ mod upstream;
 
 pub use config::Settings;
 pub use error::{BindError, Refused, RunError};
+pub use explain::{Explanation, Question, Refusal, Way};
 pub use handle::{Applied, Bound, Handle};
 pub use identity::{Callers, Credentials, Dependencies, Distrust, Identifying, Identity, Speaker};
 pub use observe::{CLIENT_GONE, Exchange, Missed, Observer, Place, Recording};

@@ -20,6 +20,7 @@ use crate::balance::{Backend, Members};
 use crate::config::Settings;
 use crate::endpoint::Endpoints;
 use crate::error::{BindError, Refused, RunError};
+use crate::explain::{self, Explanation, Question};
 use crate::handle::{Applied, Bound, Handle};
 use crate::identity::{Callers, Credentials, Dependencies, Speaker};
 use crate::listen::{self, Slot};
@@ -42,6 +43,11 @@ pub(crate) enum Command {
     Close {
         listeners: Vec<Arc<str>>,
         reply: oneshot::Sender<Vec<Arc<Slot>>>,
+    },
+    /// What would a request meet? None where there is no such listener.
+    Explain {
+        question: Box<Question>,
+        reply: oneshot::Sender<Option<Explanation>>,
     },
 }
 
@@ -189,6 +195,10 @@ impl Proxy {
                     }
                     Some(Command::Close { listeners, reply }) => {
                         let _ = reply.send(self.close(&listeners).await);
+                    }
+                    Some(Command::Explain { question, reply }) => {
+                        let table = self.tables.get(&question.listener);
+                        let _ = reply.send(table.map(|(_, table)| explain::explain(table, &question)));
                     }
                     None => handles = false,
                 },

@@ -20,6 +20,7 @@ mod trace;
 mod trust;
 mod up;
 pub(crate) mod version;
+mod why;
 
 use crate::cli::{Cli, Command};
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Top(arguments) => top::run(arguments).await,
             Command::Trace(arguments) => trace::run(arguments).await,
             Command::Trust(arguments) => trust::run(arguments).await,
+            Command::Why(arguments) => why::run(arguments).await,
             Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
             Command::Version(arguments) => version::run(&arguments),
             Command::Completion(arguments) => completion::run(&arguments),

@@ -4,6 +4,7 @@
 //! server, which knows who asks. `records` hands what the proxy saw of a request to telemetry, by `settings`.
 
 mod edges;
+mod explain;
 mod metrics;
 mod pages;
 mod records;

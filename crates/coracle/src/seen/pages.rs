@@ -1,7 +1,7 @@
 //! The pages about traffic that the API server serves: `/metrics` and `/coracle/v1/...`.
 
 use super::records::Raw;
-use super::{edges, metrics};
+use super::{edges, explain, metrics};
 use apiserver::{Page, PageError, PageRequest};
 use futures::future::BoxFuture;
 use serde_json::json;
@@ -38,6 +38,10 @@ impl apiserver::Pages for TrafficPages {
             match request.path.as_str() {
                 "metrics" => Ok(metrics_page(sources, request.accept.as_deref())),
                 "coracle/v1/edges" => Ok(edges_page(sources)),
+                "coracle/v1/listeners" => Ok(json_page(&explain::listeners(&sources.proxy))),
+                "coracle/v1/explain" => {
+                    explain::explain(&sources.proxy, &request.query).await.map(|page| json_page(&page))
+                }
                 "coracle/v1/records" => records_page(sources, &request.query),
                 _ => Err(PageError::NotFound),
             }

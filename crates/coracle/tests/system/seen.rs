@@ -232,6 +232,76 @@ assert any(a.key == 'http.response.status_code' and a.value.int_value == 200 for
     assert!(child.wait().expect("it ends").success(), "{}", String::from_utf8_lossy(&body));
 }
 
+fn why(coracle: &Coracle, arguments: &[&str]) -> (Option<i32>, Value) {
+    let output = coracle.run(&[&["why"], arguments, &["-o", "json"]].concat());
+    let report = serde_json::from_slice(&output.stdout);
+    (output.status.code(), report.unwrap_or_else(|error| panic!("{error}: {output:?}")))
+}
+
+/// The reasons of what is broken.
+fn broken(report: &Value) -> Vec<String> {
+    let all = report["findings"].as_array().expect("findings").iter();
+    all.filter(|finding| finding["weight"] == "broken")
+        .map(|finding| finding["reason"].as_str().expect("a reason").to_owned())
+        .collect()
+}
+
+/// Scenario 44: two that should talk cannot, and `why` names what is missing.
+#[test]
+fn why_names_what_is_broken_and_what_to_do_next() {
+    let policy = "apiVersion: mesh.coracle.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: nobody}
+spec:
+  targetRefs: [{kind: Service, name: guarded}]
+";
+    let crashing = inner("crashing").replace("image: fixture:1", "image: fixture:1\n          args: [exit, '3']");
+    let mistaken =
+        inner("mistaken").replace("selector: {app: mistaken}\n  ports", "selector: {app: mistakem}\n  ports");
+    let wrong_port = inner("wrong-port").replace("targetPort: http}", "targetPort: web}");
+    let services = [inner("back"), inner("guarded"), mistaken, wrong_port, policy.to_owned()].join("---\n");
+    let directory = manifests(&[("a.yaml", &services), ("b.yaml", &application("front", 1, ""))]);
+    let coracle = Coracle::up(directory.path());
+    let url = format!("http://{}/", coracle.gateway());
+    for way in [&["back", "--from", "front"][..], &["default/back:http"], &["http://back:8080/x"], &[&url]] {
+        let (code, report) = why(&coracle, way);
+        assert_eq!((code, broken(&report)), (Some(0), vec![]), "{way:?} {report:#}");
+    }
+    assert!(coracle.ok(&["why", "back", "--from", "front"]).contains("spiffe://cluster.local/ns/default/sa/default"));
+    let file = directory.path().join("late.txt");
+    std::fs::write(&file, crashing).expect("writable");
+    let applied = std::fs::read_to_string(&file).expect("readable");
+    std::fs::write(directory.path().join("late.yaml"), applied).expect("writable");
+    coracle.ok(&["apply", "-f", directory.path().join("late.yaml").to_str().expect("UTF-8")]);
+    let crashed = eventually("the program has ended and said something", || {
+        let (code, report) = why(&coracle, &["crashing"]);
+        let evidence = report["findings"][0]["evidence"].to_string();
+        if code == Some(2) && evidence.contains("exit code 3") && evidence.contains("ending with 3 as told") {
+            Ok(report)
+        } else {
+            Err(report.to_string())
+        }
+    });
+    assert_eq!(broken(&crashed), ["NoPodReady"], "{crashed:#}");
+    for (way, reason) in [
+        (&["bakc"][..], "NoSuchService"),
+        (&["back:9090"], "NoSuchPort"),
+        (&["mistaken"], "SelectorMatchesNoPods"),
+        (&["wrong-port"], "NoSuchTargetPort"),
+        (&["guarded", "--from", "front"], "AccessDenied"),
+        (&["back", "--from", "nobody"], "NoSuchCaller"),
+        (&["http://localhost:1/"], "NoListener"),
+    ] {
+        let (code, report) = why(&coracle, way);
+        assert_eq!(code, Some(2), "{way:?} {report:#}");
+        assert!(broken(&report).iter().any(|found| found == reason), "{way:?} {report:#}");
+        assert!(!report["findings"][0]["next"].as_array().expect("commands").is_empty(), "{report:#}");
+    }
+    let text = coracle.run(&["why", "bakc"]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.contains("there is default/back") && text.contains("next: coracle get services -A"), "{text}");
+}
+
 /// Prometheus' own client library reads what it would scrape, in both forms.
 #[test]
 #[ignore = "needs python3 with prometheus_client, and kubectl"]

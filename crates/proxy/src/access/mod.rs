@@ -23,4 +23,4 @@ pub use refusal::Refusals;
 
 pub(crate) use place::{LivePlace, Places};
 pub(crate) use refusal::Audit;
-pub(crate) use visit::{Admitted, Visit, admits, admits_copy};
+pub(crate) use visit::{Admitted, Visit, admits, admits_copy, judge};

@@ -10,9 +10,10 @@ use super::place::LivePlace;
 use super::refusal::{self, Audit, Occasion};
 use crate::answer::Fault;
 use crate::balance::Backend;
+use crate::explain::Refusal;
 use crate::filter;
 use crate::headers::REQUEST_ID;
-use crate::identity::Client;
+use crate::identity::{Client, Identity};
 use crate::request::Caller;
 use crate::route::{Candidate, Choice, Guard, Rule};
 
@@ -96,6 +97,19 @@ pub(crate) fn admits_copy(caller: &Caller, rule: &Rule, backend: &Backend, parts
     let candidate = Candidate::new(&parts.method, &parts.uri, &parts.headers);
     let id = parts.headers.get(REQUEST_ID).cloned().unwrap_or(HeaderValue::from_static("-"));
     Visit::default().pass(caller, &place, &rule.guard.through, &candidate, &id).is_ok()
+}
+
+/// Why a place would not let a request pass that is only thought of. Nothing is noted.
+pub(crate) fn judge(
+    place: &Arc<LivePlace>,
+    identity: Option<&Identity>,
+    through: &[Arc<str>],
+    candidate: &Candidate<'_>,
+) -> Option<Refusal> {
+    let facts = Facts { identity, through, request: Some(Asked::new(*candidate)) };
+    let verdict = decide(&place.policies(), &facts).err()?;
+    let (place, reason) = (Arc::clone(&place.id), verdict.reason.word());
+    Some(Refusal { place, policy: verdict.policy, rule: verdict.rule, reason })
 }
 
 /// A connection that carries no HTTP has been let in.

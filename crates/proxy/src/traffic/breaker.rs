@@ -40,6 +40,15 @@ impl Breaker {
         &self.settings
     }
 
+    /// What the next call would meet, in a word.
+    pub(crate) fn word(&self, now: Instant) -> &'static str {
+        match self.circuit.lock().state {
+            State::Closed { .. } => "closed",
+            State::Open { until } if now < until => "open",
+            State::Open { .. } | State::HalfOpen { .. } => "half open",
+        }
+    }
+
     /// Lets a call through, or says how long it will not do so.
     pub(crate) fn call(self: &Arc<Self>, now: Instant) -> Result<Call, Duration> {
         let generation = self.circuit.lock().enter(&self.settings, now)?;

@@ -99,6 +99,11 @@ impl Traffic {
         })
     }
 
+    /// The state of the circuit in a word, where there is one.
+    pub(crate) fn circuit(&self, now: Instant) -> Option<&'static str> {
+        self.breaker.as_ref().map(|breaker| breaker.word(now))
+    }
+
     /// Chooses an endpoint.
     pub(crate) fn pick(&self, backend: &Backend, tried: &[SocketAddr], key: Option<u64>) -> Option<Ticket> {
         match &self.balancer {

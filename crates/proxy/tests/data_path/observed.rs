@@ -188,3 +188,38 @@ async fn without_an_observer_a_trace_passes_untouched() {
     let answer = ask(address, request.expect("a request")).await;
     assert!(answer.body.contains("traceparent: as it was"), "{}", answer.body);
 }
+
+#[tokio::test]
+async fn what_a_request_would_meet_is_told_without_sending_one() {
+    let seen = Count::default();
+    let counted = seen.clone();
+    let upstream = Upstream::http(move |_| {
+        counted.add();
+        async { Response::new(text("a")) }
+    })
+    .await;
+    let api = Rule {
+        matches: Match { path: PathMatch::Prefix("/api".into()), ..Match::default() },
+        ..rule(&[("b", 3), ("none", 1)])
+    };
+    let (proxy, address) = serving(routes(vec![api], &[("b", vec![upstream.address]), ("none", vec![])])).await;
+    let question = |path: &str| proxy::Question {
+        listener: "l".into(),
+        host: "A.test".into(),
+        method: Method::GET,
+        uri: path.parse().expect("a path"),
+        headers: http::HeaderMap::new(),
+        caller: None,
+    };
+    let met = proxy.handle.explain(question("/api/x")).await.expect("a listener");
+    assert_eq!((met.protocol, met.rule.as_deref(), met.own_answer), ("http", Some("r"), None));
+    let ways: Vec<_> = met.backends.iter().map(|way| (&*way.backend, way.weight, way.endpoints.len())).collect();
+    assert_eq!(ways, [("b", 3, 1), ("none", 1, 0)]);
+    assert_eq!(met.backends[0].endpoints, [(upstream.address, 0)]);
+    let not = proxy.handle.explain(question("/other")).await.expect("a listener");
+    assert_eq!((not.rule, not.own_answer.map(|status| status.as_u16())), (None, Some(404)));
+    let nowhere = proxy::Question { listener: "x".into(), ..question("/") };
+    assert_eq!(proxy.handle.explain(nowhere).await, None);
+    assert_eq!(seen.get(), 0);
+    assert_eq!(ask(address, get("/other")).await.status, 404, "as it was told");
+}

@@ -1,0 +1,209 @@
+use super::*;
+use serde_json::json;
+
+fn service() -> Value {
+    json!({ "metadata": { "namespace": "shop", "name": "orders" }, "spec": { "clusterIP": "127.96.0.5",
+        "selector": { "app": "orders" }, "ports": [{ "name": "http", "port": 80, "targetPort": "web" }] } })
+}
+
+fn pod(ready: bool) -> Value {
+    json!({ "metadata": { "namespace": "shop", "name": "orders-1-x", "labels": { "app": "orders", "pod-template-hash": "1" },
+            "ownerReferences": [{ "kind": "ReplicaSet", "name": "orders-1" }] },
+        "spec": { "serviceAccountName": "robot", "containers": [{ "name": "c", "ports": [{ "name": "web", "containerPort": 8080 }] }] },
+        "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" },
+            "reason": "ContainersNotReady" }] } })
+}
+
+fn explanation() -> Value {
+    json!({ "protocol": "http", "rule": "shop/orders:80", "ownAnswer": null, "refusals": [],
+        "backends": [{ "backend": "shop/orders:80", "weight": 1, "endpoints": [{ "address": "127.0.0.1:1", "inFlight": 0 }],
+            "whenEmpty": 503, "circuit": null }] })
+}
+
+/// A Service with a ready Pod, which requests reach.
+fn good() -> Facts {
+    Facts {
+        target: Target::Service { namespace: "shop".into(), name: "orders".into(), port: Some("80".into()) },
+        request: "GET orders.shop/".into(),
+        services: vec![service()],
+        pods: vec![pod(true)],
+        listener: Some(("service/shop/orders:80".into(), Ok("127.96.0.5:80".into()))),
+        explanation: Some(explanation()),
+        ..Facts::default()
+    }
+}
+
+/// The words of what is found, those that break the way first, and `; ` before those that are doubtful.
+fn found(facts: &Facts) -> String {
+    let report = diagnose(facts);
+    let words = |weight| {
+        let own = report.findings.iter().filter(|finding| finding.weight == weight);
+        own.map(|finding| finding.reason).collect::<Vec<_>>().join(" ")
+    };
+    assert!(report.findings.iter().all(|finding| !finding.problem.is_empty()), "{report:#?}");
+    assert_eq!(report.is_broken(), !words(Weight::Broken).is_empty());
+    format!("{}; {}", words(Weight::Broken), words(Weight::Doubtful))
+}
+
+fn with(change: impl FnOnce(&mut Facts)) -> Facts {
+    let mut facts = good();
+    change(&mut facts);
+    facts
+}
+
+fn target(port: &str) -> Target {
+    Target::Service { namespace: "shop".into(), name: "orders".into(), port: Some(port.into()) }
+}
+
+#[test]
+fn what_works_has_every_step_and_no_findings() {
+    let report = diagnose(&good());
+    assert_eq!(report.findings, []);
+    let steps: Vec<&str> = report.steps.iter().map(|(what, _)| *what).collect();
+    assert_eq!(steps, ["service", "listener", "rule", "backend", "pods"]);
+}
+
+#[test]
+fn each_fault_has_its_name() {
+    let denied = json!({ "place": "service/shop/orders", "policy": "shop/only-web", "rule": null, "reason": "access_not_allowed" });
+    let refused = json!({ "kind": "HTTPRoute", "metadata": { "namespace": "shop", "name": "r" },
+        "spec": { "rules": [{ "backendRefs": [{ "name": "orders", "port": 80 }] }] },
+        "status": { "parents": [{ "conditions": [{ "type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound", "message": "no port 81" }] }] } });
+    let policy = json!({ "kind": "TrafficPolicy", "metadata": { "namespace": "shop", "name": "p" },
+        "spec": { "targetRefs": [{ "kind": "Service", "name": "orders" }] },
+        "status": { "ancestors": [{ "conditions": [{ "type": "Accepted", "status": "False", "reason": "Conflicted", "message": "older" }] }] } });
+    let cases: Vec<(&str, Facts)> = vec![
+        ("NoSuchService; ", with(|facts| facts.services.clear())),
+        ("NoSuchPort; ", with(|facts| facts.target = target("8080"))),
+        ("; ", with(|facts| facts.target = target("http"))),
+        ("NotBound; ", with(|facts| facts.listener = Some(("l".into(), Err("address in use".into()))))),
+        ("NoListener; ", with(|facts| facts.listener = None)),
+        ("SelectorMatchesNoPods; ", with(|facts| facts.pods[0]["metadata"]["labels"]["app"] = "order".into())),
+        ("NoPodReady; ", with(|facts| facts.pods = vec![pod(false)])),
+        ("; SomePodsNotReady", with(|facts| facts.pods.push(pod(false)))),
+        ("NoSuchTargetPort; ", with(|facts| facts.services[0]["spec"]["ports"][0]["targetPort"] = "wbe".into())),
+        ("; UndeclaredTargetPort", with(|facts| facts.services[0]["spec"]["ports"][0]["targetPort"] = 81.into())),
+        ("NoEndpoints; ", with(|facts| facts.services[0]["spec"]["selector"] = Value::Null)),
+        ("AccessDenied; ", with(|facts| facts.explanation.as_mut().expect("one")["refusals"] = json!([denied]))),
+        (
+            "CircuitOpen; ",
+            with(|facts| facts.explanation.as_mut().expect("one")["backends"][0]["circuit"] = "open".into()),
+        ),
+        (
+            "NoSuchService; ",
+            with(|facts| facts.explanation.as_mut().expect("one")["backends"][0]["backend"] = "shop/gone:80".into()),
+        ),
+        (
+            "BackendNotFound; ",
+            with(|facts| facts.explanation.as_mut().expect("one")["backends"][0]["backend"] = "unresolved".into()),
+        ),
+        ("; Condition", with(|facts| facts.routes = vec![refused])),
+        ("; Condition", with(|facts| facts.policies = vec![policy])),
+        ("NoSuchCaller; ", with(|facts| facts.caller = Some(Err("no Pod of it".into())))),
+        ("; NoIdentity", with(|facts| facts.caller = Some(Ok(Caller { workload: "shop/web".into(), identity: None })))),
+    ];
+    for (expected, facts) in cases {
+        assert_eq!(found(&facts), expected, "{:#?}", diagnose(&facts));
+    }
+}
+
+#[test]
+fn a_url_that_nobody_serves_says_what_is_served() {
+    let gateway = json!({ "metadata": { "namespace": "shop", "name": "g" }, "spec": { "listeners": [{ "name": "http", "port": 8080 }] } });
+    let at = |port| Facts {
+        target: Target::Gateway { host: "a.test".into(), port },
+        gateways: vec![gateway.clone()],
+        services: Vec::new(),
+        pods: Vec::new(),
+        listener: None,
+        ..good()
+    };
+    let report = diagnose(&at(81));
+    assert_eq!(report.findings[0].reason, "NoListener");
+    assert!(
+        report.findings[0].evidence[0].contains("shop/g has a listener http for any host, port 8080"),
+        "{report:#?}"
+    );
+    let route = json!({ "kind": "HTTPRoute", "metadata": { "namespace": "shop", "name": "r" }, "spec": { "hostnames": ["b.test"],
+        "rules": [{ "matches": [{ "method": "POST", "path": { "value": "/api" } }] }] }, "status": { "parents": [{}] } });
+    let facts = Facts {
+        listener: good().listener,
+        explanation: Some(
+            json!({ "protocol": "http", "rule": null, "ownAnswer": 404, "backends": [], "refusals": [] }),
+        ),
+        routes: vec![route],
+        ..at(80)
+    };
+    let report = diagnose(&facts);
+    assert_eq!(report.findings[0].reason, "NoRoute");
+    assert_eq!(report.findings[0].evidence, ["HTTPRoute shop/r matches b.test, POST /api..."]);
+}
+
+#[test]
+fn what_is_near_is_told() {
+    let facts =
+        with(|facts| facts.target = Target::Service { namespace: "shop".into(), name: "order".into(), port: None });
+    assert_eq!(diagnose(&facts).findings[0].evidence, ["there is shop/orders"]);
+    let facts =
+        with(|facts| facts.target = Target::Service { namespace: "other".into(), name: "orders".into(), port: None });
+    assert!(diagnose(&facts).findings[0].evidence[0].starts_with("there is shop/orders: from another namespace"));
+    let facts = with(|facts| facts.services[0]["spec"]["ports"][0]["targetPort"] = 8080.into());
+    let facts = Facts { target: target("8080"), ..facts };
+    assert_eq!(diagnose(&facts).findings[0].evidence, ["8080 is the port of its Pods; callers use 80"]);
+    let mut facts = with(|facts| facts.pods = vec![pod(false)]);
+    facts.pods[0]["status"]["containerStatuses"] = json!([{ "name": "c", "restartCount": 1, "state": { "waiting": { "reason": "CrashLoopBackOff" } }, "lastState": { "terminated": { "exitCode": 3 } } }]);
+    facts.last_lines.insert("shop/orders-1-x".into(), "no database".into());
+    let finding = &diagnose(&facts).findings[0];
+    let evidence = finding.evidence.join("\n");
+    assert!(
+        evidence.contains("exit code 3") && evidence.contains("CrashLoopBackOff") && evidence.contains("no database"),
+        "{finding:#?}"
+    );
+    assert!(finding.next.contains(&"coracle logs orders-1-x -n shop --previous".to_owned()), "{finding:#?}");
+}
+
+#[test]
+fn targets_are_read_in_every_form() {
+    let services = [service()];
+    let parse = |words: &str| {
+        Target::parse(words, "shop", &services).map(|parsed| {
+            let at = match parsed.target {
+                Target::Service { namespace, name, port } => format!("{namespace}/{name}:{}", port.unwrap_or_default()),
+                Target::Gateway { host, port } => format!("gateway {host}:{port}"),
+            };
+            format!("{at} {} {}", parsed.host, parsed.path)
+        })
+    };
+    for (words, expected) in [
+        ("orders", "shop/orders: orders.shop /"),
+        ("orders:http", "shop/orders:http orders.shop /"),
+        ("a/orders", "a/orders: orders.a /"),
+        ("svc/orders", "shop/orders: orders.shop /"),
+        ("http://orders/x?y=1", "shop/orders:80 orders /x?y=1"),
+        ("http://orders.shop:81", "shop/orders:81 orders.shop /"),
+        ("http://gone.a.svc.cluster.local", "a/gone:80 gone.a.svc.cluster.local /"),
+        ("http://127.96.0.5:80/", "shop/orders:80 127.96.0.5 /"),
+        ("https://shop.test?q", "gateway shop.test:443 shop.test /?q"),
+        ("http://localhost:8080/a", "gateway localhost:8080 localhost /a"),
+    ] {
+        assert_eq!(parse(words).as_deref(), Ok(expected), "{words}");
+    }
+    for words in ["", "/x", "a/", "a/b/c", "ftp://x", "http://"] {
+        assert!(parse(words).is_err(), "{words:?}");
+    }
+}
+
+#[test]
+fn callers_are_known_by_their_pods() {
+    let pods = [pod(true)];
+    let known = caller("orders", "shop", &pods).expect("a workload");
+    assert_eq!(
+        (known.workload.as_str(), known.identity.as_deref()),
+        ("shop/orders", Some("spiffe://cluster.local/ns/shop/sa/robot"))
+    );
+    assert_eq!(caller("shop/orders-1-x", "default", &pods), Ok(known));
+    assert!(caller("web", "shop", &pods).is_err_and(|why| why.contains("there are orders")));
+    let mut outside = pod(true);
+    outside["metadata"]["labels"]["sidecar.istio.io/inject"] = "false".into();
+    assert_eq!(caller("orders", "shop", &[outside]).expect("a workload").identity, None);
+}
