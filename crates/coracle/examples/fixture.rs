@@ -3,7 +3,7 @@
 //! It serves HTTP/1.1 on `PORT`. `START_DELAY_MS` delays listening. Paths:
 //! `/` name of the Pod · `/count` a counter in memory · `/env?NAME` a variable · `/slow?MS` answers later ·
 //! `/hang` from now on nothing is answered · `/unready` and `/ready-again` turn `/readyz` to 503 and back ·
-//! `/exit?CODE` ends the program · `/healthz`, `/readyz` · `/via?SERVICE/REST` answers what that Service answers to `/REST`, which it
+//! `/caller` who the mesh says is calling · `/exit?CODE` ends the program · `/healthz`, `/readyz` · `/via?SERVICE/REST` answers what that Service answers to `/REST`, which it
 //! is asked with the trace's headers passed on (`/via-id?...`: only the request's id). With the argument `exit CODE` it prints a line and ends.
 
 use std::io::{BufRead, BufReader, Write};
@@ -48,7 +48,7 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
         if reader.read_line(&mut request)? == 0 {
             return Ok(());
         }
-        let (mut length, mut headers) = (0, Vec::new());
+        let (mut length, mut headers, mut caller) = (0, Vec::new(), String::new());
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line)? <= 2 {
@@ -56,6 +56,9 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
             }
             if TRACE.iter().any(|name| line.to_ascii_lowercase().starts_with(name)) {
                 headers.push(line.clone());
+            }
+            if line.to_ascii_lowercase().starts_with(CALLER) {
+                caller = line[CALLER.len()..].trim().to_owned();
             }
             if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap_or(0);
@@ -72,6 +75,7 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
             "/via-id" => {
                 call(query, &headers.into_iter().filter(|line| line.starts_with("x-request")).collect::<String>())?
             }
+            "/caller" => (200, caller),
             _ => answer(path, query),
         };
         write!(
@@ -86,6 +90,9 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
 /// The headers that a program passes on, so that what it causes is seen as its doing.
 const TRACE: [&str; 3] = ["traceparent:", "tracestate:", "x-request-id:"];
 
+/// The header by which the mesh tells who calls.
+const CALLER: &str = "x-forwarded-client-cert:";
+
 /// Asks a Service, which Kubernetes' variables tell the address of.
 fn call(target: &str, headers: &str) -> std::io::Result<(u16, String)> {
     let (service, rest) = target.split_once('/').unwrap_or((target, ""));
@@ -95,9 +102,12 @@ fn call(target: &str, headers: &str) -> std::io::Result<(u16, String)> {
     let Ok(mut stream) = TcpStream::connect(format!("{host}:{port}")) else {
         return Ok((502, format!("cannot connect to {service} at {host}:{port}")));
     };
-    write!(stream, "GET /{rest} HTTP/1.1\r\nhost: {service}\r\nconnection: close\r\n{headers}\r\n")?;
     let mut answer = String::new();
-    std::io::Read::read_to_string(&mut stream, &mut answer)?;
+    let asked = write!(stream, "GET /{rest} HTTP/1.1\r\nhost: {service}\r\nconnection: close\r\n{headers}\r\n")
+        .and_then(|()| std::io::Read::read_to_string(&mut stream, &mut answer));
+    if asked.is_err() || answer.is_empty() {
+        return Ok((502, format!("no answer from {service}: {asked:?}")));
+    }
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(502);
     Ok((status, body.to_owned()))

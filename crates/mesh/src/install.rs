@@ -11,10 +11,12 @@ use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, Resource, ResourceExt};
 use resources::gateway::gatewayclasses::GatewayClass;
+use resources::names::{EGRESS_PORT, EGRESS_SERVICE};
 use serde_json::Value;
 
 use crate::crds::{self, BUNDLE_VERSION, BUNDLE_VERSION_ANNOTATION};
 use crate::error::InstallError;
+use crate::own_service;
 
 /// The name under which the fields are owned.
 const MANAGER: &str = "coracle";
@@ -31,6 +33,8 @@ pub async fn install(client: Client) -> Result<(), InstallError> {
     let definitions: Vec<_> = crds::crds().into_iter().chain(crds::own_crds()).collect();
     future::try_join_all(definitions.iter().map(|crd| install_definition(&client, crd))).await?;
     ensure::<GatewayClass>(&client, "GatewayClass", &crate::class::gateway_class()).await?;
+    let ports = serde_json::json!([{"name": "http-proxy", "port": EGRESS_PORT, "targetPort": EGRESS_PORT}]);
+    own_service::ensure(client, EGRESS_SERVICE, &ports, None).await?;
     Ok(())
 }
 

@@ -22,6 +22,7 @@ mod error;
 mod handle;
 pub mod identity;
 mod install;
+mod own_service;
 mod service;
 mod status;
 mod watch;

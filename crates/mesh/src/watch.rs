@@ -26,7 +26,7 @@ use resources::gateway::listenersets::ListenerSet;
 use resources::gateway::referencegrants::ReferenceGrant;
 use resources::gateway::tlsroutes::TlsRoute;
 use resources::istio::PeerAuthentication;
-use resources::names::{MTLS_ANNOTATION, PEER_ANNOTATION};
+use resources::names::{EGRESS_ALLOW_ANNOTATION, MTLS_ANNOTATION, PEER_ANNOTATION};
 use resources::traffic::TrafficPolicy;
 use serde::de::DeserializeOwned;
 
@@ -126,6 +126,7 @@ impl Matters for Namespace {
     fn same(&self, other: &Self) -> bool {
         self.metadata.labels == other.metadata.labels
             && same_annotation(&self.metadata, &other.metadata, MTLS_ANNOTATION)
+            && same_annotation(&self.metadata, &other.metadata, EGRESS_ALLOW_ANNOTATION)
     }
 }
 impl Matters for Pod {

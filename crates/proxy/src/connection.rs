@@ -112,6 +112,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStrea
     let ended = match &table.protocol {
         Protocol::Http => serve_service(&shared, &slot, stream, client, None).await,
         Protocol::Sniff(backend) => serve_service(&shared, &slot, stream, client, Some(backend)).await,
+        Protocol::Egress(egress) => crate::egress::serve(&shared, &slot, stream, client, egress).await,
         Protocol::Mesh => certified::serve_mesh(&shared, &slot, stream, client).await,
         Protocol::Https(config) => serve_tls(&shared, &slot, stream, client, Arc::clone(config)).await,
         Protocol::Tls(_) => passthrough::serve(&shared, &slot, stream, &client).await,

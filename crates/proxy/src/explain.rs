@@ -32,7 +32,7 @@ pub struct Question {
 /// What it would meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// What the listener speaks: `http`, `https`, `tls`, `tcp`, `mesh`, or `sniff` for HTTP or bytes.
+    /// What the listener speaks: `http`, `https`, `tls`, `tcp`, `mesh`, `egress`, or `sniff` for HTTP or bytes.
     pub protocol: &'static str,
     /// The rule's id; none where no rule matches, or where the listener has none.
     pub rule: Option<Arc<str>>,
@@ -79,6 +79,7 @@ pub(crate) fn explain(table: &Table, question: &Question) -> Explanation {
         Protocol::Https(_) => "https",
         Protocol::Tls(_) => "tls",
         Protocol::Tcp(_) => "tcp",
+        Protocol::Egress(_) => "egress",
         Protocol::Mesh => "mesh",
         Protocol::Sniff(_) => "sniff",
     };
@@ -86,6 +87,12 @@ pub(crate) fn explain(table: &Table, question: &Question) -> Explanation {
         Explanation { protocol, rule: None, own_answer: None, backends: Vec::new(), refusals: Vec::new() };
     if let Protocol::Tcp(backend) = &table.protocol {
         explanation.backends.push(way(backend, 1, None));
+        return explanation;
+    }
+    if let Protocol::Egress(egress) = &table.protocol {
+        let allowed =
+            egress.allows(question.caller.as_ref(), &question.host.trim_end_matches('.').to_ascii_lowercase());
+        explanation.own_answer = (!allowed).then_some(StatusCode::FORBIDDEN);
         return explanation;
     }
     let candidate = Candidate::new(&question.method, &question.uri, &question.headers);

@@ -76,6 +76,11 @@ pub enum ListenerProtocol {
         /// Where the bytes go.
         backend: BackendId,
     },
+    /// The way out: an HTTP proxy that sends requests where their URL or CONNECT says; `hosts` is not looked at.
+    Egress {
+        /// Who may go where. A caller that none speaks of may go anywhere.
+        limits: Vec<EgressLimit>,
+    },
     /// Mutual TLS with other proxies. The server name says which other listener is meant, by its [`Listener::peer_name`], and
     /// that one's protocol, rules and admission count; `hosts` is not looked at.
     Mesh,
@@ -96,6 +101,15 @@ pub enum Admits {
     Known,
     /// Those with a certificate.
     Certified,
+}
+
+/// Where some callers may go at a [`ListenerProtocol::Egress`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct EgressLimit {
+    /// How their identities begin.
+    pub callers: Arc<str>,
+    /// The hosts, and no others.
+    pub hosts: Vec<HostMatch>,
 }
 
 /// Where TLS for a server name goes.

@@ -41,9 +41,26 @@ pub const MOVED_FROM: &str = "coracle.dev/moved-from";
 
 /// Annotation of an object that was kept when its manifest was renamed: the name that the manifest has now.
 pub const MOVED_TO: &str = "coracle.dev/moved-to";
+
 /// Annotation on an EndpointSlice, with the value `true`: its addresses are the mesh listeners of other instances, which have
 /// a Service of the same namespace, name and port.
 pub const PEER_ANNOTATION: &str = "mesh.coracle.dev/peer";
 
 /// Annotation on a Service or a Namespace, with the value `always`: callers must show a certificate, also on this machine.
 pub const MTLS_ANNOTATION: &str = "mesh.coracle.dev/mtls";
+
+/// The namespace of what belongs to the platform itself.
+pub const SYSTEM_NAMESPACE: &str = "kube-system";
+
+/// The Service, in [`SYSTEM_NAMESPACE`], by which programs go out.
+pub const EGRESS_SERVICE: &str = "egress";
+
+/// Its port.
+pub const EGRESS_PORT: u16 = 3128;
+
+/// Annotation on a Pod: `proxy` has its programs go out by [`EGRESS_SERVICE`] (`HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`).
+pub const EGRESS_ANNOTATION: &str = "mesh.coracle.dev/egress";
+
+/// Annotation on a namespace: the hosts to which its Pods may go by [`EGRESS_SERVICE`], `*.example.com` with all below, by
+/// commas. Without it, anywhere.
+pub const EGRESS_ALLOW_ANNOTATION: &str = "mesh.coracle.dev/egress-allow";

@@ -6,6 +6,7 @@
 mod again;
 mod bad_input;
 mod clients;
+mod egress;
 mod first_light;
 mod harness;
 mod kubectl;
@@ -14,3 +15,4 @@ mod names;
 mod probes;
 mod rollouts;
 mod seen;
+mod strict;

@@ -15,6 +15,7 @@ mod admission;
 mod attach;
 mod backends;
 mod certificates;
+mod egress;
 mod filters;
 mod gateways;
 mod hosts;
@@ -168,6 +169,7 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     for service in &world.services {
         served.add(service, &mut backends, &traffic, &mut overrides, &admission);
     }
+    egress::add(world, &mut served);
     let (mut listeners, certificates) = gateways.listeners(&compiled_routes, &mut policies);
     listeners.append(&mut served.listeners);
     listeners.extend(settings.peers.map(peers::listener));

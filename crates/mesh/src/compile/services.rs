@@ -16,6 +16,7 @@ use proxy::snapshot::{
 
 use super::admission::Admission;
 use super::backends::Backends;
+use super::egress;
 use super::index::key;
 use super::peers;
 use super::speech::{Speech, speech, transport};
@@ -59,8 +60,9 @@ impl Made {
         admission: &Admission<'w>,
     ) {
         let Some(spec) = &service.spec else { return };
-        // The DNS server itself listens there.
-        if spec.type_.as_deref() == Some("ExternalName") || crate::dns::is_own(service) {
+        // The DNS server itself listens there, and the way out is no way to endpoints.
+        let own = crate::dns::is_own(service) || egress::is_own(service);
+        if spec.type_.as_deref() == Some("ExternalName") || own {
             return;
         }
         let addresses = addresses(spec.cluster_ips.as_deref().unwrap_or_default(), spec.cluster_ip.as_deref());

@@ -18,7 +18,7 @@ pub use server::{BindError, Dns, bind};
 pub use zone::{Data, Found, Zone};
 
 /// The Service by which the DNS server is found, as on other clusters.
-pub(crate) const NAMESPACE: &str = "kube-system";
+pub(crate) const NAMESPACE: &str = resources::names::SYSTEM_NAMESPACE;
 /// Its name.
 pub(crate) const NAME: &str = "kube-dns";
 

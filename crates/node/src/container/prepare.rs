@@ -1,6 +1,5 @@
 //! Gathers what a run needs and writes it down for the shim.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,10 +54,8 @@ pub(super) async fn prepare(
     };
     std::fs::create_dir_all(&directory).map_err(made(&directory))?;
     std::fs::write(&last_words, "").map_err(made(&last_words))?;
-    let extra = BTreeMap::from([
-        (MARK.to_owned(), mark(&directory)),
-        (LAST_WORDS.to_owned(), last_words.display().to_string()),
-    ]);
+    let mut extra = env::egress(pod, &context.services.state());
+    extra.extend([(MARK.to_owned(), mark(&directory)), (LAST_WORDS.to_owned(), last_words.display().to_string())]);
     let env = env::build(&Input {
         pod,
         container,

@@ -6,6 +6,7 @@
 //! Precedence, lowest first: the host's few, the recipe's, Service variables, `PORT` and `VOLUME_`, `envFrom`, `env`.
 
 mod downward;
+mod egress;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 
 pub(crate) use downward::{ADDRESS, field, milli, resource};
+pub(crate) use egress::variables as egress;
 pub(crate) use rules::expand::expand;
 pub(crate) use services::{Reached, address as service_address, services_for};
 

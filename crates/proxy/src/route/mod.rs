@@ -24,6 +24,7 @@ use crate::access::LivePlace;
 use crate::answer::Fault;
 use crate::balance::Backend;
 use crate::cors::Cors;
+use crate::egress::Egress;
 use crate::endpoint::Ticket;
 use crate::snapshot::{Admits, Filter, Forwarded, Redirect, Timeouts};
 use crate::stats::Counter;
@@ -47,6 +48,7 @@ pub(crate) enum Protocol {
     Https(Arc<rustls::ServerConfig>),
     Tls(HostTable<Name>),
     Tcp(Arc<Backend>),
+    Egress(Arc<Egress>),
     /// Other proxies; what they ask for is in [`crate::service::Shared::named`].
     Mesh,
     Sniff(Arc<Backend>),

@@ -3,6 +3,7 @@
 mod access;
 mod beside;
 mod drain;
+mod egress;
 mod endpoints;
 mod floods;
 mod harness;

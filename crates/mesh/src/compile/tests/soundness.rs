@@ -25,7 +25,10 @@ fn sound(snapshot: &Snapshot) -> Result<(), String> {
             ListenerProtocol::Tls { names } => {
                 names.iter().flat_map(|name| &name.backends).try_for_each(|weighted| known(&weighted.backend))?;
             }
-            ListenerProtocol::Http | ListenerProtocol::Https { .. } | ListenerProtocol::Mesh => {}
+            ListenerProtocol::Http
+            | ListenerProtocol::Https { .. }
+            | ListenerProtocol::Mesh
+            | ListenerProtocol::Egress { .. } => {}
         }
         let mut hosts = BTreeSet::new();
         for host in &listener.hosts {

@@ -26,6 +26,7 @@ pub(super) fn listener(compiled: &Compiled, id: &str) -> Vec<String> {
 pub(super) fn socket(listener: &Listener) -> String {
     let protocol = match &listener.protocol {
         ListenerProtocol::Http => "http".to_owned(),
+        ListenerProtocol::Egress { .. } => "egress".to_owned(),
         ListenerProtocol::Mesh => "mesh".to_owned(),
         ListenerProtocol::Https { certificates } => {
             let named = |certificate: &proxy::snapshot::Certificate| {

@@ -1,0 +1,110 @@
+//! The way out: absolute URLs and CONNECT, limits by caller, and counts by host.
+
+use std::net::SocketAddr;
+
+use http::{Method, Request, StatusCode};
+use proxy::snapshot::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::access::{AS_A, AS_B, NOBODY, call, guarded};
+use crate::harness::*;
+
+fn exit(limits: Vec<EgressLimit>) -> Snapshot {
+    let mut exit = listener("l", ListenerProtocol::Egress { limits }, Vec::new());
+    exit.hosts.clear();
+    Snapshot { listeners: vec![exit], ..Snapshot::default() }
+}
+
+fn only(callers: &str, hosts: &[&str]) -> EgressLimit {
+    EgressLimit { callers: callers.into(), hosts: hosts.iter().map(|host| HostMatch::parse(host)).collect() }
+}
+
+fn to(method: Method, url: &str) -> Request<ServedBody> {
+    Request::builder().method(method).uri(url).header("host", "forged.test").body(text("hello")).expect("a request")
+}
+
+#[tokio::test]
+async fn an_absolute_url_is_asked_and_counted_by_caller_and_host() {
+    let outside = Upstream::echo().await;
+    let (running, at) = guarded(exit(Vec::new())).await;
+    let url = format!("http://localhost:{}/x?y=1", outside.address.port());
+    let mut request = to(Method::POST, &url);
+    request.headers_mut().insert("proxy-authorization", http::HeaderValue::from_static("Basic c2VjcmV0"));
+    request.headers_mut().insert("proxy-connection", http::HeaderValue::from_static("keep-alive"));
+    let answer = call(AS_A, at, request).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(answer.body.starts_with("POST /x?y=1\n") && answer.body.ends_with("\n\nhello"), "{}", answer.body);
+    assert!(answer.body.contains(&format!("host: localhost:{}\n", outside.address.port())), "{}", answer.body);
+    assert!(!answer.body.contains("proxy-") && !answer.body.contains("forged"), "{}", answer.body);
+    let series = running.handle.stats().series;
+    let edges: Vec<_> = series.iter().map(|s| (&*s.source, &*s.listener, &*s.rule, s.classes[1])).collect();
+    assert_eq!(edges, [("shop/a", "l", "localhost", 1)]);
+}
+
+#[tokio::test]
+async fn connect_makes_a_tunnel() {
+    let outside = Upstream::raw(|mut stream| async move {
+        let mut bytes = [0; 4];
+        stream.read_exact(&mut bytes).await.expect("four bytes");
+        bytes.reverse();
+        stream.write_all(&bytes).await.expect("sent");
+    })
+    .await;
+    let (_running, at) = guarded(exit(Vec::new())).await;
+    let mut stream = TcpStream::connect(at).await.expect("connects");
+    let head = format!("CONNECT localhost:{0} HTTP/1.1\r\nhost: localhost:{0}\r\n\r\n", outside.address.port());
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let answer = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    stream.write_all(b"abcd").await.expect("sent");
+    assert_eq!(read_until(&mut stream, "dcba").await, "dcba");
+}
+
+#[tokio::test]
+async fn a_caller_goes_only_where_its_list_says() {
+    let reached = Count::default();
+    let counted = reached.clone();
+    let outside = Upstream::http(move |_| {
+        counted.add();
+        async { http::Response::new(text("outside")) }
+    })
+    .await;
+    let limits = vec![only("spiffe://cluster.local/ns/shop/sa/a", &["127.0.0.1"])];
+    let (running, at) = guarded(exit(limits)).await;
+    let port = outside.address.port();
+    let (listed, other) = (format!("http://127.0.0.1:{port}/"), format!("http://localhost:{port}/"));
+    for (caller, url, status) in [
+        (AS_A, &listed, StatusCode::OK),
+        (AS_A, &other, StatusCode::FORBIDDEN),
+        (AS_B, &other, StatusCode::OK),
+        (NOBODY, &other, StatusCode::OK),
+    ] {
+        let answer = call(caller, at, to(Method::GET, url)).await;
+        assert_eq!(answer.status, status, "{caller:?} {url}: {}", answer.body);
+        if status == StatusCode::FORBIDDEN {
+            assert!(answer.body.contains("/sa/a may not go to localhost"), "{}", answer.body);
+        }
+    }
+    let refused = call(AS_A, at, to(Method::CONNECT, &format!("localhost:{port}"))).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert_eq!(reached.get(), 3);
+    let series = running.handle.stats().series;
+    let refused = series.iter().find(|s| &*s.rule == "refused").map(|s| (&*s.source, s.classes[3]));
+    assert_eq!(refused, Some(("shop/a", 2)));
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_says_why() {
+    let (_running, at) = guarded(exit(Vec::new())).await;
+    let nobody: SocketAddr = nobody().await;
+    for (request, status, word) in [
+        (get("/x"), StatusCode::BAD_REQUEST, "absolute URL"),
+        (to(Method::GET, "https://localhost/"), StatusCode::BAD_REQUEST, "use CONNECT"),
+        (to(Method::GET, &format!("http://{nobody}/")), StatusCode::BAD_GATEWAY, "cannot be reached"),
+        (to(Method::CONNECT, &nobody.to_string()), StatusCode::BAD_GATEWAY, "cannot be reached"),
+    ] {
+        let answer = call(NOBODY, at, request).await;
+        assert!(answer.status == status && answer.body.contains(word), "{answer:?}");
+    }
+}
