@@ -1,11 +1,13 @@
 //! The command line as users type it.
 
 mod delivery;
+mod git;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub(crate) use delivery::{Apply, History, Lock, LockCommand, Plan, Release, Rollback, SetName, Wanted};
+pub(crate) use git::{BreakGlass, Git, GitCommand, GitHook, GitOptions};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +58,13 @@ pub(crate) enum Command {
     Delete(Delete),
     /// What is running, and what is not yet ready and why
     Status(Status),
+    /// The running Coracle as a Git remote
+    Git(Git),
+    /// Suspend Git syncing, act by hand with every act recorded, hand back
+    BreakGlass(BreakGlass),
+    /// What git's hooks call
+    #[command(hide = true)]
+    GitHook(GitHook),
     /// Who calls whom, how often, how well and how fast: a live table
     Top(Top),
     /// The hops of one request as a tree, and which of them was slow; or the last requests
@@ -117,6 +126,8 @@ pub(crate) struct Start {
     pub(crate) identity_grace: u16,
     #[command(flatten)]
     pub(crate) seen: Seen,
+    #[command(flatten)]
+    pub(crate) git: GitOptions,
 }
 
 /// What is recorded about requests.

@@ -34,6 +34,9 @@ pub(crate) struct Holder {
     /// The first gateway's base URL, once there is one.
     #[serde(default)]
     pub(crate) gateway: Option<String>,
+    /// The Git remote's base URL, once it is served; `/NAME.git` follows.
+    #[serde(default)]
+    pub(crate) git: Option<String>,
 }
 
 /// A data directory held by this process.
@@ -65,7 +68,7 @@ impl DataDir {
         match lock_exclusively(file) {
             Ok(lock) => {
                 let this = Self { path, _lock: lock };
-                this.announce(&Holder { pid: std::process::id(), api: None, gateway: None })?;
+                this.announce(&Holder { pid: std::process::id(), api: None, gateway: None, git: None })?;
                 Ok(this)
             }
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(exit::bad_input(taken(&path))),
@@ -176,7 +179,9 @@ mod tests {
         let path = temporary.path().join("data");
         assert_eq!(running(&path), None);
         let first = DataDir::hold(&path).unwrap();
-        first.announce(&Holder { pid: 4711, api: Some("https://127.0.0.1:9".into()), gateway: None }).unwrap();
+        first
+            .announce(&Holder { pid: 4711, api: Some("https://127.0.0.1:9".into()), gateway: None, git: None })
+            .unwrap();
         let refusal = DataDir::hold(&path).unwrap_err().to_string();
         assert!(refusal.contains("4711") && refusal.contains("https://127.0.0.1:9"), "{refusal}");
         assert!(refusal.contains("coracle down --data"), "{refusal}");

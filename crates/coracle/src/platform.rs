@@ -1,6 +1,6 @@
 //! The platform in one process: which role needs what, in which order they start, and in which they end.
 //!
-//! Start: store, API server, proxy and mesh, node, controllers. End, so that no request is lost: the controllers (nothing
+//! Start: store, API server, proxy and mesh, node, controllers, Git sync. End, so that no request is lost: the sync and the controllers (nothing
 //! new is made), the mesh (nothing is routed anew), the gateways (nothing new comes in, what is under way ends), the
 //! node's Pods, the DNS server, the rest of the data plane, what it told, the API server, and the store last, so that every
 //! status written on the way is kept.
@@ -9,6 +9,7 @@ use crate::adapters::{DataPlane, NodeLogs, PodCallers};
 use crate::cli::Start;
 use crate::connect::Api;
 use crate::data_dir::{DataDir, Holder};
+use crate::git_sync::GitSync;
 use crate::identities::Identities;
 use crate::seen::{self, Recorder, TrafficPages};
 use crate::service_addresses::Block;
@@ -31,6 +32,7 @@ pub(crate) struct Settings {
     pub(crate) seen: cli::Seen,
     pub(crate) mesh_listen: Option<SocketAddr>,
     pub(crate) identity: identities::Settings,
+    pub(crate) git: cli::GitOptions,
 }
 
 impl Settings {
@@ -43,6 +45,7 @@ impl Settings {
             recipes,
             seen: start.seen.clone(),
             mesh_listen: start.mesh_listen,
+            git: start.git.clone(),
             identity: identities::Settings { domain: identities::domain(&start.trust_domain)?, grace },
         })
     }
@@ -146,6 +149,7 @@ pub(crate) struct Platform {
     node: node::Handle,
     closed: CancellationToken,
     // In the order in which they end.
+    git: Role,
     controllers: Role,
     routes: Role,
     pods: Role,
@@ -213,7 +217,11 @@ impl Platform {
         forget_readiness(&Api::over(client("system:admin")))
             .await
             .context("cannot look at the Pods of an earlier life")?;
-        mesh::install(client("system:coracle:mesh")).await.context("cannot install the Gateway API")?;
+        let gateways =
+            mesh::install(client("system:coracle:mesh")).map(|done| done.context("cannot install the Gateway API"));
+        let syncing = delivery::sync::install(client("system:coracle:sync"));
+        let syncing = syncing.map(|done| done.context("cannot install the kinds of the Git sync"));
+        futures::try_join!(gateways, syncing)?;
         let names = dns(client("system:coracle:mesh"), &addresses, &mesh_handle).await?;
         let records = Role::start("telemetry", |stop| Box::pin(telemetry.run(stop).map(Ok::<_, anyhow::Error>)));
         let traffic = Role::start("proxy", |stop| Box::pin(proxy.run(stop)));
@@ -231,7 +239,11 @@ impl Platform {
         let pods = Role::start("node", |stop| Box::pin(node.run(stop)));
         let controllers = Role::start("controllers", |stop| Box::pin(controllers.run(stop)));
 
-        let holder = Holder { pid: std::process::id(), api: Some(api.url()), gateway: None };
+        let git = GitSync::build(data.path(), client("system:coracle:sync"), &settings.git).await?;
+        let git_url = git.url();
+        let git = Role::start("Git sync", |stop| Box::pin(git.run(stop)));
+
+        let holder = Holder { pid: std::process::id(), api: Some(api.url()), gateway: None, git: Some(git_url) };
         data.announce(&holder)?;
         Ok(Self {
             _listed: instances::add(data.path()),
@@ -245,6 +257,7 @@ impl Platform {
             proxy: proxy_handle,
             node: node_handle,
             closed,
+            git,
             controllers,
             routes,
             pods,
@@ -273,6 +286,11 @@ impl Platform {
     /// The address of the first Gateway listener that serves.
     pub(crate) fn gateway_url(&self) -> Option<String> {
         self.mesh.gateway_addresses().iter().find_map(mesh::GatewayListener::url)
+    }
+
+    /// The base URL of the Git remote.
+    pub(crate) fn git_url(&self) -> Option<&str> {
+        self.holder.git.as_deref()
     }
 
     /// Resolves once the node takes Pods.
@@ -313,6 +331,7 @@ impl Platform {
             &mut self.routes,
             &mut self.pods,
             &mut self.controllers,
+            &mut self.git,
         ];
         let ends = roles.into_iter().chain(&mut self.names).map(|role| Box::pin(role.failure()));
         tokio::select! {
@@ -323,6 +342,7 @@ impl Platform {
 
     /// Ends everything in order; bounded, because each role bounds its own end.
     pub(crate) async fn stop(self) {
+        self.git.end().await;
         self.controllers.end().await;
         self.routes.end().await;
         self.proxy.close(mesh::is_gateway).await;

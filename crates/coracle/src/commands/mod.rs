@@ -1,11 +1,14 @@
 //! One file a command. A command parses nothing and prints what it found; its decisions are in pure modules.
 
 mod apply;
+mod break_glass;
 mod completion;
 mod delete;
 mod describe;
 mod down;
 mod get;
+mod git;
+mod git_hook;
 mod history;
 mod kubeconfig;
 mod lock;
@@ -46,6 +49,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Logs(arguments) => logs::run(arguments).await,
             Command::Delete(arguments) => delete::run(arguments).await,
             Command::Status(arguments) => status::run(arguments).await,
+            Command::Git(arguments) => git::run(&arguments),
+            Command::BreakGlass(arguments) => break_glass::run(arguments).await,
+            Command::GitHook(arguments) => git_hook::run(&arguments),
             Command::Top(arguments) => top::run(arguments).await,
             Command::Trace(arguments) => trace::run(arguments).await,
             Command::Trust(arguments) => trust::run(arguments).await,

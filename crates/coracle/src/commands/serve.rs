@@ -82,6 +82,7 @@ pub(crate) fn ready_line(platform: &Platform, began: Instant) -> String {
         "gateway": platform.gateway_url(),
         "api": platform.api_url(),
         "kubeconfig": platform.kubeconfig(),
+        "git": platform.git_url(),
         "elapsed_ms": began.elapsed().as_millis() as u64,
     })
     .to_string()
@@ -94,5 +95,8 @@ pub(crate) fn print_access(platform: &Platform) {
     }
     eprintln!("  API      {}", platform.api_url());
     eprintln!("  kubectl  export KUBECONFIG={}", platform.kubeconfig().display());
+    if let Some(git) = platform.git_url() {
+        eprintln!("  Git      coracle git add-remote NAME   ({git}/NAME.git)");
+    }
     eprintln!("  stop     Ctrl-C");
 }

@@ -8,6 +8,7 @@ mod bad_input;
 mod clients;
 mod egress;
 mod first_light;
+mod gitsync;
 mod harness;
 mod kubectl;
 mod load;
