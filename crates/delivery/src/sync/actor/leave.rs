@@ -46,7 +46,7 @@ impl Actor {
         }
         let orphan = self.application.as_ref().is_some_and(|one| one.policy.deletion == Deletion::Orphan);
         if !orphan {
-            let Some(kinds) = self.kinds().await else { return Next::At(self.next_look) };
+            let Some(kinds) = self.kinds(&[]).await else { return Next::At(self.next_look) };
             self.follow(&kinds).await;
             let left = self.delete_all(&kinds).await;
             if !left.is_empty() {

@@ -33,6 +33,7 @@ use super::report::Report;
 use super::repository::Repositories;
 use crate::api::Api;
 use crate::applyset::Set;
+use crate::kinds::Kinds;
 
 /// What all actors share.
 pub(crate) struct Shared {
@@ -107,6 +108,8 @@ pub(crate) struct Actor {
     desired: Desired,
     live: Live,
     memo: Memo,
+    /// The kinds of the API, asked for again when one is missing.
+    kinds: Option<Kinds>,
     report: Report,
     running: Option<Running>,
     judge: Option<judge::Judge>,
@@ -152,6 +155,7 @@ impl Actor {
             desired: Desired::default(),
             live,
             memo: Memo::default(),
+            kinds: None,
             report,
             running: None,
             judge: None,

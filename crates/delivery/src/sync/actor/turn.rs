@@ -146,9 +146,20 @@ impl Actor {
         }
     }
 
-    pub(super) async fn kinds(&mut self) -> Option<Kinds> {
+    /// The kinds of the API; asked for again where one of these objects' is missing.
+    pub(super) async fn kinds(&mut self, objects: &[Value]) -> Option<Kinds> {
+        let lacks = |kinds: &Kinds| {
+            let missing = |one: &Value| kinds.of(object::api_version(one), object::kind(one)).is_none();
+            objects.iter().any(missing)
+        };
+        if let Some(kinds) = self.kinds.as_ref().filter(|kinds| !lacks(kinds)) {
+            return Some(kinds.clone());
+        }
         match self.shared.api.kinds().await {
-            Ok(kinds) => Some(kinds),
+            Ok(kinds) => {
+                self.kinds = Some(kinds.clone());
+                Some(kinds)
+            }
             Err(error) => {
                 self.report.conditions.push(("ComparisonError", error.to_string()));
                 self.look_later(ASK_AGAIN);
@@ -180,7 +191,7 @@ impl Actor {
         if self.running.as_ref().is_some_and(|running| running.content == rendered.content) {
             return false;
         }
-        let Some(kinds) = self.kinds().await else { return false };
+        let Some(kinds) = self.kinds(&rendered.objects).await else { return false };
         self.follow(&kinds).await;
         let (Ok(project), Ok(api)) = (self.project(), self.guarded(&kinds)) else { return false };
         let (view, set) = (self.live.view(), self.set.id());
@@ -434,7 +445,7 @@ impl Actor {
             let _ = (&mut running.task).await;
         }
         self.judge = None;
-        let Some(kinds) = self.kinds().await else { return };
+        let Some(kinds) = self.kinds(&rendered.objects).await else { return };
         let set = self.set.id();
         let (Ok(desired), Ok(api)) =
             (compare::prepare(&rendered.objects, &kinds, &application.namespace, &set), self.guarded(&kinds))
@@ -463,7 +474,7 @@ impl Actor {
             set: self.set.clone(),
             deadline: application.policy.deadline,
         };
-        let tools = Tools { api, own: self.shared.api.clone(), live: view };
+        let tools = Tools { api, own: self.shared.api.clone(), live: view, kinds };
         let (sender, notes) = mpsc::channel(NOTES);
         let task = tokio::spawn(async move { operation::run(&job, &tools, &sender).await });
         self.report.operation = Some(Operation {

@@ -66,7 +66,7 @@ impl Actor {
     }
 
     async fn take_rendered(&mut self, rendered: Rendered, application: &Application) -> Option<()> {
-        let kinds = self.kinds().await?;
+        let kinds = self.kinds(&rendered.objects).await?;
         match compare::prepare(&rendered.objects, &kinds, &application.namespace, &self.set.id()) {
             Ok(desired) => {
                 self.report.made = Some(rendered.made);

@@ -62,6 +62,8 @@ pub struct Tools {
     pub own: Api,
     /// What is there.
     pub live: View,
+    /// The kinds of the API, as they were last seen.
+    pub kinds: Kinds,
 }
 
 /// What is told on the way.
@@ -97,7 +99,7 @@ pub struct Done {
 /// The causes, in words for people.
 pub async fn run(job: &Job, tools: &Tools, notes: &mpsc::Sender<Note>) -> Result<(), String> {
     let (steps, failing) = steps::arrange(&job.desired.all).map_err(|wrong| wrong.join("; "))?;
-    let mut running = Running { job, tools, notes, kinds: kinds(&tools.own).await? };
+    let mut running = Running { job, tools, notes, kinds: tools.kinds.clone() };
     let outcome = running.steps(&steps).await;
     if outcome.is_err() {
         for step in &failing {

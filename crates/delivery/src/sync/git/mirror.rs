@@ -98,7 +98,10 @@ impl Mirror {
             self.look_after().await?;
             *ready = true;
         }
-        if let Ok(commit) = self.read(&wanted.commit).await {
+        // What was fetched has a reference of ours, and looking for that file takes no process.
+        if self.dir.join("refs/kept").join(&wanted.commit).is_file()
+            && let Ok(commit) = self.read(&wanted.commit).await
+        {
             return Ok(commit);
         }
         let held = self.hold(credential)?;
@@ -121,8 +124,17 @@ impl Mirror {
         let kept = format!("refs/kept/{}", wanted.commit);
         let by = |source: &str| format!("+{source}:{kept}");
         let fetch = |spec: String| {
-            let arguments =
-                ["-C", &dir, "fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head"].map(str::to_owned);
+            let arguments = [
+                "-C",
+                &dir,
+                "fetch",
+                "--quiet",
+                "--depth=1",
+                "--no-tags",
+                "--no-write-fetch-head",
+                "--no-auto-maintenance",
+            ]
+            .map(str::to_owned);
             let mut arguments = arguments.to_vec();
             arguments.extend(["--".to_owned(), self.remote.clone(), spec]);
             async move {
@@ -163,6 +175,15 @@ impl Mirror {
         }
         remove_leftovers(&self.dir, 0);
         if self.dir.join("HEAD").is_file() && self.dir.join("objects").is_dir() {
+            let dir = self.dir.display().to_string();
+            // Fetches leave this out, because a push waits for them. What fails here is found by the next fetch.
+            let tidied = self
+                .git
+                .run(&["-C", &dir, "gc", "--auto", "--quiet"], self.doing("tidy a mirror of"), Vec::new())
+                .await;
+            if let Err(error) = tidied {
+                tracing::debug!(%error, "a mirror could not be tidied");
+            }
             return Ok(());
         }
         self.discard()?;
