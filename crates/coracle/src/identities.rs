@@ -5,9 +5,12 @@
 
 use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
-use mesh::identity::{self, Authority, Away, Clock, Handle, Issuer, Keeper, Policy, Steward, TrustDomain};
-use std::path::Path;
+use mesh::identity::workload_api::{Attestor, WorkloadApi};
+use mesh::identity::{self, Authority, Away, Clock, Handle, Issuer, Keeper, Policy, SpiffeId, Steward, TrustDomain};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// How identities are kept.
 #[derive(Debug, Clone)]
@@ -48,6 +51,59 @@ impl Identities {
     pub(crate) fn steward(self, client: kube::Client) -> Steward {
         Steward::new(self.keeper, client, self.clock)
     }
+}
+
+/// The variable that tells programs where the Workload API is (SPIFFE Workload Endpoint, section 4).
+const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
+
+fn socket(data: &Path) -> PathBuf {
+    data.join("identity/workload.sock")
+}
+
+/// What programs are told about identities.
+pub(crate) fn environment(data: &Path) -> BTreeMap<String, String> {
+    [(ENDPOINT.to_owned(), format!("unix://{}", socket(data).display()))].into()
+}
+
+/// The node's view of whose process asks.
+struct PodAttestor {
+    node: node::Handle,
+    domain: TrustDomain,
+}
+
+impl Attestor for PodAttestor {
+    fn attest(&self, pid: i32) -> Option<SpiffeId> {
+        let pod = self.node.pod_of_process(pid)?;
+        let known = identity::in_mesh(&pod.labels, &pod.annotations);
+        known.then(|| self.domain.account(&pod.namespace, &pod.service_account).ok())?
+    }
+}
+
+/// The Workload API; none where its socket cannot be made, which is said and keeps nobody else from starting.
+pub(crate) fn workload_api(data: &Path, handle: Handle, node: node::Handle) -> Option<WorkloadApi> {
+    let domain = handle.domain().clone();
+    let bound = WorkloadApi::bind(socket(data), handle, Arc::new(PodAttestor { node, domain }));
+    bound.inspect_err(|error| tracing::error!("{error}")).ok()
+}
+
+/// Keeps certificates and serves the Workload API until `stop`, or until one of them fails.
+pub(crate) async fn run(
+    steward: Steward,
+    api: Option<WorkloadApi>,
+    stop: CancellationToken,
+) -> Result<(), mesh::RunError> {
+    let both = stop.child_token();
+    let serving = async {
+        if let Some(api) = api {
+            api.run(both.clone()).await;
+        }
+    };
+    let keeping = async {
+        let kept = steward.run(both.clone()).await;
+        both.cancel();
+        kept
+    };
+    tokio::join!(keeping, serving).0
 }
 
 /// Reads the trust domain of a command line.

@@ -200,7 +200,8 @@ impl Platform {
         let traffic = DataPlane { proxy: proxy_handle.clone(), mesh: mesh_handle.clone(), closed: closed.clone() };
         let user = format!("system:node:{}", resources::names::NODE);
         let dependencies = node::Dependencies { client: client(&user), traffic: Arc::new(traffic) };
-        let node_settings = node::Settings::new(data.path().to_owned(), settings.recipes);
+        let mut node_settings = node::Settings::new(data.path().to_owned(), settings.recipes);
+        node_settings.environment = identities::environment(data.path());
         let (node, node_handle) = node::build(node_settings, dependencies)?;
         logs.connect(node_handle.clone());
         callers.connect(node_handle.clone());
@@ -234,8 +235,9 @@ impl Platform {
                 })
             })
         });
+        let workload_api = identities::workload_api(data.path(), identities.handle(), node_handle.clone());
         let steward = identities.steward(client("system:coracle:identity"));
-        let identities = Role::start("identities", |stop| Box::pin(steward.run(stop)));
+        let identities = Role::start("identities", |stop| Box::pin(identities::run(steward, workload_api, stop)));
         let pods = Role::start("node", |stop| Box::pin(node.run(stop)));
         let controllers = Role::start("controllers", |stop| Box::pin(controllers.run(stop)));
 

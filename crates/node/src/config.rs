@@ -2,6 +2,7 @@
 //!
 //! It must not know where settings come from (command line, file): whoever wires the node fills them in.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct Settings {
     pub shim: PathBuf,
     /// No Pod may take longer than this to end when the node shuts down, whatever its grace period says.
     pub shutdown_limit: Duration,
+    /// Variables that every program gets beside what its manifest says, which goes before them.
+    pub environment: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -36,6 +39,7 @@ impl Settings {
             recipes,
             shim: PathBuf::from("/proc/self/exe"),
             shutdown_limit: Duration::from_secs(30),
+            environment: BTreeMap::new(),
         }
     }
 }

@@ -123,6 +123,11 @@ impl Handle {
         self.material.changed().await
     }
 
+    /// Takes what is there now for seen, so that [`Self::changed`] tells of what comes after.
+    pub(super) fn seen(&mut self) {
+        self.material.mark_unchanged();
+    }
+
     /// Looks at whom to trust and at the time.
     pub(super) fn trusting<T>(&self, look: impl FnOnce(Trust<'_>, Timestamp) -> T) -> T {
         let material = Arc::clone(&self.material.borrow());

@@ -19,6 +19,7 @@ mod keeper;
 mod plan;
 mod spiffe;
 mod steward;
+pub mod workload_api;
 
 #[cfg(test)]
 mod tests;

@@ -55,6 +55,7 @@ pub(super) async fn prepare(
     std::fs::create_dir_all(&directory).map_err(made(&directory))?;
     std::fs::write(&last_words, "").map_err(made(&last_words))?;
     let mut extra = env::egress(pod, &context.services.state());
+    extra.extend(context.settings.environment.clone());
     extra.extend([(MARK.to_owned(), mark(&directory)), (LAST_WORDS.to_owned(), last_words.display().to_string())]);
     let env = env::build(&Input {
         pod,
