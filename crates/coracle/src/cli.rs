@@ -85,7 +85,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Target {
     /// Data directory of the Coracle to talk to [default: ./.coracle, else the only one running]
-    #[arg(long, value_name = "DIR", env = "CORACLE_DATA")]
+    #[arg(long, value_name = "DIR", env = "CORACLE_DATA", global = true)]
     pub(crate) data: Option<PathBuf>,
     /// Kubeconfig of any cluster to talk to instead
     #[arg(long, value_name = "FILE")]

@@ -37,7 +37,10 @@ impl Dial<'_> {
             match (&endpoint.peer, self.peers) {
                 (None, _) => Ok(Stream::Plain(stream)),
                 (Some(name), Some(peers)) => {
-                    let stream = peers.connect(stream, name, self.speaker, alpn).await?;
+                    let stream = peers.connect(stream, name, self.speaker, alpn).await.inspect_err(|error| {
+                        tracing::warn!(target: "proxy::refused", peer = %endpoint.address, %name, speaker = ?self.speaker,
+                            "no connection to another instance: {error}");
+                    })?;
                     Ok(Stream::Tls(Box::new(stream)))
                 }
                 (Some(_), None) => Err(io::Error::other("it is another proxy's, and this one has no certificates")),

@@ -1,0 +1,5 @@
+//! Two proxies with real sockets and real certificates: who is believed, who is told, and what is survived.
+
+mod harness;
+mod outside;
+mod trust;
