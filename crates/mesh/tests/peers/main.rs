@@ -3,3 +3,4 @@
 mod harness;
 mod outside;
 mod trust;
+mod workload;

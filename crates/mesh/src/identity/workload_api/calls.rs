@@ -29,14 +29,21 @@ mod code {
 type Frames = BoxStream<'static, Frame<Bytes>>;
 
 /// The body of an answer.
-pub(super) struct Answer(Frames);
+pub(super) struct Answer(Option<Frames>);
 
 impl Body for Answer {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.get_mut().0.poll_next_unpin(cx).map(|frame| frame.map(Ok))
+        match &mut self.get_mut().0 {
+            Some(frames) => frames.poll_next_unpin(cx).map(|frame| frame.map(Ok)),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
     }
 }
 
@@ -48,7 +55,7 @@ fn grpc(headers: &mut HeaderMap, status: u8, message: &str) {
     }
 }
 
-fn response(frames: Frames) -> Response<Answer> {
+fn response(frames: Option<Frames>) -> Response<Answer> {
     let mut response = Response::new(Answer(frames));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
@@ -56,7 +63,7 @@ fn response(frames: Frames) -> Response<Answer> {
 
 /// An answer that is only a status.
 fn refusal(status: u8, message: &str) -> Response<Answer> {
-    let mut response = response(stream::empty().boxed());
+    let mut response = response(None);
     grpc(response.headers_mut(), status, message);
     response
 }
@@ -112,7 +119,7 @@ fn follow(
         grpc(&mut trailers, code::UNAVAILABLE, "the instance ends; ask again");
         Frame::trailers(trailers)
     });
-    response(messages.map(|message| Frame::data(wire::framed(&message))).chain(ending).boxed())
+    response(Some(messages.map(|message| Frame::data(wire::framed(&message))).chain(ending).boxed()))
 }
 
 fn changes(

@@ -5,6 +5,7 @@
 //! `workload.spiffe.io: true` is refused, so that nobody is talked into making it; whoever is no workload of this instance
 //! learns nothing; calls, connections and messages are bounded. JWT-SVIDs are not issued: those calls answer UNIMPLEMENTED.
 
+mod authority;
 mod calls;
 mod wire;
 
@@ -23,6 +24,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use authority::Tidied;
 
 use super::handle::Handle;
 use super::spiffe::SpiffeId;
@@ -164,7 +167,7 @@ async fn serve(
         .max_concurrent_streams(CALLS)
         .max_header_list_size(16 * 1024)
         .keep_alive_interval(Duration::from_secs(60));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Tidied::new(stream)), service));
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = stop.cancelled() => {
