@@ -30,7 +30,7 @@ with WorkloadApiClient() as client:
     try:
         svid = client.fetch_x509_svid()
         bundles = client.fetch_x509_bundles()
-        domains = sorted(str(name) for name in bundles.bundles)
+        domains = sorted(bundle.trust_domain.name for bundle in bundles.bundles)
         print(svid.spiffe_id, len(svid.cert_chain), *domains, flush=True)
     except Exception as error:
         print("refused:", error, flush=True)

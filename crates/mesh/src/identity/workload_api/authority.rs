@@ -112,12 +112,15 @@ fn tidy_block(block: &mut [u8]) -> Option<()> {
             }
             _ => 4,
         };
-        let (name, mut value) = integer(block, at, bits)?;
-        if name == 0 {
-            value = text(block, value)?.1;
+        let (index, mut value) = integer(block, at, bits)?;
+        let mut named = index == AUTHORITY;
+        if index == 0 {
+            let (begin, end, compressed) = text(block, value)?;
+            named = !compressed && block[begin..end] == *b":authority";
+            value = end;
         }
         let (begin, end, compressed) = text(block, value)?;
-        if name == AUTHORITY && !compressed {
+        if named && !compressed {
             block[begin..end].iter_mut().filter(|byte| **byte == b'%').for_each(|byte| *byte = b'-');
         }
         at = end;
@@ -166,9 +169,9 @@ mod tests {
     use super::*;
     use tokio::io::AsyncReadExt;
 
-    /// A HEADERS frame: `:method: POST`, a size update, `:authority` as a literal, and a literal of another name.
-    fn headers(authority: &[u8], other: &[u8]) -> Vec<u8> {
-        let mut block = vec![0x83, 0x20, 0x41, u8::try_from(authority.len()).unwrap()];
+    /// A HEADERS frame: `:method: POST`, a size update, `:authority` by its index or spelled out, and another name.
+    fn headers(name: &[u8], authority: &[u8], other: &[u8]) -> Vec<u8> {
+        let mut block = [&[0x83, 0x20], name, &[u8::try_from(authority.len()).unwrap()]].concat();
         block.extend_from_slice(authority);
         block.extend_from_slice(&[0x40, 1, b'x', u8::try_from(other.len()).unwrap()]);
         block.extend_from_slice(other);
@@ -186,9 +189,11 @@ mod tests {
     #[tokio::test]
     async fn only_the_authority_is_changed_and_keeps_its_length() {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        let sent = [preface.clone(), headers(b"%2Ftmp%2Fa", b"50%"), headers(b"localhost", b"%")].concat();
-        let expected = [preface, headers(b"-2Ftmp-2Fa", b"50%"), headers(b"localhost", b"%")].concat();
-        assert_eq!(through(&sent).await, expected);
+        for name in [&[0x41][..], b"\x40\x0a:authority", b"\x01", b"\x10\x0a:authority"] {
+            let sent = [preface.clone(), headers(name, b"%2Ftmp%2Fa", b"50%"), headers(name, b"localhost", b"%")];
+            let expected = [preface.clone(), headers(name, b"-2Ftmp-2Fa", b"50%"), headers(name, b"localhost", b"%")];
+            assert_eq!(through(&sent.concat()).await, expected.concat(), "{name:?}");
+        }
     }
 
     #[tokio::test]
