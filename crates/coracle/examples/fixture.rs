@@ -3,17 +3,23 @@
 //! It serves HTTP/1.1 on `PORT`. `START_DELAY_MS` delays listening. Paths:
 //! `/` name of the Pod · `/count` a counter in memory · `/env?NAME` a variable · `/slow?MS` answers later ·
 //! `/hang` from now on nothing is answered · `/unready` and `/ready-again` turn `/readyz` to 503 and back ·
+//! `/fail?STATUS` from now on all else is answered so, and `/heal` ends that · `/order?MS` keeps an order under the request's
+//! Idempotency-Key, and answers later if it is new · `/orders` how many there are, and how often was asked ·
 //! `/caller` who the mesh says is calling · `/exit?CODE` ends the program · `/healthz`, `/readyz` · `/via?SERVICE/REST` answers what that Service answers to `/REST`, which it
 //! is asked with the trace's headers passed on (`/via-id?...`: only the request's id). With the argument `exit CODE` it prints a line and ends.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 static HUNG: AtomicBool = AtomicBool::new(false);
 static UNREADY: AtomicBool = AtomicBool::new(false);
 static COUNT: AtomicU64 = AtomicU64::new(0);
+static FAIL: AtomicU64 = AtomicU64::new(0);
+static ORDERS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -48,7 +54,8 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
         if reader.read_line(&mut request)? == 0 {
             return Ok(());
         }
-        let (mut length, mut headers, mut caller) = (0, Vec::new(), String::new());
+        let (mut length, mut headers) = (0, Vec::new());
+        let (mut caller, mut key) = (String::new(), String::new());
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line)? <= 2 {
@@ -59,6 +66,9 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
             }
             if line.to_ascii_lowercase().starts_with(CALLER) {
                 caller = line[CALLER.len()..].trim().to_owned();
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("idempotency-key:") {
+                key = value.trim().to_owned();
             }
             if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap_or(0);
@@ -76,6 +86,7 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
                 call(query, &headers.into_iter().filter(|line| line.starts_with("x-request")).collect::<String>())?
             }
             "/caller" => (200, caller),
+            "/order" => order(key, query),
             _ => answer(path, query),
         };
         write!(
@@ -113,8 +124,35 @@ fn call(target: &str, headers: &str) -> std::io::Result<(u16, String)> {
     Ok((status, body.to_owned()))
 }
 
+/// Keeps an order once, however often it comes.
+fn order(key: String, delay: &str) -> (u16, String) {
+    COUNT.fetch_add(1, Ordering::SeqCst);
+    let new = ORDERS.lock().is_ok_and(|mut orders| orders.insert(key.clone()));
+    if new {
+        std::thread::sleep(Duration::from_millis(delay.parse().unwrap_or(0)));
+    }
+    (200, key)
+}
+
 fn answer(path: &str, query: &str) -> (u16, String) {
+    let failing = FAIL.load(Ordering::SeqCst);
+    if failing > 0 && !["/heal", "/healthz", "/readyz"].contains(&path) {
+        COUNT.fetch_add(1, Ordering::SeqCst);
+        return (u16::try_from(failing).unwrap_or(500), "as told".into());
+    }
     match path {
+        "/fail" => {
+            FAIL.store(query.parse().unwrap_or(500), Ordering::SeqCst);
+            (200, "from now on failing".into())
+        }
+        "/heal" => {
+            FAIL.store(0, Ordering::SeqCst);
+            (200, COUNT.load(Ordering::SeqCst).to_string())
+        }
+        "/orders" => {
+            let orders = ORDERS.lock().map_or(0, |orders| orders.len());
+            (200, format!("{orders} {}", COUNT.load(Ordering::SeqCst)))
+        }
         "/count" => (200, COUNT.fetch_add(1, Ordering::SeqCst).to_string()),
         "/env" => (200, variable(query)),
         "/slow" => {

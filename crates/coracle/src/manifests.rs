@@ -146,7 +146,11 @@ struct Known {
 impl Known {
     /// The Gateway API's kinds and what the manifests define themselves.
     fn of(manifests: &[Manifest]) -> Self {
-        let gateway = mesh::crds().into_iter().chain(mesh::own_crds()).filter_map(|crd| serde_json::to_value(crd).ok());
+        let gateway = mesh::crds()
+            .into_iter()
+            .chain(mesh::own_crds())
+            .chain(mesh::foreign_crds())
+            .filter_map(|crd| serde_json::to_value(crd).ok());
         let gateway = gateway.chain(resources::delivery::definitions());
         let own = manifests.iter().filter(|m| m.kind() == "CustomResourceDefinition").map(|m| m.object.clone());
         let mut custom = BTreeMap::new();

@@ -32,6 +32,20 @@ const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 pub async fn install(client: Client) -> Result<(), InstallError> {
     let definitions: Vec<_> = crds::crds().into_iter().chain(crds::own_crds()).collect();
     future::try_join_all(definitions.iter().map(|crd| install_definition(&client, crd))).await?;
+    for crd in crds::foreign_crds() {
+        // Whoever the kind belongs to knows it better.
+        let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+        let name = crd.name_any();
+        let there = api.get_metadata_opt(&name).await.map_err(|source| InstallError::Request {
+            verb: "get",
+            kind: "CustomResourceDefinition",
+            name,
+            source: Box::new(source),
+        })?;
+        if there.is_none() {
+            install_definition(&client, &crd).await?;
+        }
+    }
     ensure::<GatewayClass>(&client, "GatewayClass", &crate::class::gateway_class()).await?;
     let ports = serde_json::json!([{"name": "http-proxy", "port": EGRESS_PORT, "targetPort": EGRESS_PORT}]);
     own_service::ensure(client, EGRESS_SERVICE, &ports, None).await?;

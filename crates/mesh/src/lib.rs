@@ -31,7 +31,7 @@ mod writer;
 
 pub use class::gateway_class;
 pub use config::Settings;
-pub use crds::{BUNDLE_VERSION, BUNDLE_VERSION_ANNOTATION, CHANNEL, CHANNEL_ANNOTATION, crds, own_crds};
+pub use crds::{BUNDLE_VERSION, BUNDLE_VERSION_ANNOTATION, CHANNEL, CHANNEL_ANNOTATION, crds, foreign_crds, own_crds};
 pub use error::{InstallError, RunError};
 pub use handle::{GatewayListener, Handle, Published, destination, is_gateway};
 pub use install::install;

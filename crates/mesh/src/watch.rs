@@ -18,6 +18,7 @@ use kube::runtime::utils::{Backoff, StreamBackoff};
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use resources::access::AccessPolicy;
+use resources::dapr::Resiliency;
 use resources::gateway::gatewayclasses::GatewayClass;
 use resources::gateway::gateways::Gateway;
 use resources::gateway::grpcroutes::GrpcRoute;
@@ -95,6 +96,11 @@ impl Matters for TlsRoute {
 impl Matters for AccessPolicy {
     fn same(&self, other: &Self) -> bool {
         same_generation(&self.metadata, &other.metadata) && self.spec == other.spec
+    }
+}
+impl Matters for Resiliency {
+    fn same(&self, other: &Self) -> bool {
+        self.metadata.uid == other.metadata.uid && self.spec == other.spec && self.scopes == other.scopes
     }
 }
 impl Matters for TrafficPolicy {
@@ -270,6 +276,7 @@ pub(crate) enum Seen {
     Namespace(Event<DeserializeGuard<Namespace>>),
     Secret(Event<DeserializeGuard<Secret>>),
     Traffic(Event<DeserializeGuard<TrafficPolicy>>),
+    Resiliency(Event<DeserializeGuard<Resiliency>>),
     Access(Event<DeserializeGuard<AccessPolicy>>),
     Pod(Box<Event<DeserializeGuard<Pod>>>),
     PeerAuthentication(Event<DeserializeGuard<PeerAuthentication>>),
@@ -290,6 +297,7 @@ pub(crate) struct Cluster {
     namespaces: Watched<Namespace>,
     secrets: Watched<Secret>,
     traffic: Watched<TrafficPolicy>,
+    resiliencies: Watched<Resiliency>,
     access: Watched<AccessPolicy>,
     pods: Watched<Pod>,
     peer_authentications: Watched<PeerAuthentication>,
@@ -310,6 +318,7 @@ impl Cluster {
             Seen::Namespace(event) => self.namespaces.take(event),
             Seen::Secret(event) => self.secrets.take(event),
             Seen::Traffic(event) => self.traffic.take(event),
+            Seen::Resiliency(event) => self.resiliencies.take(event),
             Seen::Access(event) => self.access.take(event),
             // Nothing is ever said about a Pod from here.
             Seen::Pod(event) => match self.pods.take(*event) {
@@ -334,6 +343,7 @@ impl Cluster {
             && self.namespaces.synced
             && self.secrets.synced
             && self.traffic.synced
+            && self.resiliencies.synced
             && self.access.synced
             && self.pods.synced
             && self.peer_authentications.synced
@@ -353,6 +363,7 @@ impl Cluster {
             namespaces: self.namespaces.list(),
             secrets: self.secrets.list(),
             traffic: self.traffic.list(),
+            resiliencies: self.resiliencies.list(),
             access: self.access.list(),
             pods: self.pods.list(),
             peer_authentications: self.peer_authentications.list(),
@@ -378,6 +389,7 @@ pub(crate) fn watches(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
         watch(client, all.clone(), Seen::Slice),
         watch(client, all.clone(), Seen::Namespace),
         watch(client, all.clone(), Seen::Traffic),
+        watch(client, all.clone(), Seen::Resiliency),
         watch(client, all.clone(), Seen::Access),
         watch(client, all.clone(), |event| Seen::Pod(Box::new(event))),
         watch(client, all, Seen::PeerAuthentication),

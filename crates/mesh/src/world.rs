@@ -8,6 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use resources::access::AccessPolicy;
+use resources::dapr::Resiliency;
 use resources::gateway::gatewayclasses::GatewayClass;
 use resources::gateway::gateways::Gateway;
 use resources::gateway::httproutes::HttpRoute;
@@ -49,6 +50,8 @@ pub struct World {
     pub peer_authentications: Vec<Arc<PeerAuthentication>>,
     /// The release of Gateway API that is installed, where its definitions say so.
     pub bundle_version: Option<String>,
+    /// Every Resiliency of Dapr's.
+    pub resiliencies: Vec<Arc<Resiliency>>,
     /// Every TrafficPolicy.
     pub traffic: Vec<Arc<TrafficPolicy>>,
     /// What the proxy has refused before.

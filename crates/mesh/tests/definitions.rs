@@ -19,7 +19,7 @@ fn schema(kind: &str) -> Schema {
 
 #[test]
 fn every_definition_is_one_that_the_api_takes() {
-    for crd in mesh::crds().into_iter().chain(mesh::own_crds()) {
+    for crd in mesh::crds().into_iter().chain(mesh::own_crds()).chain(mesh::foreign_crds()) {
         let kind = crd.spec.names.kind.clone();
         let mut definition = serde_json::to_value(crd).expect("a definition is JSON");
         rules::crd::complete(&mut definition);

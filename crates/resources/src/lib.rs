@@ -9,6 +9,7 @@ pub use gateway_api as gateway;
 pub use k8s_openapi as k8s;
 
 pub mod access;
+pub mod dapr;
 pub mod delivery;
 pub mod istio;
 pub mod names;

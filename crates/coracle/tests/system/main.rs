@@ -14,6 +14,7 @@ mod kubectl;
 mod load;
 mod names;
 mod probes;
+mod resilience;
 mod rollouts;
 mod seen;
 mod strict;

@@ -138,7 +138,8 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     let classes: HashSet<&str> = ours.clone().map(|class| key(&class.metadata).1).collect();
     let sets = sets::find(world, &index, &classes);
     let mut gateways = Gateways::new(world, &sets, &index, settings, &classes);
-    let (traffic, mut plans) = Traffic::new(world, &index);
+    let (mut traffic, mut plans) = Traffic::new(world, &index);
+    let resiliencies = traffic.translate(world, &index);
     let all = kind::all(world);
     let mut policies = Policies::new(world, &index, &gateways, &all);
     let mut backends = Backends::new(&index);
@@ -183,7 +184,7 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
         routes,
         policies: plans,
         services: served.ports,
-        notices: served.notices,
+        notices: served.notices.into_iter().chain(resiliencies).collect(),
         certificates,
     }
 }

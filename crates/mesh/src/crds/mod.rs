@@ -18,7 +18,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use resources::gateway;
 
-pub use own::own_crds;
+pub use own::{foreign_crds, own_crds};
 
 /// The Gateway API release whose kinds are installed.
 pub const BUNDLE_VERSION: &str = "v1.5.1";

@@ -32,7 +32,7 @@ async fn installing_again_changes_nothing() {
         list.items.iter().map(|crd| (crd.name_any(), crd.resource_version())).collect::<Vec<_>>()
     };
     let before = versions(cluster.client.clone()).await;
-    assert_eq!(before.len(), mesh::crds().len() + mesh::own_crds().len());
+    assert_eq!(before.len(), mesh::crds().len() + mesh::own_crds().len() + mesh::foreign_crds().len());
     mesh::install(cluster.client.clone()).await.expect("it is there already");
     assert_eq!(versions(cluster.client.clone()).await, before);
     let class =

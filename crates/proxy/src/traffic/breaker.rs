@@ -290,4 +290,55 @@ mod tests {
         drop(probe);
         assert_eq!(breaker.call(now).expect("a place is free").end(false, now), Some(Closed));
     }
+
+    /// A call in a simulation.
+    struct Flight {
+        began: u64,
+        ends: u64,
+        failed: bool,
+        generation: u64,
+    }
+
+    /// A payment provider answers nothing for twenty minutes; 50 requests a second come, in virtual time.
+    #[test]
+    fn twenty_minutes_of_a_degraded_provider_exhaust_nothing() {
+        const PER_TRY: u64 = 2_000;
+        const MINUTE: u64 = 60_000;
+        let settings = Settings { call_timeout: Duration::from_millis(PER_TRY), ..settings() };
+        let start = Instant::now();
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let mut circuit = Circuit::new(&settings, start);
+        let (mut flights, mut most, mut reached) = (Vec::<Flight>::new(), 0, 0);
+        // What callers wait for, by the minute, and what they were told in the last one.
+        let mut waits = vec![Vec::new(); 25];
+        let mut good_at_last = 0;
+        for now in (0..25 * MINUTE).step_by(20) {
+            let (ended, under_way): (Vec<_>, Vec<_>) = flights.into_iter().partition(|flight| flight.ends <= now);
+            flights = under_way;
+            for flight in ended {
+                circuit.end(flight.generation, flight.failed, &settings, at(flight.ends));
+                waits[(flight.ends / MINUTE) as usize].push(flight.ends - flight.began);
+                good_at_last += u32::from(!flight.failed && flight.ends >= 24 * MINUTE);
+            }
+            let degraded = (2 * MINUTE..22 * MINUTE).contains(&now);
+            match circuit.enter(&settings, at(now)) {
+                Ok(generation) => {
+                    let ends = now + if degraded { PER_TRY } else { 30 };
+                    flights.push(Flight { began: now, ends, failed: degraded, generation });
+                    reached += u64::from(degraded);
+                }
+                Err(_) => waits[(now / MINUTE) as usize].push(0),
+            }
+            most = most.max(flights.len());
+        }
+        for (minute, waits) in waits.iter_mut().enumerate() {
+            waits.sort_unstable();
+            let p99 = waits[waits.len() * 99 / 100];
+            assert!(p99 < 3_000, "minute {minute}: {p99} ms");
+        }
+        // Those of the time until it was noticed, and then three probes at a time.
+        assert!(most <= 110, "{most} calls at once");
+        assert!(reached < 500, "{reached} of 60,000 calls reached the provider while it was degraded");
+        assert!(good_at_last > 2_900, "{good_at_last} good answers in the last minute");
+    }
 }

@@ -51,6 +51,7 @@ pub(crate) fn world(yaml: &str) -> World {
             "Service" => push(&mut world.services, document),
             "EndpointSlice" => push(&mut world.slices, document),
             "Namespace" => push(&mut world.namespaces, document),
+            "Resiliency" => push(&mut world.resiliencies, document),
             "TrafficPolicy" => push(&mut world.traffic, document),
             "AccessPolicy" => push(&mut world.access, document),
             "Secret" => push(&mut world.secrets, document),

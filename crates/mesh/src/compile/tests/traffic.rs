@@ -246,3 +246,53 @@ fn every_part_is_read_and_what_is_wrong_is_named() {
         assert!(followed(&compiled, "shop/one:80", "shop/one:80").is_none(), "{rest}");
     }
 }
+
+#[test]
+fn a_resiliency_of_daprs_is_translated_and_the_rest_is_named() {
+    let yaml = edge(ROUTES)
+        + r"
+kind: Resiliency
+metadata: {name: dapr, uid: d1}
+scopes: [shop]
+spec:
+  policies:
+    timeouts: {quick: 2s, odd: 1.5s}
+    retries:
+      some: {policy: exponential, maxInterval: 15s, maxRetries: 3, matching: {httpStatusCodes: '429,502-503', gRPCStatusCodes: '14'}}
+      endless: {policy: constant, duration: 1s, maxRetries: -1}
+    circuitBreakers:
+      row: {maxRequests: 2, timeout: 30s, trip: consecutiveFailures >= 4}
+      share: {trip: requests > 10 && totalFailures / requests > 0.5}
+  targets:
+    apps:
+      one: {timeout: quick, retry: some, circuitBreaker: row}
+      two: {timeout: odd, retry: endless, circuitBreaker: share}
+      gone: {timeout: quick}
+    actors: {cart: {timeout: quick}}
+    components: {statestore: {outbound: {retry: some}}}
+---
+" + &policy("ours", "{kind: Service, name: one}", "retries: {attempts: 7}");
+    let compiled = compiled(&yaml);
+    let seconds = std::time::Duration::from_secs;
+    let one = followed(&compiled, "shop/one:80", "shop/one:80").expect("it is followed");
+    assert_eq!(one.timeouts.per_try, Some(seconds(2)));
+    assert_eq!(one.retries.as_ref().expect("retries").settings.attempts, 7, "a TrafficPolicy of the Service wins");
+    let breaker = one.breaker.as_ref().expect("a breaker").settings;
+    assert_eq!((breaker.consecutive, breaker.open, breaker.probes), (Some(4), seconds(30), 2));
+    let two = followed(&compiled, "shop/two:80", "shop/two:80").expect("what can be is followed");
+    assert_eq!((two.timeouts.per_try, two.breaker.is_none()), (None, true));
+    assert_eq!(two.retries.as_ref().expect("retries").settings.attempts, 10);
+    let notices: Vec<_> = compiled.notices.iter().filter(|notice| notice.reason == "NotTranslated").collect();
+    assert_eq!((notices.len(), notices[0].about.kind.as_deref()), (1, Some("Resiliency")));
+    for named in [
+        "timeouts.odd \"1.5s\"",
+        "retries.endless.maxRetries -1",
+        "circuitBreakers.share.trip",
+        "targets.apps.gone: Service shop/gone does not exist",
+        "targets.actors.cart",
+        "targets.components.statestore",
+        "scopes (shop)",
+    ] {
+        assert!(notices[0].note.contains(named), "{named} is not in {}", notices[0].note);
+    }
+}

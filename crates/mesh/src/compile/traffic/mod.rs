@@ -8,18 +8,21 @@
 //! field cannot be read is not followed at all.
 
 mod admission;
+mod dapr;
 mod read;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use kube::Resource;
 use proxy::policy::{
     Balancing, Breaker, Concurrency, Fallback, Injection, Outliers, Policy, RateLimit, Retries, Scoped, Shedding,
     TryTimeouts,
 };
 use resources::traffic::{TrafficPolicy, TrafficPolicyTargetRef};
 
+use super::Notice;
 use super::index::{Index, by_age, key};
 use super::kind::RouteKind;
 use super::plan::{AncestorPlan, PolicyKind, PolicyPlan};
@@ -53,6 +56,8 @@ enum Target {
     Port(String),
     /// Namespace and name.
     Service(String),
+    /// The same, for what another product's object says of it.
+    App(String),
     Namespace(String),
 }
 
@@ -81,6 +86,31 @@ impl Traffic {
             plans[position] = Some(PolicyPlan::new(PolicyKind::Traffic, &policy.metadata, ancestors));
         }
         (traffic, plans.into_iter().flatten().collect())
+    }
+
+    /// Follows Dapr's Resiliencies, oldest first, below the policies of Services; tells what of them cannot be followed.
+    pub(super) fn translate(&mut self, world: &World, index: &Index<'_>) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for position in by_age(&world.resiliencies) {
+            let resiliency = &world.resiliencies[position];
+            let namespace = key(&resiliency.metadata).0;
+            let (apps, mut missed) = dapr::translate(resiliency);
+            for (app, parts) in apps {
+                let target = Target::App(format!("{namespace}/{app}"));
+                if index.service(namespace, app).is_none() {
+                    missed.push(format!("targets.apps.{app}: Service {namespace}/{app} does not exist"));
+                } else if self.followed.contains_key(&target) {
+                    missed.push(format!("targets.apps.{app}: an older Resiliency is for it and followed"));
+                } else {
+                    self.followed.insert(target, Arc::new(parts));
+                }
+            }
+            if !missed.is_empty() {
+                let note = format!("not followed: {}; a TrafficPolicy may say it", missed.join("; "));
+                notices.push(Notice::warning(resiliency.object_ref(&()), "NotTranslated", shorten(note)));
+            }
+        }
+        notices
     }
 
     fn attach(
@@ -154,6 +184,15 @@ impl Traffic {
     }
 }
 
+/// Events take notes of up to 1024 bytes.
+fn shorten(note: String) -> String {
+    const MOST: usize = 1_000;
+    match note.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= MOST).last() {
+        Some(end) if end < note.len() => format!("{}...", &note[..end]),
+        _ => note,
+    }
+}
+
 fn fill<T: Clone>(part: &mut Option<Scoped<T>>, from: &Option<T>, scope: &Arc<str>) {
     if part.is_none() {
         *part = from.clone().map(|settings| Scoped { scope: Arc::clone(scope), settings });
@@ -171,6 +210,7 @@ fn targets(rule: &Arc<str>, backend: &Arc<str>) -> Vec<(Target, Arc<str>)> {
     if let (Some((service, _)), Some((namespace, _))) = (backend.rsplit_once(':'), backend.split_once('/')) {
         targets.push((Target::Port(backend.to_string()), Arc::clone(backend)));
         targets.push((Target::Service(service.to_owned()), Arc::clone(backend)));
+        targets.push((Target::App(service.to_owned()), Arc::clone(backend)));
         targets.push((Target::Namespace(namespace.to_owned()), Arc::clone(backend)));
     }
     targets
