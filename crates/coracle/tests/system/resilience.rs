@@ -204,9 +204,9 @@ spec:
     let directory = manifests(&[("app.yaml", &text), ("route.yaml", &route(5))]);
     let coracle = Coracle::up(directory.path());
     let at = coracle.gateway();
-    let share = |of: &str| (0..1_000).filter(|_| ask(at, "/").body.starts_with(of)).count();
+    let share = |of: &str| (0..400).filter(|_| ask(at, "/").body.starts_with(of)).count();
     let new = share("catalogue");
-    assert!((15..=110).contains(&new), "{new} of 1,000 went to the new Service, not about 50");
+    assert!((2..=60).contains(&new), "{new} of 400 went to the new Service, not about 20");
     assert_eq!(ask(at, "/fail?500").status, 200);
     eventually("errors go up", || {
         let bad = (0..200).filter(|_| ask(at, "/").status == 500).count();
@@ -219,5 +219,5 @@ spec:
         let bad = (0..100).filter(|_| ask(at, "/").status != 200).count();
         if bad == 0 { Ok(()) } else { Err(format!("{bad} of 100 failed")) }
     });
-    assert_eq!(share("monolith"), 1_000);
+    assert_eq!(share("monolith"), 400);
 }

@@ -336,9 +336,9 @@ mod tests {
             let p99 = waits[waits.len() * 99 / 100];
             assert!(p99 < 3_000, "minute {minute}: {p99} ms");
         }
-        // Those of the time until it was noticed, and then three probes at a time.
+        // Those until failures were half of the window's calls, after fifteen seconds; then three probes at a time.
         assert!(most <= 110, "{most} calls at once");
-        assert!(reached < 500, "{reached} of 60,000 calls reached the provider while it was degraded");
+        assert!(reached < 1_100, "{reached} of 60,000 calls reached the provider while it was degraded");
         assert!(good_at_last > 2_900, "{good_at_last} good answers in the last minute");
     }
 }
