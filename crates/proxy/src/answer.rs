@@ -10,7 +10,7 @@ use crate::body::Body;
 use crate::headers::REQUEST_ID;
 
 /// Why a request is not answered by a backend.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fault {
     pub(crate) status: StatusCode,
     /// A word for machines.

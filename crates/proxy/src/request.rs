@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, reque
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use crate::access::Visit;
+use crate::access::{Changes, Stop, Visit, Wait};
 use crate::answer::{Fault, Kind, is_grpc};
 use crate::body::Body;
 use crate::cors;
@@ -83,6 +83,8 @@ struct Met {
     rule: Arc<Rule>,
     /// The place of the chosen backend in the rule and the endpoint in it; none where the proxy answers by itself.
     chosen: Option<Chosen>,
+    /// What policies let the backend see.
+    changes: Option<Box<Changes>>,
 }
 
 /// The place of a backend in its rule and an endpoint of it. A backend with a policy may come without: the policy has the word first.
@@ -125,7 +127,7 @@ async fn answer(caller: &Arc<Caller>, parts: request::Parts, body: Incoming, see
         Ok(host) => host,
         Err(fault) => return failed(&fault, kind, unmatched(), seen),
     };
-    let met = match meet(caller, &host, &parts, &seen.id) {
+    let met = match admit(caller, &host, &parts, &seen.id).await {
         Ok(met) => met,
         Err(Unmet { fault, rule, counter }) => {
             let mut ending = failed(&fault, kind, counter.unwrap_or_else(unmatched), seen);
@@ -146,7 +148,7 @@ async fn answer(caller: &Arc<Caller>, parts: request::Parts, body: Incoming, see
         },
         None => None,
     };
-    let mut ending = act(caller, &rule, met.chosen, parts, body, seen).await;
+    let mut ending = act(caller, &rule, (met.chosen, met.changes), parts, body, seen).await;
     if let Some(headers) = shared_with {
         cors::share(headers, ending.response.headers_mut());
     }
@@ -172,7 +174,7 @@ fn preflight(rule: &Rule, headers: HeaderMap) -> Ending {
 async fn act(
     caller: &Arc<Caller>,
     rule: &Rule,
-    chosen: Option<Chosen>,
+    (chosen, changes): (Option<Chosen>, Option<Box<Changes>>),
     parts: request::Parts,
     body: Incoming,
     seen: &mut Observation,
@@ -183,7 +185,7 @@ async fn act(
             let choice = &choices[place];
             // Before anything is sent, so that it counts even if the client does not wait for the answer.
             seen.counts_as(&choice.counter);
-            let sent = forward(caller, rule, choice, ticket, parts, body, seen).await;
+            let sent = forward(caller, rule, (choice, changes.as_deref()), ticket, parts, body, seen).await;
             let mut response = sent.unwrap_or_else(|fault| {
                 tracing::debug!(
                     rule = &*rule.id,
@@ -225,7 +227,7 @@ async fn act(
 async fn forward(
     caller: &Arc<Caller>,
     rule: &Rule,
-    choice: &Choice,
+    (choice, changes): (&Choice, Option<&Changes>),
     ticket: Option<Ticket>,
     parts: request::Parts,
     body: Incoming,
@@ -233,11 +235,11 @@ async fn forward(
 ) -> Result<Response<Body>, Fault> {
     let Some(traffic) = &choice.traffic else {
         let ticket = ticket.ok_or_else(|| choice.no_endpoint())?;
-        let outgoing = outgoing(caller, rule, choice, parts, body, seen);
+        let outgoing = outgoing(caller, rule, (choice, changes), parts, body, seen);
         return forward::send(caller, rule, choice, ticket, outgoing, seen).await;
     };
     let entered = traffic.admit(caller, rule, choice, ticket, &parts.headers, seen.started).await?;
-    let outgoing = outgoing(caller, rule, choice, parts, body, seen);
+    let outgoing = outgoing(caller, rule, (choice, changes), parts, body, seen);
     traffic::send(caller, rule, choice, traffic, entered, outgoing, seen).await
 }
 
@@ -273,11 +275,30 @@ fn identify(parts: &request::Parts) -> Result<Cow<'_, str>, Fault> {
     })
 }
 
+/// Finds out where a request goes, waiting for what its policies have to wait for.
+async fn admit(caller: &Caller, host: &str, parts: &request::Parts, id: &HeaderValue) -> Result<Met, Unmet> {
+    let mut visit = Visit::default();
+    loop {
+        match meet(caller, host, parts, id, &mut visit)? {
+            Ok(met) => return Ok(Met { changes: visit.into_changes(), ..met }),
+            Err((drawn, wait)) => visit.wait(drawn, wait).await,
+        }
+    }
+}
+
+/// What a request has to wait for, and the backend that was drawn for it by then.
+type Waiting = (Option<(Arc<Rule>, usize)>, Wait);
+
 /// Finds the rule, has its policies judge, draws a backend, and picks an endpoint of it.
-fn meet(caller: &Caller, host: &str, parts: &request::Parts, id: &HeaderValue) -> Result<Met, Unmet> {
+fn meet(
+    caller: &Caller,
+    host: &str,
+    parts: &request::Parts,
+    id: &HeaderValue,
+    visit: &mut Visit,
+) -> Result<Result<Met, Waiting>, Unmet> {
     // A snapshot may be swapped in between; the request is then looked at again, as nothing of it has been sent.
     let mut looks = 0;
-    let mut visit = Visit::default();
     let candidate = Candidate::new(&parts.method, &parts.uri, &parts.headers);
     loop {
         looks += 1;
@@ -289,31 +310,43 @@ fn meet(caller: &Caller, host: &str, parts: &request::Parts, id: &HeaderValue) -
         let rule = Arc::clone(rule);
         // A preflight brings no credentials, and is answered here.
         if rule.cors.is_some() && cors::is_preflight(&parts.method, &parts.headers) {
-            return Ok(Met { rule, chosen: None });
+            return Ok(Ok(Met { rule, chosen: None, changes: None }));
         }
         if !rule.guard.places.is_empty()
-            && let Err(fault) = visit.meet(caller, &rule, &candidate, id)
+            && let Err(stop) = visit.meet(caller, &rule, parts, id)
         {
-            let counter = Some(Arc::clone(rule.counter()));
-            return Err(Unmet { fault, rule: Some(rule), counter });
+            return match stop {
+                Stop::Wait(wait) => Ok(Err((None, wait))),
+                Stop::Refused(fault) => {
+                    let counter = Some(Arc::clone(rule.counter()));
+                    Err(Unmet { fault, rule: Some(rule), counter })
+                }
+            };
         }
-        let Action::Forward { choices, total } = &rule.action else { return Ok(Met { rule, chosen: None }) };
-        let place = draw(choices, *total);
+        let Action::Forward { choices, total } = &rule.action else {
+            return Ok(Ok(Met { rule, chosen: None, changes: None }));
+        };
+        let place = visit.drawn(&rule).unwrap_or_else(|| draw(choices, *total));
         let choice = &choices[place];
         if let Some(at) = choice.backend.place()
-            && let Err(fault) = visit.reach(caller, &rule, choice, &at, parts, id)
+            && let Err(stop) = visit.reach(caller, &rule, choice, &at, parts, id)
         {
-            let counter = Some(Arc::clone(&choice.counter));
-            return Err(Unmet { fault, rule: Some(Arc::clone(&rule)), counter });
+            let rule = Arc::clone(&rule);
+            return match stop {
+                Stop::Wait(wait) => Ok(Err((Some((rule, place)), wait))),
+                Stop::Refused(fault) => {
+                    Err(Unmet { fault, counter: Some(Arc::clone(&choice.counter)), rule: Some(rule) })
+                }
+            };
         }
         let key = choice.traffic.as_ref().and_then(|traffic| traffic.key(caller, &parts.headers));
         let ticket = choice.pick(&[], key);
         if ticket.is_some() {
-            return Ok(Met { rule, chosen: Some((place, ticket)) });
+            return Ok(Ok(Met { rule, chosen: Some((place, ticket)), changes: None }));
         }
         if looks > 3 || Arc::ptr_eq(&table, &caller.slot.table.load()) {
             if choice.traffic.is_some() {
-                return Ok(Met { rule, chosen: Some((place, None)) });
+                return Ok(Ok(Met { rule, chosen: Some((place, None)), changes: None }));
             }
             let (fault, counter) = (choice.no_endpoint(), Some(Arc::clone(&choice.counter)));
             return Err(Unmet { fault, rule: Some(Arc::clone(&rule)), counter });
@@ -335,11 +368,19 @@ fn asked<'a>(caller: &Caller, parts: &'a request::Parts) -> filter::Asked<'a> {
     filter::Asked { scheme: caller.scheme, authority, path: parts.uri.path(), query: parts.uri.query() }
 }
 
+/// Says who calls and what else policies vouch for, whatever filters have made of it.
+fn vouch(caller: &Caller, changes: Option<&Changes>, parts: &mut request::Parts) {
+    headers::vouch(&mut parts.headers, caller.told.as_ref());
+    if let Some(changes) = changes {
+        changes.apply(&mut parts.uri, &mut parts.headers);
+    }
+}
+
 /// Makes of a request what the next hop gets.
 fn outgoing(
     caller: &Arc<Caller>,
     rule: &Rule,
-    choice: &Choice,
+    (choice, changes): (&Choice, Option<&Changes>),
     mut parts: request::Parts,
     body: Incoming,
     seen: &mut Observation,
@@ -364,7 +405,7 @@ fn outgoing(
     headers::prepare(&mut parts, &from);
     seen.carry(&mut parts.headers);
     filter::change_request(&rule.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
-    headers::vouch(&mut parts.headers, caller.told.as_ref());
+    vouch(caller, changes, &mut parts);
     parts.version = Version::HTTP_11;
     let grpc = is_grpc(&parts.headers);
     let mut body = seen.body(body);
@@ -373,7 +414,7 @@ fn outgoing(
     }
     if !choice.filters.is_empty() {
         filter::change_request(&choice.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
-        headers::vouch(&mut parts.headers, caller.told.as_ref());
+        vouch(caller, changes, &mut parts);
     }
     Outgoing { request: Request::from_parts(parts, body), upgrade: upgrade.zip(on_upgrade), grpc }
 }

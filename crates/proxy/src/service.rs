@@ -242,7 +242,9 @@ impl Proxy {
     async fn apply(&mut self, snapshot: Snapshot) -> Result<Applied, Refused> {
         let compiled = self.compile(snapshot)?;
         // What becomes stricter is so before anything new can be reached.
-        compiled.places.serve();
+        compiled
+            .places
+            .serve(&self.places, &self.shared, |id| compiled.backends.get(id).map(|(_, backend)| Arc::clone(backend)));
         self.serve_backends(&compiled)?;
         let sockets: HashSet<SocketKey> = compiled.tables.iter().map(|(listener, _)| SocketKey::of(listener)).collect();
         self.unbind_others(&sockets).await;

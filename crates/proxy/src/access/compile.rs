@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
-use super::decide::Facts;
-use super::policy::{self, AccessRule, Effect};
+use super::decide::{Facts, Reason};
+use super::evidence::{Evidence, Issuers, Verifier};
+use super::jwt::{KeySet, lookup};
+use super::place::Sets;
+use super::policy::{self, AccessRule, ApiKeys, Effect, Keys, TokenMatch};
 use crate::identity::Identity;
 use crate::route::{PathCondition, ValueCondition, whole};
 
@@ -13,6 +16,8 @@ use crate::route::{PathCondition, ValueCondition, whole};
 pub(crate) struct Policy {
     pub(super) id: policy::PolicyId,
     pub(super) broken: Option<Arc<str>>,
+    pub(super) issuers: Option<Issuers>,
+    pub(super) keys: Option<ApiKeys>,
     pub(super) allow: Vec<Rule>,
     pub(super) deny: Vec<Rule>,
     /// Whether what no rule allows is to be refused.
@@ -25,6 +30,8 @@ pub(super) struct Rule {
     methods: Vec<Method>,
     paths: Vec<PathCondition>,
     headers: Vec<(HeaderName, ValueCondition)>,
+    token: Option<TokenMatch>,
+    clients: Option<Vec<Arc<str>>>,
 }
 
 enum Source {
@@ -35,14 +42,16 @@ enum Source {
 
 impl Policy {
     /// Compiles, or says what cannot be.
-    pub(super) fn compile(id: &policy::PolicyId, from: &policy::Policy) -> Result<Self, String> {
+    pub(super) fn compile(id: &policy::PolicyId, from: &policy::Policy, sets: &mut Sets) -> Result<Self, String> {
         let of = |effect| {
             let rules = from.rules.iter().filter(move |rule| rule.effect == effect);
             rules.map(Rule::compile).collect::<Result<Vec<_>, _>>()
         };
         let (allow, deny) = (of(Effect::Allow)?, of(Effect::Deny)?);
         let allows_some_only = !allow.is_empty() || deny.is_empty();
-        Ok(Self { id: id.clone(), broken: from.broken.clone(), allow, deny, allows_some_only })
+        let issuers = from.jwt.as_ref().map(|jwt| issuers(jwt, sets)).transpose()?;
+        let (broken, keys) = (from.broken.clone(), from.keys.clone());
+        Ok(Self { id: id.clone(), broken, issuers, keys, allow, deny, allows_some_only })
     }
 }
 
@@ -54,6 +63,8 @@ impl Rule {
                 name: from.name.clone(),
                 from: from.from.iter().map(Source::compile).collect::<Result<_, String>>()?,
                 methods: from.methods.clone(),
+                token: from.token.clone(),
+                clients: from.clients.clone(),
                 paths: from.paths.iter().map(PathCondition::compile).collect::<Result<_, String>>()?,
                 headers: from
                     .headers
@@ -66,7 +77,39 @@ impl Rule {
     }
 
     /// Whether the rule allows this.
-    pub(super) fn allows(&self, facts: &Facts<'_>) -> bool {
+    pub(super) fn allows(&self, policy: &Policy, facts: &Facts<'_>, evidence: &Evidence) -> bool {
+        self.allows_beside_evidence(facts) && self.is_shown(policy, evidence)
+    }
+
+    /// What is missing that the rule would allow this with.
+    pub(super) fn wants(&self, facts: &Facts<'_>, evidence: &Evidence) -> Option<Reason> {
+        if !self.allows_beside_evidence(facts) {
+            return None;
+        }
+        let token = self.token.is_some() && evidence.tokens.is_empty();
+        let key = self.clients.is_some() && evidence.client.is_none();
+        if token { Some(Reason::TokenMissing) } else { key.then_some(Reason::KeyMissing) }
+    }
+
+    /// Whether the token and the key are there that the rule asks for.
+    fn is_shown(&self, policy: &Policy, evidence: &Evidence) -> bool {
+        let issuer = |position: &usize| policy.issuers.as_ref().map(|issuers| &issuers.all[*position].0.name);
+        let token = self.token.as_ref().is_none_or(|wanted| {
+            evidence.tokens.iter().any(|(position, claims)| {
+                wanted.issuer.as_ref().is_none_or(|wanted| issuer(position) == Some(wanted))
+                    && wanted
+                        .claims
+                        .iter()
+                        .all(|(name, condition)| lookup(claims, name).is_some_and(|value| condition.holds(value)))
+            })
+        });
+        let client = evidence.client.as_ref();
+        let known =
+            |clients: &Vec<Arc<str>>| client.is_some_and(|client| clients.is_empty() || clients.contains(client));
+        token && self.clients.as_ref().is_none_or(known)
+    }
+
+    fn allows_beside_evidence(&self, facts: &Facts<'_>) -> bool {
         let from = self.from.is_empty() || self.from.iter().any(|source| source.is_next(facts));
         from && match &facts.request {
             Some(request) => {
@@ -76,17 +119,22 @@ impl Rule {
                             && self.paths.iter().any(|path| path.holds(&request.plain_path))))
             }
             // What is no HTTP has no method, path or header that could be allowed.
-            None => self.methods.is_empty() && self.paths.is_empty() && self.headers.is_empty(),
+            None => {
+                let told = self.token.is_none() && self.clients.is_none();
+                told && self.methods.is_empty() && self.paths.is_empty() && self.headers.is_empty()
+            }
         }
     }
 
     /// Whether the rule denies this.
-    pub(super) fn denies(&self, facts: &Facts<'_>) -> bool {
+    pub(super) fn denies(&self, policy: &Policy, facts: &Facts<'_>, evidence: &Evidence) -> bool {
         let from = self.from.is_empty() || self.from.iter().any(|source| source.is_any(facts));
         from && match &facts.request {
             Some(request) => {
                 let path = |path: &PathCondition| path.holds(request.candidate.path) || path.holds(&request.plain_path);
-                self.holds_beside_path(request) && (self.paths.is_empty() || self.paths.iter().any(path))
+                self.holds_beside_path(request)
+                    && (self.paths.is_empty() || self.paths.iter().any(path))
+                    && self.is_shown(policy, evidence)
             }
             // What cannot be told is taken for what is denied.
             None => true,
@@ -131,6 +179,20 @@ impl Source {
             _ => facts.identity.is_some_and(|identity| self.names(identity)),
         }
     }
+}
+
+fn issuers(jwt: &policy::Jwt, sets: &mut Sets) -> Result<Issuers, String> {
+    let all = jwt.issuers.iter().map(|issuer| {
+        let verifier = match &issuer.keys {
+            Keys::Here(text) => {
+                let bad = |error| format!("issuer {}: its keys cannot be used: {error}", issuer.name);
+                Verifier::Here(KeySet::parse(text.as_bytes()).map_err(bad)?)
+            }
+            Keys::There(from) => Verifier::There(sets.get(from)),
+        };
+        Ok((issuer.clone(), verifier))
+    });
+    Ok(Issuers { all: all.collect::<Result<_, String>>()? })
 }
 
 fn expression(pattern: &str) -> Result<regex::Regex, String> {

@@ -4,7 +4,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::compile::Policy;
+use super::evidence::Evidence;
+use super::jwt::Flaw;
 use super::policy::PolicyId;
+use super::remote::RemoteSet;
 use super::written;
 use crate::identity::Identity;
 use crate::route::Candidate;
@@ -42,6 +45,16 @@ pub(crate) enum Reason {
     NotAllowed,
     /// A policy cannot be followed.
     Broken,
+    /// A rule would allow it with a token.
+    TokenMissing,
+    /// A token is not believed.
+    TokenInvalid,
+    /// A rule would allow it with a key.
+    KeyMissing,
+    /// A key is nobody's.
+    KeyInvalid,
+    /// What verifies tokens could not be had yet.
+    KeysUnavailable,
 }
 
 impl Reason {
@@ -51,6 +64,11 @@ impl Reason {
             Self::Denied => "access_denied",
             Self::NotAllowed => "access_not_allowed",
             Self::Broken => "policy_invalid",
+            Self::TokenMissing => "token_missing",
+            Self::TokenInvalid => "token_invalid",
+            Self::KeyMissing => "api_key_missing",
+            Self::KeyInvalid => "api_key_invalid",
+            Self::KeysUnavailable => "token_keys_unavailable",
         }
     }
 }
@@ -62,25 +80,59 @@ pub(crate) struct Verdict {
     pub(crate) policy: PolicyId,
     /// The rule that denies.
     pub(crate) rule: Option<Arc<str>>,
+    /// What is wrong with what was shown.
+    pub(crate) flaw: Option<String>,
 }
 
-/// Judges the policies of one place together.
-pub(super) fn decide(policies: &[Arc<Policy>], facts: &Facts<'_>) -> Result<(), Verdict> {
-    let refused = |reason, policy: &Policy, rule| Err(Verdict { reason, policy: policy.id.clone(), rule });
-    if let Some(policy) = policies.iter().find(|policy| policy.broken.is_some()) {
+/// Why what a request shows is of no use.
+pub(super) enum Trouble {
+    /// It is refused.
+    Refused(Reason, Option<String>),
+    /// It can be told once these keys have been fetched anew.
+    Wait(Arc<RemoteSet>),
+}
+
+impl From<Flaw> for Trouble {
+    fn from(flaw: Flaw) -> Self {
+        Self::Refused(Reason::TokenInvalid, Some(flaw.to_string()))
+    }
+}
+
+impl From<Reason> for Trouble {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason, None)
+    }
+}
+
+impl Verdict {
+    pub(super) fn new(reason: Reason, policy: &Policy, rule: Option<Arc<str>>) -> Self {
+        Self { reason, policy: policy.id.clone(), rule, flaw: None }
+    }
+}
+
+/// Judges the policies of one place together, each by what it was shown.
+pub(super) fn decide(policies: &[(&Policy, Evidence)], facts: &Facts<'_>) -> Result<(), Verdict> {
+    let refused = |reason, policy: &Policy, rule| Err(Verdict::new(reason, policy, rule));
+    if let Some((policy, _)) = policies.iter().find(|(policy, _)| policy.broken.is_some()) {
         return refused(Reason::Broken, policy, None);
     }
-    for policy in policies {
-        if let Some(rule) = policy.deny.iter().find(|rule| rule.denies(facts)) {
+    for (policy, evidence) in policies {
+        if let Some(rule) = policy.deny.iter().find(|rule| rule.denies(policy, facts, evidence)) {
             return refused(Reason::Denied, policy, Some(rule.name.clone()));
         }
     }
-    let Some(first) = policies.iter().find(|policy| policy.allows_some_only) else { return Ok(()) };
-    let mut allowing = policies.iter().flat_map(|policy| &policy.allow);
-    if allowing.any(|rule| rule.allows(facts)) {
+    let Some((first, _)) = policies.iter().find(|(policy, _)| policy.allows_some_only) else { return Ok(()) };
+    let rules =
+        || policies.iter().flat_map(|(policy, shown)| policy.allow.iter().map(move |rule| (policy, shown, rule)));
+    if rules().any(|(policy, shown, rule)| rule.allows(policy, facts, shown)) {
         return Ok(());
     }
+    // Who only has to make themselves known is told so.
+    if let Some((policy, reason)) = rules().find_map(|(policy, shown, rule)| Some((policy, rule.wants(facts, shown)?)))
+    {
+        return refused(reason, policy, None);
+    }
     // The one that is about this place alone is named, where there is one: it is where a rule would be added.
-    let named = policies.iter().rfind(|policy| !policy.allow.is_empty()).unwrap_or(first);
+    let named = policies.iter().rfind(|(policy, _)| !policy.allow.is_empty()).map_or(*first, |(policy, _)| *policy);
     refused(Reason::NotAllowed, named, None)
 }

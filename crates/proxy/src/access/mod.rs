@@ -10,17 +10,24 @@
 
 mod compile;
 mod decide;
+mod evidence;
+mod jwt;
 mod place;
 mod policy;
 mod refusal;
+mod remote;
 #[cfg(test)]
 mod tests;
 mod visit;
 mod written;
 
-pub use policy::{AccessRule, Effect, Place, PlaceId, Policy, PolicyId, Source};
+pub use policy::{
+    AccessRule, ApiKeys, Condition, Effect, Issuer, Jwt, Keys, Origin, Place, PlaceId, Policy, PolicyId, RemoteKeys,
+    Source, TokenFrom, TokenMatch,
+};
 pub use refusal::Refusals;
 
+pub(crate) use evidence::Changes;
 pub(crate) use place::{LivePlace, Places};
 pub(crate) use refusal::Audit;
-pub(crate) use visit::{Admitted, Visit, admits, admits_copy, judge};
+pub(crate) use visit::{Admitted, Stop, Visit, Wait, admits, admits_copy, judge};

@@ -6,9 +6,22 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 
 use super::compile::Policy;
-use super::policy::{self, PlaceId, PolicyId};
+use super::policy::{self, Keys, Origin, PlaceId, PolicyId, RemoteKeys};
+use super::remote::RemoteSet;
+use crate::balance::Backend;
 use crate::error::Refused;
-use crate::snapshot::Snapshot;
+use crate::service::Shared;
+use crate::snapshot::{BackendId, Snapshot};
+
+/// The key sets to be fetched, and whose they are.
+fn remote_keys(policies: &BTreeMap<PolicyId, policy::Policy>) -> impl Iterator<Item = (&PolicyId, &RemoteKeys)> {
+    let issuers =
+        policies.iter().flat_map(|(id, policy)| policy.jwt.iter().flat_map(|jwt| &jwt.issuers).map(move |i| (id, i)));
+    issuers.filter_map(|(id, issuer)| match &issuer.keys {
+        Keys::There(from) => Some((id, from)),
+        Keys::Here(_) => None,
+    })
+}
 
 /// A place, and the policies that it has now.
 pub(crate) struct LivePlace {
@@ -27,9 +40,26 @@ impl LivePlace {
     }
 }
 
+/// The fetched key sets that policies name, each once.
+#[derive(Default)]
+pub(crate) struct Sets {
+    before: HashMap<RemoteKeys, Arc<RemoteSet>>,
+    now: HashMap<RemoteKeys, Arc<RemoteSet>>,
+}
+
+impl Sets {
+    /// The set of an origin; the one that there was, where there was one.
+    pub(super) fn get(&mut self, from: &RemoteKeys) -> Arc<RemoteSet> {
+        let Self { before, now } = self;
+        let made = || before.get(from).cloned().unwrap_or_else(|| Arc::new(RemoteSet::new(from.clone())));
+        Arc::clone(now.entry(from.clone()).or_insert_with(made))
+    }
+}
+
 /// All places and policies of a snapshot.
 #[derive(Default)]
 pub(crate) struct Places {
+    sets: HashMap<RemoteKeys, Arc<RemoteSet>>,
     policies: HashMap<PolicyId, (policy::Policy, Arc<Policy>)>,
     places: HashMap<PlaceId, (Arc<LivePlace>, Arc<Vec<Arc<Policy>>>)>,
 }
@@ -37,7 +67,17 @@ pub(crate) struct Places {
 impl Places {
     /// Compiles those of a snapshot, keeping of what there is what stays the same. Nothing changes before [`Places::serve`].
     pub(crate) fn compile(&self, snapshot: &Snapshot) -> Result<Self, Refused> {
-        let policies = self.compile_policies(&snapshot.policies)?;
+        let mut sets = Sets { before: self.sets.clone(), now: HashMap::new() };
+        let policies = self.compile_policies(&snapshot.policies, &mut sets)?;
+        for (owner, from) in remote_keys(&snapshot.policies) {
+            if let Origin::Backend(backend) = &from.at
+                && !snapshot.backends.contains_key(backend)
+            {
+                return Err(Refused::UnknownBackend { owner: owner.clone(), backend: backend.clone() });
+            }
+            // Also those of policies that stay as they are.
+            sets.get(from);
+        }
         let mut places = HashMap::with_capacity(snapshot.places.len());
         for (id, place) in &snapshot.places {
             let unknown = |policy: &PolicyId| Refused::UnknownPolicy { place: id.clone(), policy: policy.clone() };
@@ -52,28 +92,36 @@ impl Places {
             };
             places.insert(id.clone(), (live, Arc::new(found?)));
         }
-        Ok(Self { policies, places })
+        Ok(Self { sets: sets.now, policies, places })
     }
 
     fn compile_policies(
         &self,
         wanted: &BTreeMap<PolicyId, policy::Policy>,
+        sets: &mut Sets,
     ) -> Result<HashMap<PolicyId, (policy::Policy, Arc<Policy>)>, Refused> {
-        let compile = |(id, policy): (&PolicyId, &policy::Policy)| {
+        let mut compile = |(id, policy): (&PolicyId, &policy::Policy)| {
             let compiled = match self.policies.get(id) {
                 Some((before, compiled)) if before == policy => Arc::clone(compiled),
                 _ => {
                     let bad = |reason| Refused::BadPolicy { policy: id.clone(), reason };
-                    Arc::new(Policy::compile(id, policy).map_err(bad)?)
+                    Arc::new(Policy::compile(id, policy, sets).map_err(bad)?)
                 }
             };
             Ok((id.clone(), (policy.clone(), compiled)))
         };
-        wanted.iter().map(compile).collect()
+        wanted.iter().map(&mut compile).collect()
     }
 
-    /// Puts the policies into their places.
-    pub(crate) fn serve(&self) {
+    /// Puts the policies into their places, and has key sets fetched that were not before.
+    pub(crate) fn serve(&self, before: &Self, shared: &Shared, backend: impl Fn(&BackendId) -> Option<Arc<Backend>>) {
+        for (from, set) in self.sets.iter().filter(|(from, _)| !before.sets.contains_key(*from)) {
+            let backend = match &from.at {
+                Origin::Backend(id) => backend(id),
+                Origin::Host { .. } => None,
+            };
+            set.keep(backend, &shared.upstreams, shared.stop.clone());
+        }
         for (live, policies) in self.places.values() {
             live.policies.store(Arc::clone(policies));
         }

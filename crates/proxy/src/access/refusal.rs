@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::StatusCode;
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use parking_lot::Mutex;
 
 use super::decide::{Reason, Verdict};
@@ -72,16 +73,17 @@ impl Audit {
         let left_out = self.left_out.swap(0, Ordering::Relaxed);
         let caller = on.identity.map_or("unknown", |identity| &*identity.id);
         let rule = verdict.rule.as_deref().unwrap_or_default();
+        let flaw = verdict.flaw.as_deref().unwrap_or_default();
         let (policy, reason) = (&*verdict.policy, verdict.reason.word());
         let Occasion { place, peer, method, path, request_id, .. } = on;
         match verdict.reason {
-            Reason::Broken => tracing::warn!(
+            Reason::Broken | Reason::KeysUnavailable => tracing::warn!(
                 target: "proxy::access",
-                policy, rule, reason, caller, peer, place, method, path, request_id, left_out, "refused"
+                policy, rule, reason, flaw, caller, peer, place, method, path, request_id, left_out, "refused"
             ),
             _ => tracing::info!(
                 target: "proxy::access",
-                policy, rule, reason, caller, peer, place, method, path, request_id, left_out, "refused"
+                policy, rule, reason, flaw, caller, peer, place, method, path, request_id, left_out, "refused"
             ),
         }
     }
@@ -116,7 +118,27 @@ impl Audit {
 /// What the client is told.
 pub(super) fn fault(verdict: &Verdict) -> Fault {
     let reason = verdict.reason.word();
+    let unauthorized = |detail: String, challenge: String| {
+        let fault = Fault::new(StatusCode::UNAUTHORIZED, reason, detail);
+        // It is made of words of our own; what a client wrote is escaped by then.
+        HeaderValue::try_from(challenge)
+            .map_or_else(|_| fault.clone(), |value| fault.clone().with(WWW_AUTHENTICATE, value))
+    };
     match verdict.reason {
+        Reason::TokenMissing => unauthorized("A bearer token is needed.".into(), "Bearer".into()),
+        Reason::TokenInvalid => {
+            let flaw = verdict.flaw.as_deref().unwrap_or("the token is not accepted");
+            let quoted = flaw.replace(['"', '\\'], "'");
+            let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{quoted}\"");
+            unauthorized(format!("The request is refused: {flaw}."), challenge)
+        }
+        Reason::KeyMissing => unauthorized("An API key is needed.".into(), "ApiKey".into()),
+        Reason::KeyInvalid => unauthorized("The API key is not one that is accepted.".into(), "ApiKey".into()),
+        Reason::KeysUnavailable => Fault::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            reason,
+            "The keys that verify tokens could not be fetched yet; try again.",
+        ),
         Reason::Denied => Fault::new(StatusCode::FORBIDDEN, reason, "A rule of this service denies the request."),
         Reason::NotAllowed => {
             Fault::new(StatusCode::FORBIDDEN, reason, "No rule of this service allows the request for this caller.")
@@ -144,7 +166,7 @@ mod tests {
     fn counters_are_bounded() {
         let audit = Audit::new();
         for n in 0..COUNTERS + 5 {
-            audit.count(&Verdict { reason: Reason::Denied, policy: n.to_string().into(), rule: None });
+            audit.count(&Verdict { reason: Reason::Denied, policy: n.to_string().into(), rule: None, flaw: None });
         }
         let read = audit.read();
         assert_eq!(read.len(), COUNTERS + 1);

@@ -4,6 +4,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::compile::Policy;
 use super::decide::{Asked, Facts, Reason, decide};
+use super::evidence::Evidence;
+use super::place::Sets;
 use super::policy::{self, AccessRule, Effect, Source};
 use crate::identity::Identity;
 use crate::route::Candidate;
@@ -11,7 +13,7 @@ use crate::snapshot::{HeaderMatch, PathMatch, ValueMatch};
 
 fn rule(effect: Effect) -> AccessRule {
     let (from, methods, paths, headers) = Default::default();
-    AccessRule { name: "r".into(), effect, from, methods, paths, headers }
+    AccessRule { name: "r".into(), effect, from, methods, paths, headers, token: None, clients: None }
 }
 
 fn from(effect: Effect, id: &str) -> AccessRule {
@@ -19,8 +21,8 @@ fn from(effect: Effect, id: &str) -> AccessRule {
 }
 
 fn compiled(id: &str, rules: Vec<AccessRule>) -> Arc<Policy> {
-    let policy = policy::Policy { broken: None, rules };
-    Arc::new(Policy::compile(&id.into(), &policy).expect("a good policy"))
+    let policy = policy::Policy { rules, ..policy::Policy::default() };
+    Arc::new(Policy::compile(&id.into(), &policy, &mut Sets::default()).expect("a good policy"))
 }
 
 /// One call: who, through which Gateway, method, path.
@@ -35,7 +37,8 @@ fn judged(policies: &[Arc<Policy>], Call(who, through, method, target): Call<'_>
     let headers = HeaderMap::from_iter([(HeaderName::from_static("x-tier"), HeaderValue::from_static("gold"))]);
     let request = Some(Asked::new(Candidate::new(&method, &uri, &headers)));
     let facts = Facts { identity: identity.as_ref(), through: &through, request };
-    decide(policies, &facts).err().map(|verdict| (verdict.reason, verdict.policy.to_string()))
+    let shown: Vec<_> = policies.iter().map(|policy| (&**policy, Evidence::default())).collect();
+    decide(&shown, &facts).err().map(|verdict| (verdict.reason, verdict.policy.to_string()))
 }
 
 fn reason(policies: &[Arc<Policy>], call: Call<'_>) -> Option<Reason> {
@@ -173,7 +176,8 @@ fn no_spelling_of_a_path_gets_around_a_rule() {
 fn bytes_that_are_no_http_obey_identities_alone() {
     let judge = |policy: Arc<Policy>, id: &str| {
         let identity = Identity { id: id.into(), workload: "w".into() };
-        decide(&[policy], &Facts { identity: Some(&identity), through: &[], request: None }).is_ok()
+        decide(&[(&*policy, Evidence::default())], &Facts { identity: Some(&identity), through: &[], request: None })
+            .is_ok()
     };
     let narrow = |effect| AccessRule { methods: vec![Method::GET], ..from(effect, A) };
     for (rule, id, expected) in [
@@ -190,8 +194,12 @@ fn bytes_that_are_no_http_obey_identities_alone() {
 
 #[test]
 fn a_policy_that_cannot_be_followed_lets_nothing_in() {
-    let broken = policy::Policy { broken: Some("a typing error".into()), rules: vec![rule(Effect::Allow)] };
-    let broken = Arc::new(Policy::compile(&"p".into(), &broken).expect("it compiles"));
+    let broken = policy::Policy {
+        broken: Some("a typing error".into()),
+        rules: vec![rule(Effect::Allow)],
+        ..policy::Policy::default()
+    };
+    let broken = Arc::new(Policy::compile(&"p".into(), &broken, &mut Sets::default()).expect("it compiles"));
     let all = compiled("all", vec![rule(Effect::Allow)]);
     assert_eq!(reason(&[all, broken], Call(Some(A), None, "GET", "/")), Some(Reason::Broken));
 }
@@ -199,7 +207,7 @@ fn a_policy_that_cannot_be_followed_lets_nothing_in() {
 #[test]
 fn an_expression_that_cannot_be_read_is_named() {
     let rules = vec![AccessRule { paths: vec![PathMatch::Regex("(".into())], ..rule(Effect::Allow) }];
-    let policy = policy::Policy { broken: None, rules };
-    let error = Policy::compile(&"p".into(), &policy).err().expect("it is no expression");
+    let policy = policy::Policy { rules, ..policy::Policy::default() };
+    let error = Policy::compile(&"p".into(), &policy, &mut Sets::default()).err().expect("it is no expression");
     assert!(error.contains("rule r") && error.contains('('), "{error}");
 }

@@ -1,13 +1,19 @@
 //! One request on its way through places, and connections that carry something else.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use http::header::HeaderValue;
-use http::request;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Uri, request};
 
-use super::decide::{Asked, Facts, decide};
+use super::compile::Policy;
+use super::decide::{Asked, Facts, Reason, Trouble, Verdict, decide};
+use super::evidence::{self, Changes, Evidence};
 use super::place::LivePlace;
 use super::refusal::{self, Audit, Occasion};
+use super::remote::RemoteSet;
 use crate::answer::Fault;
 use crate::balance::Backend;
 use crate::explain::Refusal;
@@ -15,13 +21,28 @@ use crate::filter;
 use crate::headers::REQUEST_ID;
 use crate::identity::{Client, Identity};
 use crate::request::Caller;
-use crate::route::{Candidate, Choice, Guard, Rule};
+use crate::route::{Candidate, Choice, Guard, Rule, query_without};
 
 /// What a request has been let in by so far, so that it is asked by each place once.
 #[derive(Default)]
 pub(crate) struct Visit {
     passed: Vec<Arc<LivePlace>>,
+    /// Key sets that were waited for; what they don't have then, they don't have.
+    waited: Vec<Arc<RemoteSet>>,
+    changes: Changes,
+    /// The rule whose backend was drawn, and which: a second look draws no other.
+    drawn: Option<(Arc<Rule>, usize)>,
 }
+
+/// Why a request does not pass, or not yet.
+pub(crate) enum Stop {
+    Refused(Fault),
+    /// It can be told after this.
+    Wait(Wait),
+}
+
+/// Something to be waited for.
+pub(crate) struct Wait(Arc<RemoteSet>);
 
 impl Visit {
     /// Passes the places of a rule.
@@ -29,11 +50,12 @@ impl Visit {
         &mut self,
         caller: &Caller,
         rule: &Rule,
-        candidate: &Candidate<'_>,
+        parts: &request::Parts,
         id: &HeaderValue,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Stop> {
+        let candidate = Candidate::new(&parts.method, &parts.uri, &parts.headers);
         // The Gateways of a rule are met here themselves: they are not between the caller and this place.
-        rule.guard.places.iter().try_for_each(|place| self.pass(caller, place, &[], candidate, id))
+        rule.guard.places.iter().try_for_each(|place| self.pass(caller, place, &[], &candidate, id))
     }
 
     /// Passes the place of a backend that a rule sends to.
@@ -45,7 +67,7 @@ impl Visit {
         place: &Arc<LivePlace>,
         parts: &request::Parts,
         id: &HeaderValue,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Stop> {
         let through = &rule.guard.through;
         if rule.filters.is_empty() && choice.filters.is_empty() {
             let candidate = Candidate::new(&parts.method, &parts.uri, &parts.headers);
@@ -58,6 +80,25 @@ impl Visit {
         self.pass(caller, place, through, &Candidate::new(&parts.method, &uri, &headers), id)
     }
 
+    /// The backend that was drawn for a rule before.
+    pub(crate) fn drawn(&self, rule: &Arc<Rule>) -> Option<usize> {
+        self.drawn.as_ref().filter(|(before, _)| Arc::ptr_eq(before, rule)).map(|(_, place)| *place)
+    }
+
+    /// Waits for what a place has to wait for, to be judged by it again.
+    pub(crate) async fn wait(&mut self, rule: Option<(Arc<Rule>, usize)>, Wait(set): Wait) {
+        self.drawn = rule.or_else(|| self.drawn.take());
+        set.renewed().await;
+        self.waited.push(set);
+    }
+
+    /// What the backend gets to see.
+    pub(crate) fn into_changes(self) -> Option<Box<Changes>> {
+        let changes = self.changes;
+        let none = changes.remove.is_empty() && changes.set.is_empty() && changes.drop_query.is_empty();
+        (!none).then(|| Box::new(changes))
+    }
+
     fn pass(
         &mut self,
         caller: &Caller,
@@ -65,33 +106,124 @@ impl Visit {
         through: &[Arc<str>],
         candidate: &Candidate<'_>,
         id: &HeaderValue,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Stop> {
         if self.passed.iter().any(|passed| Arc::ptr_eq(passed, place)) {
             return Ok(());
         }
         let policies = place.policies();
         if !policies.is_empty() {
+            let headers = self.as_seen(&policies, candidate.headers);
+            let candidate = Candidate { headers: &headers, ..*candidate };
             let identity = caller.identity.as_deref();
-            let facts = Facts { identity, through, request: Some(Asked::new(*candidate)) };
-            decide(&policies, &facts).map_err(|verdict| {
-                let occasion = Occasion {
-                    place: &place.id,
-                    identity,
-                    peer: caller.address.to_str().unwrap_or_default(),
-                    method: candidate.method.as_str(),
-                    path: candidate.path,
-                    request_id: id.to_str().unwrap_or_default(),
-                };
-                caller.shared.audit.note(&verdict, &occasion);
-                refusal::fault(&verdict)
+            let facts = Facts { identity, through, request: Some(Asked::new(candidate)) };
+            self.judge(&policies, &facts, &candidate).map_err(|stop| match stop {
+                Halt::Wait(set) => Stop::Wait(Wait(set)),
+                Halt::Refused(verdict) => {
+                    let occasion = Occasion {
+                        place: &place.id,
+                        identity,
+                        peer: caller.address.to_str().unwrap_or_default(),
+                        method: candidate.method.as_str(),
+                        path: candidate.path,
+                        request_id: id.to_str().unwrap_or_default(),
+                    };
+                    caller.shared.audit.note(&verdict, &occasion);
+                    Stop::Refused(refusal::fault(&verdict))
+                }
             })?;
         }
         self.passed.push(Arc::clone(place));
         Ok(())
     }
+
+    /// The headers as a place sees them: with those that places before it have set, and without those that only policies set.
+    fn as_seen<'h>(&self, policies: &[Arc<Policy>], headers: &'h HeaderMap) -> Cow<'h, HeaderMap> {
+        let issuers = policies.iter().filter_map(|policy| policy.issuers.as_ref());
+        let keys = policies.iter().filter_map(|policy| policy.keys.as_ref());
+        let reserved = issuers.flat_map(evidence::Issuers::reserved).chain(keys.filter_map(|keys| keys.told.as_ref()));
+        let mut seen = Cow::Borrowed(headers);
+        if !self.changes.set.is_empty() {
+            let seen = seen.to_mut();
+            // A token that goes no further than the place that took it is still there for the next one.
+            for (name, value) in &self.changes.set {
+                seen.insert(name.clone(), value.clone());
+            }
+        }
+        for name in reserved.filter(|name| headers.contains_key(*name)) {
+            seen.to_mut().remove(name);
+        }
+        seen
+    }
+
+    fn judge(&mut self, policies: &[Arc<Policy>], facts: &Facts<'_>, candidate: &Candidate<'_>) -> Result<(), Halt> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let shown = policies.iter().map(|policy| Ok((&**policy, self.examine(policy, candidate, now)?)));
+        let shown = shown.collect::<Result<Vec<_>, Halt>>()?;
+        decide(&shown, facts).map_err(Halt::Refused)?;
+        for (policy, evidence) in &shown {
+            if let Some(issuers) = &policy.issuers {
+                issuers.change(evidence, &mut self.changes);
+            }
+            if let Some(keys) = &policy.keys {
+                evidence::change_keys(keys, evidence, &mut self.changes);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a request shows to a policy.
+    fn examine(&self, policy: &Policy, candidate: &Candidate<'_>, now: Duration) -> Result<Evidence, Halt> {
+        if policy.broken.is_some() {
+            return Ok(Evidence::default());
+        }
+        let examined = || {
+            let tokens = match &policy.issuers {
+                Some(issuers) => issuers.examine(candidate, now, &self.waited)?,
+                None => Vec::new(),
+            };
+            let client = match &policy.keys {
+                Some(keys) => evidence::client(keys, candidate)?,
+                None => None,
+            };
+            Ok(Evidence { tokens, client })
+        };
+        examined().map_err(|trouble| match trouble {
+            Trouble::Wait(set) => Halt::Wait(set),
+            Trouble::Refused(reason, flaw) => Halt::Refused(Verdict { flaw, ..Verdict::new(reason, policy, None) }),
+        })
+    }
 }
 
-/// Whether a copy of a request may go to a backend too. Its parts are as the backend will get them.
+/// Why judging did not come to a good end.
+enum Halt {
+    Refused(Verdict),
+    Wait(Arc<RemoteSet>),
+}
+
+impl Changes {
+    /// Makes them, on what the backend gets.
+    pub(crate) fn apply(&self, uri: &mut Uri, headers: &mut HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for (name, value) in &self.set {
+            headers.insert(name.clone(), value.clone());
+        }
+        if let Some(query) = uri.query()
+            && !self.drop_query.is_empty()
+        {
+            let kept = query_without(query, &self.drop_query);
+            let target = if kept.is_empty() { uri.path().to_owned() } else { format!("{}?{kept}", uri.path()) };
+            // It is a part of what was valid, and so is valid.
+            if let Ok(target) = PathAndQuery::try_from(target) {
+                *uri = Uri::from(target);
+            }
+        }
+    }
+}
+
+/// Whether a copy of a request may go to a backend too. Its parts are as the backend will get them. Such a copy waits for
+/// nothing: where that would be needed, there is none.
 pub(crate) fn admits_copy(caller: &Caller, rule: &Rule, backend: &Backend, parts: &request::Parts) -> bool {
     let Some(place) = backend.place() else { return true };
     let candidate = Candidate::new(&parts.method, &parts.uri, &parts.headers);
@@ -106,8 +238,16 @@ pub(crate) fn judge(
     through: &[Arc<str>],
     candidate: &Candidate<'_>,
 ) -> Option<Refusal> {
-    let facts = Facts { identity, through, request: Some(Asked::new(*candidate)) };
-    let verdict = decide(&place.policies(), &facts).err()?;
+    let policies = place.policies();
+    let headers = Visit::default().as_seen(&policies, candidate.headers);
+    let candidate = Candidate { headers: &headers, ..*candidate };
+    let facts = Facts { identity, through, request: Some(Asked::new(candidate)) };
+    let verdict = match Visit::default().judge(&policies, &facts, &candidate) {
+        Ok(()) => return None,
+        Err(Halt::Refused(verdict)) => verdict,
+        // Nothing is waited for here.
+        Err(Halt::Wait(_)) => Verdict::new(Reason::KeysUnavailable, policies.first()?, None),
+    };
     let (place, reason) = (Arc::clone(&place.id), verdict.reason.word());
     Some(Refusal { place, policy: verdict.policy, rule: verdict.rule, reason })
 }
@@ -124,7 +264,8 @@ pub(crate) fn admits(audit: &Audit, client: &Client, guard: Option<&Guard>, back
     let mut places = first.chain(own.as_ref().map(|place| (place, through)));
     let all = places.all(|(place, through)| {
         let policies = place.policies();
-        let judged = decide(&policies, &Facts { identity, through, request: None });
+        let nothing: Vec<_> = policies.iter().map(|policy| (&**policy, Evidence::default())).collect();
+        let judged = decide(&nothing, &Facts { identity, through, request: None });
         let Err(verdict) = judged else { return true };
         let peer = client.peer.ip().to_canonical().to_string();
         let place = &*place.id;

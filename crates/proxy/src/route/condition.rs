@@ -131,10 +131,24 @@ pub(crate) fn whole(expression: &str) -> Result<Regex, String> {
 
 /// The first value of a query parameter, decoded.
 fn query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
-    query.split('&').find_map(|pair| {
+    query_values(query, name).next()
+}
+
+/// All values of a query parameter, decoded.
+pub(crate) fn query_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
+    query.split('&').filter_map(move |pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (*decode(key) == *name).then(|| decode(value))
     })
+}
+
+/// A query without some parameters.
+pub(crate) fn query_without(query: &str, names: &[std::sync::Arc<str>]) -> String {
+    let kept = query.split('&').filter(|pair| {
+        let key = decode(pair.split_once('=').map_or(pair, |(key, _)| key));
+        !names.iter().any(|name| **name == *key)
+    });
+    kept.collect::<Vec<_>>().join("&")
 }
 
 fn decode(text: &str) -> Cow<'_, str> {

@@ -16,7 +16,9 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
 pub(crate) use compile::{Ingredients, compile};
-pub(crate) use condition::{Condition, Path as PathCondition, Value as ValueCondition, whole};
+pub(crate) use condition::{
+    Condition, Path as PathCondition, Value as ValueCondition, query_values, query_without, whole,
+};
 pub(crate) use hosts::HostTable;
 pub(crate) use rules::Rules;
 

@@ -6,6 +6,7 @@
 mod http1;
 mod http2;
 mod pool;
+mod roots;
 mod stream;
 
 use std::pin::Pin;
@@ -22,6 +23,7 @@ use crate::traffic::Reader;
 pub(crate) use http1::{Http1, SendError};
 pub(crate) use http2::{Tasks, connect as connect_http2};
 pub(crate) use pool::{Http2Sender, Pool};
+pub(crate) use roots::client_config;
 pub(crate) use stream::{Dial, Stream};
 
 /// The body of a request on its way to an endpoint.

@@ -83,7 +83,8 @@ async fn call_http2(from: [u8; 4], to: SocketAddr, request: Request<ServedBody>)
 
 pub(crate) fn rule_for(effect: Effect, id: Option<&str>) -> AccessRule {
     let from = id.map(|id| Source::Id(id.into())).into_iter().collect();
-    AccessRule { name: "one".into(), effect, from, methods: Vec::new(), paths: Vec::new(), headers: Vec::new() }
+    let (methods, paths, headers) = Default::default();
+    AccessRule { name: "one".into(), effect, from, methods, paths, headers, token: None, clients: None }
 }
 
 pub(crate) fn policy(rules: Vec<AccessRule>) -> Policy {

@@ -15,3 +15,4 @@ mod protocols;
 mod routing;
 mod secure;
 mod snapshots;
+mod tokens;

@@ -21,7 +21,7 @@ pub(super) fn policy(policy: &AccessPolicy) -> Result<Policy, String> {
     let rules = rules.map(|(position, rule)| {
         self::rule(here, position, rule).map_err(|error| format!("spec.rules[{position}].{error}"))
     });
-    Ok(Policy { broken: None, rules: rules.collect::<Result<_, _>>()? })
+    Ok(Policy { rules: rules.collect::<Result<_, _>>()?, ..Policy::default() })
 }
 
 fn rule(here: &str, position: usize, rule: &AccessPolicyRule) -> Result<AccessRule, String> {
@@ -35,6 +35,8 @@ fn rule(here: &str, position: usize, rule: &AccessPolicyRule) -> Result<AccessRu
         methods: each("methods", &rule.methods, |method| self::method(method))?,
         paths: each("paths", &rule.paths, path)?,
         headers: each("headers", &rule.headers, header)?,
+        token: None,
+        clients: None,
     })
 }
 
