@@ -216,8 +216,8 @@ impl Feeder {
                 Some(generation) => self.rejected.rule(rule, generation, reason.clone()),
                 None => false,
             },
-            Refused::BadPolicy { policy, reason } => match self.compiled.policy_generation(policy) {
-                Some(generation) => self.rejected.policy(policy, generation, reason.clone()),
+            Refused::BadPolicy { policy, reason } => match self.compiled.snapshot.policies.get(policy).cloned() {
+                Some(as_it_was) => self.rejected.policy(policy, as_it_was, reason.clone()),
                 None => false,
             },
             Refused::BadCertificate { listener, index, reason } => {

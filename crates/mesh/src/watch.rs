@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, SelectAll};
 use futures::{StreamExt, future};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ObjectMeta};
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
@@ -35,6 +35,9 @@ use crate::carrier;
 use crate::compile::{SECRET_TYPE, key};
 use crate::world::{Rejected, World};
 
+/// The longest value of a Secret or a ConfigMap that is kept, in bytes.
+const LONGEST_VALUE: usize = 256 * 1024;
+
 /// How much a change matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Change {
@@ -52,6 +55,9 @@ pub(crate) trait Matters:
 {
     /// Whether both would be compiled to the same.
     fn same(&self, other: &Self) -> bool;
+
+    /// Removes what is of no use here and may be large.
+    fn trim(&mut self) {}
 }
 
 fn same_generation(one: &ObjectMeta, other: &ObjectMeta) -> bool {
@@ -149,6 +155,26 @@ impl Matters for Secret {
     fn same(&self, other: &Self) -> bool {
         self.data == other.data && self.type_ == other.type_
     }
+
+    fn trim(&mut self) {
+        if let Some(data) = &mut self.data {
+            data.retain(|_, value| value.0.len() <= LONGEST_VALUE);
+        }
+    }
+}
+impl Matters for ConfigMap {
+    fn same(&self, other: &Self) -> bool {
+        self.data == other.data
+    }
+
+    /// What is neither a key set nor a certificate is of no use here.
+    fn trim(&mut self) {
+        self.binary_data = None;
+        if let Some(data) = &mut self.data {
+            let useful = |value: &str| value.contains("\"keys\"") || value.contains("-----BEGIN CERTIFICATE-----");
+            data.retain(|_, value| value.len() <= LONGEST_VALUE && useful(value));
+        }
+    }
 }
 
 type Objects<K> = BTreeMap<(String, String), Arc<K>>;
@@ -229,6 +255,7 @@ fn readable<K: Matters>(object: DeserializeGuard<K>) -> Option<((String, String)
     match object.0 {
         Ok(mut object) => {
             object.managed_fields_mut().clear();
+            object.trim();
             Some((key, Arc::new(object)))
         }
         Err(invalid) => {
@@ -275,6 +302,8 @@ pub(crate) enum Seen {
     Slice(Event<DeserializeGuard<EndpointSlice>>),
     Namespace(Event<DeserializeGuard<Namespace>>),
     Secret(Event<DeserializeGuard<Secret>>),
+    Opaque(Event<DeserializeGuard<Secret>>),
+    ConfigMap(Event<DeserializeGuard<ConfigMap>>),
     Traffic(Event<DeserializeGuard<TrafficPolicy>>),
     Resiliency(Event<DeserializeGuard<Resiliency>>),
     Access(Event<DeserializeGuard<AccessPolicy>>),
@@ -296,6 +325,8 @@ pub(crate) struct Cluster {
     slices: Watched<EndpointSlice>,
     namespaces: Watched<Namespace>,
     secrets: Watched<Secret>,
+    opaque: Watched<Secret>,
+    config_maps: Watched<ConfigMap>,
     traffic: Watched<TrafficPolicy>,
     resiliencies: Watched<Resiliency>,
     access: Watched<AccessPolicy>,
@@ -317,6 +348,8 @@ impl Cluster {
             Seen::Slice(event) => self.slices.take(event),
             Seen::Namespace(event) => self.namespaces.take(event),
             Seen::Secret(event) => self.secrets.take(event),
+            Seen::Opaque(event) => self.opaque.take(event),
+            Seen::ConfigMap(event) => self.config_maps.take(event),
             Seen::Traffic(event) => self.traffic.take(event),
             Seen::Resiliency(event) => self.resiliencies.take(event),
             Seen::Access(event) => self.access.take(event),
@@ -342,6 +375,8 @@ impl Cluster {
             && self.slices.synced
             && self.namespaces.synced
             && self.secrets.synced
+            && self.opaque.synced
+            && self.config_maps.synced
             && self.traffic.synced
             && self.resiliencies.synced
             && self.access.synced
@@ -362,6 +397,8 @@ impl Cluster {
             slices: self.slices.list(),
             namespaces: self.namespaces.list(),
             secrets: self.secrets.list(),
+            opaque: self.opaque.list(),
+            config_maps: self.config_maps.list(),
             traffic: self.traffic.list(),
             resiliencies: self.resiliencies.list(),
             access: self.access.list(),
@@ -394,6 +431,8 @@ pub(crate) fn watches(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
         watch(client, all.clone(), |event| Seen::Pod(Box::new(event))),
         watch(client, all, Seen::PeerAuthentication),
         watch(client, certificates, Seen::Secret),
+        watch(client, Config::default().fields("type=Opaque"), Seen::Opaque),
+        watch(client, Config::default(), Seen::ConfigMap),
     ])
 }
 

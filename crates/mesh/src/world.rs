@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use resources::access::AccessPolicy;
 use resources::dapr::Resiliency;
@@ -42,6 +42,10 @@ pub struct World {
     pub namespaces: Vec<Arc<Namespace>>,
     /// The Secrets that may hold certificates.
     pub secrets: Vec<Arc<Secret>>,
+    /// The Secrets of type Opaque.
+    pub opaque: Vec<Arc<Secret>>,
+    /// The ConfigMaps, with what of them may be key sets or certificates.
+    pub config_maps: Vec<Arc<ConfigMap>>,
     /// Every AccessPolicy.
     pub access: Vec<Arc<AccessPolicy>>,
     /// Every Pod; its labels count alone.
@@ -64,8 +68,8 @@ pub struct World {
 pub struct Rejected {
     /// Rule id and generation of its route, to the reason.
     pub rules: BTreeMap<(String, i64), String>,
-    /// Id and generation of an AccessPolicy, to the reason.
-    pub policies: BTreeMap<(String, i64), String>,
+    /// Id of an AccessPolicy, to what it was and the reason.
+    pub policies: BTreeMap<String, (proxy::access::Policy, String)>,
     /// Namespace, name and resource version of a Secret, to the reason.
     pub certificates: BTreeMap<(String, String, String), String>,
 }
@@ -82,12 +86,14 @@ impl Rejected {
         self.rules.insert((id.to_owned(), generation), reason).is_none()
     }
 
-    /// Remembers that a policy was refused. False where that was known.
-    pub fn policy(&mut self, id: &str, generation: i64, reason: String) -> bool {
+    /// Remembers that a policy was refused as it was. False where that was known.
+    pub fn policy(&mut self, id: &str, policy: proxy::access::Policy, reason: String) -> bool {
         if self.policies.len() >= Self::LIMIT {
             self.policies.clear();
         }
-        self.policies.insert((id.to_owned(), generation), reason).is_none()
+        let known = self.policies.get(id).is_some_and(|(before, _)| *before == policy);
+        self.policies.insert(id.to_owned(), (policy, reason));
+        !known
     }
 
     /// Remembers that a certificate was refused. False where that was known.

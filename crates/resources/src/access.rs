@@ -26,6 +26,12 @@ pub struct AccessPolicySpec {
     /// What the policy governs, in its own namespace.
     #[schemars(length(min = 1, max = 16))]
     pub target_refs: Vec<AccessPolicyTargetRef>,
+    /// Whose JSON Web Tokens are believed. A request with one that is not is refused, whether a rule asks for one or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<AccessPolicyJwt>,
+    /// The keys that clients have. A request with one that nobody has is refused, whether a rule asks for one or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_keys: Option<AccessPolicyApiKeys>,
     /// Who may do what. Deny wins; once any policy of a target allows something, or has no rules, what no rule allows is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -78,6 +84,217 @@ pub struct AccessPolicyRule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub headers: Vec<AccessPolicyHeader>,
+    /// A token that spec.jwt believes must be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<AccessPolicyToken>,
+    /// A key that spec.apiKeys knows must be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_keys: Option<AccessPolicyClients>,
+}
+
+/// A condition on the token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccessPolicyToken {
+    /// Its issuer; any of spec.jwt where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub issuer: Option<String>,
+    /// Claims; all of them must hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub claims: Vec<AccessPolicyClaim>,
+}
+
+/// A condition on a claim. Without any of the three the claim has to be there, whatever it says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessPolicyClaim {
+    /// Its name, or a path of names with dots such as realm_access.roles.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// It is this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub equals: Option<String>,
+    /// It is a list that has this, or a text of words of which this is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub contains: Option<String>,
+    /// It is one of these, or a list that has one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub any_of: Vec<String>,
+}
+
+/// Clients, one of whose keys must be there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccessPolicyClients {
+    /// Their names, as the Secrets have them; any where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub clients: Vec<String>,
+}
+
+/// Whose JSON Web Tokens are believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccessPolicyJwt {
+    /// The issuers.
+    #[schemars(length(min = 1, max = 8))]
+    pub providers: Vec<AccessPolicyProvider>,
+}
+
+/// Somebody who issues tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessPolicyProvider {
+    /// What its tokens have as iss.
+    #[schemars(length(min = 1, max = 2048))]
+    pub issuer: String,
+    /// Any of these must be in aud; not looked at where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub audiences: Vec<String>,
+    /// What verifies its tokens.
+    pub jwks: AccessPolicyJwks,
+    /// Where tokens are looked for; in the header Authorization after Bearer where there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub token_from: Vec<AccessPolicyTokenFrom>,
+    /// How far clocks may be apart; 60s where it is absent, 5m at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub leeway: Option<String>,
+    /// Whether the service gets the token too; true where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<bool>,
+    /// Claims that the service gets as headers. What clients send in these headers is taken out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub claims_to_headers: Vec<AccessPolicyClaimHeader>,
+}
+
+/// A claim as a header.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccessPolicyClaimHeader {
+    /// The claim's name, or a path of names with dots.
+    #[schemars(length(min = 1, max = 253))]
+    pub claim: String,
+    /// The header's name.
+    #[schemars(length(min = 1, max = 256))]
+    pub header: String,
+}
+
+/// Where a token is: in a header or in a query parameter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccessPolicyTokenFrom {
+    /// The header's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub header: Option<String>,
+    /// What comes before the token in the header; nothing where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub prefix: Option<String>,
+    /// The parameter's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub query: Option<String>,
+}
+
+/// A JSON Web Key Set, by exactly one of its first five fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessPolicyJwks {
+    /// The set itself, as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65_536))]
+    pub inline: Option<String>,
+    /// A ConfigMap in the policy's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<AccessPolicyKeyRef>,
+    /// A Secret of type Opaque in the policy's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<AccessPolicyKeyRef>,
+    /// Where it is fetched: an http or https URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub uri: Option<String>,
+    /// A Service that it is fetched from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<AccessPolicyServiceRef>,
+    /// A ConfigMap with the certificate authorities that the URL's server is verified by; the system's where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<AccessPolicyKeyRef>,
+    /// How long a fetched set is kept before it is fetched again; 10m where it is absent, 10s at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub refresh: Option<String>,
+    /// How long a fetch may take; 5s where it is absent, 30s at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub timeout: Option<String>,
+}
+
+/// One value of a ConfigMap or a Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccessPolicyKeyRef {
+    /// The object's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The value's key.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// Something that a Service answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccessPolicyServiceRef {
+    /// The Service's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its namespace, where it is another one, whose ReferenceGrant must allow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// Its port.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: i32,
+    /// The path and query; / where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub path: Option<String>,
+}
+
+/// The keys that clients have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessPolicyApiKeys {
+    /// The header that keys come in; x-api-key where neither it nor a query is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub header: Option<String>,
+    /// The query parameter that keys come in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub query: Option<String>,
+    /// Secrets of type Opaque in the policy's namespace: client names to keys, one a line.
+    #[schemars(length(min = 1, max = 16))]
+    pub secrets: Vec<AccessPolicySecretRef>,
+    /// Whether the service gets the key too; false where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<bool>,
+    /// The header in which the service gets the client's name. What clients send in it is taken out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub client_header: Option<String>,
+}
+
+/// A Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccessPolicySecretRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
 }
 
 /// What becomes of what a rule matches.

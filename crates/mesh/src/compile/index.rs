@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use resources::gateway::referencegrants::ReferenceGrant;
 use resources::names::SERVICE_NAME_LABEL;
@@ -24,6 +24,8 @@ pub(super) struct Index<'w> {
     services: HashMap<(&'w str, &'w str), &'w Service>,
     slices: HashMap<(&'w str, &'w str), Vec<&'w EndpointSlice>>,
     secrets: HashMap<(&'w str, &'w str), &'w Secret>,
+    opaque: HashMap<(&'w str, &'w str), &'w Secret>,
+    config_maps: HashMap<(&'w str, &'w str), &'w ConfigMap>,
     labels: HashMap<&'w str, &'w BTreeMap<String, String>>,
     grants: HashMap<&'w str, Vec<&'w ReferenceGrant>>,
 }
@@ -43,6 +45,8 @@ impl<'w> Index<'w> {
         for secret in &world.secrets {
             index.secrets.insert(key(&secret.metadata), secret);
         }
+        index.opaque = world.opaque.iter().map(|secret| (key(&secret.metadata), &**secret)).collect();
+        index.config_maps = world.config_maps.iter().map(|map| (key(&map.metadata), &**map)).collect();
         for namespace in &world.namespaces {
             if let Some(labels) = &namespace.metadata.labels {
                 index.labels.insert(key(&namespace.metadata).1, labels);
@@ -64,6 +68,15 @@ impl<'w> Index<'w> {
 
     pub(super) fn secret(&self, namespace: &str, name: &str) -> Option<&'w Secret> {
         self.secrets.get(&(namespace, name)).copied()
+    }
+
+    /// A Secret of type Opaque.
+    pub(super) fn opaque(&self, namespace: &str, name: &str) -> Option<&'w Secret> {
+        self.opaque.get(&(namespace, name)).copied()
+    }
+
+    pub(super) fn config_map(&self, namespace: &str, name: &str) -> Option<&'w ConfigMap> {
+        self.config_maps.get(&(namespace, name)).copied()
     }
 
     /// The labels of a namespace; None where it has none.

@@ -107,15 +107,6 @@ pub struct Compiled {
 }
 
 impl Compiled {
-    /// The generation of the AccessPolicy `id`. None where it is none of those.
-    #[must_use]
-    pub fn policy_generation(&self, id: &str) -> Option<i64> {
-        let (namespace, name) = id.split_once('/')?;
-        let named =
-            |plan: &&PolicyPlan| plan.kind == PolicyKind::Access && plan.namespace == namespace && plan.name == name;
-        self.policies.iter().find(named).map(|plan| plan.generation.unwrap_or_default())
-    }
-
     /// The generation of the route that the rule `id` is from. None where it is from no route.
     #[must_use]
     pub fn generation(&self, id: &str) -> Option<i64> {
@@ -141,8 +132,8 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     let (mut traffic, mut plans) = Traffic::new(world, &index);
     let resiliencies = traffic.translate(world, &index);
     let all = kind::all(world);
-    let mut policies = Policies::new(world, &index, &gateways, &all);
     let mut backends = Backends::new(&index);
+    let mut policies = Policies::new(world, &index, &gateways, &all, &mut backends);
     let mut for_services = attach::ForServices::new();
     let mut compiled_routes = Vec::with_capacity(all.len());
     let mut routes: Vec<RoutePlan> = all.iter().map(|(kind, route)| RoutePlan::new(*kind, &route.metadata)).collect();

@@ -188,13 +188,14 @@ fn every_schema_is_structural() {
                 assert!(required || item["properties"][key]["default"] != Value::Null, "{kind}{path}: key {key}");
             }
         });
-        assert!(fields > 10, "{kind} has {fields} fields");
+        assert!(fields >= 10, "{kind} has {fields} fields");
     }
 }
 
 #[test]
 fn our_own_kinds_say_what_they_are() {
-    for crd in own_crds() {
+    let istio = |crd: &CustomResourceDefinition| crd.spec.group.ends_with("istio.io");
+    for crd in own_crds().into_iter().filter(|crd| !istio(crd)) {
         let name = crd.name_any();
         assert!(name.ends_with(".mesh.coracle.dev"), "{name}");
         assert_eq!(crd.spec.names.categories.as_deref(), Some(&["coracle".to_owned()][..]), "{name}");

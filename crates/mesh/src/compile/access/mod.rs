@@ -6,6 +6,7 @@
 //! Invariants: a policy that cannot be followed still has its places, where everything is refused then; a target that cannot
 //! be found takes no other target with it; without policies there are no places.
 
+mod authentication;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,6 +16,7 @@ use proxy::access::{Place, PlaceId, Policy, PolicyId};
 use resources::access::{AccessPolicy, AccessPolicyTargetRef};
 use resources::gateway::httproutes::HttpRoute;
 
+use super::backends::Backends;
 use super::gateways::{Gateways, Owned};
 use super::index::{Index, key};
 use super::kind::RouteKind;
@@ -23,6 +25,7 @@ use super::routes::GROUP;
 use super::speech::transport;
 use super::verdict::{Fault, Verdict, condition, reason};
 use crate::world::World;
+use read::Reader;
 
 /// What a policy is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +56,7 @@ impl<'w> Policies<'w> {
         index: &Index<'w>,
         gateways: &Gateways<'w>,
         routes: &[(RouteKind, &'w HttpRoute)],
+        backends: &mut Backends<'w>,
     ) -> Self {
         let mut policies = Self::default();
         if world.access.is_empty() {
@@ -62,7 +66,7 @@ impl<'w> Policies<'w> {
             routes.iter().map(|(kind, route)| ((*kind, key(&route.metadata)), *route)).collect();
         let find = Finder { index, gateways, routes: &routes };
         for policy in &world.access {
-            policies.add(policy, &find, world);
+            policies.add(policy, &find, backends, world);
         }
         policies.place_services(world);
         policies
@@ -131,12 +135,15 @@ impl<'w> Policies<'w> {
         Some(id)
     }
 
-    fn add(&mut self, policy: &'w AccessPolicy, find: &Finder<'_, 'w>, world: &World) {
+    fn add(&mut self, policy: &'w AccessPolicy, find: &Finder<'_, 'w>, backends: &mut Backends<'w>, world: &World) {
         let (namespace, name) = key(&policy.metadata);
         let id: PolicyId = format!("{namespace}/{name}").into();
-        let generation = policy.metadata.generation.unwrap_or_default();
-        let rejected = world.rejected.policies.get(&(id.to_string(), generation)).cloned();
-        let read = rejected.map_or_else(|| read::policy(policy), Err);
+        let read = Reader::new(policy, find.index, backends).policy(policy).and_then(|read| {
+            match world.rejected.policies.get(&*id) {
+                Some((before, why)) if *before == read => Err(why.clone()),
+                _ => Ok(read),
+            }
+        });
         let mut ancestors: Vec<AncestorPlan> = Vec::new();
         for (position, target) in policy.spec.target_refs.iter().enumerate() {
             let accepted = match find.target(namespace, target) {

@@ -4,27 +4,77 @@ use std::sync::Arc;
 
 use http::Method;
 use http::header::HeaderName;
-use proxy::access::{AccessRule, Effect, Policy, Source};
+use proxy::access::{AccessRule, ApiKeys, Condition, Effect, Jwt, Policy, Source, TokenMatch};
 use proxy::snapshot::{HeaderMatch, PathMatch, ValueMatch};
 use resources::access::{
-    AccessPolicy, AccessPolicyAction, AccessPolicyFrom, AccessPolicyHeader, AccessPolicyHeaderType, AccessPolicyPath,
-    AccessPolicyPathType, AccessPolicyRule,
+    AccessPolicy, AccessPolicyAction, AccessPolicyClients, AccessPolicyFrom, AccessPolicyHeader,
+    AccessPolicyHeaderType, AccessPolicyPath, AccessPolicyPathType, AccessPolicyRule, AccessPolicyToken,
 };
 use resources::names::DOMAIN;
 
-use super::super::index::key;
+use super::super::backends::Backends;
+use super::super::index::{Index, key};
 
-/// Reads a policy.
-pub(super) fn policy(policy: &AccessPolicy) -> Result<Policy, String> {
-    let here = key(&policy.metadata).0;
-    let rules = policy.spec.rules.iter().enumerate();
-    let rules = rules.map(|(position, rule)| {
-        self::rule(here, position, rule).map_err(|error| format!("spec.rules[{position}].{error}"))
-    });
-    Ok(Policy { rules: rules.collect::<Result<_, _>>()?, ..Policy::default() })
+/// Reads a policy, following what it refers to.
+pub(super) struct Reader<'r, 'w> {
+    pub(super) here: &'r str,
+    pub(super) name: &'r str,
+    pub(super) index: &'r Index<'w>,
+    pub(super) backends: &'r mut Backends<'w>,
 }
 
-fn rule(here: &str, position: usize, rule: &AccessPolicyRule) -> Result<AccessRule, String> {
+impl<'r, 'w> Reader<'r, 'w> {
+    pub(super) fn new(policy: &'r AccessPolicy, index: &'r Index<'w>, backends: &'r mut Backends<'w>) -> Self {
+        let (here, name) = key(&policy.metadata);
+        Self { here, name, index, backends }
+    }
+
+    pub(super) fn policy(&mut self, policy: &AccessPolicy) -> Result<Policy, String> {
+        let spec = &policy.spec;
+        let jwt =
+            spec.jwt.as_ref().map(|jwt| self.jwt(jwt)).transpose().map_err(|error| format!("spec.jwt.{error}"))?;
+        let keys = spec.api_keys.as_ref().map(|keys| self.api_keys(keys)).transpose();
+        let keys = keys.map_err(|error| format!("spec.apiKeys.{error}"))?;
+        let rules = spec.rules.iter().enumerate().map(|(position, written)| {
+            let known = Known { jwt: jwt.as_ref(), keys: keys.as_ref() };
+            rule(self.here, position, written, &known).map_err(|error| format!("spec.rules[{position}].{error}"))
+        });
+        let mut rules: Vec<AccessRule> = rules.collect::<Result<_, _>>()?;
+        if rules.is_empty() {
+            rules.extend(implied(jwt.is_some(), keys.is_some())?);
+        }
+        Ok(Policy { broken: None, jwt, keys, rules })
+    }
+}
+
+/// The rule of a policy that has none: whoever has shown what the policy knows may pass. One that knows nothing lets nobody in.
+fn implied(jwt: bool, keys: bool) -> Result<Option<AccessRule>, String> {
+    let (from, methods, paths, headers) = Default::default();
+    let rule = AccessRule {
+        name: "implied".into(),
+        effect: Effect::Allow,
+        from,
+        methods,
+        paths,
+        headers,
+        token: jwt.then(TokenMatch::default),
+        clients: keys.then(Vec::new),
+    };
+    if jwt && keys {
+        return Err(
+            "spec.rules: with both spec.jwt and spec.apiKeys, rules must say which of them is needed".to_owned()
+        );
+    }
+    Ok((jwt || keys).then_some(rule))
+}
+
+/// What rules of a policy can ask for.
+struct Known<'k> {
+    jwt: Option<&'k Jwt>,
+    keys: Option<&'k ApiKeys>,
+}
+
+fn rule(here: &str, position: usize, rule: &AccessPolicyRule, known: &Known<'_>) -> Result<AccessRule, String> {
     Ok(AccessRule {
         name: rule.name.clone().unwrap_or_else(|| position.to_string()).into(),
         effect: match rule.action.unwrap_or_default() {
@@ -35,13 +85,42 @@ fn rule(here: &str, position: usize, rule: &AccessPolicyRule) -> Result<AccessRu
         methods: each("methods", &rule.methods, |method| self::method(method))?,
         paths: each("paths", &rule.paths, path)?,
         headers: each("headers", &rule.headers, header)?,
-        token: None,
-        clients: None,
+        token: rule.jwt.as_ref().map(|wanted| token(wanted, known)).transpose()?,
+        clients: rule.api_keys.as_ref().map(|wanted| clients(wanted, known)).transpose()?,
     })
 }
 
+fn token(wanted: &AccessPolicyToken, known: &Known<'_>) -> Result<TokenMatch, String> {
+    let jwt = known.jwt.ok_or("jwt: spec.jwt is not there, so no token is believed")?;
+    if let Some(issuer) = &wanted.issuer
+        && !jwt.issuers.iter().any(|known| *known.name == **issuer)
+    {
+        return Err(format!("jwt.issuer: {issuer:?} is none of spec.jwt.providers"));
+    }
+    let claims = each("jwt.claims", &wanted.claims, |claim| {
+        let one = |value: &String| Arc::from(value.as_str());
+        let condition = match (&claim.equals, &claim.contains, claim.any_of.as_slice()) {
+            (None, None, []) => Condition::Present,
+            (Some(value), None, []) => Condition::Equals(one(value)),
+            (None, Some(value), []) => Condition::Contains(one(value)),
+            (None, None, values) => Condition::AnyOf(values.iter().map(one).collect()),
+            _ => return Err("only one of equals, contains and anyOf can be given".to_owned()),
+        };
+        Ok((claim.name.as_str().into(), condition))
+    })?;
+    Ok(TokenMatch { issuer: wanted.issuer.as_deref().map(Into::into), claims })
+}
+
+fn clients(wanted: &AccessPolicyClients, known: &Known<'_>) -> Result<Vec<Arc<str>>, String> {
+    if known.keys.is_none() {
+        return Err("apiKeys: spec.apiKeys is not there, so no key is known".to_owned());
+    }
+    // A client whose key has been taken away is no slip: it just has none.
+    Ok(wanted.clients.iter().map(|client| client.as_str().into()).collect())
+}
+
 /// Reads every item of a list; an error names its place.
-fn each<F, T>(field: &str, items: &[F], read: impl Fn(&F) -> Result<T, String>) -> Result<Vec<T>, String> {
+pub(super) fn each<F, T>(field: &str, items: &[F], read: impl Fn(&F) -> Result<T, String>) -> Result<Vec<T>, String> {
     let read = items
         .iter()
         .enumerate()

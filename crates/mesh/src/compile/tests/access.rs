@@ -1,6 +1,6 @@
 //! AccessPolicies: where they are judged, what they say, and what is said about them.
 
-use proxy::access::{Effect, Source};
+use proxy::access::{Effect, Keys, Origin, Source};
 use proxy::snapshot::ListenerProtocol;
 
 use super::*;
@@ -140,12 +140,12 @@ fn what_is_wrong_is_named_by_its_field_and_closes_the_target() {
 #[test]
 fn what_the_proxy_cannot_read_is_said_too() {
     let mut world = world(&edge(&policy("p", SERVICE, "{paths: [{type: RegularExpression, value: '('}]}")));
-    assert!(compile(&world, &settings()).snapshot.policies["shop/p"].broken.is_none());
-    assert!(world.rejected.policy("shop/p", 1, "rule 0: no expression".into()));
+    let read = compile(&world, &settings()).snapshot.policies["shop/p"].clone();
+    assert!(read.broken.is_none());
+    assert!(world.rejected.policy("shop/p", read, "rule 0: no expression".into()));
     let compiled = compile(&world, &settings());
     assert_eq!(accepted(&compiled, "p")[0].1, "Invalid");
     assert!(compiled.snapshot.policies["shop/p"].broken.is_some());
-    assert_eq!(compiled.policy_generation("shop/p"), Some(1));
 }
 
 #[test]
@@ -181,4 +181,111 @@ fn tls_that_is_handed_on_is_guarded_too() {
     let ListenerProtocol::Tls { names } = &listener.protocol else { panic!("it hands TLS on") };
     let guard = &names.iter().find(|name| !name.backends.is_empty()).expect("a name").guard;
     assert_eq!((&*guard.through[0], &*guard.places[0]), ("shop/tls", "gateway/shop/tls/tls"));
+}
+
+const TOKENS: &str = "{kind: AccessPolicy, metadata: {name: p}, spec: {targetRefs: [{kind: Service, name: one}], ";
+
+fn with_spec(more: &str) -> String {
+    edge(&format!("{TOKENS}{more}}}}}\n"))
+}
+
+#[test]
+fn issuers_are_read_with_their_keys() {
+    let yaml = with_spec(
+        "jwt: {providers: [
+           {issuer: a, jwks: {inline: '{}'}},
+           {issuer: b, audiences: [x], jwks: {configMap: {name: m, key: jwks}}, leeway: 5s, forward: false, tokenFrom: [{header: X-T, prefix: 'T '}, {query: t}], claimsToHeaders: [{claim: sub, header: X-User}]},
+           {issuer: c, jwks: {secret: {name: s, key: jwks}}},
+           {issuer: d, jwks: {uri: 'https://idp.test:8443/keys?x=1', refresh: 1m, timeout: 2s}},
+           {issuer: e, jwks: {service: {name: two, port: 80, path: /jwks}}},
+         ]}, rules: [{jwt: {issuer: b, claims: [{name: role, equals: x}, {name: groups, contains: g}, {name: tier, anyOf: [p, q]}, {name: sub}]}}]",
+    );
+    let objects = "---\n{kind: ConfigMap, metadata: {name: m}, data: {jwks: 'from-map'}}\n---\n{kind: Secret, metadata: {name: s}, type: Opaque, data: {jwks: ZnJvbS1zZWNyZXQ=}}\n";
+    let compiled = compiled(&format!("{yaml}{objects}"));
+    assert_eq!(accepted(&compiled, "p"), [(true, "Accepted", "AccessPolicy is accepted".into())]);
+    let policy = &compiled.snapshot.policies["shop/p"];
+    let issuers = &policy.jwt.as_ref().expect("it has issuers").issuers;
+    let here = |text: &str| Keys::Here(text.into());
+    assert_eq!(
+        [&issuers[0].keys, &issuers[1].keys, &issuers[2].keys],
+        [&here("{}"), &here("from-map"), &here("from-secret")]
+    );
+    assert_eq!((issuers[0].leeway.as_secs(), issuers[1].leeway.as_secs()), (60, 5));
+    assert_eq!((issuers[0].forward, issuers[1].forward, issuers[1].from.len()), (true, false, 2));
+    let remote = |keys: &Keys| match keys {
+        Keys::There(remote) => remote.clone(),
+        Keys::Here(_) => panic!("it is fetched"),
+    };
+    let (uri, service) = (remote(&issuers[3].keys), remote(&issuers[4].keys));
+    assert_eq!(uri.at, Origin::Host { host: "idp.test".into(), port: 8443, tls: true, roots: None });
+    assert_eq!((&*uri.path, uri.refresh.as_secs(), uri.timeout.as_secs()), ("/keys?x=1", 60, 2));
+    assert_eq!((service.at, &*service.path), (Origin::Backend("shop/two:80".into()), "/jwks"));
+    let token = policy.rules[0].token.as_ref().expect("it asks for one");
+    assert_eq!((token.issuer.as_deref(), token.claims.len()), (Some("b"), 4));
+}
+
+#[test]
+fn keys_of_clients_are_kept_as_hashes_only() {
+    let secret =
+        "---\n{kind: Secret, metadata: {name: s}, type: Opaque, data: {mobile: b25lCnR3bwo=, web: dGhyZWU=}}\n";
+    let compiled = compiled(&format!("{}{secret}", with_spec("apiKeys: {secrets: [{name: s}]}")));
+    let policy = &compiled.snapshot.policies["shop/p"];
+    let keys = policy.keys.as_ref().expect("it has keys");
+    let clients: Vec<&str> = keys.keys.iter().map(|(client, _)| &**client).collect();
+    assert_eq!(clients, ["mobile", "mobile", "web"], "every line is a key");
+    assert_eq!(keys.header.as_ref().map(http::HeaderName::as_str), Some("x-api-key"));
+    assert!(!format!("{policy:?}").contains("three"));
+    // Without rules, any key will do, and none will not.
+    assert_eq!(policy.rules[0].clients, Some(Vec::new()));
+}
+
+#[test]
+fn what_is_wrong_with_keys_is_named() {
+    for (spec, expected) in [
+        ("jwt: {providers: [{issuer: a, jwks: {}}]}", "spec.jwt.providers[0].jwks.inline: exactly one of"),
+        (
+            "jwt: {providers: [{issuer: a, jwks: {inline: x, uri: u}}]}",
+            "spec.jwt.providers[0].jwks.inline: exactly one of",
+        ),
+        (
+            "jwt: {providers: [{issuer: a, jwks: {uri: 'ftp://x'}}]}",
+            "spec.jwt.providers[0].jwks.uri: \"ftp://x\" is not a URL",
+        ),
+        (
+            "jwt: {providers: [{issuer: a, jwks: {configMap: {name: m, key: k}}}]}",
+            "spec.jwt.providers[0].jwks.configMap: ConfigMap shop/m does not exist",
+        ),
+        (
+            "jwt: {providers: [{issuer: a, jwks: {service: {name: gone, port: 80}}}]}",
+            "spec.jwt.providers[0].jwks.service: Service shop/gone does not exist",
+        ),
+        (
+            "jwt: {providers: [{issuer: a, jwks: {service: {name: x, namespace: other, port: 80}}}]}",
+            "spec.jwt.providers[0].jwks.service: Service other/x is in another namespace",
+        ),
+        (
+            "jwt: {providers: [{issuer: a, jwks: {inline: x}, leeway: 1h}]}",
+            "spec.jwt.providers[0].leeway: 1h is not between",
+        ),
+        (
+            "jwt: {providers: [{issuer: a, jwks: {inline: x}}, {issuer: a, jwks: {inline: x}}]}",
+            "spec.jwt.providers[1].issuer: \"a\" is there twice",
+        ),
+        (
+            "jwt: {providers: [{issuer: a, jwks: {inline: x}}]}, rules: [{jwt: {issuer: b}}]",
+            "spec.rules[0].jwt.issuer: \"b\" is none of",
+        ),
+        (
+            "jwt: {providers: [{issuer: a, jwks: {inline: x}}]}, rules: [{jwt: {claims: [{name: c, equals: x, contains: g}]}}]",
+            "spec.rules[0].jwt.claims[0]: only one of",
+        ),
+        ("rules: [{jwt: {}}]", "spec.rules[0].jwt: spec.jwt is not there"),
+        ("rules: [{apiKeys: {}}]", "spec.rules[0].apiKeys: spec.apiKeys is not there"),
+        ("apiKeys: {secrets: [{name: s}]}", "spec.apiKeys.secrets[0]: Secret shop/s does not exist"),
+    ] {
+        let compiled = compiled(&with_spec(spec));
+        let (holds, reason, message) = accepted(&compiled, "p").remove(0);
+        assert_eq!((holds, reason), (false, "Invalid"), "{spec}");
+        assert!(message.starts_with(expected), "{message}");
+    }
 }

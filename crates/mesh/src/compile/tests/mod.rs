@@ -54,6 +54,8 @@ pub(crate) fn world(yaml: &str) -> World {
             "Resiliency" => push(&mut world.resiliencies, document),
             "TrafficPolicy" => push(&mut world.traffic, document),
             "AccessPolicy" => push(&mut world.access, document),
+            "Secret" if document["type"] == "Opaque" => push(&mut world.opaque, document),
+            "ConfigMap" => push(&mut world.config_maps, document),
             "Secret" => push(&mut world.secrets, document),
             "Pod" => push(&mut world.pods, document),
             "PeerAuthentication" => push(&mut world.peer_authentications, document),
