@@ -281,7 +281,7 @@ async fn admit(caller: &Caller, host: &str, parts: &request::Parts, id: &HeaderV
     loop {
         match meet(caller, host, parts, id, &mut visit)? {
             Ok(met) => return Ok(Met { changes: visit.into_changes(), ..met }),
-            Err((drawn, wait)) => visit.wait(drawn, wait).await,
+            Err((drawn, wait)) => visit.wait((caller, parts, id), drawn, wait).await,
         }
     }
 }

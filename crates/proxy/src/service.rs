@@ -285,7 +285,7 @@ impl Proxy {
         };
         let by_id: HashMap<BackendId, Arc<Backend>> =
             snapshot.backends.keys().map(|id| (id.clone(), named(id))).collect();
-        let places = self.places.compile(&snapshot)?;
+        let places = self.places.compile(&snapshot, &by_id)?;
         for (id, place) in snapshot.backends.iter().filter_map(|(id, backend)| Some((id, backend.place.as_ref()?))) {
             places.get(id, place)?;
         }

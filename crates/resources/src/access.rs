@@ -32,6 +32,9 @@ pub struct AccessPolicySpec {
     /// The keys that clients have. A request with one that nobody has is refused, whether a rule asks for one or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_keys: Option<AccessPolicyApiKeys>,
+    /// A service that is asked about every request that the rules let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_authorization: Option<AccessPolicyExternal>,
     /// Who may do what. Deny wins; once any policy of a target allows something, or has no rules, what no rule allows is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -263,6 +266,25 @@ pub struct AccessPolicyServiceRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub path: Option<String>,
+}
+
+/// A service that decides, in the manner of nginx's auth_request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessPolicyExternal {
+    /// Who is asked, and with which path.
+    pub service: AccessPolicyServiceRef,
+    /// How long an answer may take; 5s where it is absent, 30s at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub timeout: Option<String>,
+    /// Whether requests pass where there is no answer; false where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fail_open: Option<bool>,
+    /// Headers of the answer that the service gets. What clients send in them is taken out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub headers_to_service: Vec<String>,
 }
 
 /// The keys that clients have.

@@ -6,6 +6,7 @@ use http::{HeaderName, Method};
 
 use super::decide::{Facts, Reason};
 use super::evidence::{Evidence, Issuers, Verifier};
+use super::external::Asker;
 use super::jwt::{KeySet, lookup};
 use super::place::Sets;
 use super::policy::{self, AccessRule, ApiKeys, Effect, Keys, TokenMatch};
@@ -18,6 +19,7 @@ pub(crate) struct Policy {
     pub(super) broken: Option<Arc<str>>,
     pub(super) issuers: Option<Issuers>,
     pub(super) keys: Option<ApiKeys>,
+    pub(super) external: Option<Asker>,
     pub(super) allow: Vec<Rule>,
     pub(super) deny: Vec<Rule>,
     /// Whether what no rule allows is to be refused.
@@ -51,7 +53,8 @@ impl Policy {
         let allows_some_only = !allow.is_empty() || deny.is_empty();
         let issuers = from.jwt.as_ref().map(|jwt| issuers(jwt, sets)).transpose()?;
         let (broken, keys) = (from.broken.clone(), from.keys.clone());
-        Ok(Self { id: id.clone(), broken, issuers, keys, allow, deny, allows_some_only })
+        let external = from.external.as_ref().map(|says| sets.asker(says)).transpose()?;
+        Ok(Self { id: id.clone(), broken, issuers, keys, external, allow, deny, allows_some_only })
     }
 }
 

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use super::compile::Policy;
 use super::evidence::Evidence;
 use super::jwt::Flaw;
@@ -55,6 +57,12 @@ pub(crate) enum Reason {
     KeyInvalid,
     /// What verifies tokens could not be had yet.
     KeysUnavailable,
+    /// The service that decides does not know the caller.
+    ExternalUnauthorized,
+    /// The service that decides says no.
+    ExternalDenied,
+    /// The service that decides says nothing.
+    ExternalUnavailable,
 }
 
 impl Reason {
@@ -69,6 +77,9 @@ impl Reason {
             Self::KeyMissing => "api_key_missing",
             Self::KeyInvalid => "api_key_invalid",
             Self::KeysUnavailable => "token_keys_unavailable",
+            Self::ExternalUnauthorized => "external_unauthorized",
+            Self::ExternalDenied => "external_denied",
+            Self::ExternalUnavailable => "external_unavailable",
         }
     }
 }
@@ -82,6 +93,8 @@ pub(crate) struct Verdict {
     pub(crate) rule: Option<Arc<str>>,
     /// What is wrong with what was shown.
     pub(crate) flaw: Option<String>,
+    /// How the client can make itself known, in the words of a service that was asked.
+    pub(crate) challenge: Option<HeaderValue>,
 }
 
 /// Why what a request shows is of no use.
@@ -106,7 +119,7 @@ impl From<Reason> for Trouble {
 
 impl Verdict {
     pub(super) fn new(reason: Reason, policy: &Policy, rule: Option<Arc<str>>) -> Self {
-        Self { reason, policy: policy.id.clone(), rule, flaw: None }
+        Self { reason, policy: policy.id.clone(), rule, flaw: None, challenge: None }
     }
 }
 
@@ -115,6 +128,11 @@ pub(super) fn decide(policies: &[(&Policy, Evidence)], facts: &Facts<'_>) -> Res
     let refused = |reason, policy: &Policy, rule| Err(Verdict::new(reason, policy, rule));
     if let Some((policy, _)) = policies.iter().find(|(policy, _)| policy.broken.is_some()) {
         return refused(Reason::Broken, policy, None);
+    }
+    // There is nothing that could be asked about bytes.
+    let unasked = policies.iter().find(|(policy, _)| facts.request.is_none() && policy.external.is_some());
+    if let Some((policy, _)) = unasked {
+        return refused(Reason::NotAllowed, policy, None);
     }
     for (policy, evidence) in policies {
         if let Some(rule) = policy.deny.iter().find(|rule| rule.denies(policy, facts, evidence)) {

@@ -11,6 +11,7 @@
 mod compile;
 mod decide;
 mod evidence;
+mod external;
 mod jwt;
 mod place;
 mod policy;
@@ -22,8 +23,8 @@ mod visit;
 mod written;
 
 pub use policy::{
-    AccessRule, ApiKeys, Condition, Effect, Issuer, Jwt, Keys, Origin, Place, PlaceId, Policy, PolicyId, RemoteKeys,
-    Source, TokenFrom, TokenMatch,
+    AccessRule, ApiKeys, Condition, Effect, External, Issuer, Jwt, Keys, Origin, Place, PlaceId, Policy, PolicyId,
+    RemoteKeys, Source, TokenFrom, TokenMatch,
 };
 pub use refusal::Refusals;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 
 use super::compile::Policy;
+use super::external::Asker;
 use super::policy::{self, Keys, Origin, PlaceId, PolicyId, RemoteKeys};
 use super::remote::RemoteSet;
 use crate::balance::Backend;
@@ -40,17 +41,28 @@ impl LivePlace {
     }
 }
 
-/// The fetched key sets that policies name, each once.
+/// What policies name beside themselves: backends, and fetched key sets, each once.
 #[derive(Default)]
 pub(crate) struct Sets {
+    backends: HashMap<BackendId, Arc<Backend>>,
     before: HashMap<RemoteKeys, Arc<RemoteSet>>,
     now: HashMap<RemoteKeys, Arc<RemoteSet>>,
 }
 
 impl Sets {
+    /// A service that decides.
+    pub(super) fn asker(&self, says: &policy::External) -> Result<Asker, String> {
+        let unknown = || format!("it asks the backend {}, which the snapshot does not have", says.backend);
+        let backend = self.backends.get(&says.backend).cloned().ok_or_else(unknown)?;
+        if !says.path.starts_with('/') || says.path.parse::<http::Uri>().is_err() {
+            return Err(format!("{:?} is no path to be asked for", says.path));
+        }
+        Ok(Asker { backend, says: says.clone() })
+    }
+
     /// The set of an origin; the one that there was, where there was one.
     pub(super) fn get(&mut self, from: &RemoteKeys) -> Arc<RemoteSet> {
-        let Self { before, now } = self;
+        let Self { before, now, .. } = self;
         let made = || before.get(from).cloned().unwrap_or_else(|| Arc::new(RemoteSet::new(from.clone())));
         Arc::clone(now.entry(from.clone()).or_insert_with(made))
     }
@@ -66,8 +78,15 @@ pub(crate) struct Places {
 
 impl Places {
     /// Compiles those of a snapshot, keeping of what there is what stays the same. Nothing changes before [`Places::serve`].
-    pub(crate) fn compile(&self, snapshot: &Snapshot) -> Result<Self, Refused> {
-        let mut sets = Sets { before: self.sets.clone(), now: HashMap::new() };
+    pub(crate) fn compile(
+        &self,
+        snapshot: &Snapshot,
+        backends: &HashMap<BackendId, Arc<Backend>>,
+    ) -> Result<Self, Refused> {
+        let asked = snapshot.policies.values().filter_map(|policy| policy.external.as_ref());
+        let asked = asked.filter_map(|external| backends.get_key_value(&external.backend));
+        let backends = asked.map(|(id, backend)| (id.clone(), Arc::clone(backend))).collect();
+        let mut sets = Sets { backends, before: self.sets.clone(), now: HashMap::new() };
         let policies = self.compile_policies(&snapshot.policies, &mut sets)?;
         for (owner, from) in remote_keys(&snapshot.policies) {
             if let Origin::Backend(backend) = &from.at

@@ -31,6 +31,8 @@ pub struct Policy {
     pub jwt: Option<Jwt>,
     /// The keys that clients have. Who brings one that nobody has is refused.
     pub keys: Option<ApiKeys>,
+    /// A service that is asked about every request that the rules let in.
+    pub external: Option<External>,
     /// Its rules; without any it allows nothing.
     pub rules: Vec<AccessRule>,
 }
@@ -141,6 +143,21 @@ pub enum Origin {
         /// The only authorities that are trusted, as PEM; those of the system where there are none.
         roots: Option<Arc<str>>,
     },
+}
+
+/// A service that decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct External {
+    /// Who is asked; it must be in [`crate::Snapshot::backends`].
+    pub backend: BackendId,
+    /// The path that is asked for.
+    pub path: Arc<str>,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Whether requests pass where there is no answer.
+    pub fail_open: bool,
+    /// Headers of the answer that the backend gets. Clients cannot send them themselves.
+    pub to_backend: Vec<HeaderName>,
 }
 
 /// Keys of clients.

@@ -77,7 +77,7 @@ impl Audit {
         let (policy, reason) = (&*verdict.policy, verdict.reason.word());
         let Occasion { place, peer, method, path, request_id, .. } = on;
         match verdict.reason {
-            Reason::Broken | Reason::KeysUnavailable => tracing::warn!(
+            Reason::Broken | Reason::KeysUnavailable | Reason::ExternalUnavailable => tracing::warn!(
                 target: "proxy::access",
                 policy, rule, reason, flaw, caller, peer, place, method, path, request_id, left_out, "refused"
             ),
@@ -134,6 +134,19 @@ pub(super) fn fault(verdict: &Verdict) -> Fault {
         }
         Reason::KeyMissing => unauthorized("An API key is needed.".into(), "ApiKey".into()),
         Reason::KeyInvalid => unauthorized("The API key is not one that is accepted.".into(), "ApiKey".into()),
+        Reason::ExternalUnauthorized => {
+            let fault = Fault::new(StatusCode::UNAUTHORIZED, reason, "The request is not authorized.");
+            match &verdict.challenge {
+                Some(challenge) => fault.with(WWW_AUTHENTICATE, challenge.clone()),
+                None => fault,
+            }
+        }
+        Reason::ExternalDenied => Fault::new(StatusCode::FORBIDDEN, reason, "The request is not allowed."),
+        Reason::ExternalUnavailable => Fault::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            reason,
+            "The service that decides about requests gave no answer; try again.",
+        ),
         Reason::KeysUnavailable => Fault::new(
             StatusCode::SERVICE_UNAVAILABLE,
             reason,
@@ -166,7 +179,13 @@ mod tests {
     fn counters_are_bounded() {
         let audit = Audit::new();
         for n in 0..COUNTERS + 5 {
-            audit.count(&Verdict { reason: Reason::Denied, policy: n.to_string().into(), rule: None, flaw: None });
+            audit.count(&Verdict {
+                reason: Reason::Denied,
+                policy: n.to_string().into(),
+                rule: None,
+                flaw: None,
+                challenge: None,
+            });
         }
         let read = audit.read();
         assert_eq!(read.len(), COUNTERS + 1);

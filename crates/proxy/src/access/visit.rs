@@ -11,6 +11,7 @@ use http::{HeaderMap, Uri, request};
 use super::compile::Policy;
 use super::decide::{Asked, Facts, Reason, Trouble, Verdict, decide};
 use super::evidence::{self, Changes, Evidence};
+use super::external;
 use super::place::LivePlace;
 use super::refusal::{self, Audit, Occasion};
 use super::remote::RemoteSet;
@@ -29,6 +30,8 @@ pub(crate) struct Visit {
     passed: Vec<Arc<LivePlace>>,
     /// Key sets that were waited for; what they don't have then, they don't have.
     waited: Vec<Arc<RemoteSet>>,
+    /// What services that decide have answered, by policy.
+    answers: Vec<(Arc<Policy>, external::Answer)>,
     changes: Changes,
     /// The rule whose backend was drawn, and which: a second look draws no other.
     drawn: Option<(Arc<Rule>, usize)>,
@@ -42,7 +45,12 @@ pub(crate) enum Stop {
 }
 
 /// Something to be waited for.
-pub(crate) struct Wait(Arc<RemoteSet>);
+pub(crate) struct Wait(For);
+
+enum For {
+    Keys(Arc<RemoteSet>),
+    Answer(Arc<Policy>),
+}
 
 impl Visit {
     /// Passes the places of a rule.
@@ -86,10 +94,25 @@ impl Visit {
     }
 
     /// Waits for what a place has to wait for, to be judged by it again.
-    pub(crate) async fn wait(&mut self, rule: Option<(Arc<Rule>, usize)>, Wait(set): Wait) {
+    pub(crate) async fn wait(
+        &mut self,
+        (caller, parts, id): (&Caller, &request::Parts, &HeaderValue),
+        rule: Option<(Arc<Rule>, usize)>,
+        Wait(what): Wait,
+    ) {
         self.drawn = rule.or_else(|| self.drawn.take());
-        set.renewed().await;
-        self.waited.push(set);
+        match what {
+            For::Keys(set) => {
+                set.renewed().await;
+                self.waited.push(set);
+            }
+            For::Answer(policy) => {
+                // It was its asker that made it wait.
+                let Some(asker) = &policy.external else { return };
+                let answer = external::ask(caller, &policy, asker, parts, id).await;
+                self.answers.push((policy, answer));
+            }
+        }
     }
 
     /// What the backend gets to see.
@@ -117,7 +140,8 @@ impl Visit {
             let identity = caller.identity.as_deref();
             let facts = Facts { identity, through, request: Some(Asked::new(candidate)) };
             self.judge(&policies, &facts, &candidate).map_err(|stop| match stop {
-                Halt::Wait(set) => Stop::Wait(Wait(set)),
+                Halt::Wait(set) => Stop::Wait(Wait(For::Keys(set))),
+                Halt::Ask(policy) => Stop::Wait(Wait(For::Answer(policy))),
                 Halt::Refused(verdict) => {
                     let occasion = Occasion {
                         place: &place.id,
@@ -140,7 +164,9 @@ impl Visit {
     fn as_seen<'h>(&self, policies: &[Arc<Policy>], headers: &'h HeaderMap) -> Cow<'h, HeaderMap> {
         let issuers = policies.iter().filter_map(|policy| policy.issuers.as_ref());
         let keys = policies.iter().filter_map(|policy| policy.keys.as_ref());
+        let external = policies.iter().filter_map(|policy| policy.external.as_ref());
         let reserved = issuers.flat_map(evidence::Issuers::reserved).chain(keys.filter_map(|keys| keys.told.as_ref()));
+        let reserved = reserved.chain(external.flat_map(|asker| &asker.says.to_backend));
         let mut seen = Cow::Borrowed(headers);
         if !self.changes.set.is_empty() {
             let seen = seen.to_mut();
@@ -160,6 +186,17 @@ impl Visit {
         let shown = policies.iter().map(|policy| Ok((&**policy, self.examine(policy, candidate, now)?)));
         let shown = shown.collect::<Result<Vec<_>, Halt>>()?;
         decide(&shown, facts).map_err(Halt::Refused)?;
+        let mut answered = Changes::default();
+        for policy in policies {
+            let Some(asker) = &policy.external else { continue };
+            let answer = self.answers.iter().find(|(of, _)| Arc::ptr_eq(of, policy)).map(|(_, answer)| answer);
+            let answer = answer.ok_or_else(|| Halt::Ask(Arc::clone(policy)))?;
+            let set = answer.as_ref().map_err(|verdict| Halt::Refused(verdict.clone()))?;
+            answered.remove.extend(asker.says.to_backend.iter().cloned());
+            answered.set.extend(set.iter().cloned());
+        }
+        self.changes.remove.append(&mut answered.remove);
+        self.changes.set.append(&mut answered.set);
         for (policy, evidence) in &shown {
             if let Some(issuers) = &policy.issuers {
                 issuers.change(evidence, &mut self.changes);
@@ -198,6 +235,7 @@ impl Visit {
 enum Halt {
     Refused(Verdict),
     Wait(Arc<RemoteSet>),
+    Ask(Arc<Policy>),
 }
 
 impl Changes {
@@ -243,7 +281,8 @@ pub(crate) fn judge(
     let candidate = Candidate { headers: &headers, ..*candidate };
     let facts = Facts { identity, through, request: Some(Asked::new(candidate)) };
     let verdict = match Visit::default().judge(&policies, &facts, &candidate) {
-        Ok(()) => return None,
+        // Nobody is asked either about what is only thought of.
+        Ok(()) | Err(Halt::Ask(_)) => return None,
         Err(Halt::Refused(verdict)) => verdict,
         // Nothing is waited for here.
         Err(Halt::Wait(_)) => Verdict::new(Reason::KeysUnavailable, policies.first()?, None),

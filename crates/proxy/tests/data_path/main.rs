@@ -5,6 +5,7 @@ mod beside;
 mod drain;
 mod egress;
 mod endpoints;
+mod external;
 mod floods;
 mod harness;
 mod hostile;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use http::Uri;
 use http::header::HeaderName;
-use proxy::access::{ApiKeys, Issuer, Jwt, Keys, Origin, RemoteKeys, TokenFrom};
+use proxy::access::{ApiKeys, External, Issuer, Jwt, Keys, Origin, RemoteKeys, TokenFrom};
 use resources::access::{
-    AccessPolicyApiKeys, AccessPolicyJwks, AccessPolicyJwt, AccessPolicyKeyRef, AccessPolicyProvider,
-    AccessPolicyServiceRef, AccessPolicyTokenFrom,
+    AccessPolicyApiKeys, AccessPolicyExternal, AccessPolicyJwks, AccessPolicyJwt, AccessPolicyKeyRef,
+    AccessPolicyProvider, AccessPolicyServiceRef, AccessPolicyTokenFrom,
 };
 use sha2::{Digest, Sha256};
 
@@ -127,6 +127,24 @@ impl Reader<'_, '_> {
         let value = secret.data.as_ref().and_then(|data| data.get(&to.key));
         let value = value.ok_or_else(|| format!("{name} has nothing under {:?}", to.key))?;
         String::from_utf8(value.0.clone()).map_err(|_| format!("{name} has no text under {:?}", to.key))
+    }
+
+    pub(super) fn external(&mut self, external: &AccessPolicyExternal) -> Result<External, String> {
+        let Origin::Backend(backend) = self.service(&external.service).map_err(|error| format!("service: {error}"))?
+        else {
+            return Err("service: it has no backend".to_owned());
+        };
+        let path = external.service.path.clone().unwrap_or_else(|| "/".to_owned());
+        if !path.starts_with('/') || path.parse::<Uri>().is_err() {
+            return Err(format!("service.path: {path:?} is no path"));
+        }
+        Ok(External {
+            backend,
+            path: path.into(),
+            timeout: duration("timeout", external.timeout.as_deref(), 5, 1, 30)?,
+            fail_open: external.fail_open.unwrap_or(false),
+            to_backend: each("headersToService", &external.headers_to_service, |name| header_name(name))?,
+        })
     }
 
     pub(super) fn api_keys(&mut self, keys: &AccessPolicyApiKeys) -> Result<ApiKeys, String> {

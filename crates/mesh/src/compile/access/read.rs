@@ -35,20 +35,22 @@ impl<'r, 'w> Reader<'r, 'w> {
             spec.jwt.as_ref().map(|jwt| self.jwt(jwt)).transpose().map_err(|error| format!("spec.jwt.{error}"))?;
         let keys = spec.api_keys.as_ref().map(|keys| self.api_keys(keys)).transpose();
         let keys = keys.map_err(|error| format!("spec.apiKeys.{error}"))?;
+        let external = spec.external_authorization.as_ref().map(|external| self.external(external)).transpose();
+        let external = external.map_err(|error| format!("spec.externalAuthorization.{error}"))?;
         let rules = spec.rules.iter().enumerate().map(|(position, written)| {
             let known = Known { jwt: jwt.as_ref(), keys: keys.as_ref() };
             rule(self.here, position, written, &known).map_err(|error| format!("spec.rules[{position}].{error}"))
         });
         let mut rules: Vec<AccessRule> = rules.collect::<Result<_, _>>()?;
         if rules.is_empty() {
-            rules.extend(implied(jwt.is_some(), keys.is_some())?);
+            rules.extend(implied(jwt.is_some(), keys.is_some(), external.is_some())?);
         }
-        Ok(Policy { broken: None, jwt, keys, rules })
+        Ok(Policy { broken: None, jwt, keys, external, rules })
     }
 }
 
 /// The rule of a policy that has none: whoever has shown what the policy knows may pass. One that knows nothing lets nobody in.
-fn implied(jwt: bool, keys: bool) -> Result<Option<AccessRule>, String> {
+fn implied(jwt: bool, keys: bool, external: bool) -> Result<Option<AccessRule>, String> {
     let (from, methods, paths, headers) = Default::default();
     let rule = AccessRule {
         name: "implied".into(),
@@ -65,7 +67,7 @@ fn implied(jwt: bool, keys: bool) -> Result<Option<AccessRule>, String> {
             "spec.rules: with both spec.jwt and spec.apiKeys, rules must say which of them is needed".to_owned()
         );
     }
-    Ok((jwt || keys).then_some(rule))
+    Ok((jwt || keys || external).then_some(rule))
 }
 
 /// What rules of a policy can ask for.

@@ -240,6 +240,24 @@ fn keys_of_clients_are_kept_as_hashes_only() {
 }
 
 #[test]
+fn a_service_that_decides_is_one_of_the_backends() {
+    let spec = "externalAuthorization: {service: {name: two, port: 80, path: /check}, timeout: 2s, failOpen: true, headersToService: [X-User]}";
+    let compiled = compiled(&with_spec(spec));
+    let policy = &compiled.snapshot.policies["shop/p"];
+    let external = policy.external.as_ref().expect("it asks");
+    assert_eq!((&*external.backend, &*external.path), ("shop/two:80", "/check"));
+    assert_eq!((external.timeout.as_secs(), external.fail_open, external.to_backend.len()), (2, true, 1));
+    // Without rules, all that it lets in.
+    assert_eq!((policy.rules.len(), policy.rules[0].effect), (1, Effect::Allow));
+    let compiled = self::compiled(&with_spec("externalAuthorization: {service: {name: gone, port: 80}}"));
+    let (holds, _, message) = accepted(&compiled, "p").remove(0);
+    assert!(
+        !holds && message.starts_with("spec.externalAuthorization.service: Service shop/gone does not exist"),
+        "{message}"
+    );
+}
+
+#[test]
 fn what_is_wrong_with_keys_is_named() {
     for (spec, expected) in [
         ("jwt: {providers: [{issuer: a, jwks: {}}]}", "spec.jwt.providers[0].jwks.inline: exactly one of"),
