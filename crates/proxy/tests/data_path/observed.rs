@@ -46,11 +46,13 @@ impl Callers for Web {
     }
 }
 
-async fn observed(snapshot: proxy::Snapshot, recording: Recording) -> (Running, SocketAddr, Arc<Notebook>) {
+async fn observed(mut snapshot: proxy::Snapshot, recording: Recording) -> (Running, SocketAddr, Arc<Notebook>) {
     let notebook = Arc::new(Notebook::default());
     let dependencies =
         Dependencies { callers: Some(Arc::new(Web)), observer: Some(notebook.clone()), ..Dependencies::default() };
     let running = start_with(Settings { recording, ..Settings::default() }, dependencies);
+    // Callers are known between services only.
+    snapshot.listeners.iter_mut().for_each(|listener| listener.forwarded = Forwarded::Append);
     running.handle.apply(snapshot).await.expect("a good snapshot");
     let address = running.address("l");
     (running, address, notebook)
