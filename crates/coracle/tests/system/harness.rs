@@ -47,6 +47,8 @@ pub(crate) struct Coracle {
     data: Option<TempDir>,
     data_path: PathBuf,
     home: TempDir,
+    /// The network namespace that it is in, where it is in one of its own.
+    namespace: Option<String>,
 }
 
 /// A command of the binary, in an environment of its own.
@@ -107,6 +109,25 @@ impl Coracle {
         Self::launch(setpriv, home, &arguments, data).unwrap_or_else(|output| panic!("up failed:\n{output}"))
     }
 
+    /// `coracle up DIRECTORY` in a network namespace. Needs root.
+    pub(crate) fn up_in_namespace(
+        namespace: &str,
+        directory: &Path,
+        data: &Path,
+        more: &[&str],
+    ) -> Result<Self, String> {
+        let mut ip = Command::new("ip");
+        ip.args(["netns", "exec", namespace, CORACLE]);
+        let home = tempfile::tempdir().expect("a temporary directory");
+        ip.env("HOME", home.path());
+        let directory = directory.to_str().expect("a path in UTF-8");
+        let mut arguments = vec!["up", directory, "--gateway-port", "0", "-o", "json"];
+        arguments.extend(more);
+        let mut this = Self::launch(ip, home, &arguments, data)?;
+        this.namespace = Some(namespace.to_owned());
+        Ok(this)
+    }
+
     fn start(arguments: &[&str], data: &Path) -> Result<Self, String> {
         let home = tempfile::tempdir().expect("a temporary directory");
         Self::launch(command(home.path()), home, arguments, data)
@@ -146,7 +167,7 @@ impl Coracle {
         match heard.recv_timeout(Duration::from_secs(900)) {
             Ok(Some(line)) => {
                 let ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("stdout is {line:?}: {e}"));
-                Ok(Self { child, ready, data: None, data_path: data.to_owned(), home })
+                Ok(Self { child, ready, data: None, data_path: data.to_owned(), home, namespace: None })
             }
             Ok(None) => {
                 let status = child.wait().expect("a child to wait for");
@@ -177,6 +198,10 @@ impl Coracle {
     /// Runs a command of the binary against this instance; its output, whatever its exit code.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let mut command = command(self.home.path());
+        if let Some(namespace) = &self.namespace {
+            command = Command::new("ip");
+            command.args(["netns", "exec", namespace, CORACLE]).env("HOME", self.home.path());
+        }
         command.args(arguments).arg("--data").arg(&self.data_path).stdin(Stdio::null());
         command.output().expect("the binary starts")
     }

@@ -18,3 +18,4 @@ mod resilience;
 mod rollouts;
 mod seen;
 mod strict;
+mod two_instances;
