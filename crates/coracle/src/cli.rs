@@ -6,7 +6,9 @@ mod git;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-pub(crate) use delivery::{Apply, History, Lock, LockCommand, Plan, Release, Rollback, SetName, Wanted};
+pub(crate) use delivery::{
+    Apply, Config, Drift, Export, History, Import, Lock, LockCommand, Plan, Release, Rollback, SetName, Wanted,
+};
 pub(crate) use git::{BreakGlass, Git, GitCommand, GitHook, GitOptions};
 
 const EXAMPLES: &str = "\
@@ -48,6 +50,14 @@ pub(crate) enum Command {
     Rollback(Rollback),
     /// Who is applying which set, and ending that
     Lock(Lock),
+    /// What of a set is no longer as it was applied: which field, by whom, when
+    Drift(Drift),
+    /// Take a live object into a set, and write its manifest
+    Import(Import),
+    /// Print clean manifests of what lives, ready to be applied elsewhere
+    Export(Export),
+    /// What a variable is in each environment, since when and by whom; `config check` holds environments against each other
+    Config(Config),
     /// List objects, or show some
     Get(Get),
     /// Show one object in full, with its events
@@ -375,6 +385,12 @@ pub(crate) struct Delete {
     /// Don't wait until the objects are gone
     #[arg(long)]
     pub(crate) no_wait: bool,
+    /// Name of a protected object that is to be deleted nevertheless; may be repeated
+    #[arg(long, value_name = "NAME", requires = "reason")]
+    pub(crate) confirm_delete: Vec<String>,
+    /// Why a protected object is to be deleted
+    #[arg(long, value_name = "WHY")]
+    pub(crate) reason: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]

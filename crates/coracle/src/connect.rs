@@ -139,6 +139,12 @@ impl Api {
         self.json(Method::PATCH, path, "application/json", body).await
     }
 
+    /// Merge patch.
+    pub(crate) async fn merge(&self, path: &str, patch: &Value) -> anyhow::Result<Value> {
+        let body = Some(("application/merge-patch+json", patch));
+        self.json(Method::PATCH, path, "application/json", body).await
+    }
+
     /// DELETE with its options.
     pub(crate) async fn delete(&self, path: &str, options: &Value) -> anyhow::Result<Value> {
         self.json(Method::DELETE, path, "application/json", Some(("application/json", options))).await

@@ -8,10 +8,14 @@
 pub mod api;
 pub mod apply;
 pub mod applyset;
+pub mod config;
 pub mod diff;
+pub mod drift;
+pub mod export;
 pub mod fields;
 pub mod health;
 pub mod history;
+pub mod import;
 pub mod kinds;
 pub mod kustomize;
 pub mod lock;

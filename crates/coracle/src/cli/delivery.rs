@@ -187,3 +187,86 @@ pub(crate) enum LockCommand {
         target: Target,
     },
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle drift shop             which field, by which manager, when
+  coracle drift shop -o json     for scripts
+
+Exit codes: 0 as applied, 2 drifted, 1 an error.")]
+pub(crate) struct Drift {
+    /// The set
+    #[arg(value_name = "SET")]
+    pub(crate) set: String,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Form,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  coracle import deployment/web --to deploy/   then `coracle plan deploy/` is empty")]
+pub(crate) struct Import {
+    /// KIND/NAME of a live object
+    #[arg(value_name = "KIND/NAME")]
+    pub(crate) what: String,
+    /// The directory of the set, where the manifest is written
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    #[command(flatten)]
+    pub(crate) set: SetName,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle export deployment/web service/web    some objects
+  coracle export -n shop --without-secrets     everything that somebody wrote in a namespace")]
+pub(crate) struct Export {
+    /// KIND/NAME [default: everything in the namespace]
+    #[arg(value_name = "KIND/NAME")]
+    pub(crate) what: Vec<String>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Leave Secrets out; they are written in clear otherwise
+    #[arg(long)]
+    pub(crate) without_secrets: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle config REDIS_URL                       what it is in each namespace, since when, set by whom
+  coracle config REDIS_URL overlays/dev overlays/prod   what it will be
+  coracle config check                           namespaces held against each other
+  coracle config check overlays/dev overlays/prod   before anything is applied
+
+Exit codes of check: 0 nothing found, 2 findings, 1 an error.")]
+pub(crate) struct Config {
+    /// The variable, or `check`
+    #[arg(value_name = "KEY|check")]
+    pub(crate) key: String,
+    /// Directories as environments [default: the cluster's namespaces]
+    #[arg(value_name = "DIR")]
+    pub(crate) directories: Vec<PathBuf>,
+    /// A namespace as environment; may be repeated [default: all that have workloads]
+    #[arg(short, long = "namespace", value_name = "NAMESPACE")]
+    pub(crate) namespaces: Vec<String>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Form,
+}

@@ -6,6 +6,7 @@ use crate::commands::{references, say};
 use crate::connect::{self, Api};
 use crate::kinds::Resource;
 use crate::{exit, manifests, order};
+use delivery::protect::Confirmation;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -35,6 +36,14 @@ pub(crate) async fn run(arguments: Delete) -> anyhow::Result<ExitCode> {
     let mut missing = 0;
     for victim in &victims {
         let path = victim.resource.path(Some(&victim.namespace), Some(&victim.name));
+        if let Some(reason) = arguments.reason.as_ref().filter(|_| arguments.confirm_delete.contains(&victim.name)) {
+            let confirmation = Confirmation { object: String::new(), reason: reason.clone() };
+            match api.merge(&path, &confirmation.patch(&victim.name)).await {
+                Ok(_) => {}
+                Err(error) if connect::is_not_found(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
         match api.delete(&path, &options).await {
             Ok(answer) => {
                 say(&format!("{} \"{}\" deleted", victim.resource.label(), victim.name));

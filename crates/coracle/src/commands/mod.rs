@@ -3,13 +3,17 @@
 mod apply;
 mod break_glass;
 mod completion;
+mod config;
 mod delete;
 mod describe;
 mod down;
+mod drift;
+mod export;
 mod get;
 mod git;
 mod git_hook;
 mod history;
+mod import;
 mod kubeconfig;
 mod lock;
 mod logs;
@@ -44,6 +48,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::History(arguments) => history::run(arguments).await,
             Command::Rollback(arguments) => Box::pin(rollback::run(arguments)).await,
             Command::Lock(arguments) => lock::run(arguments).await,
+            Command::Drift(arguments) => drift::run(arguments).await,
+            Command::Import(arguments) => import::run(arguments).await,
+            Command::Export(arguments) => export::run(arguments).await,
+            Command::Config(arguments) => config::run(arguments).await,
             Command::Get(arguments) => get::run(arguments).await,
             Command::Describe(arguments) => describe::run(arguments).await,
             Command::Logs(arguments) => logs::run(arguments).await,

@@ -55,7 +55,7 @@ fn set_of(paths: &[PathBuf], wanted: &Wanted) -> anyhow::Result<Set> {
 }
 
 /// `deploy/` -> `deploy`, `app.yaml` -> `app`: as a name that the API takes.
-fn derived(paths: &[PathBuf]) -> Option<String> {
+pub(crate) fn derived(paths: &[PathBuf]) -> Option<String> {
     let [path] = paths else { return None };
     let path = path.canonicalize().ok()?;
     let name = if path.is_dir() { path.file_name()? } else { path.file_stem()? };
@@ -109,12 +109,17 @@ pub(crate) fn provenance(directory: Option<&Path>, plan: &Plan) -> Provenance {
         .is_some_and(|s| s.is_empty());
     let commit = lines.next().unwrap_or_default();
     Provenance {
-        applied_by: format!("{}@{}", user(), host()),
+        applied_by: who(),
         source: plan.source.clone(),
         commit: if clean || commit.is_empty() { commit } else { format!("{commit}-dirty") },
         author: lines.next().unwrap_or_default(),
         message: lines.next().unwrap_or_default(),
     }
+}
+
+/// Who runs this, for the record.
+pub(crate) fn who() -> String {
+    format!("{}@{}", user(), host())
 }
 
 fn user() -> String {

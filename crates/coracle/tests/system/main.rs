@@ -6,6 +6,7 @@
 mod again;
 mod bad_input;
 mod clients;
+mod delivery;
 mod egress;
 mod first_light;
 mod gitsync;

@@ -48,11 +48,11 @@ impl Run<'_> {
         if waiting.is_empty() {
             return Ok(());
         }
-        let result = tokio::time::timeout(limit, self.watch(&mut waiting)).await;
+        let result = tokio::time::timeout(limit, self.settled(objects, &mut waiting)).await;
         match result {
             Ok(result) => result,
             Err(_) => {
-                let (id, health) = waiting.first_key_value().expect("somebody is waited for");
+                let Some((id, health)) = waiting.first_key_value() else { return Ok(()) };
                 let mut why = format!("not healthy after {} s: {}", limit.as_secs(), health.message);
                 if WORKLOADS.contains(&id.kind.as_str())
                     && let Some(more) = cause::of(self.api, id, true).await
@@ -60,6 +60,36 @@ impl Run<'_> {
                     why.push_str(&format!("; {more}"));
                 }
                 Err(self.failed(id, why))
+            }
+        }
+    }
+
+    /// Waits until everybody is well, and those that no probe asks are so a moment later still.
+    async fn settled(&self, objects: &[Value], waiting: &mut BTreeMap<ObjectId, Health>) -> Result<(), ApplyError> {
+        let unprobed: Vec<ObjectId> = objects
+            .iter()
+            .filter(|object| is_unprobed(object))
+            .map(ObjectId::of)
+            .filter(|id| waiting.contains_key(id))
+            .collect();
+        loop {
+            self.watch(waiting).await?;
+            if unprobed.is_empty() || self.options.settle.is_zero() {
+                return Ok(());
+            }
+            tokio::time::sleep(self.options.settle).await;
+            for id in &unprobed {
+                let Some(resource) = self.kinds.of_group(&id.group, &id.kind) else { continue };
+                let now = self.api.find(&crate::api::path_of(resource, id)).await?;
+                let now = now
+                    .as_ref()
+                    .map_or(Health { status: Status::Missing, message: "it is gone".into() }, health::health);
+                if !is_well(&now) {
+                    waiting.insert(id.clone(), now);
+                }
+            }
+            if waiting.is_empty() {
+                return Ok(());
             }
         }
     }
@@ -185,6 +215,15 @@ impl Run<'_> {
                 .failed(id, format!("it is still being deleted after {} s; a finalizer may hold it", GONE.as_secs()))),
         }
     }
+}
+
+/// Whether a workload is ready as soon as its programs were started, because nothing asks them.
+fn is_unprobed(object: &Value) -> bool {
+    let template = if object::kind(object) == "Pod" { &object["spec"] } else { &object["spec"]["template"]["spec"] };
+    let containers = template["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let asked = |container: &Value| container["readinessProbe"].is_object() || container["startupProbe"].is_object();
+    matches!(object::kind(object), "Deployment" | "StatefulSet" | "DaemonSet" | "Pod")
+        && containers.iter().any(|c| !asked(c))
 }
 
 fn is_well(health: &Health) -> bool {

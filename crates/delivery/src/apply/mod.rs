@@ -30,13 +30,21 @@ pub struct Options {
     pub force_conflicts: bool,
     /// How long a wave may take to become healthy; nothing where nobody waits.
     pub wait: Option<Duration>,
+    /// How long a workload that no probe asks must go on working before it counts as healthy: it counts as ready as soon
+    /// as its program was started.
+    pub settle: Duration,
     /// How many writes are under way at once.
     pub concurrency: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { force_conflicts: false, wait: Some(Duration::from_secs(300)), concurrency: 16 }
+        Self {
+            force_conflicts: false,
+            wait: Some(Duration::from_secs(300)),
+            settle: Duration::from_secs(1),
+            concurrency: 16,
+        }
     }
 }
 

@@ -71,7 +71,9 @@ impl Cluster {
     }
 
     pub(crate) async fn apply(&self, plan: &Plan) -> Result<Outcome, ApplyError> {
-        apply::apply(self.client.clone(), plan, &apply::Options::default(), &|_| {}).await
+        // No controller here ever looks at a workload.
+        let options = apply::Options { wait: None, ..apply::Options::default() };
+        apply::apply(self.client.clone(), plan, &options, &|_| {}).await
     }
 
     /// Plans and applies.

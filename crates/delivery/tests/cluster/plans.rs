@@ -138,3 +138,16 @@ async fn kinds_and_their_objects_come_together() {
     assert_eq!(told(&cluster.plan(&desired[..1]).await), "keep customresourcedefinition/widgets.x.io");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn the_policy_for_other_clusters_is_understood() {
+    let cluster = Cluster::start().await;
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/policies/protect.yaml");
+    let policy = delivery::render(&file).expect("manifests");
+    let plan = cluster.bring(&policy).await;
+    assert_eq!((plan.count(Action::Create), plan.problems.len()), (2, 0));
+    // It lets through what it is not about.
+    cluster.bring(&[policy[0].clone(), policy[1].clone(), config("a", json!({"x": "1"}))]).await;
+    cluster.bring(&[policy[0].clone(), policy[1].clone(), config("a", json!({"x": "2"}))]).await;
+    cluster.stop().await;
+}

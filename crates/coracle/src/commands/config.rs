@@ -1,0 +1,178 @@
+//! `coracle config KEY` and `coracle config check`: configuration across environments.
+
+use crate::cli::{Config, Form};
+use crate::commands::say;
+use crate::{connect, exit};
+use delivery::api::Api;
+use delivery::applyset::{PART_OF, Set};
+use delivery::config::check::{self, Finding};
+use delivery::config::origin::{self, Origin};
+use delivery::config::{self, Environment, Variable};
+use delivery::history::{self, Revision, State};
+use delivery::object::{self, ObjectId};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+
+/// The kinds that configuration is read from.
+const KINDS: [(&str, &str); 8] = [
+    ("", "ConfigMap"),
+    ("", "Secret"),
+    ("", "Pod"),
+    ("apps", "Deployment"),
+    ("apps", "StatefulSet"),
+    ("apps", "DaemonSet"),
+    ("batch", "Job"),
+    ("batch", "CronJob"),
+];
+
+pub(crate) async fn run(arguments: Config) -> anyhow::Result<ExitCode> {
+    let told = if arguments.key == "check" { check_all(&arguments).await } else { one(&arguments).await };
+    match told {
+        Ok(code) => Ok(code),
+        Err(error) => {
+            exit::report(&error);
+            Ok(ExitCode::from(1))
+        }
+    }
+}
+
+async fn environments(arguments: &Config) -> anyhow::Result<(Vec<Environment>, Option<Api>)> {
+    if !arguments.directories.is_empty() {
+        let rendered = arguments.directories.iter().map(|directory| {
+            let objects = delivery::render(directory).map_err(|error| exit::bad_input(error.to_string()))?;
+            let name = directory
+                .file_name()
+                .map_or_else(|| directory.display().to_string(), |n| n.to_string_lossy().into_owned());
+            // Namespaces are the environment's, not the manifest's.
+            Ok(Environment { name, objects: objects.into_iter().map(without_namespace).collect() })
+        });
+        return Ok((rendered.collect::<anyhow::Result<_>>()?, None));
+    }
+    let api = Api::over(connect::client_of(&arguments.target).await?);
+    let kinds = api.kinds().await?;
+    let mut by_namespace: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for (group, kind) in KINDS {
+        let Some(resource) = kinds.of_group(group, kind) else { continue };
+        let asked: Vec<Option<&str>> = match arguments.namespaces.as_slice() {
+            [] => vec![None],
+            some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
+        };
+        for namespace in asked {
+            for object in api.list(&resource.path(namespace, None), "").await? {
+                by_namespace.entry(object::namespace(&object).to_owned()).or_default().push(object);
+            }
+        }
+    }
+    let all = by_namespace.into_iter().map(|(name, objects)| Environment { name, objects });
+    Ok((all.collect(), Some(api)))
+}
+
+fn without_namespace(mut object: Value) -> Value {
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("namespace");
+    }
+    object
+}
+
+async fn check_all(arguments: &Config) -> anyhow::Result<ExitCode> {
+    let (environments, _) = environments(arguments).await?;
+    let found = check::check(&environments);
+    match arguments.output {
+        Form::Json => say(&serde_json::to_string_pretty(&found)?),
+        Form::Text if found.is_empty() => say("nothing is missing, extra, suspicious or unresolved"),
+        Form::Text => found.iter().for_each(|finding| say(&line(finding))),
+    }
+    Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+fn line(finding: &Finding) -> String {
+    let kind = serde_json::to_value(finding.kind).unwrap_or_default();
+    let kind = kind.as_str().unwrap_or_default().to_owned();
+    format!("{kind:<10}  {}  {}  {}: {}", finding.environment, finding.service, finding.variable, finding.message)
+}
+
+async fn one(arguments: &Config) -> anyhow::Result<ExitCode> {
+    let (environments, api) = environments(arguments).await?;
+    let mut histories: BTreeMap<String, Vec<(Revision, Vec<Value>)>> = BTreeMap::new();
+    let mut told = Vec::new();
+    for environment in &environments {
+        for variable in config::variables(environment).into_iter().filter(|variable| variable.name == arguments.key) {
+            let origin = match &api {
+                Some(api) => of(api, environment, &variable, &mut histories).await?,
+                None => Origin::default(),
+            };
+            told.push((variable, origin));
+        }
+    }
+    if told.is_empty() {
+        let names: BTreeSet<String> = environments.iter().flat_map(config::variables).map(|v| v.name).collect();
+        let key = arguments.key.to_lowercase();
+        let near: Vec<String> = names.into_iter().filter(|name| name.to_lowercase().contains(&key)).take(5).collect();
+        let hint = if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) };
+        return Err(exit::bad_input(format!("no container has a variable {}{hint}", arguments.key)));
+    }
+    match arguments.output {
+        Form::Json => {
+            let all: Vec<Value> =
+                told.iter().map(|(variable, origin)| json!({ "variable": variable, "origin": origin })).collect();
+            say(&serde_json::to_string_pretty(&all)?);
+        }
+        Form::Text => told.iter().for_each(|(variable, origin)| say(&sentence(variable, origin))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sentence(variable: &Variable, origin: &Origin) -> String {
+    let key = if variable.key.is_empty() { String::new() } else { format!(" key {}", variable.key) };
+    let mut said =
+        format!("{}  {}  {}  from {}{key}", variable.environment, variable.service, variable.value, variable.from);
+    if !origin.since.is_empty() {
+        said.push_str(&format!("  since {}", origin.since));
+    }
+    for (word, value) in
+        [("by", &origin.manager), ("by", &origin.applied_by), ("commit", &origin.commit), ("author", &origin.author)]
+    {
+        if !value.is_empty() {
+            said.push_str(&format!("  {word} {value}"));
+        }
+    }
+    if let Some(revision) = origin.revision {
+        said.push_str(&format!("  revision {revision}"));
+    }
+    said
+}
+
+/// Who set it: the revision that brought it where it is of a set, else the owner of its field.
+async fn of(
+    api: &Api,
+    environment: &Environment,
+    variable: &Variable,
+    histories: &mut BTreeMap<String, Vec<(Revision, Vec<Value>)>>,
+) -> anyhow::Result<Origin> {
+    let Some(live) = environment.objects.iter().find(|object| ObjectId::of(object) == variable.from) else {
+        return Ok(Origin::default());
+    };
+    let by_owner = origin::of_live(variable, live);
+    let Some(id) = object::label(live, PART_OF) else { return Ok(by_owner) };
+    if !histories.contains_key(id) {
+        histories.insert(id.to_owned(), history_of(api, id).await?);
+    }
+    Ok(origin::of_history(variable, live, &histories[id]).unwrap_or(by_owner))
+}
+
+/// The healthy revisions of the set with an id, the newest first.
+async fn history_of(api: &Api, id: &str) -> anyhow::Result<Vec<(Revision, Vec<Value>)>> {
+    let query = format!("labelSelector={}", delivery::api::escape(&format!("{}={id}", delivery::applyset::ID)));
+    let parents = api.list("/api/v1/secrets", &query).await?;
+    let Some(parent) = parents.first() else { return Ok(Vec::new()) };
+    let set = Set::new(object::namespace(parent), object::name(parent));
+    let mut all = Vec::new();
+    for revision in history::list(api.client().clone(), &set).await? {
+        if revision.state == State::Healthy {
+            let objects = history::load(api.client().clone(), &set, &revision).await?;
+            all.push((revision, objects));
+        }
+    }
+    Ok(all)
+}

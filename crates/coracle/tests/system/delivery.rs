@@ -1,0 +1,195 @@
+//! Plan, apply, rollback, drift, import and config with the real binary.
+
+use crate::harness::{Coracle, eventually, manifests};
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
+}
+
+fn write(directory: &Path, name: &str, text: &str) {
+    std::fs::write(directory.join(name), text).expect("writable");
+}
+
+fn config(level: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings}}\ndata: {{LOG_LEVEL: {level}}}\n")
+}
+
+fn deployment(command: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: 1\n  selector: {{matchLabels: \
+         {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    spec:\n      containers:\n      - name: c\n        \
+         image: coracle.dev/host\n        command: [sh, -c, {command:?}]\n        envFrom: [{{configMapRef: {{name: settings}}}}]\n"
+    )
+}
+
+#[test]
+fn a_directory_is_planned_applied_broken_and_put_back() {
+    let coracle = Coracle::serve(&[]);
+    let directory = manifests(&[("config.yaml", &config("info")), ("web.yaml", &deployment("exec sleep 1000"))]);
+    let path = directory.path().to_str().expect("UTF-8");
+    let shop = ["--set", "shop"];
+    let run = |arguments: &[&str]| coracle.run(&[arguments, &shop].concat());
+    let planned = run(&["plan", path]);
+    assert_eq!(planned.status.code(), Some(2), "{}", words(&planned));
+    assert!(words(&planned).contains("2 to create"));
+    let unasked = run(&["apply", path]);
+    assert!(!unasked.status.success() && words(&unasked).contains("nobody to ask"), "{}", words(&unasked));
+    let applied = run(&["apply", path, "--yes"]);
+    assert!(applied.status.success(), "{}", words(&applied));
+    assert_eq!(run(&["plan", path]).status.code(), Some(0));
+
+    // A saved plan is applied exactly, and only once.
+    write(directory.path(), "config.yaml", &config("debug"));
+    let file = coracle.data().join("plan.json");
+    let file = file.to_str().expect("UTF-8");
+    let json = run(&["plan", path, "-o", "json", "--out", file]);
+    let shown: Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(shown["summary"]["change"], 1);
+    assert_eq!(shown["changes"][0]["fields"][0]["path"], ".data.LOG_LEVEL");
+    assert!(coracle.run(&["apply", "--plan", file]).status.success());
+    let stale = coracle.run(&["apply", "--plan", file]);
+    assert!(words(&stale).contains("stale") && words(&stale).contains("LOG_LEVEL"), "{}", words(&stale));
+
+    // What breaks says why in its own words, and the last good one comes back.
+    write(directory.path(), "web.yaml", &deployment("echo no database; exit 3"));
+    let broken = run(&["apply", path, "--yes", "--rollback"]);
+    let said = words(&broken);
+    assert_eq!(broken.status.code(), Some(1), "{said}");
+    for part in ["exit code 3", "its last words: no database", "revision 2 is back"] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    let web = coracle.get(&["deployment/web"]);
+    assert!(web.to_string().contains("sleep 1000"));
+    let history: Value = serde_json::from_str(&coracle.ok(&["history", "shop", "-o", "json"])).expect("JSON");
+    assert_eq!((&history[0]["state"], &history[1]["state"]), (&"healthy".into(), &"failed".into()));
+
+    // Who changed what by hand, and what is it?
+    let by_hand = manifests(&[("c.yaml", &config("trace"))]);
+    let hand = by_hand.path().to_str().expect("UTF-8");
+    assert!(coracle.run(&["apply", "-f", hand, "--force-conflicts"]).status.success());
+    let drifted = coracle.run(&["drift", "shop"]);
+    assert_eq!(drifted.status.code(), Some(2), "{}", words(&drifted));
+    assert!(
+        words(&drifted).contains(".data.LOG_LEVEL was applied as \"debug\" and is \"trace\""),
+        "{}",
+        words(&drifted)
+    );
+    let told = coracle.ok(&["config", "LOG_LEVEL"]);
+    assert!(
+        told.contains("default  deployment/web  \"trace\"  from configmap/settings in default key LOG_LEVEL"),
+        "{told}"
+    );
+    let back = coracle.run(&["rollback", "shop", "1", "--yes", "--force-conflicts"]);
+    assert!(back.status.success(), "{}", words(&back));
+    let told = coracle.ok(&["config", "LOG_LEVEL"]);
+    assert!(told.contains("\"info\"") && told.contains("revision"), "{told}");
+}
+
+#[test]
+fn an_apply_that_is_killed_is_seen_and_completed() {
+    let coracle = Coracle::serve(&[]);
+    // Never healthy, so that it is killed in the middle.
+    let waiting = deployment("exec sleep 1000")
+        .replace("        envFrom", "        readinessProbe: {exec: {command: ['false']}}\n        envFrom");
+    let directory = manifests(&[("config.yaml", &config("info")), ("web.yaml", &waiting)]);
+    let path = directory.path().to_str().expect("UTF-8");
+    let mut killed = Command::new(env!("CARGO_BIN_EXE_coracle"));
+    killed.args(["apply", path, "--set", "shop", "--yes", "--data"]).arg(coracle.data());
+    let mut killed = killed.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    eventually("it holds the lock and has written", || {
+        let held = coracle.ok(&["lock", "list"]);
+        let there = coracle.run(&["get", "deployment/web"]).status.success();
+        if held.contains("shop") && there { Ok(()) } else { Err(held) }
+    });
+    let second = coracle.run(&["apply", path, "--set", "shop", "--yes"]);
+    // There is nothing left to write, so it may be that nothing is to be done; while it is held, nothing is.
+    assert!(!second.status.success() && words(&second).contains("is applying the set shop"), "{}", words(&second));
+    killed.kill().expect("killed");
+    killed.wait().expect("ended");
+    write(directory.path(), "web.yaml", &deployment("exec sleep 1000"));
+    let planned = coracle.run(&["plan", path, "--set", "shop"]);
+    assert!(words(&planned).contains("was not applied to its end"), "{}", words(&planned));
+    let completed = coracle.run(&["apply", path, "--set", "shop", "--yes"]);
+    assert!(completed.status.success(), "{}", words(&completed));
+    assert_eq!(coracle.run(&["plan", path, "--set", "shop"]).status.code(), Some(0));
+}
+
+#[test]
+fn what_is_protected_is_held_against_everyone() {
+    let coracle = Coracle::serve(&[]);
+    let claim = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data}\nspec: {accessModes: [ReadWriteOnce], \
+                 resources: {requests: {storage: 1Mi}}}\n";
+    let directory = manifests(&[("claim.yaml", claim), ("config.yaml", &config("info"))]);
+    let path = directory.path().to_str().expect("UTF-8");
+    let apply = || coracle.run(&["apply", path, "--set", "shop", "--yes"]);
+    assert!(apply().status.success());
+    write(directory.path(), "claim.yaml", &claim.replace("name: data", "name: renamed"));
+    let moved = apply();
+    assert!(
+        words(&moved).contains("move persistentvolumeclaim/renamed in default from persistentvolumeclaim/data"),
+        "{}",
+        words(&moved)
+    );
+    let refused = coracle.run(&["delete", "pvc/data", "--grace-period", "0"]);
+    assert!(words(&refused).contains("it is protected"), "{}", words(&refused));
+    let confirmed = ["delete", "pvc/data", "--confirm-delete", "data", "--reason", "it was copied", "--no-wait"];
+    assert!(coracle.run(&confirmed).status.success());
+}
+
+#[test]
+fn environments_are_compared_before_anything_is_applied() {
+    let coracle = Coracle::serve(&[]);
+    let dev = manifests(&[("c.yaml", &config("debug")), ("w.yaml", &deployment("true"))]);
+    let prod = manifests(&[
+        ("c.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {URL: ' http://x'}\n"),
+        ("w.yaml", &deployment("true")),
+    ]);
+    let (dev, prod) = (dev.path().to_str().expect("UTF-8"), prod.path().to_str().expect("UTF-8"));
+    let checked = coracle.run(&["config", "check", dev, prod]);
+    assert_eq!(checked.status.code(), Some(2), "{}", words(&checked));
+    for part in ["LOG_LEVEL", "missing", "suspicious", "white space"] {
+        assert!(words(&checked).contains(part), "{part} is not in {}", words(&checked));
+    }
+}
+
+#[test]
+#[ignore = "needs kubectl"]
+fn kubectl_takes_our_set_for_its_own_and_we_take_its() {
+    let coracle = Coracle::serve(&[]);
+    let two = format!("{}---\n{}", config("info"), config("info").replace("settings", "second"));
+    let directory = manifests(&[("config.yaml", &two)]);
+    let path = directory.path().to_str().expect("UTF-8");
+    assert!(coracle.run(&["apply", path, "--set", "shop", "--yes"]).status.success());
+    let kubectl = |path: &str| {
+        let mut command = Command::new("kubectl");
+        command.args([
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--prune",
+            "--applyset=shop",
+            "-n",
+            "default",
+            "-f",
+            path,
+        ]);
+        command.env("KUBECONFIG", coracle.kubeconfig()).env("KUBECTL_APPLYSET", "true").env("HOME", coracle.data());
+        command.stdin(Stdio::null()).output().expect("kubectl starts; is it installed?")
+    };
+    // One manifest less: kubectl prunes what we applied.
+    let one = manifests(&[("config.yaml", &config("debug"))]);
+    let pruned = kubectl(one.path().to_str().expect("UTF-8"));
+    assert!(pruned.status.success() && words(&pruned).contains("configmap/second pruned"), "{}", words(&pruned));
+    // And the reverse: we prune what kubectl applied.
+    let three = manifests(&[("config.yaml", &two.replace("second", "third"))]);
+    let added = kubectl(three.path().to_str().expect("UTF-8"));
+    assert!(added.status.success(), "{}", words(&added));
+    let planned = coracle.run(&["plan", path, "--set", "shop"]);
+    assert!(words(&planned).contains("configmap/third") && !words(&planned).contains("adopt"), "{}", words(&planned));
+    let applied = coracle.run(&["apply", path, "--set", "shop", "--yes", "--force-conflicts"]);
+    assert!(applied.status.success(), "{}", words(&applied));
+    assert!(!coracle.run(&["get", "configmap/third"]).status.success(), "it is pruned or moved");
+}
