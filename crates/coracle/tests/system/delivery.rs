@@ -163,8 +163,9 @@ fn kubectl_takes_our_set_for_its_own_and_we_take_its() {
     let directory = manifests(&[("config.yaml", &two)]);
     let path = directory.path().to_str().expect("UTF-8");
     assert!(coracle.run(&["apply", path, "--set", "shop", "--yes"]).status.success());
-    let kubectl = |path: &str| {
+    let kubectl = |directory: &Path| {
         let mut command = Command::new("kubectl");
+        let path = directory.join("config.yaml");
         command.args([
             "apply",
             "--server-side",
@@ -174,18 +175,18 @@ fn kubectl_takes_our_set_for_its_own_and_we_take_its() {
             "-n",
             "default",
             "-f",
-            path,
         ]);
+        command.arg(path);
         command.env("KUBECONFIG", coracle.kubeconfig()).env("KUBECTL_APPLYSET", "true").env("HOME", coracle.data());
         command.stdin(Stdio::null()).output().expect("kubectl starts; is it installed?")
     };
     // One manifest less: kubectl prunes what we applied.
     let one = manifests(&[("config.yaml", &config("debug"))]);
-    let pruned = kubectl(one.path().to_str().expect("UTF-8"));
+    let pruned = kubectl(one.path());
     assert!(pruned.status.success() && words(&pruned).contains("configmap/second pruned"), "{}", words(&pruned));
     // And the reverse: we prune what kubectl applied.
     let three = manifests(&[("config.yaml", &two.replace("second", "third"))]);
-    let added = kubectl(three.path().to_str().expect("UTF-8"));
+    let added = kubectl(three.path());
     assert!(added.status.success(), "{}", words(&added));
     let planned = coracle.run(&["plan", path, "--set", "shop"]);
     assert!(words(&planned).contains("configmap/third") && !words(&planned).contains("adopt"), "{}", words(&planned));

@@ -37,6 +37,11 @@ async fn newest_pods(api: &Api, id: &ObjectId) -> Option<Vec<Value>> {
         _ => return None,
     };
     let workload = api.get(&format!("{}/{}", plural.replace("{}", &id.namespace), id.name)).await.ok()?;
+    // Before its controller has looked, the newest Pods are those of the state before.
+    let observed = &workload["status"]["observedGeneration"];
+    if id.kind != "Job" && observed.as_i64() < workload["metadata"]["generation"].as_i64() {
+        return None;
+    }
     let labels = workload["spec"]["selector"]["matchLabels"].as_object()?;
     let selector: Vec<String> =
         labels.iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?))).collect();
