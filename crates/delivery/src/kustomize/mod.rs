@@ -13,6 +13,7 @@ mod fieldpath;
 mod fields;
 mod fieldspec;
 mod files;
+mod folding;
 mod generate;
 mod id;
 mod jsonpatch;

@@ -67,11 +67,11 @@ impl Scalar {
 
     fn to_json(&self) -> Result<Value> {
         let own = match self.tag {
-            Tag::Str | Tag::Other => return Ok(Value::String(self.text.clone())),
-            Tag::Unsaid if self.quoted || self.text.contains('\n') => return Ok(Value::String(self.text.clone())),
+            Tag::Str | Tag::Other | Tag::Merge => return text_value(&self.text),
+            Tag::Unsaid if self.quoted || self.text.contains('\n') => return text_value(&self.text),
             Tag::Unsaid => return value(self.resolved(), &self.text),
             Tag::Binary => return binary(&self.text),
-            Tag::Int | Tag::Float | Tag::Bool | Tag::Null | Tag::Time | Tag::Merge => self.resolved(),
+            Tag::Int | Tag::Float | Tag::Bool | Tag::Null | Tag::Time => self.resolved(),
         };
         let fits = tag_of(&own) == self.tag;
         if fits && self.quoted && !self.explicit {
@@ -83,6 +83,17 @@ impl Scalar {
             other if fits => value(other, &self.text),
             _ => fail(format!("the value `{}` is marked as {} and is none", self.text, name(self.tag))),
         }
+    }
+}
+
+/// Text as JSON. Control characters that YAML cannot carry are refused, as they could not be written out.
+fn text_value(text: &str) -> Result<Value> {
+    let forbidden = |c: char| matches!(c, '\u{7f}'..='\u{84}' | '\u{86}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}');
+    match text.chars().find(|&c| forbidden(c)) {
+        Some(c) => {
+            fail(format!("text has the control character U+{:04X}, which YAML cannot carry; take it out", u32::from(c)))
+        }
+        None => Ok(Value::String(text.to_owned())),
     }
 }
 
@@ -114,7 +125,6 @@ pub(super) fn tag_of(meaning: &Meaning) -> Tag {
         Meaning::Int(_) | Meaning::Uint(_) => Tag::Int,
         Meaning::Float(_) => Tag::Float,
         Meaning::Time(_) => Tag::Time,
-        Meaning::Merge => Tag::Merge,
         Meaning::Text => Tag::Str,
     }
 }
@@ -128,14 +138,14 @@ pub(super) fn value(meaning: Meaning, text: &str) -> Result<Value> {
         Meaning::Uint(number) => number.into(),
         Meaning::Float(number) => return number_value(number),
         Meaning::Time(time) => Value::String(time),
-        Meaning::Merge | Meaning::Text => Value::String(text.to_owned()),
+        Meaning::Text => return text_value(text),
     })
 }
 
 /// A float as JSON.
 pub(super) fn number_value(number: f64) -> Result<Value> {
     if number.fract() == 0.0 && number.abs() < 1e21 {
-        let digits = format!("{number:.0}");
+        let digits = number.to_string();
         if let Ok(whole) = digits.parse::<i64>() {
             return Ok(whole.into());
         }

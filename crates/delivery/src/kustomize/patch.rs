@@ -7,6 +7,7 @@ use super::error::{At, Result, fail};
 use super::jsonpatch::JsonPatch;
 use super::load::Loader;
 use super::merge;
+use super::node::{Node, Scalar};
 use super::resource::{self, Resource};
 use super::resources::Resources;
 use super::schema::Known;
@@ -84,18 +85,21 @@ impl Prepared {
         };
         for at in resources.select(target)? {
             let resource = &mut resources.list_mut()[at];
-            self.merge(resource, patch.node.clone())?;
+            let mut node = patch.node.clone();
+            // The target's version is meant, whatever the patch says.
+            node.set("apiVersion", Node::Scalar(Scalar::plain(resource.api_version())));
+            self.merge(resource, node)?;
         }
         resources.settle()
     }
 
-    fn merge(&self, resource: &mut Resource, patch: super::node::Node) -> Result<()> {
+    fn merge(&self, resource: &mut Resource, patch: Node) -> Result<()> {
         merge_into(resource, patch, self.name_change, self.kind_change)
     }
 }
 
 /// Merges a patch into a resource. Its name, kind and namespace stay, unless they may change.
-fn merge_into(resource: &mut Resource, patch: super::node::Node, name_change: bool, kind_change: bool) -> Result<()> {
+fn merge_into(resource: &mut Resource, patch: Node, name_change: bool, kind_change: bool) -> Result<()> {
     let (name, namespace, kind) =
         (resource.name().to_owned(), resource.namespace().to_owned(), resource.kind().to_owned());
     if name_change || kind_change {
@@ -103,8 +107,8 @@ fn merge_into(resource: &mut Resource, patch: super::node::Node, name_change: bo
     }
     let id = resource.id();
     let known = resource.known().clone();
-    let change = |node: &mut super::node::Node| {
-        let before = std::mem::replace(node, super::node::Node::Map(Vec::new()));
+    let change = |node: &mut Node| {
+        let before = std::mem::replace(node, Node::Map(Vec::new()));
         if let Some(merged) = merge::merge(before, patch.clone(), &known)? {
             *node = merged;
         }
@@ -117,7 +121,7 @@ fn merge_into(resource: &mut Resource, patch: super::node::Node, name_change: bo
         return Ok(());
     }
     if !kind_change {
-        resource.node.set("kind", super::node::Node::Scalar(super::node::Scalar::plain(kind)));
+        resource.node.set("kind", Node::Scalar(Scalar::plain(kind)));
     }
     if !name_change {
         resource.set_name(&name);

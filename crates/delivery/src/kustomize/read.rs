@@ -7,9 +7,10 @@
 //! It must not know: kinds of objects, where text comes from.
 
 use super::error::{Error, Result, fail};
+use super::folding;
 use super::node::{Fields, Node, Scalar, Tag, tag_of, value};
 use super::scalar::{Custom, Meaning, meaning};
-use granit_parser::{Event, Parser, ScalarStyle};
+use granit_parser::{Event, Parser, ScalarStyle, StructureStyle};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -65,7 +66,7 @@ pub(super) fn document(text: &str) -> Result<Option<Node>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let options = granit_parser::options! { emit_comments: false };
     let parser = Parser::new_from_str_with_options(text, options);
-    let mut reader = Reader { text, parser, anchors: HashMap::new(), nodes: 0 };
+    let mut reader = Reader { text, parser, anchors: HashMap::new(), nodes: 0, flow: 0 };
     loop {
         match reader.next()?.event {
             Event::StreamEnd => return Ok(None),
@@ -82,6 +83,8 @@ struct Reader<'a> {
     parser: Parser<'a, granit_parser::StrInput<'a>>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    /// How many `{` and `[` are open.
+    flow: usize,
 }
 
 /// An event, and what of its place in the text changes its meaning.
@@ -129,10 +132,17 @@ impl<'a> Reader<'a> {
                 if seen.cut_off && matches!(style, ScalarStyle::Literal | ScalarStyle::Folded) && text.ends_with('\n') {
                     text.pop();
                 }
-                (anchor, Node::Scalar(scalar(text, style, tag.as_deref())))
+                if style == ScalarStyle::Folded {
+                    text = folding::again(&text);
+                }
+                let mut scalar = scalar(text, style, tag.as_deref());
+                // Between brackets, what is not written is null for patches and ends as empty text.
+                scalar.quoted |= seen.unwritten && self.flow > 0;
+                (anchor, Node::Scalar(scalar))
             }
-            Event::SequenceStart(_, anchor, _) => {
+            Event::SequenceStart(style, anchor, _) => {
                 let mut items = Vec::new();
+                self.flow += usize::from(style == StructureStyle::Flow);
                 loop {
                     let seen = self.next()?;
                     if matches!(seen.event, Event::SequenceEnd) {
@@ -140,9 +150,15 @@ impl<'a> Reader<'a> {
                     }
                     items.push(self.node(seen, depth + 1)?);
                 }
+                self.flow -= usize::from(style == StructureStyle::Flow);
                 (anchor, Node::Seq(items))
             }
-            Event::MappingStart(_, anchor, _) => (anchor, Node::Map(self.mapping(depth)?)),
+            Event::MappingStart(style, anchor, _) => {
+                self.flow += usize::from(style == StructureStyle::Flow);
+                let fields = self.mapping(depth)?;
+                self.flow -= usize::from(style == StructureStyle::Flow);
+                (anchor, Node::Map(fields))
+            }
             Event::Alias(id) => {
                 let Some(node) = self.anchors.get(&id).cloned() else {
                     return fail("an alias stands inside what it stands for");
@@ -220,7 +236,7 @@ fn scalar(text: String, style: ScalarStyle, tag: Option<&granit_parser::Tag>) ->
     let said = tag.filter(|tag| {
         !(tag.handle().is_empty() && tag.suffix() == "!" || tag.handle() == "!" && tag.suffix().is_empty())
     });
-    let tag_said = said.map(|tag| match tag.core_suffix() {
+    let tag_said = said.map(|tag| match tag.suffix_in_namespace("tag:yaml.org,2002:").as_deref() {
         Some("str") => Tag::Str,
         Some("int") => Tag::Int,
         Some("float") => Tag::Float,
@@ -234,6 +250,7 @@ fn scalar(text: String, style: ScalarStyle, tag: Option<&granit_parser::Tag>) ->
     let tag = match tag_said {
         Some(tag) => tag,
         None if quoted => Tag::Str,
+        None if text == "<<" => Tag::Merge,
         None => tag_of(&meaning(&text, Custom::New)),
     };
     Scalar { text, tag, quoted, explicit: said.is_some() }

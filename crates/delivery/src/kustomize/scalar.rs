@@ -27,8 +27,6 @@ pub(super) enum Meaning {
     Float(f64),
     /// A point in time, as RFC 3339 writes it.
     Time(String),
-    /// The key `<<`.
-    Merge,
     Text,
 }
 
@@ -41,7 +39,6 @@ pub(super) fn meaning(text: &str, custom: Custom) -> Meaning {
         b'y' | b'Y' | b'n' | b'N' | b't' | b'T' | b'f' | b'F' | b'o' | b'O' | b'~' => {
             word(text).or_else(|| old_bool(text, custom)).unwrap_or(Meaning::Text)
         }
-        b'<' if text == "<<" => Meaning::Merge,
         _ => Meaning::Text,
     }
 }
@@ -242,7 +239,7 @@ mod tests {
             ("2001-1-2 3:4:5.60", text("2001-01-02T03:04:05.6Z")),
             ("2001-01-02T03:04:05+01:00", text("2001-01-02T03:04:05+01:00")),
             ("2001-13-02", Meaning::Text),
-            ("<<", Meaning::Merge),
+            ("<<", Meaning::Text),
         ];
         for (input, wanted) in cases {
             assert_eq!(meaning(input, Custom::New), wanted, "{input}");

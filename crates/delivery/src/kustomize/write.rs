@@ -77,9 +77,7 @@ impl Writer {
     fn node(&mut self, value: &Value, indent: usize, place: Place) {
         match value {
             Value::Object(fields) if !fields.is_empty() => {
-                let mut sorted: Vec<(&String, &Value)> = fields.iter().collect();
-                sorted.sort_by(|a, b| natural(a.0, b.0));
-                for (at, (key, value)) in sorted.into_iter().enumerate() {
+                for (at, (key, value)) in sorted(fields).into_iter().enumerate() {
                     if at > 0 || place == Place::Value {
                         self.indent(indent);
                     }
@@ -204,8 +202,10 @@ impl Writer {
         self.char('"');
         let chars: Vec<char> = text.chars().collect();
         let mut spaces = false;
+        // Text that begins with a byte order mark is escaped all through, by an oversight that everybody's files have.
+        let marked = text.starts_with('\u{feff}');
         for (at, &c) in chars.iter().enumerate() {
-            if !is_printable(c) || c == '\u{feff}' || is_break(c) || c == '"' || c == '\\' {
+            if marked || !is_printable(c) || is_break(c) || c == '"' || c == '\\' {
                 self.escape(c);
                 spaces = false;
             } else if c == ' ' {
@@ -412,6 +412,20 @@ fn number_text(number: &Number) -> String {
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{digits}e{sign}{:02}", exponent.abs())
+}
+
+/// Fields in their natural order. That is no total order for some odd keys, so a sort that minds is not used; fields are
+/// mostly in order as they come.
+fn sorted(fields: &serde_json::Map<String, Value>) -> Vec<(&String, &Value)> {
+    let mut sorted: Vec<(&String, &Value)> = fields.iter().collect();
+    for at in 1..sorted.len() {
+        let mut place = at;
+        while place > 0 && natural(sorted[place].0, sorted[place - 1].0) == Ordering::Less {
+            sorted.swap(place, place - 1);
+            place -= 1;
+        }
+    }
+    sorted
 }
 
 /// The natural order of keys: runs of digits compare as numbers, letters come after everything else.
