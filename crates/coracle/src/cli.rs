@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub(crate) use delivery::{
-    Apply, Config, Drift, Export, History, Import, Lock, LockCommand, Plan, Release, Rollback, SetName, Wanted,
+    Apply, Build, Config, Drift, Export, History, Import, Lock, LockCommand, Plan, Release, Rollback, SetName, Wanted,
 };
 pub(crate) use git::{BreakGlass, Git, GitCommand, GitHook, GitOptions};
 
@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Show what applying a directory would change, field by field, and change nothing
     Plan(Plan),
+    /// Build a kustomization and print its objects
+    Build(Build),
     /// Apply a directory as a set, a saved plan, or manifests from files or stdin (-)
     Apply(Apply),
     /// The revisions of a set: what was applied, when, by whom, and how it ended

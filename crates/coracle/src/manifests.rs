@@ -7,10 +7,10 @@
 use crate::exit;
 use anyhow::Context;
 use resources::names;
-use rules::decode::{self, Format};
+use rules::decode;
 use rules::schema::Schema;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -281,26 +281,13 @@ pub(crate) fn recipe_file(directory: &Path) -> Option<PathBuf> {
     None
 }
 
-/// What a kustomization asks for that plain reading of the directory does not do: anything but naming every manifest file
-/// beside it.
-pub(crate) fn needs_kustomize(directory: &Path) -> Option<String> {
-    let names = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
-    let file = names.iter().map(|n| directory.join(n)).find(|f| f.is_file())?;
-    let value = decode::decode(std::fs::read(&file).ok()?.as_slice(), Format::Yaml).ok()?.value;
-    let more = value.as_object()?.keys().find(|k| !matches!(k.as_str(), "apiVersion" | "kind" | "resources"));
-    let wanted: BTreeSet<PathBuf> =
-        value["resources"].as_array()?.iter().map(|r| directory.join(r.as_str().unwrap_or_default())).collect();
-    let there: BTreeSet<PathBuf> = files(directory).ok()?.into_iter().collect();
-    let what = match more {
-        Some(more) => format!("uses `{more}`"),
-        None if wanted != there => "names other resources than the manifest files beside it".to_owned(),
-        None => return None,
-    };
-    Some(format!(
-        "{} {what}, which `up` does not build yet; start with `coracle serve` and apply it with `kubectl apply -k {}`",
-        file.display(),
-        directory.display()
-    ))
+/// The objects that a directory's kustomization builds.
+pub(crate) fn build(directory: &Path) -> anyhow::Result<Vec<Manifest>> {
+    let objects = delivery::kustomize::build(directory, &delivery::kustomize::Options::default());
+    let objects = objects.map_err(|error| exit::bad_input(format!("{error}; nothing was changed")))?;
+    let source = format!("built from {}", directory.display());
+    let manifest = |object| Manifest { source: source.clone(), object, duplicates: Vec::new() };
+    Ok(objects.into_iter().map(manifest).collect())
 }
 
 #[cfg(test)]

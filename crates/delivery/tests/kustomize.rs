@@ -95,3 +95,86 @@ fn kubectl_still_says_the_same() {
         assert!(kubectl(&folder).is_err(), "{} is not refused by kubectl", name(&folder));
     }
 }
+
+const CONFIG_MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n";
+
+fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (path, text) in files {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        std::fs::write(path, text).expect("a file");
+    }
+    folder
+}
+
+#[test]
+fn links_that_lead_out_of_the_tree_are_refused() {
+    let folder = tree(&[
+        ("in/kustomization.yaml", "resources: [link.yaml]\n"),
+        ("deep/kustomization.yaml", "configMapGenerator: [{name: a, files: [folder/secret]}]\n"),
+        ("outside/secret", "s"),
+        ("x.yaml", CONFIG_MAP),
+        ("fine/kustomization.yaml", "resources: [link.yaml]\n"),
+        ("fine/own/x.yaml", CONFIG_MAP),
+    ]);
+    let link = |from: &str, to: &str| std::os::unix::fs::symlink(to, folder.path().join(from)).expect("a link");
+    link("in/link.yaml", "../x.yaml");
+    link("deep/folder", "../outside");
+    link("fine/link.yaml", "own/x.yaml");
+    for refused in ["in", "deep"] {
+        let error = ours(&folder.path().join(refused)).expect_err(refused);
+        assert!(error.contains("is outside"), "{error}");
+    }
+    assert!(ours(&folder.path().join("fine")).is_ok());
+}
+
+#[test]
+fn a_document_that_explodes_is_refused() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..9 {
+        bomb += &format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 10].join(", "));
+    }
+    let folder = tree(&[("kustomization.yaml", "resources: [x.yaml]\n"), ("x.yaml", &(CONFIG_MAP.to_owned() + &bomb))]);
+    let error = ours(folder.path()).expect_err("a bomb");
+    assert!(error.contains("aliases are expanded"), "{error}");
+}
+
+fn git(folder: &Path, arguments: &[&str]) {
+    let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "init.defaultBranch=main"];
+    let status = Command::new("git").args(identity).args(arguments).current_dir(folder).output().expect("git runs");
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+}
+
+#[test]
+fn bases_come_from_repositories() {
+    let repository = tree(&[
+        ("apps/base/kustomization.yaml", "resources: [x.yaml]\n"),
+        ("apps/base/x.yaml", CONFIG_MAP),
+        ("apps/leaves/kustomization.yaml", "resources: [../../../..]\n"),
+    ]);
+    git(repository.path(), &["init", "-q"]);
+    git(repository.path(), &["add", "."]);
+    git(repository.path(), &["commit", "-q", "-m", "one"]);
+    git(repository.path(), &["tag", "v1"]);
+    std::fs::write(repository.path().join("apps/base/x.yaml"), CONFIG_MAP.replace("name: x", "name: newer"))
+        .expect("written");
+    git(repository.path(), &["commit", "-q", "-a", "-m", "two"]);
+    let address = format!("file://{}", repository.path().display());
+    let build = |path: &str, offline: bool| {
+        let folder = tree(&[("kustomization.yaml", &format!("namePrefix: p-\nresources: [\"{address}{path}\"]\n"))]);
+        kustomize::build(folder.path(), &Options { offline }).map_err(|error| error.to_string())
+    };
+    let name = |built: Result<Vec<serde_json::Value>, String>| built.map(|all| all[0]["metadata"]["name"].clone());
+    assert_eq!(name(build("//apps/base?ref=v1", false)), Ok("p-x".into()));
+    assert_eq!(name(build("//apps/base", false)), Ok("p-newer".into()));
+    for (path, offline, wanted) in [
+        ("//apps/base?ref=nope", false, "git fetch"),
+        ("//apps/nope", false, "there is no folder"),
+        ("//apps/leaves", false, "outside the repository"),
+        ("//apps/base", true, "on the network"),
+    ] {
+        let error = build(path, offline).expect_err(path);
+        assert!(error.contains(wanted), "{path}: {error}");
+    }
+}

@@ -67,6 +67,27 @@ pub(crate) struct Plan {
     pub(crate) output: Form,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle build overlays/prod                    the objects as YAML, as `kubectl kustomize` prints them
+  coracle build overlays/prod -o prod.yaml       into a file
+  coracle build overlays/prod -o out/            into a directory, a file for each object
+  coracle build overlays/prod | kubectl apply -f -
+
+A directory without a kustomization is not built. Nothing is asked of an API.")]
+pub(crate) struct Build {
+    /// Directory with a kustomization.yaml
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) directory: PathBuf,
+    /// Where to write: a file, or a directory that is there or whose name ends in / [default: stdout]
+    #[arg(short, long, value_name = "FILE|DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// Refuse bases and files on the network
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
 /// How a plan is applied.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Release {
@@ -97,10 +118,11 @@ Examples:
   coracle apply --plan plan.json        exactly a saved plan; refused when anything has moved since
   coracle apply deploy/ --yes --rollback   for scripts: back to the last healthy revision on failure
   coracle apply -f deploy/              only these manifests, as kubectl does: no set, nothing is deleted
+  coracle apply -k overlays/dev         the same for what a kustomization builds
   cat pod.yaml | coracle apply -f -     from stdin")]
 pub(crate) struct Apply {
     /// Directory with manifests or a kustomization: plan and apply it as a set
-    #[arg(value_name = "DIR", conflicts_with_all = ["files", "plan"], required_unless_present_any = ["files", "plan"])]
+    #[arg(value_name = "DIR", conflicts_with_all = ["files", "plan"], required_unless_present_any = ["files", "plan", "kustomize"])]
     pub(crate) directory: Option<PathBuf>,
     /// A plan kept with `coracle plan --out`
     #[arg(long, value_name = "FILE", conflicts_with = "files")]
@@ -108,6 +130,9 @@ pub(crate) struct Apply {
     /// File, directory, or - for stdin; may be repeated
     #[arg(short, long = "filename", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// Directory with a kustomization whose objects are applied as with -f
+    #[arg(short, long, value_name = "DIR", conflicts_with_all = ["directory", "files", "plan"])]
+    pub(crate) kustomize: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) wanted: Wanted,
     #[command(flatten)]
@@ -115,8 +140,8 @@ pub(crate) struct Apply {
     /// Take over fields that others own
     #[arg(long)]
     pub(crate) force_conflicts: bool,
-    /// Ask the API what would happen, and change nothing (with -f; see also `coracle plan`)
-    #[arg(long, requires = "files")]
+    /// Ask the API what would happen, and change nothing (with -f or -k; see also `coracle plan`)
+    #[arg(long, conflicts_with_all = ["directory", "plan"])]
     pub(crate) dry_run: bool,
 }
 

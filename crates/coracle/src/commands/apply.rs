@@ -1,4 +1,4 @@
-//! `coracle apply`: a directory as a set, a saved plan, or (`-f`) manifests by themselves.
+//! `coracle apply`: a directory as a set, a saved plan, or (`-f`, `-k`) manifests by themselves.
 //!
 //! By themselves: server-side apply, all checked before the first is sent.
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: Apply) -> anyhow::Result<ExitCode> {
-    if !arguments.files.is_empty() {
+    if !arguments.files.is_empty() || arguments.kustomize.is_some() {
         return by_themselves(arguments).await;
     }
     let client = connect::client_of(&arguments.wanted.target).await?;
@@ -22,7 +22,7 @@ pub(crate) async fn run(arguments: Apply) -> anyhow::Result<ExitCode> {
             let source = release::source_of(std::slice::from_ref(directory));
             release::plan(&client, std::slice::from_ref(directory), &arguments.wanted, &source).await?
         }
-        (None, None) => return Err(exit::bad_input("say what is to be applied: a directory, --plan or -f")),
+        (None, None) => return Err(exit::bad_input("say what is to be applied: a directory, --plan, -f or -k")),
     };
     let provenance = release::provenance(arguments.directory.as_deref(), &plan);
     // A saved plan was read and agreed to when it was made.
@@ -49,7 +49,10 @@ fn saved(file: &std::path::Path) -> anyhow::Result<delivery::plan::Plan> {
 }
 
 async fn by_themselves(arguments: Apply) -> anyhow::Result<ExitCode> {
-    let mut found = manifests::read(&arguments.files)?;
+    let mut found = match &arguments.kustomize {
+        Some(directory) => manifests::build(directory)?,
+        None => manifests::read(&arguments.files)?,
+    };
     if found.is_empty() {
         return Err(exit::bad_input("there is no manifest in what was given"));
     }

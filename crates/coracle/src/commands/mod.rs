@@ -2,6 +2,7 @@
 
 mod apply;
 mod break_glass;
+mod build;
 mod completion;
 mod config;
 mod delete;
@@ -44,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Down(arguments) => down::run(arguments).await,
             Command::Serve(arguments) => serve::run(arguments).await,
             Command::Plan(arguments) => plan::run(arguments).await,
+            Command::Build(arguments) => build::run(&arguments),
             Command::Apply(arguments) => Box::pin(apply::run(arguments)).await,
             Command::History(arguments) => history::run(arguments).await,
             Command::Rollback(arguments) => Box::pin(rollback::run(arguments)).await,

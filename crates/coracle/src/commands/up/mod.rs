@@ -63,10 +63,9 @@ impl Plan {
                 directory.display()
             )));
         }
-        if let Some(why) = manifests::needs_kustomize(directory) {
-            return Err(exit::bad_input(why));
-        }
-        let mut found = manifests::read(&[directory.to_owned()])?;
+        let kustomization = delivery::kustomize::is_kustomization(directory);
+        let mut found =
+            if kustomization { manifests::build(directory)? } else { manifests::read(&[directory.to_owned()])? };
         if found.is_empty() {
             return Err(exit::bad_input(format!("there are no manifests in {}", directory.display())));
         }
