@@ -8,7 +8,7 @@
 //! taken away by any patch. It must not know: resources, files.
 
 use super::error::{Result, fail};
-use super::node::{Fields, Node, Scalar, Shape, Tag};
+use super::node::{self, Fields, Node, Scalar, Shape, Tag};
 use super::schema::{Known, Place};
 
 /// The directive's field.
@@ -116,6 +116,11 @@ impl Merger<'_> {
                     merged.push((key, Node::Scalar(Scalar { quoted, ..new })));
                 }
                 Merged::KeptNull(node) => merged.push((key, node)),
+                // What the patch leaves alone is still looked at: text that could be mistaken gets quotes.
+                Merged::Own(mut node @ Node::Scalar(_)) if !node.is_null() => {
+                    node::guard(&mut node);
+                    merged.push((key, node));
+                }
                 other => merged.extend(other.node().filter(|node| !node.is_null()).map(|node| (key, node))),
             }
         }

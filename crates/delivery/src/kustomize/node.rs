@@ -336,7 +336,7 @@ impl Node {
 }
 
 /// Puts text in quotes that would be something else to readers of YAML 1.1.
-fn guard(value: &mut Node) {
+pub(super) fn guard(value: &mut Node) {
     if let Node::Scalar(scalar) = value
         && scalar.is_text()
         && !scalar.quoted
