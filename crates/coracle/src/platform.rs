@@ -1,6 +1,7 @@
 //! The platform in one process: which role needs what, in which order they start, and in which they end.
 //!
-//! Start: store, API server, proxy and mesh, node, controllers, Git sync. End, so that no request is lost: the sync and the controllers (nothing
+//! Start: store, proxy (with what it served last), API server, mesh, node, controllers, Git sync. End, so that no request is
+//! lost: the sync and the controllers (nothing
 //! new is made), the mesh (nothing is routed anew), the gateways (nothing new comes in, what is under way ends), the
 //! node's Pods, the DNS server, the rest of the data plane, what it told, the API server, and the store last, so that every
 //! status written on the way is kept.
@@ -99,6 +100,9 @@ pub(crate) enum Change {
     Gateways,
 }
 
+/// The file in the data directory with what the proxy served last.
+const SNAPSHOT: &str = "routes.snapshot";
+
 /// How long the node may take to register.
 const NODE_READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -176,7 +180,8 @@ impl Platform {
         let (server, api) = apiserver::build(api_settings, Arc::new(store), dependencies)?;
         let client = |user: &str| kube::Client::new(api.service_as(user), "default");
 
-        let callers = Arc::new(PodCallers::new(settings.identity.domain.as_str()));
+        let domain = settings.identity.domain.to_string();
+        let callers = Arc::new(PodCallers::new(&domain));
         let identities = Identities::open(data.path(), settings.identity);
         let (telemetry, told) = telemetry::build(seen::telemetry(&settings.seen, data.path())?)?;
         let dependencies = proxy::Dependencies {
@@ -186,9 +191,10 @@ impl Platform {
             ..proxy::Dependencies::default()
         };
         let recording = seen::recording(&settings.seen)?;
-        let proxy_settings = proxy::Settings { recording, ..proxy::Settings::default() };
+        let keep = Some(data.path().join(SNAPSHOT));
+        let proxy_settings = proxy::Settings { recording, keep, ..proxy::Settings::default() };
         let (proxy, proxy_handle) = proxy::build(proxy_settings, dependencies);
-        pages.connect(proxy_handle.clone(), api.clone(), told);
+        pages.connect(proxy_handle.clone(), api.clone(), told, domain);
         let mesh_settings = mesh::Settings {
             first_gateway_port: settings.gateway_port,
             peers: settings.mesh_listen,
@@ -210,6 +216,8 @@ impl Platform {
         let controllers =
             workloads::build(controllers, |name| client(&format!("system:serviceaccount:kube-system:{name}")));
 
+        // First of all, as it serves what it has kept until the others are up.
+        let traffic = Role::start("proxy", |stop| Box::pin(proxy.run(stop)));
         let mut server = Role::start("API server", |stop| Box::pin(server.run(stop)));
         tokio::select! {
             () = api.ready() => {}
@@ -225,7 +233,6 @@ impl Platform {
         futures::try_join!(gateways, syncing)?;
         let names = dns(client("system:coracle:mesh"), &addresses, &mesh_handle).await?;
         let records = Role::start("telemetry", |stop| Box::pin(telemetry.run(stop).map(Ok::<_, anyhow::Error>)));
-        let traffic = Role::start("proxy", |stop| Box::pin(proxy.run(stop)));
         let routes = Role::start("mesh", |stop| Box::pin(mesh.run(stop)));
         let names = names.map(|dns| {
             Role::start::<std::convert::Infallible>("DNS server", |stop| {

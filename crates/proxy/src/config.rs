@@ -1,5 +1,6 @@
 //! The limits that one proxy keeps. They hold for all of its listeners.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::observe::Recording;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub max_series: usize,
     /// Which requests are recorded, where somebody takes records.
     pub recording: Recording,
+    /// The file in which the last good snapshot is kept, to be served at the next start; none keeps nothing.
+    pub keep: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -57,6 +60,7 @@ impl Default for Settings {
             sniff_wait: Duration::from_millis(100),
             max_series: 10_000,
             recording: Recording::default(),
+            keep: None,
         }
     }
 }

@@ -26,6 +26,7 @@ mod forward;
 mod handle;
 mod headers;
 mod identity;
+mod keep;
 mod listen;
 mod mirror;
 mod observe;

@@ -23,6 +23,7 @@ use crate::error::{BindError, Refused, RunError};
 use crate::explain::{self, Explanation, Question};
 use crate::handle::{Applied, Bound, Handle};
 use crate::identity::{Callers, Credentials, Dependencies, Speaker};
+use crate::keep;
 use crate::listen::{self, Slot};
 use crate::mirror;
 use crate::observe::{Observer, Sampler};
@@ -102,6 +103,8 @@ pub struct Proxy {
     backends: HashMap<BackendId, (snapshot::Backend, Arc<Backend>)>,
     tables: HashMap<Arc<str>, (Listener, Arc<Table>)>,
     places: Places,
+    /// Where snapshots are kept, if they are.
+    keep: Option<watch::Sender<Option<Snapshot>>>,
 }
 
 /// What makes a socket the same one in two snapshots. Where the system chooses the port, only the listener's id tells.
@@ -156,6 +159,7 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
         backends: HashMap::new(),
         tables: HashMap::new(),
         places: Places::default(),
+        keep: None,
     };
     (proxy, handle)
 }
@@ -181,6 +185,7 @@ impl Proxy {
     ///
     /// Connections that did not end in that time; they were closed.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let keeper = self.restore().await;
         let pause = (self.shared.settings.pool_idle / 2).max(Duration::from_millis(10));
         let mut sweep = tokio::time::interval(pause);
         let mut handles = true;
@@ -207,7 +212,32 @@ impl Proxy {
                 Some(_) = self.ended.join_next() => {}
             }
         }
+        // Nothing is applied any more, so what the keeper has is the last.
+        self.keep = None;
+        if let Some(keeper) = keeper {
+            keeper.ended().await;
+        }
         self.end().await
+    }
+
+    /// Serves what an earlier life has kept, until somebody applies what is true now, and goes on keeping.
+    async fn restore(&mut self) -> Option<keep::Keeper> {
+        let path = self.shared.settings.keep.clone()?;
+        let kept = match keep::load(&path).await {
+            Ok(kept) => kept,
+            Err(error) => {
+                tracing::warn!("{error}; nothing is served until routes are known");
+                None
+            }
+        };
+        if let Some(snapshot) = kept.clone()
+            && let Err(refused) = self.apply(snapshot).await
+        {
+            tracing::warn!(path = %path.display(), "the kept snapshot is not served: {refused}");
+        }
+        let (keeper, keep) = keep::Keeper::start(path, kept);
+        self.keep = Some(keep);
+        Some(keeper)
     }
 
     /// Unbinds listeners and tells their connections to finish. The next application binds them again, if it has them.
@@ -240,6 +270,7 @@ impl Proxy {
     }
 
     async fn apply(&mut self, snapshot: Snapshot) -> Result<Applied, Refused> {
+        let at_rest = self.keep.is_some().then(|| snapshot.at_rest());
         let compiled = self.compile(snapshot)?;
         // What becomes stricter is so before anything new can be reached.
         compiled
@@ -263,6 +294,9 @@ impl Proxy {
         self.shared.endpoints.retire_others(|endpoint| serving.contains(endpoint));
         let bound: Bound = Arc::new(bound);
         self.bound.send_replace(Arc::clone(&bound));
+        if let (Some(keep), Some(at_rest)) = (&self.keep, at_rest) {
+            keep.send_replace(Some(at_rest));
+        }
         Ok(Applied { bound })
     }
 

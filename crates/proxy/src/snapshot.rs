@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
 
 use crate::access;
 use crate::policy::Policy;
@@ -22,20 +23,61 @@ use crate::policy::Policy;
 pub type BackendId = Arc<str>;
 
 /// Everything that the proxy serves.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Snapshot {
     /// The sockets that are listened on. Their ids are unique, and so are their addresses (port 0 apart).
     pub listeners: Vec<Listener>,
     /// The backends that rules and listeners name.
     pub backends: BTreeMap<BackendId, Backend>,
     /// The places where callers are judged; rules, server names and backends name them.
+    #[serde(skip)]
     pub places: BTreeMap<access::PlaceId, access::Place>,
     /// The policies that places name.
+    #[serde(skip)]
     pub policies: BTreeMap<access::PolicyId, access::Policy>,
 }
 
+/// The backend at rest of rules that are guarded.
+const AT_REST: &str = "at rest";
+
+impl Snapshot {
+    /// What of it is still true when nobody knows which endpoints there are, nor who may pass: listeners, certificates and rules,
+    /// with backends that have no endpoints. What a guarded rule would answer by itself is not answered, as there are no policies
+    /// to say to whom. The form of a snapshot that is kept has nothing else.
+    #[must_use]
+    pub fn at_rest(&self) -> Self {
+        let (mut listeners, mut backends) = (self.listeners.clone(), self.backends.clone());
+        for backend in backends.values_mut() {
+            backend.endpoints.clear();
+            backend.place = None;
+        }
+        backends.insert(AT_REST.into(), Backend::default());
+        for listener in &mut listeners {
+            if let ListenerProtocol::Tls { names } = &mut listener.protocol {
+                names.iter_mut().for_each(|name| name.guard = Guard::default());
+            }
+            listener.hosts.iter_mut().flat_map(|host| &mut host.rules).for_each(Rule::rest);
+        }
+        Self { listeners, backends, places: BTreeMap::new(), policies: BTreeMap::new() }
+    }
+}
+
+impl Rule {
+    fn rest(&mut self) {
+        if std::mem::take(&mut self.guard) != Guard::default() {
+            let nobody = Weighted { backend: AT_REST.into(), weight: 1, filters: Vec::new(), policy: None };
+            (self.action, self.filters) = (Action::Forward { backends: vec![nobody] }, Vec::new());
+        }
+        if let Action::Forward { backends } = &mut self.action {
+            backends.iter_mut().for_each(|weighted| weighted.policy = None);
+        }
+    }
+}
+
 /// One listening socket and what it serves.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Unique name; used in logs, in counters and by [`crate::Handle::bound`].
     pub id: Arc<str>,
@@ -57,7 +99,8 @@ pub struct Listener {
 }
 
 /// What is spoken on a listener's connections.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum ListenerProtocol {
     /// HTTP/1.1 and HTTP/2 by prior knowledge.
     Http,
@@ -92,7 +135,8 @@ pub enum ListenerProtocol {
 }
 
 /// Whose connections a listener serves. Others are reset before they get any answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Admits {
     /// Everybody's.
     #[default]
@@ -104,7 +148,8 @@ pub enum Admits {
 }
 
 /// Where some callers may go at a [`ListenerProtocol::Egress`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EgressLimit {
     /// How their identities begin.
     pub callers: Arc<str>,
@@ -113,18 +158,21 @@ pub struct EgressLimit {
 }
 
 /// Where TLS for a server name goes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ServerName {
     /// Which names; [`HostMatch::Any`] also those of clients that send none.
     pub host: HostMatch,
     /// Drawn by weight; none turns clients away. Filters play no part.
     pub backends: Vec<Weighted>,
     /// Who may come this way.
+    #[serde(skip)]
     pub guard: Guard,
 }
 
 /// A certificate chain and its key, as PEM.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// The server names it is for. May be empty for the only or default certificate.
     pub hosts: Vec<HostMatch>,
@@ -142,7 +190,8 @@ impl fmt::Debug for Certificate {
 }
 
 /// How much of the `X-Forwarded-*` and `Forwarded` headers of a request is believed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Forwarded {
     /// Nothing: they are replaced by what the proxy itself sees. For listeners that face the outside.
     #[default]
@@ -152,7 +201,8 @@ pub enum Forwarded {
 }
 
 /// The rules of one host.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct VirtualHost {
     /// Which requests are meant.
     pub host: HostMatch,
@@ -161,7 +211,8 @@ pub struct VirtualHost {
 }
 
 /// Matches the host of a request, without its port, whatever its letter case.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum HostMatch {
     /// Every host.
     Any,
@@ -185,7 +236,8 @@ impl HostMatch {
 }
 
 /// One rule: which requests, what is changed about them, and where they go.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rule {
     /// For logs and counters, such as `namespace/route/rule`. Several rules may share one.
     pub id: Arc<str>,
@@ -198,6 +250,7 @@ pub struct Rule {
     /// Limits of time.
     pub timeouts: Timeouts,
     /// Who may come this way.
+    #[serde(skip)]
     pub guard: Guard,
 }
 
@@ -211,11 +264,13 @@ pub struct Guard {
 }
 
 /// Conditions which must all hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Match {
     /// The path.
     pub path: PathMatch,
     /// The method; every one where there is none.
+    #[serde(with = "crate::keep::form")]
     pub method: Option<Method>,
     /// Headers that must be there.
     pub headers: Vec<HeaderMatch>,
@@ -224,7 +279,8 @@ pub struct Match {
 }
 
 /// A condition on the path of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum PathMatch {
     /// This path and no other.
     Exact(Arc<str>),
@@ -241,16 +297,19 @@ impl Default for PathMatch {
 }
 
 /// A condition on a header.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HeaderMatch {
     /// Its name.
+    #[serde(with = "crate::keep::form")]
     pub name: HeaderName,
     /// Its value; several fields of one name count as one, joined by commas.
     pub value: ValueMatch,
 }
 
 /// A condition on a query parameter; the first one of that name counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct QueryMatch {
     /// Its name, decoded.
     pub name: Arc<str>,
@@ -259,7 +318,8 @@ pub struct QueryMatch {
 }
 
 /// A condition on a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum ValueMatch {
     /// Equal, byte for byte.
     Exact(Arc<str>),
@@ -270,7 +330,8 @@ pub enum ValueMatch {
 }
 
 /// A change to a request or its response.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Filter {
     /// Changes the headers that the backend gets.
     RequestHeaders(HeaderChanges),
@@ -292,7 +353,8 @@ pub enum Filter {
 }
 
 /// Where copies of requests go, and of which share of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mirror {
     /// Which backend; it must be in [`Snapshot::backends`].
     pub backend: BackendId,
@@ -303,7 +365,8 @@ pub struct Mirror {
 }
 
 /// Cross-origin resource sharing, as Gateway API says it. `*` stands for all in each list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Cors {
     /// Origins such as `https://*.example.com:8443`.
     pub origins: Vec<Arc<str>>,
@@ -320,18 +383,23 @@ pub struct Cors {
 }
 
 /// Header changes: removal first, then `set`, then `add`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HeaderChanges {
     /// Replaces all fields of that name.
+    #[serde(with = "crate::keep::form")]
     pub set: Vec<(HeaderName, HeaderValue)>,
     /// Adds a field beside those that are there.
+    #[serde(with = "crate::keep::form")]
     pub add: Vec<(HeaderName, HeaderValue)>,
     /// Removes all fields of that name.
+    #[serde(with = "crate::keep::form")]
     pub remove: Vec<HeaderName>,
 }
 
 /// A new path. The query stays.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum PathRewrite {
     /// The whole path.
     Full(Arc<str>),
@@ -340,7 +408,8 @@ pub enum PathRewrite {
 }
 
 /// Where a redirect points; what is not given stays as the client asked for it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Redirect {
     /// `http` or `https`.
     pub scheme: Option<Arc<str>>,
@@ -351,11 +420,13 @@ pub struct Redirect {
     /// The path.
     pub path: Option<PathRewrite>,
     /// 301, 302, 303, 307 or 308.
+    #[serde(with = "crate::keep::form")]
     pub status: StatusCode,
 }
 
 /// What answers a request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Action {
     /// One of these backends, drawn by weight. Weights that are all zero answer 500.
     Forward {
@@ -365,6 +436,7 @@ pub enum Action {
     /// The proxy itself.
     Respond {
         /// The status.
+        #[serde(with = "crate::keep::form")]
         status: StatusCode,
         /// The body, as plain text.
         body: Arc<str>,
@@ -372,7 +444,8 @@ pub enum Action {
 }
 
 /// A backend and its share.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Weighted {
     /// Which backend; it must be in [`Snapshot::backends`].
     pub backend: BackendId,
@@ -381,11 +454,13 @@ pub struct Weighted {
     /// Changes for this backend alone, made after the rule's.
     pub filters: Vec<Filter>,
     /// What its requests may cost, and what is done when it is not well.
+    #[serde(skip)]
     pub policy: Option<Arc<Policy>>,
 }
 
 /// Limits of time on a request; expiry answers 504.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// From the request's head until the head of the answer, with all tries.
     pub request: Option<Duration>,
@@ -394,15 +469,18 @@ pub struct Timeouts {
 }
 
 /// Where requests end up.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Backend {
     /// The endpoints that are ready; one that is not gets no request and is not listed.
     pub endpoints: Vec<Endpoint>,
     /// What they speak.
     pub protocol: BackendProtocol,
     /// The answer while there is no endpoint: 503 for a Service without ready Pods, 500 for a reference that cannot be followed.
+    #[serde(with = "crate::keep::form")]
     pub when_empty: StatusCode,
     /// Where callers are judged, whichever way they come. It must be in [`Snapshot::places`].
+    #[serde(skip)]
     pub place: Option<access::PlaceId>,
 }
 
@@ -418,7 +496,8 @@ impl Default for Backend {
 }
 
 /// One address that answers for a backend.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// Where it listens.
     pub address: SocketAddr,
@@ -435,7 +514,8 @@ impl Endpoint {
 }
 
 /// What endpoints speak.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum BackendProtocol {
     /// HTTP/1.1.
     Http1,

@@ -33,8 +33,10 @@ async fn facts(api: &Api, arguments: &Why) -> anyhow::Result<Facts> {
     let services = items(api, "/api/v1/services").await?;
     let parsed = Target::parse(&arguments.what, namespace, &services).map_err(exit::bad_input)?;
     let pods = items(api, "/api/v1/pods").await?;
-    let listener = listener(api, &parsed.target, &services).await?;
-    let caller = arguments.from.as_deref().map(|from| caller(from, namespace, &pods));
+    let page = api.get("/coracle/v1/listeners").await?;
+    let listener = listener(&page, &parsed.target, &services);
+    let domain = page["trustDomain"].as_str().unwrap_or_default();
+    let caller = arguments.from.as_deref().map(|from| caller(from, namespace, &pods, domain));
     let question = listener.as_ref().map(|(id, _)| Question {
         listener: id.clone(),
         host: parsed.host.clone(),
@@ -90,12 +92,7 @@ async fn items(api: &Api, path: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 /// The listener that a request to the target comes in by, where the proxy has one.
-async fn listener(
-    api: &Api,
-    target: &Target,
-    services: &[Value],
-) -> anyhow::Result<Option<(String, Result<String, String>)>> {
-    let page = api.get("/coracle/v1/listeners").await?;
+fn listener(page: &Value, target: &Target, services: &[Value]) -> Option<(String, Result<String, String>)> {
     let all = page["listeners"].as_array().cloned().unwrap_or_default();
     let wanted = |listener: &&Value| match target {
         Target::Service { namespace, name, port } => {
@@ -107,11 +104,10 @@ async fn listener(
             listener["gateway"] == true && (own || listener["id"] == format!("gateway/{port}"))
         }
     };
-    let found = all.iter().find(wanted).map(|listener| {
+    all.iter().find(wanted).map(|listener| {
         let text = |field: &str| listener[field].as_str().map(str::to_owned);
         (text("id").unwrap_or_default(), text("address").ok_or_else(|| text("error").unwrap_or_default()))
-    });
-    Ok(found)
+    })
 }
 
 /// The number of a Service's port.

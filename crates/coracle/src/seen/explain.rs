@@ -4,8 +4,8 @@ use apiserver::PageError;
 use proxy::{Explanation, Identity, Question, Way};
 use serde_json::{Value, json};
 
-/// Every listener that is served, with its address or why it has none.
-pub(super) fn listeners(proxy: &proxy::Handle) -> Value {
+/// Every listener that is served, with its address or why it has none, and the trust domain of identities.
+pub(super) fn listeners(proxy: &proxy::Handle, trust_domain: &str) -> Value {
     let bound = proxy.subscribe_bound().borrow().clone();
     let all: Vec<Value> = bound
         .iter()
@@ -14,7 +14,7 @@ pub(super) fn listeners(proxy: &proxy::Handle) -> Value {
             Err(error) => json!({ "id": &**id, "error": error.to_string(), "gateway": mesh::is_gateway(id) }),
         })
         .collect();
-    json!({ "listeners": all })
+    json!({ "listeners": all, "trustDomain": trust_domain })
 }
 
 /// The proxy's word about a request: `listener`, `host`, `method`, `path`, any number of `header=NAME:VALUE`, and `workload`

@@ -14,6 +14,7 @@ struct Sources {
     proxy: proxy::Handle,
     api: apiserver::Handle,
     telemetry: telemetry::Handle<Raw>,
+    trust_domain: String,
 }
 
 /// Makes the pages. Its sources are built after the API server, so it is told of them later.
@@ -24,8 +25,14 @@ pub(crate) struct TrafficPages {
 
 impl TrafficPages {
     /// Says where the numbers are to be had; only the first word counts.
-    pub(crate) fn connect(&self, proxy: proxy::Handle, api: apiserver::Handle, telemetry: telemetry::Handle<Raw>) {
-        let _ = self.sources.set(Sources { proxy, api, telemetry });
+    pub(crate) fn connect(
+        &self,
+        proxy: proxy::Handle,
+        api: apiserver::Handle,
+        telemetry: telemetry::Handle<Raw>,
+        trust_domain: String,
+    ) {
+        let _ = self.sources.set(Sources { proxy, api, telemetry, trust_domain });
     }
 }
 
@@ -38,7 +45,7 @@ impl apiserver::Pages for TrafficPages {
             match request.path.as_str() {
                 "metrics" => Ok(metrics_page(sources, request.accept.as_deref())),
                 "coracle/v1/edges" => Ok(edges_page(sources)),
-                "coracle/v1/listeners" => Ok(json_page(&explain::listeners(&sources.proxy))),
+                "coracle/v1/listeners" => Ok(json_page(&explain::listeners(&sources.proxy, &sources.trust_domain))),
                 "coracle/v1/explain" => {
                     explain::explain(&sources.proxy, &request.query).await.map(|page| json_page(&page))
                 }

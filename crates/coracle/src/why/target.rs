@@ -94,8 +94,8 @@ pub(crate) struct Caller {
 /// The label by which a Pod stays outside of the mesh.
 const INJECT: &str = "sidecar.istio.io/inject";
 
-/// The workload of that name (`NAME` or `NAMESPACE/NAME`, of a workload or a Pod), as its Pods make it known.
-pub(crate) fn caller(words: &str, namespace: &str, pods: &[Value]) -> Result<Caller, String> {
+/// The workload of that name (`NAME` or `NAMESPACE/NAME`, of a workload or a Pod), as its Pods make it known in a trust domain.
+pub(crate) fn caller(words: &str, namespace: &str, pods: &[Value], trust_domain: &str) -> Result<Caller, String> {
     let (namespace, name) = words.split_once('/').unwrap_or((namespace, words));
     let own = |pod: &&Value| {
         text(pod, "/metadata/namespace") == namespace && (text(pod, "/metadata/name") == name || workload(pod) == name)
@@ -113,7 +113,7 @@ pub(crate) fn caller(words: &str, namespace: &str, pods: &[Value]) -> Result<Cal
         "" => "default",
         account => account,
     };
-    let identity = format!("spiffe://{}/ns/{namespace}/sa/{account}", resources::names::DOMAIN);
+    let identity = format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}");
     Ok(Caller { workload: format!("{namespace}/{}", workload(pod)), identity: (!outside).then_some(identity) })
 }
 

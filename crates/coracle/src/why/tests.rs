@@ -196,14 +196,14 @@ fn targets_are_read_in_every_form() {
 #[test]
 fn callers_are_known_by_their_pods() {
     let pods = [pod(true)];
-    let known = caller("orders", "shop", &pods).expect("a workload");
+    let known = caller("orders", "shop", &pods, "cluster.local").expect("a workload");
     assert_eq!(
         (known.workload.as_str(), known.identity.as_deref()),
         ("shop/orders", Some("spiffe://cluster.local/ns/shop/sa/robot"))
     );
-    assert_eq!(caller("shop/orders-1-x", "default", &pods), Ok(known));
-    assert!(caller("web", "shop", &pods).is_err_and(|why| why.contains("there are orders")));
+    assert_eq!(caller("shop/orders-1-x", "default", &pods, "cluster.local"), Ok(known));
+    assert!(caller("web", "shop", &pods, "cluster.local").is_err_and(|why| why.contains("there are orders")));
     let mut outside = pod(true);
     outside["metadata"]["labels"]["sidecar.istio.io/inject"] = "false".into();
-    assert_eq!(caller("orders", "shop", &[outside]).expect("a workload").identity, None);
+    assert_eq!(caller("orders", "shop", &[outside], "cluster.local").expect("a workload").identity, None);
 }

@@ -302,6 +302,34 @@ spec:
     assert!(text.contains("there is default/back") && text.contains("next: coracle get services -A"), "{text}");
 }
 
+/// Scenario 48, as far as one machine goes: what was served is served again from the first moment, and a broken copy of it is no
+/// hindrance.
+#[test]
+fn what_was_served_is_kept_for_the_next_start() {
+    let directory = calling(&["back"]);
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let up = || Coracle::up_on(directory.path(), data.path(), &[]).unwrap_or_else(|output| panic!("{output}"));
+    let kept = data.path().join("routes.snapshot");
+    let mut coracle = up();
+    assert_eq!(get(coracle.gateway(), "/via?back/").expect("an answer").status, 200);
+    assert_eq!(coracle.end(nix::sys::signal::Signal::SIGTERM), Some(0));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&kept).expect("it is kept").permissions());
+    assert_eq!(mode & 0o777, 0o600, "it may hold private keys");
+    let text = std::fs::read_to_string(&kept).expect("text");
+    assert!(text.contains("default/front/0") && !text.contains("\"address\""), "routes, and no endpoints: {text}");
+    let mut coracle = up();
+    assert_eq!(get(coracle.gateway(), "/via?back/").expect("an answer").status, 200);
+    coracle.child.kill().expect("ours");
+    coracle.child.wait().expect("it ends");
+    std::fs::write(&kept, &text[..text.len() / 2]).expect("ours");
+    let coracle = up();
+    assert_eq!(get(coracle.gateway(), "/via?back/").expect("an answer").status, 200);
+    eventually("it is whole again", || {
+        let again = std::fs::read_to_string(&kept).map_err(|error| error.to_string())?;
+        if again.contains("default/front/0") && again.len() > text.len() / 2 { Ok(()) } else { Err(again) }
+    });
+}
+
 /// Prometheus' own client library reads what it would scrape, in both forms.
 #[test]
 #[ignore = "needs python3 with prometheus_client, and kubectl"]

@@ -12,6 +12,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, Uri};
 
@@ -122,7 +123,9 @@ impl Choice {
     /// What is said while there is no endpoint.
     pub(crate) fn no_endpoint(&self) -> Fault {
         let detail = format!("The backend {} has no endpoint that is ready.", self.backend.id);
-        Fault::new(self.backend.when_empty(), "no_endpoint", detail)
+        let fault = Fault::new(self.backend.when_empty(), "no_endpoint", detail);
+        // One that is not ready may soon be; a reference that cannot be followed is not a matter of time.
+        if fault.status == StatusCode::SERVICE_UNAVAILABLE { fault.retry_after(Duration::from_secs(1)) } else { fault }
     }
 }
 

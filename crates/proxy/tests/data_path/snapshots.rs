@@ -131,3 +131,75 @@ async fn nothing_is_applied_to_a_proxy_that_has_ended() {
     soon(proxy.task).await.expect("no panic").expect("nothing was open");
     assert_eq!(proxy.handle.apply(all_to(&[])).await.expect_err("ended"), Refused::Closed);
 }
+
+/// A rule that is answered by the proxy, and one that needs an endpoint.
+fn kept(endpoint: std::net::SocketAddr) -> proxy::Snapshot {
+    let own = Rule {
+        matches: Match { path: PathMatch::Exact("/own".into()), ..Match::default() },
+        action: Action::Respond { status: StatusCode::IM_A_TEAPOT, body: "tea".into() },
+        ..rule(&[])
+    };
+    routes(vec![own, rule(&[("b", 1)])], &[("b", vec![endpoint])])
+}
+
+#[tokio::test]
+async fn the_last_good_snapshot_serves_at_the_next_start_without_its_endpoints() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = Settings { keep: Some(folder.path().join("snapshot")), ..Settings::default() };
+    let upstream = Upstream::named("a").await;
+    let first = start(settings.clone());
+    first.handle.apply(kept(upstream.address)).await.expect("a good snapshot");
+    assert_eq!(ask(first.address("l"), get("/")).await.body, "a");
+    first.shutdown.cancel();
+    soon(first.task).await.expect("no panic").expect("a clean end");
+    // Nobody applies anything.
+    let second = start(settings.clone());
+    until(|| second.handle.bound("l").is_some()).await;
+    assert_eq!(ask(second.address("l"), get("/own")).await.body, "tea");
+    let answer = ask(second.address("l"), get("/")).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "whoever listens there now is not asked");
+    assert_eq!(answer.headers["retry-after"], "1");
+    second.handle.apply(kept(upstream.address)).await.expect("a good snapshot");
+    assert_eq!(ask(second.address("l"), get("/")).await.body, "a");
+    second.shutdown.cancel();
+    soon(second.task).await.expect("no panic").expect("a clean end");
+    let text = std::fs::read(folder.path().join("snapshot")).expect("it is kept");
+    std::fs::write(folder.path().join("snapshot"), &text[..text.len() / 2]).expect("ours");
+    let third = start(settings);
+    third.handle.apply(kept(upstream.address)).await.expect("a good snapshot");
+    assert_eq!(ask(third.address("l"), get("/")).await.body, "a", "a torn file is as none");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_swaps_of_many_routes_under_load_cost_no_request() {
+    let upstream = Upstream::named("a").await;
+    let many = |generation: usize| {
+        let others = (0..100).map(|i| Rule {
+            id: format!("r{i}-{generation}").into(),
+            matches: Match { path: PathMatch::Prefix(format!("/other/{i}").into()), ..Match::default() },
+            ..rule(&[("b", 1)])
+        });
+        let rules = others.chain([rule(&[("b", 1)])]).collect();
+        routes(rules, &[("b", vec![upstream.address])])
+    };
+    let (proxy, address) = serving(many(0)).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let load = |stop: tokio_util::sync::CancellationToken| async move {
+        let mut client = Client::http1(address).await;
+        let mut answers = 0;
+        while !stop.is_cancelled() {
+            let answer = read(client.send(get("/")).await.expect("an answer")).await.expect("a whole one");
+            assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "a"));
+            answers += 1;
+        }
+        answers
+    };
+    let clients: Vec<_> = (0..4).map(|_| tokio::spawn(load(stop.clone()))).collect();
+    for generation in 1..=1_000 {
+        proxy.handle.apply(many(generation)).await.expect("a good snapshot");
+    }
+    stop.cancel();
+    for client in clients {
+        assert!(soon(client).await.expect("no failure") > 0);
+    }
+}
