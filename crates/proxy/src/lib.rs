@@ -23,6 +23,8 @@ mod error;
 mod explain;
 mod filter;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handle;
 mod headers;
 mod identity;
