@@ -3,6 +3,7 @@
 //! Tests that need a program which a fresh machine may lack (kubectl, curl, python3) are `#[ignore]`d with the reason;
 //! `.ci/run` installs those programs and runs them.
 
+mod access;
 mod again;
 mod bad_input;
 mod clients;
