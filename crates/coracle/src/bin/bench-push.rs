@@ -87,7 +87,7 @@ async fn measure(work: &Path, data: &Path, pushes: usize) -> Outcome<()> {
         write(work, run, run - 1)?;
         config_maps.push(
             push(work, &client, "v1", "ConfigMap", "configmaps", run, |object, run| {
-                object.data["data"]["run"] == run.to_string()
+                object.data["data"]["run"].as_str() == Some(&run.to_string())
             })
             .await?,
         );
@@ -101,7 +101,7 @@ async fn measure(work: &Path, data: &Path, pushes: usize) -> Outcome<()> {
 
 fn available(object: &DynamicObject, run: usize) -> bool {
     let (status, spec) = (&object.data["status"], &object.data["spec"]);
-    spec["template"]["metadata"]["annotations"]["run"] == run.to_string()
+    spec["template"]["metadata"]["annotations"]["run"].as_str() == Some(&run.to_string())
         && status["observedGeneration"].as_i64() >= object.metadata.generation
         && status["updatedReplicas"] == 1
         && status["availableReplicas"] == 1

@@ -37,6 +37,9 @@ pub(super) struct Owned<'w> {
     pub(super) fault: Option<Fault>,
 }
 
+/// The positions of a Gateway and of a listener in it.
+type ListenerPlace = (usize, usize);
+
 /// A socket, and all that is served on it.
 pub(super) struct Group {
     pub(super) id: Arc<str>,
@@ -48,8 +51,8 @@ pub(super) struct Group {
     listeners: Vec<HostMatch>,
     /// By Secret, so that one that several listeners name is there once.
     certificates: BTreeMap<SecretVersion, (Found, Vec<HostMatch>)>,
-    /// What routes have put there, and by which listeners, as positions of Gateway and listener.
-    hosts: BTreeMap<HostMatch, Vec<(Candidate, (usize, usize))>>,
+    /// What routes have put there, and by which listeners.
+    hosts: BTreeMap<HostMatch, Vec<(Candidate, ListenerPlace)>>,
     /// Why it cannot be bound at all.
     pub(super) unavailable: Option<String>,
 }

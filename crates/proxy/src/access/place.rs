@@ -68,12 +68,16 @@ impl Sets {
     }
 }
 
+/// The policies of a place.
+type Held = Arc<Vec<Arc<Policy>>>;
+
 /// All places and policies of a snapshot.
 #[derive(Default)]
 pub(crate) struct Places {
     sets: HashMap<RemoteKeys, Arc<RemoteSet>>,
     policies: HashMap<PolicyId, (policy::Policy, Arc<Policy>)>,
-    places: HashMap<PlaceId, (Arc<LivePlace>, Arc<Vec<Arc<Policy>>>)>,
+    /// With each, what it is to have.
+    places: HashMap<PlaceId, (Arc<LivePlace>, Held)>,
 }
 
 impl Places {

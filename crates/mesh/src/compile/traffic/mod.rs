@@ -13,6 +13,7 @@ mod read;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use kube::Resource;
@@ -99,10 +100,15 @@ impl Traffic {
                 let target = Target::App(format!("{namespace}/{app}"));
                 if index.service(namespace, app).is_none() {
                     missed.push(format!("targets.apps.{app}: Service {namespace}/{app} does not exist"));
-                } else if self.followed.contains_key(&target) {
-                    missed.push(format!("targets.apps.{app}: an older Resiliency is for it and followed"));
-                } else {
-                    self.followed.insert(target, Arc::new(parts));
+                    continue;
+                }
+                match self.followed.entry(target) {
+                    Entry::Vacant(free) => {
+                        free.insert(Arc::new(parts));
+                    }
+                    Entry::Occupied(_) => {
+                        missed.push(format!("targets.apps.{app}: an older Resiliency is for it and followed"));
+                    }
                 }
             }
             if !missed.is_empty() {
