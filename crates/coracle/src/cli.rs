@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub(crate) use delivery::{
-    Apply, Build, Config, Drift, Export, History, Import, Lock, LockCommand, Plan, Release, Rollback, SetName, Wanted,
+    Apply, Build, Config, Drift, Export, History, Import, Lock, LockCommand, Plan, Release, Rollback, Wanted,
 };
 pub(crate) use git::{BreakGlass, Git, GitCommand, GitHook, GitOptions};
 

@@ -188,7 +188,6 @@ impl Platform {
             callers: Some(callers.clone()),
             credentials: Some(Arc::new(identities.handle())),
             observer: Some(Arc::new(Recorder(told.clone()))),
-            ..proxy::Dependencies::default()
         };
         let recording = seen::recording(&settings.seen)?;
         let keep = Some(data.path().join(SNAPSHOT));

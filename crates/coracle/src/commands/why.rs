@@ -114,8 +114,11 @@ fn listener(page: &Value, target: &Target, services: &[Value]) -> Option<(String
 fn number(services: &[Value], namespace: &str, name: &str, port: Option<&str>) -> Option<u64> {
     let own = |service: &&Value| service["metadata"]["namespace"] == namespace && service["metadata"]["name"] == name;
     let ports = services.iter().find(own)?["spec"]["ports"].as_array()?;
-    let wanted =
-        |candidate: &&Value| port.is_none_or(|port| candidate["port"].to_string() == port || candidate["name"] == port);
+    let wanted = |candidate: &&Value| {
+        port.is_none_or(|port| {
+            candidate["port"].as_u64().is_some_and(|number| port.parse() == Ok(number)) || candidate["name"] == port
+        })
+    };
     ports.iter().find(wanted)?["port"].as_u64()
 }
 

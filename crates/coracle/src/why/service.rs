@@ -29,7 +29,7 @@ pub(super) fn find(facts: &Facts, namespace: &str, name: &str, port: Option<&str
 
 /// Whether this is the port of that name or number.
 fn named(port: &Value, wanted: &str) -> bool {
-    port["port"].to_string() == wanted || text(port, "/name") == wanted
+    port["port"].as_u64().is_some_and(|number| wanted.parse() == Ok(number)) || text(port, "/name") == wanted
 }
 
 fn shown(ports: &[Value]) -> String {

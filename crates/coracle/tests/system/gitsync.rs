@@ -211,8 +211,7 @@ fn forge() -> (u16, std::sync::mpsc::Receiver<String>) {
 fn request(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     let mut chunk = [0; 4096];
-    loop {
-        let Ok(count @ 1..) = stream.read(&mut chunk) else { break };
+    while let Ok(count @ 1..) = stream.read(&mut chunk) {
         read.extend_from_slice(&chunk[..count]);
         let text = String::from_utf8_lossy(&read);
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
