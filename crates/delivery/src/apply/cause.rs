@@ -3,9 +3,13 @@
 use crate::api::{Api, escape};
 use crate::object::{self, ObjectId};
 use serde_json::Value;
+use std::time::Duration;
 
 /// How many restarts of a container that is not ready count as failing for good.
 const RESTARTS_THAT_FAIL: i64 = 2;
+/// How often a log that is still empty is looked at, and how far apart.
+const LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// The longest log that is read, bytes.
 const LOG_LIMIT: usize = 64 * 1024;
 
@@ -113,8 +117,20 @@ fn container_trouble(status: &Value, restarts_that_fail: i64) -> Option<Trouble>
     Some(Trouble { what, container: Some(name) })
 }
 
-/// The last line that a container wrote, in this life or the one before.
+/// The last line that a container wrote, in this life or the one before. What it wrote may come a moment after word of its
+/// end, and nobody tells when.
 async fn last_line(api: &Api, pod: &Value, container: &str) -> Option<String> {
+    for _ in 0..LOOKS {
+        let line = written(api, pod, container).await;
+        if line.is_some() {
+            return line;
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+    None
+}
+
+async fn written(api: &Api, pod: &Value, container: &str) -> Option<String> {
     let path = format!("/api/v1/namespaces/{}/pods/{}/log", object::namespace(pod), object::name(pod));
     for previous in [false, true] {
         let query = format!("container={}&tailLines=5&previous={previous}", escape(container));
