@@ -57,6 +57,13 @@ async fn newest_pods(api: &Api, id: &ObjectId) -> Option<Vec<Value>> {
         let revision = object::annotation(&workload, REVISION)?;
         let newest =
             sets.iter().find(|set| owned_by(set, &owner) && object::annotation(set, REVISION) == Some(revision))?;
+        // Its controller says that it has looked before it says which revision is the newest.
+        if sets
+            .iter()
+            .any(|set| owned_by(set, &owner) && made_of(set, &workload) && object::uid(set) != object::uid(newest))
+        {
+            return None;
+        }
         owner = object::uid(newest).to_owned();
     }
     let mut pods = api.list(&format!("/api/v1/namespaces/{}/pods", id.namespace), &query).await.ok()?;
@@ -66,6 +73,15 @@ async fn newest_pods(api: &Api, id: &ObjectId) -> Option<Vec<Value>> {
         owned_by(pod, &owner) && (newest.is_none() || revision.is_none() || revision == newest)
     });
     Some(pods)
+}
+
+/// Whether a ReplicaSet's Pods are what the Deployment asks for now.
+fn made_of(set: &Value, deployment: &Value) -> bool {
+    let mut template = set["spec"]["template"].clone();
+    if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
+        labels.remove("pod-template-hash");
+    }
+    template == deployment["spec"]["template"]
 }
 
 fn owned_by(object: &Value, uid: &str) -> bool {
