@@ -17,15 +17,29 @@ use tokio::task::JoinSet;
 use crate::Fallible;
 use crate::parties::Wire;
 
-/// Answers every request with so many bytes, and says where it listens.
-pub(crate) async fn serve(wire: Wire, body: usize) -> Fallible<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", listener.local_addr()?);
+/// Answers every request with so many bytes, at so many addresses, and says which.
+pub(crate) async fn serve(wire: Wire, body: usize, addresses: usize) -> Fallible<()> {
+    let mut listeners = Vec::with_capacity(addresses);
+    for _ in 0..addresses {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await?);
+    }
+    let names: Result<Vec<_>, _> =
+        listeners.iter().map(|listener| listener.local_addr().map(|at| at.to_string())).collect();
+    println!("{}", names?.join(","));
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\nserver: bench\r\ncontent-length: {body}\r\n\r\n"
     );
     let answer: Arc<[u8]> = [head.into_bytes(), vec![b'x'; body]].concat().into();
     let message = message(body);
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        accepting.spawn(accept(listener, wire, Arc::clone(&answer), message.clone()));
+    }
+    // None ends but by an error.
+    accepting.join_next().await.ok_or("it listens nowhere")??
+}
+
+async fn accept(listener: TcpListener, wire: Wire, answer: Arc<[u8]>, message: Bytes) -> Fallible<()> {
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await?;

@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::Fallible;
 use crate::parties::Wire;
@@ -18,6 +19,8 @@ use crate::parties::Wire;
 pub(crate) struct Plan {
     pub(crate) connections: usize,
     pub(crate) requests: usize,
+    /// Requests are spread over so many routes. Only HTTP/1.1 has more than one.
+    pub(crate) routes: usize,
 }
 
 /// What came of it.
@@ -29,9 +32,43 @@ pub(crate) struct Outcome {
     pub(crate) p99: f64,
 }
 
-const REQUEST: &[u8] =
-    b"GET /bench/item?id=42 HTTP/1.1\r\nhost: bench.test\r\nuser-agent: bench-proxy/1.0\r\naccept: */*\r\n\
-accept-encoding: gzip, deflate\r\naccept-language: en\r\ncookie: session=0123456789abcdef\r\n\r\n";
+/// The target of a request for a route.
+fn target(route: usize) -> String {
+    format!("/bench/{route}/item?id=42")
+}
+
+fn request(route: usize) -> Vec<u8> {
+    let target = target(route);
+    format!(
+        "GET {target} HTTP/1.1\r\nhost: bench.test\r\nuser-agent: bench-proxy/1.0\r\naccept: */*\r\n\
+         accept-encoding: gzip, deflate\r\naccept-language: en\r\ncookie: session=0123456789abcdef\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// A client's connection.
+struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    async fn connect(address: SocketAddr) -> Fallible<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: vec![0; 128 * 1024] })
+    }
+
+    /// Asks once, and waits for the whole answer.
+    async fn ask(&mut self, request: &[u8]) -> Fallible<()> {
+        self.stream.write_all(request).await?;
+        answer(&mut self.stream, &mut self.buffer).await
+    }
+}
+
+fn nanos(since: Instant) -> u32 {
+    u32::try_from(since.elapsed().as_nanos()).unwrap_or(u32::MAX)
+}
 
 /// Runs a plan against an address. Anything but a 200 is an error.
 pub(crate) async fn run(address: SocketAddr, plan: Plan) -> Fallible<Outcome> {
@@ -40,13 +77,98 @@ pub(crate) async fn run(address: SocketAddr, plan: Plan) -> Fallible<Outcome> {
     for number in 0..plan.connections {
         // The first ones take what does not divide.
         let share = plan.requests / plan.connections + usize::from(number < plan.requests % plan.connections);
-        connections.spawn(one(address, share));
+        connections.spawn(one(address, share, plan.routes));
     }
     let mut times = Vec::with_capacity(plan.requests);
     while let Some(part) = connections.join_next().await {
         times.extend(part??);
     }
     Ok(outcome(times, started))
+}
+
+/// Asks so often over one connection; returns how long each took, in nanoseconds.
+async fn one(address: SocketAddr, requests: usize, routes: usize) -> Fallible<Vec<u32>> {
+    let mut client = Client::connect(address).await?;
+    let mut times = Vec::with_capacity(requests);
+    let first = request(0);
+    for _ in 0..requests {
+        let other = (routes > 1).then(|| request(fastrand::usize(..routes)));
+        let started = Instant::now();
+        client.ask(other.as_deref().unwrap_or(&first)).await?;
+        times.push(nanos(started));
+    }
+    Ok(times)
+}
+
+/// Asks at fixed times, whether or not what was asked before has been answered: `rate` requests a second over so many connections.
+/// A request that cannot be sent in time, as its connection still waits, counts from when it was due.
+pub(crate) async fn paced(
+    address: SocketAddr,
+    connections: usize,
+    rate: usize,
+    lasting: Duration,
+) -> Fallible<Outcome> {
+    let started = Instant::now();
+    let pause = Duration::from_secs_f64(connections as f64 / rate as f64);
+    let mut clients = JoinSet::new();
+    for number in 0..connections {
+        let begin = started + pause * u32::try_from(number)? / u32::try_from(connections)?;
+        clients.spawn(async move {
+            let mut client = Client::connect(address).await?;
+            let (mut times, request, mut due) = (Vec::new(), request(0), begin);
+            while due < started + lasting {
+                let late = Instant::now() > due;
+                tokio::time::sleep_until(due.into()).await;
+                // The timer's own lateness is nobody's fault.
+                let from = if late { due } else { Instant::now() };
+                client.ask(&request).await?;
+                times.push(nanos(from));
+                due += pause;
+            }
+            Fallible::Ok(times)
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(part) = clients.join_next().await {
+        times.extend(part??);
+    }
+    Ok(outcome(times, started))
+}
+
+/// What came of asking for as long as something went on.
+#[derive(Default)]
+pub(crate) struct Meanwhile {
+    pub(crate) answered: usize,
+    /// The first words of each failure.
+    pub(crate) failures: Vec<String>,
+}
+
+/// Asks over so many connections until `stop`; failures are counted, and asked on.
+pub(crate) async fn until(address: SocketAddr, plan: Plan, stop: CancellationToken) -> Fallible<Meanwhile> {
+    let mut clients = JoinSet::new();
+    for _ in 0..plan.connections {
+        let stop = stop.clone();
+        clients.spawn(async move {
+            let (mut all, mut client) = (Meanwhile::default(), Client::connect(address).await?);
+            while !stop.is_cancelled() {
+                match client.ask(&request(fastrand::usize(..plan.routes))).await {
+                    Ok(()) => all.answered += 1,
+                    Err(error) => {
+                        all.failures.push(error.to_string());
+                        client = Client::connect(address).await?;
+                    }
+                }
+            }
+            Fallible::Ok(all)
+        });
+    }
+    let mut all = Meanwhile::default();
+    while let Some(part) = clients.join_next().await {
+        let part = part??;
+        all.answered += part.answered;
+        all.failures.extend(part.failures);
+    }
+    Ok(all)
 }
 
 fn outcome(mut times: Vec<u32>, started: Instant) -> Outcome {
@@ -85,7 +207,7 @@ pub(crate) async fn by_h2load(wire: Wire, address: SocketAddr, plan: Plan, direc
         }
     };
     let started = Instant::now();
-    let output = command.arg(format!("{scheme}://{address}/bench/item?id=42")).output().await?;
+    let output = command.arg(format!("{scheme}://{address}{}", target(0))).output().await?;
     let words = String::from_utf8_lossy(&output.stdout);
     if !words.contains(&format!(" {} succeeded, 0 failed, 0 errored", plan.requests)) {
         return Err(format!("h2load was not answered every time: {words}").into());
@@ -99,21 +221,6 @@ pub(crate) async fn by_h2load(wire: Wire, address: SocketAddr, plan: Plan, direc
         return Err("h2load wrote no times".into());
     }
     Ok(outcome(times, started))
-}
-
-/// Asks so often over one connection; returns how long each took, in nanoseconds.
-async fn one(address: SocketAddr, requests: usize) -> Fallible<Vec<u32>> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let mut times = Vec::with_capacity(requests);
-    let mut buffer = vec![0; 128 * 1024];
-    for _ in 0..requests {
-        let started = Instant::now();
-        stream.write_all(REQUEST).await?;
-        answer(&mut stream, &mut buffer).await?;
-        times.push(u32::try_from(started.elapsed().as_nanos()).unwrap_or(u32::MAX));
-    }
-    Ok(times)
 }
 
 async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Fallible<()> {

@@ -2,21 +2,14 @@
 //!
 //! Every proxy is set up to do the same: keep connections to the backend, and say who asked and how.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use proxy::snapshot::{
-    Action, Backend, BackendProtocol, Certificate, Endpoint, Forwarded, HostMatch, Listener, ListenerProtocol, Match,
-    PathMatch, Rule, Timeouts, VirtualHost, Weighted,
-};
-use proxy::{Settings, Snapshot};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
-use tokio_util::sync::CancellationToken;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::Fallible;
 
@@ -24,8 +17,8 @@ use crate::Fallible;
 const START: Duration = Duration::from_secs(10);
 
 /// Files of [`Site::directory`], where TLS is spoken: a certificate, its key, and both in one.
-const CERTIFICATE: &str = "cert.pem";
-const KEY: &str = "key.pem";
+pub(crate) const CERTIFICATE: &str = "cert.pem";
+pub(crate) const KEY: &str = "key.pem";
 const BOTH: &str = "both.pem";
 
 /// What is spoken with clients, and behind the proxy.
@@ -59,10 +52,34 @@ impl Wire {
     }
 }
 
+/// How our proxy is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// As a gateway: it passes on.
+    Gateway,
+    /// As a hop between two services, with all that the mesh does on the way.
+    Hop,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Hop => "hop",
+        }
+    }
+
+    pub(crate) fn parse(name: &str) -> Fallible<Self> {
+        let found = [Self::Gateway, Self::Hop].into_iter().find(|kind| kind.name() == name);
+        found.ok_or_else(|| format!("{name} is neither gateway nor hop").into())
+    }
+}
+
 /// What a proxy is set up for.
 pub(crate) struct Site<'a> {
     pub(crate) wire: Wire,
-    pub(crate) backend: SocketAddr,
+    /// Where requests go, with commas between. Only our proxy uses more than the first.
+    pub(crate) backends: &'a str,
     /// Where its files are, and the certificate.
     pub(crate) directory: &'a Path,
 }
@@ -71,31 +88,51 @@ pub(crate) struct Site<'a> {
 pub(crate) struct Party {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
+    /// All addresses at which it listens.
+    pub(crate) addresses: String,
+    /// What is said to it and what it says, where it is this program in another role.
+    talk: Option<(ChildStdin, Lines<BufReader<ChildStdout>>)>,
     /// Ends the process when dropped.
     process: Child,
 }
 
+impl Site<'_> {
+    fn backend(&self) -> &str {
+        self.backends.split(',').next().unwrap_or_default()
+    }
+}
+
 impl Party {
-    /// Answers every request with so many bytes.
-    pub(crate) async fn backend(wire: Wire, body: usize) -> Fallible<Self> {
-        Self::own("backend", &["backend", wire.name(), &body.to_string()]).await
+    /// Answers every request with so many bytes, at so many addresses.
+    pub(crate) async fn backend(wire: Wire, body: usize, listeners: usize) -> Fallible<Self> {
+        Self::own("backend", &["backend", wire.name(), &body.to_string(), &listeners.to_string()]).await
     }
 
     /// Our proxy.
-    pub(crate) async fn coracle(site: &Site<'_>, routes: usize) -> Fallible<Self> {
-        let (backend, routes) = (site.backend.to_string(), routes.to_string());
+    pub(crate) async fn coracle(site: &Site<'_>, kind: Kind, routes: usize) -> Fallible<Self> {
+        let routes = routes.to_string();
         let directory = site.directory.to_str().ok_or("a directory whose name is text")?;
-        Self::own("coracle", &["proxy", site.wire.name(), &backend, &routes, directory]).await
+        Self::own("coracle", &["proxy", site.wire.name(), site.backends, kind.name(), &routes, directory]).await
+    }
+
+    /// Says a line to it, and brings back the line that it answers.
+    pub(crate) async fn ask(&mut self, line: &str) -> Fallible<String> {
+        let (words, answers) = self.talk.as_mut().ok_or("this party does not talk")?;
+        words.write_all(format!("{line}\n").as_bytes()).await?;
+        Ok(answers.next_line().await?.ok_or("it ended instead of answering")?)
     }
 
     /// This program in another role; it says where it listens.
     async fn own(name: &'static str, arguments: &[&str]) -> Fallible<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
         let mut process =
-            Command::new(std::env::current_exe()?).args(arguments).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-        let out = process.stdout.take().ok_or("no output to read")?;
-        let line = tokio::time::timeout(START, BufReader::new(out).lines().next_line()).await??;
-        let address = line.ok_or_else(|| format!("{name} ended before it listened"))?.parse()?;
-        Ok(Self { name, address, process })
+            command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let mut lines = BufReader::new(process.stdout.take().ok_or("no output to read")?).lines();
+        let line = tokio::time::timeout(START, lines.next_line()).await??;
+        let addresses = line.ok_or_else(|| format!("{name} ended before it listened"))?;
+        let address = addresses.split(',').next().unwrap_or_default().parse()?;
+        let talk = process.stdin.take().map(|words| (words, lines));
+        Ok(Self { name, address, addresses, talk, process })
     }
 
     /// haproxy, if it is installed.
@@ -109,9 +146,9 @@ impl Party {
             Wire::Tls => format!("ssl crt {} alpn http/1.1", site.directory.join(BOTH).display()),
         };
         let server = if site.wire == Wire::Grpc { "proto h2" } else { "" };
-        let backend = site.backend;
+        let backend = site.backend();
         let configuration = format!(
-            "global\n  nbthread 2\n  maxconn 9900\ndefaults\n  mode http\n  option forwardfor\n  http-reuse always\n  timeout connect 3s\n\
+            "global\n  nbthread 2\n  maxconn 19000\ndefaults\n  mode http\n  option forwardfor\n  http-reuse always\n  timeout connect 3s\n\
              \n  timeout client 60s\n  timeout server 60s\nfrontend in\n  bind {address} {bind}\n  unique-id-format %rt%pid\n\
              \n  unique-id-header x-request-id\n  http-request set-header x-forwarded-proto http\n  default_backend out\nbackend out\n  server one {backend} {server}\n"
         );
@@ -125,7 +162,7 @@ impl Party {
     pub(crate) async fn nginx(site: &Site<'_>) -> Fallible<Option<Self>> {
         let Some(program) = installed("nginx") else { return Ok(None) };
         let address = free().await?;
-        let (directory, backend) = (site.directory, site.backend);
+        let (directory, backend) = (site.directory, site.backend());
         let file = directory.join("nginx.conf");
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
@@ -148,7 +185,7 @@ impl Party {
             }
         };
         let configuration = format!(
-            "daemon off;\nworker_processes 2;\nerror_log stderr crit;\npid {}/nginx.pid;\nevents {{ worker_connections 9990; }}\n\
+            "daemon off;\nworker_processes 2;\nerror_log stderr crit;\npid {}/nginx.pid;\nevents {{ worker_connections 19000; }}\n\
              http {{\n{temporary}  access_log off;\n  keepalive_requests 100000000;\n  upstream out {{ server {backend}; keepalive 256; keepalive_requests 100000000; }}\n\
              server {{\n  {listen}\n  location / {{\n    {pass}\n\
              {set}_set_header host $host;\n    {set}_set_header x-forwarded-for $remote_addr;\n    {set}_set_header x-forwarded-proto $scheme;\n\
@@ -169,7 +206,7 @@ impl Party {
             }
         };
         tokio::time::timeout(START, listening).await.map_err(|_| format!("{name} does not listen on {address}"))?;
-        Ok(Self { name, address, process })
+        Ok(Self { name, address, addresses: address.to_string(), talk: None, process })
     }
 
     /// The process and those that it started.
@@ -230,11 +267,22 @@ async fn free() -> Fallible<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
 }
 
-/// A directory of this run's own.
-pub(crate) fn scratch() -> Fallible<PathBuf> {
-    let directory = std::env::temp_dir().join(format!("bench-proxy-{}", std::process::id()));
-    std::fs::create_dir_all(&directory)?;
-    Ok(directory)
+/// A directory of this run's own, gone when dropped.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Fallible<Self> {
+        let directory = std::env::temp_dir().join(format!("bench-proxy-{}", std::process::id()));
+        std::fs::create_dir_all(&directory)?;
+        Ok(Self(directory))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left over does no harm.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Makes the certificate. False where there is no openssl to make it.
@@ -254,60 +302,4 @@ pub(crate) fn certify(directory: &Path) -> Fallible<bool> {
     let read = |name: &str| std::fs::read(directory.join(name));
     std::fs::write(directory.join(BOTH), [read(CERTIFICATE)?, read(KEY)?].concat())?;
     Ok(true)
-}
-
-/// Our proxy's process.
-pub(crate) async fn proxy(wire: Wire, backend: SocketAddr, routes: usize, directory: &Path) -> Fallible<()> {
-    let settings = Settings { max_connections: 30_000, ..Settings::default() };
-    let (proxy, handle) = proxy::build(settings, proxy::Dependencies::default());
-    let protocol = match wire {
-        Wire::Tls => ListenerProtocol::Https {
-            certificates: vec![Certificate {
-                hosts: Vec::new(),
-                chain: std::fs::read(directory.join(CERTIFICATE))?.into(),
-                key: std::fs::read(directory.join(KEY))?.into(),
-            }],
-        },
-        _ => ListenerProtocol::Http,
-    };
-    let speaks = if wire == Wire::Grpc { BackendProtocol::H2c } else { BackendProtocol::Http1 };
-    let applying = async {
-        handle.apply(snapshot(backend, routes, protocol, speaks)).await?;
-        let address = handle.bound("bench").ok_or("not bound")??;
-        println!("{address}");
-        // Serves until the process is ended from outside.
-        std::future::pending::<Fallible<()>>().await
-    };
-    tokio::select! {
-        ended = proxy.run(CancellationToken::new()) => ended.map_err(Into::into),
-        failed = applying => failed,
-    }
-}
-
-/// So many routes of which the last one is asked for.
-fn snapshot(backend: SocketAddr, routes: usize, protocol: ListenerProtocol, speaks: BackendProtocol) -> Snapshot {
-    let rule = |path: String| Rule {
-        id: "bench/bench/0".into(),
-        matches: Match { path: PathMatch::Prefix(path.into()), ..Match::default() },
-        filters: Vec::new(),
-        action: Action::Forward {
-            backends: vec![Weighted { backend: "out".into(), weight: 1, filters: Vec::new(), policy: None }],
-        },
-        timeouts: Timeouts::default(),
-        guard: proxy::snapshot::Guard::default(),
-    };
-    let others = (1..routes).map(|number| rule(format!("/other/{number}")));
-    let rules = others.chain([rule("/bench".into())]).collect();
-    let listener = Listener {
-        id: "bench".into(),
-        bind: ([127, 0, 0, 1], 0).into(),
-        fallback: None,
-        protocol,
-        forwarded: Forwarded::Replace,
-        admits: proxy::snapshot::Admits::Anybody,
-        peer_name: None,
-        hosts: vec![VirtualHost { host: HostMatch::Any, rules }],
-    };
-    let out = Backend { endpoints: vec![Endpoint::plain(backend)], protocol: speaks, ..Backend::default() };
-    Snapshot { listeners: vec![listener], backends: BTreeMap::from([("out".into(), out)]), ..Snapshot::default() }
 }
