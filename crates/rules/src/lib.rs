@@ -21,6 +21,7 @@ pub mod patch;
 pub mod pods;
 pub mod policy;
 pub mod protobuf;
+pub mod rbac;
 pub mod schema;
 pub mod select;
 pub mod table;

@@ -4,6 +4,7 @@
 //! looked into, the others have their metadata checked alone. Structure (unknown fields, types) is `decode`'s part.
 //! Must not know: other objects in the store.
 
+mod access;
 mod change;
 mod config;
 mod container;
@@ -59,6 +60,10 @@ fn content(api_version: &str, kind: &str, obj: &Value) -> Vec<FieldError> {
         ("apps/v1", "StatefulSet" | "DaemonSet") => workloads::set(obj, &mut wrong),
         ("batch/v1", "Job") => workloads::job(obj, &mut wrong),
         ("batch/v1", "CronJob") => workloads::cron_job(obj, &mut wrong),
+        ("rbac.authorization.k8s.io/v1", "Role") => access::role(obj, true, &mut wrong),
+        ("rbac.authorization.k8s.io/v1", "ClusterRole") => access::role(obj, false, &mut wrong),
+        ("rbac.authorization.k8s.io/v1", "RoleBinding") => access::binding(obj, true, &mut wrong),
+        ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => access::binding(obj, false, &mut wrong),
         _ => {}
     }
     wrong

@@ -431,3 +431,48 @@ fn odd_shapes_do_not_panic() {
         }
     }
 }
+
+#[test]
+fn roles_and_bindings() {
+    let role = |kind: &str, rule: Value| {
+        let mut role = json!({ "metadata": { "name": "a" }, "rules": [rule] });
+        if kind == "Role" {
+            role["metadata"]["namespace"] = "x".into();
+        }
+        let wrong = super::create("rbac.authorization.k8s.io/v1", kind, &role);
+        wrong.into_iter().map(|error| error.path).collect::<Vec<_>>()
+    };
+    let good = json!({ "apiGroups": [""], "resources": ["pods"], "verbs": ["get"] });
+    assert_eq!(role("Role", good.clone()), Vec::<String>::new());
+    assert_eq!(role("ClusterRole", json!({ "nonResourceURLs": ["/x"], "verbs": ["get"] })), Vec::<String>::new());
+    assert_eq!(role("Role", json!({ "nonResourceURLs": ["/x"], "verbs": ["get"] })), ["rules[0].nonResourceURLs"]);
+    assert_eq!(role("ClusterRole", json!({})), ["rules[0].verbs", "rules[0].apiGroups", "rules[0].resources"]);
+    let binding = |kind: &str, reference: Value, subject: Value| {
+        let mut binding = json!({ "metadata": { "name": "a" }, "roleRef": reference, "subjects": [subject] });
+        if kind == "RoleBinding" {
+            binding["metadata"]["namespace"] = "x".into();
+        }
+        let wrong = super::create("rbac.authorization.k8s.io/v1", kind, &binding);
+        wrong.into_iter().map(|error| error.path).collect::<Vec<_>>()
+    };
+    let group = "rbac.authorization.k8s.io";
+    let to = |kind: &str| json!({ "apiGroup": group, "kind": kind, "name": "r" });
+    let user = json!({ "apiGroup": group, "kind": "User", "name": "u" });
+    let account = json!({ "kind": "ServiceAccount", "name": "u" });
+    for (kind, reference, subject, expected) in [
+        ("RoleBinding", to("Role"), user.clone(), &[][..]),
+        ("RoleBinding", to("Role"), account.clone(), &[]),
+        ("ClusterRoleBinding", to("ClusterRole"), account, &["subjects[0].namespace"]),
+        ("ClusterRoleBinding", to("Role"), user.clone(), &["roleRef.kind"]),
+        ("RoleBinding", json!({ "kind": "Role" }), user, &["roleRef.apiGroup", "roleRef.name"]),
+        ("RoleBinding", to("Role"), json!({ "kind": "Robot", "name": "x" }), &["subjects[0].kind"]),
+        (
+            "RoleBinding",
+            to("Role"),
+            json!({ "kind": "User", "name": "" }),
+            &["subjects[0].name", "subjects[0].apiGroup"],
+        ),
+    ] {
+        assert_eq!(binding(kind, reference, subject), expected, "{kind}");
+    }
+}
