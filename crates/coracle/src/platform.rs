@@ -182,6 +182,12 @@ impl Platform {
 
         let domain = settings.identity.domain.to_string();
         let callers = Arc::new(PodCallers::new(&domain));
+        let mesh_settings = mesh::Settings {
+            first_gateway_port: settings.gateway_port,
+            peers: settings.mesh_listen,
+            trust_domain: settings.identity.domain.clone(),
+            ..mesh::Settings::default()
+        };
         let identities = Identities::open(data.path(), settings.identity);
         let (telemetry, told) = telemetry::build(seen::telemetry(&settings.seen, data.path())?)?;
         let dependencies = proxy::Dependencies {
@@ -194,11 +200,6 @@ impl Platform {
         let proxy_settings = proxy::Settings { recording, keep, ..proxy::Settings::default() };
         let (proxy, proxy_handle) = proxy::build(proxy_settings, dependencies);
         pages.connect(proxy_handle.clone(), api.clone(), told, domain);
-        let mesh_settings = mesh::Settings {
-            first_gateway_port: settings.gateway_port,
-            peers: settings.mesh_listen,
-            ..mesh::Settings::default()
-        };
         let (mesh, mesh_handle) = mesh::build(mesh_settings, client("system:coracle:mesh"), proxy_handle.clone());
 
         let closed = CancellationToken::new();

@@ -1,6 +1,8 @@
-//! Where Gateways listen.
+//! Where Gateways listen, and who workloads are.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::identity::TrustDomain;
 
 /// What the one who starts the mesh decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,10 +13,17 @@ pub struct Settings {
     pub peers: Option<SocketAddr>,
     /// Replaces the port of the first HTTP listener (of the oldest Gateway that has one); 0 lets the system choose.
     pub first_gateway_port: Option<u16>,
+    /// What workloads' identities are of: the short forms of policies mean callers of it, and of no other.
+    pub trust_domain: TrustDomain,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST), peers: None, first_gateway_port: None }
+        Self {
+            gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            peers: None,
+            first_gateway_port: None,
+            trust_domain: TrustDomain::default(),
+        }
     }
 }

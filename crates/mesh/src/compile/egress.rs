@@ -7,10 +7,11 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::Resource;
 use proxy::snapshot::{Admits, EgressLimit, Forwarded, HostMatch, Listener, ListenerProtocol};
-use resources::names::{DOMAIN, EGRESS_ALLOW_ANNOTATION, EGRESS_PORT, EGRESS_SERVICE, SYSTEM_NAMESPACE};
+use resources::names::{EGRESS_ALLOW_ANNOTATION, EGRESS_PORT, EGRESS_SERVICE, SYSTEM_NAMESPACE};
 
 use super::index::key;
 use super::services::{Made, ServicePortPlan};
+use crate::identity::TrustDomain;
 use crate::world::World;
 
 /// Whether a Service is the way out; with a selector, somebody runs a proxy of their own behind it.
@@ -20,7 +21,7 @@ pub(super) fn is_own(service: &Service) -> bool {
 }
 
 /// Adds the listener, where there is the Service.
-pub(super) fn add(world: &World, served: &mut Made) {
+pub(super) fn add(world: &World, served: &mut Made, domain: &TrustDomain) {
     let Some(service) = world.services.iter().find(|service| is_own(service)) else { return };
     let address = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref());
     let Some(address) = address.and_then(|address| address.parse::<IpAddr>().ok()) else { return };
@@ -35,7 +36,7 @@ pub(super) fn add(world: &World, served: &mut Made) {
         id,
         bind: SocketAddr::new(address, EGRESS_PORT),
         fallback: None,
-        protocol: ListenerProtocol::Egress { limits: world.namespaces.iter().filter_map(|ns| limit(ns)).collect() },
+        protocol: ListenerProtocol::Egress { limits: world.namespaces.iter().filter_map(|ns| limit(ns, domain)).collect() },
         forwarded: Forwarded::Append,
         admits: Admits::Anybody,
         peer_name: None,
@@ -44,11 +45,11 @@ pub(super) fn add(world: &World, served: &mut Made) {
 }
 
 /// Where the Pods of a namespace may go; none where it says nothing.
-fn limit(namespace: &Namespace) -> Option<EgressLimit> {
+fn limit(namespace: &Namespace, domain: &TrustDomain) -> Option<EgressLimit> {
     let list = namespace.metadata.annotations.as_ref()?.get(EGRESS_ALLOW_ANNOTATION)?;
     let hosts = list.split([',', ' ', '\n']).map(str::trim).filter(|host| !host.is_empty());
     Some(EgressLimit {
-        callers: format!("spiffe://{DOMAIN}/ns/{}/", key(&namespace.metadata).1).into(),
+        callers: format!("spiffe://{domain}/ns/{}/", key(&namespace.metadata).1).into(),
         hosts: hosts.map(HostMatch::parse).collect(),
     })
 }

@@ -133,7 +133,7 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     let resiliencies = traffic.translate(world, &index);
     let all = kind::all(world);
     let mut backends = Backends::new(&index);
-    let mut policies = Policies::new(world, &index, &gateways, &all, &mut backends);
+    let mut policies = Policies::new(world, settings, (&index, &gateways), &all, &mut backends);
     let mut for_services = attach::ForServices::new();
     let mut compiled_routes = Vec::with_capacity(all.len());
     let mut routes: Vec<RoutePlan> = all.iter().map(|(kind, route)| RoutePlan::new(*kind, &route.metadata)).collect();
@@ -161,7 +161,7 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     for service in &world.services {
         served.add(service, &mut backends, &traffic, &mut overrides, &admission);
     }
-    egress::add(world, &mut served);
+    egress::add(world, &mut served, &settings.trust_domain);
     let (mut listeners, certificates) = gateways.listeners(&compiled_routes, &mut policies);
     listeners.append(&mut served.listeners);
     listeners.extend(settings.peers.map(peers::listener));

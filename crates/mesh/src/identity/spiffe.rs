@@ -45,6 +45,13 @@ impl TrustDomain {
     }
 }
 
+impl Default for TrustDomain {
+    /// What it is where nobody says otherwise: the cluster's own domain, as Istio has it.
+    fn default() -> Self {
+        Self(resources::names::DOMAIN.into())
+    }
+}
+
 impl fmt::Display for TrustDomain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

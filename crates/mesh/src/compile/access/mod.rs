@@ -24,6 +24,8 @@ use super::plan::{AncestorPlan, PolicyKind, PolicyPlan};
 use super::routes::GROUP;
 use super::speech::transport;
 use super::verdict::{Fault, Verdict, condition, reason};
+use crate::config::Settings;
+use crate::identity::TrustDomain;
 use crate::world::World;
 use read::Reader;
 
@@ -53,8 +55,8 @@ pub(super) struct Policies<'w> {
 impl<'w> Policies<'w> {
     pub(super) fn new(
         world: &'w World,
-        index: &Index<'w>,
-        gateways: &Gateways<'w>,
+        settings: &Settings,
+        (index, gateways): (&Index<'w>, &Gateways<'w>),
         routes: &[(RouteKind, &'w HttpRoute)],
         backends: &mut Backends<'w>,
     ) -> Self {
@@ -64,7 +66,7 @@ impl<'w> Policies<'w> {
         }
         let routes: HashMap<_, _> =
             routes.iter().map(|(kind, route)| ((*kind, key(&route.metadata)), *route)).collect();
-        let find = Finder { index, gateways, routes: &routes };
+        let find = Finder { index, gateways, routes: &routes, domain: &settings.trust_domain };
         for policy in &world.access {
             policies.add(policy, &find, backends, world);
         }
@@ -138,7 +140,7 @@ impl<'w> Policies<'w> {
     fn add(&mut self, policy: &'w AccessPolicy, find: &Finder<'_, 'w>, backends: &mut Backends<'w>, world: &World) {
         let (namespace, name) = key(&policy.metadata);
         let id: PolicyId = format!("{namespace}/{name}").into();
-        let read = Reader::new(policy, find.index, backends).policy(policy).and_then(|read| {
+        let read = Reader::new(policy, (find.index, find.domain), backends).policy(policy).and_then(|read| {
             match world.rejected.policies.get(&*id) {
                 Some((before, why)) if *before == read => Err(why.clone()),
                 _ => Ok(read),
@@ -196,6 +198,8 @@ struct Finder<'f, 'w> {
     index: &'f Index<'w>,
     gateways: &'f Gateways<'w>,
     routes: &'f HashMap<(RouteKind, (&'w str, &'w str)), &'w HttpRoute>,
+    /// Whose callers the short forms mean.
+    domain: &'f TrustDomain,
 }
 
 impl<'w> Finder<'_, 'w> {

@@ -10,23 +10,28 @@ use resources::access::{
     AccessPolicy, AccessPolicyAction, AccessPolicyClients, AccessPolicyFrom, AccessPolicyHeader,
     AccessPolicyHeaderType, AccessPolicyPath, AccessPolicyPathType, AccessPolicyRule, AccessPolicyToken,
 };
-use resources::names::DOMAIN;
 
 use super::super::backends::Backends;
 use super::super::index::{Index, key};
+use crate::identity::TrustDomain;
 
 /// Reads a policy, following what it refers to.
 pub(super) struct Reader<'r, 'w> {
     pub(super) here: &'r str,
     pub(super) name: &'r str,
     pub(super) index: &'r Index<'w>,
+    pub(super) domain: &'r TrustDomain,
     pub(super) backends: &'r mut Backends<'w>,
 }
 
 impl<'r, 'w> Reader<'r, 'w> {
-    pub(super) fn new(policy: &'r AccessPolicy, index: &'r Index<'w>, backends: &'r mut Backends<'w>) -> Self {
+    pub(super) fn new(
+        policy: &'r AccessPolicy,
+        (index, domain): (&'r Index<'w>, &'r TrustDomain),
+        backends: &'r mut Backends<'w>,
+    ) -> Self {
         let (here, name) = key(&policy.metadata);
-        Self { here, name, index, backends }
+        Self { here, name, index, domain, backends }
     }
 
     pub(super) fn policy(&mut self, policy: &AccessPolicy) -> Result<Policy, String> {
@@ -38,7 +43,7 @@ impl<'r, 'w> Reader<'r, 'w> {
         let external = spec.external_authorization.as_ref().map(|external| self.external(external)).transpose();
         let external = external.map_err(|error| format!("spec.externalAuthorization.{error}"))?;
         let rules = spec.rules.iter().enumerate().map(|(position, written)| {
-            let known = Known { jwt: jwt.as_ref(), keys: keys.as_ref() };
+            let known = Known { domain: self.domain, jwt: jwt.as_ref(), keys: keys.as_ref() };
             rule(self.here, position, written, &known).map_err(|error| format!("spec.rules[{position}].{error}"))
         });
         let mut rules: Vec<AccessRule> = rules.collect::<Result<_, _>>()?;
@@ -72,6 +77,7 @@ fn implied(jwt: bool, keys: bool, external: bool) -> Result<Option<AccessRule>, 
 
 /// What rules of a policy can ask for.
 struct Known<'k> {
+    domain: &'k TrustDomain,
     jwt: Option<&'k Jwt>,
     keys: Option<&'k ApiKeys>,
 }
@@ -83,7 +89,7 @@ fn rule(here: &str, position: usize, rule: &AccessPolicyRule, known: &Known<'_>)
             AccessPolicyAction::Allow => Effect::Allow,
             AccessPolicyAction::Deny => Effect::Deny,
         },
-        from: rule.from.as_ref().map(|from| sources(here, from)).transpose()?.unwrap_or_default(),
+        from: rule.from.as_ref().map(|from| sources(here, known.domain, from)).transpose()?.unwrap_or_default(),
         methods: each("methods", &rule.methods, |method| self::method(method))?,
         paths: each("paths", &rule.paths, path)?,
         headers: each("headers", &rule.headers, header)?,
@@ -130,13 +136,13 @@ pub(super) fn each<F, T>(field: &str, items: &[F], read: impl Fn(&F) -> Result<T
     read.collect()
 }
 
-fn sources(here: &str, from: &AccessPolicyFrom) -> Result<Vec<Source>, String> {
+fn sources(here: &str, domain: &TrustDomain, from: &AccessPolicyFrom) -> Result<Vec<Source>, String> {
     let accounts = each("from.serviceAccounts", &from.service_accounts, |account| {
         let (namespace, name) = qualified(here, account)?;
-        Ok(Source::Id(format!("spiffe://{DOMAIN}/ns/{namespace}/sa/{name}").into()))
+        Ok(Source::Id(format!("spiffe://{domain}/ns/{namespace}/sa/{name}").into()))
     })?;
     let namespaces = each("from.namespaces", &from.namespaces, |namespace| {
-        Ok(Source::Id(format!("spiffe://{DOMAIN}/ns/{}/**", plain(namespace)?).into()))
+        Ok(Source::Id(format!("spiffe://{domain}/ns/{}/**", plain(namespace)?).into()))
     })?;
     let ids = each("from.spiffeIds", &from.spiffe_ids, |id| {
         let rest =
@@ -144,7 +150,7 @@ fn sources(here: &str, from: &AccessPolicyFrom) -> Result<Vec<Source>, String> {
         match rest {
             Some(_) => Ok(Source::Id(id.as_str().into())),
             None => Err(format!(
-                "{id:?} is not a SPIFFE ID such as spiffe://{DOMAIN}/ns/shop/sa/orders, or a pattern of one"
+                "{id:?} is not a SPIFFE ID such as spiffe://{domain}/ns/shop/sa/orders, or a pattern of one"
             )),
         }
     })?;

@@ -169,6 +169,28 @@ fn names_without_a_namespace_are_in_the_policys_own() {
 }
 
 #[test]
+fn short_forms_mean_callers_of_our_own_trust_domain() {
+    let rules = "{name: a, from: {serviceAccounts: [web], namespaces: [other], spiffeIds: ['spiffe://cluster.local/ns/a/sa/b']}}";
+    let yaml = format!(
+        "{}---\nkind: Namespace\nmetadata: {{name: shop, annotations: {{mesh.coracle.dev/egress-allow: a.test}}}}\n---\n\
+         kind: Service\nmetadata: {{name: egress, namespace: kube-system}}\nspec: {{clusterIP: 127.96.0.11, ports: [{{port: 3128}}]}}\n",
+        edge(&policy("p", SERVICE, rules))
+    );
+    let settings = Settings { trust_domain: "prod.example".parse().unwrap(), ..settings() };
+    let compiled = compile(&world(&yaml), &settings);
+    let from = &compiled.snapshot.policies["shop/p"].rules[0].from;
+    let id = |id: &str| Source::Id(id.into());
+    let expected =
+        ["spiffe://prod.example/ns/shop/sa/web", "spiffe://prod.example/ns/other/**", "spiffe://cluster.local/ns/a/sa/b"];
+    assert_eq!(*from, expected.map(id));
+    let limits = compiled.snapshot.listeners.iter().find_map(|listener| match &listener.protocol {
+        ListenerProtocol::Egress { limits } => Some(limits),
+        _ => None,
+    });
+    assert_eq!(&*limits.expect("the way out")[0].callers, "spiffe://prod.example/ns/shop/");
+}
+
+#[test]
 fn tls_that_is_handed_on_is_guarded_too() {
     let yaml = format!(
         "{EDGE}{}---\n{}{}",

@@ -84,7 +84,7 @@ pub(super) fn compiled(yaml: &str) -> Compiled {
 }
 
 pub(super) fn settings() -> Settings {
-    Settings { gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST), peers: None, first_gateway_port: None }
+    Settings { gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST), ..Settings::default() }
 }
 
 /// A Gateway `edge` with one HTTP listener for every host, open to its own namespace, and the Services `one` and `two` with
