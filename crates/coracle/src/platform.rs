@@ -32,6 +32,7 @@ pub(crate) struct Settings {
     pub(crate) recipes: node::recipe::Recipes,
     pub(crate) seen: cli::Seen,
     pub(crate) mesh_listen: Option<SocketAddr>,
+    pub(crate) certificates_always: bool,
     pub(crate) identity: identities::Settings,
     pub(crate) git: cli::GitOptions,
 }
@@ -46,6 +47,7 @@ impl Settings {
             recipes,
             seen: start.seen.clone(),
             mesh_listen: start.mesh_listen,
+            certificates_always: start.mtls == cli::Mtls::Always,
             git: start.git.clone(),
             identity: identities::Settings { domain: identities::domain(&start.trust_domain)?, grace },
         })
@@ -186,6 +188,7 @@ impl Platform {
             first_gateway_port: settings.gateway_port,
             peers: settings.mesh_listen,
             trust_domain: settings.identity.domain.clone(),
+            certificates_always: settings.certificates_always,
             ..mesh::Settings::default()
         };
         let identities = Identities::open(data.path(), settings.identity);

@@ -15,6 +15,8 @@ pub struct Settings {
     pub first_gateway_port: Option<u16>,
     /// What workloads' identities are of: the short forms of policies mean callers of it, and of no other.
     pub trust_domain: TrustDomain,
+    /// Whether every Service asks its callers for a certificate that does not say otherwise.
+    pub certificates_always: bool,
 }
 
 impl Default for Settings {
@@ -24,6 +26,7 @@ impl Default for Settings {
             peers: None,
             first_gateway_port: None,
             trust_domain: TrustDomain::default(),
+            certificates_always: false,
         }
     }
 }

@@ -27,7 +27,7 @@ use resources::gateway::listenersets::ListenerSet;
 use resources::gateway::referencegrants::ReferenceGrant;
 use resources::gateway::tlsroutes::TlsRoute;
 use resources::istio::PeerAuthentication;
-use resources::names::{EGRESS_ALLOW_ANNOTATION, MTLS_ANNOTATION, PEER_ANNOTATION};
+use resources::names::{EGRESS_ALLOW_ANNOTATION, MTLS_ANNOTATION, PEER_ANNOTATION, PROGRAM_TLS_ANNOTATION};
 use resources::traffic::TrafficPolicy;
 use serde::de::DeserializeOwned;
 
@@ -124,6 +124,7 @@ impl Matters for Service {
         self.metadata.uid == other.metadata.uid
             && self.spec == other.spec
             && same_annotation(&self.metadata, &other.metadata, MTLS_ANNOTATION)
+            && same_annotation(&self.metadata, &other.metadata, PROGRAM_TLS_ANNOTATION)
     }
 }
 impl Matters for EndpointSlice {

@@ -38,20 +38,24 @@ pub(crate) fn admits(table: &Table, identity: Option<&Arc<Identity>>, certified:
 }
 
 /// Resets a connection, so that the client cannot take its end for an answer.
-pub(crate) fn turn_away(table: &Table, client: &Client, stream: &TcpStream) {
+pub(crate) fn turn_away(shared: &Shared, table: &Table, client: &Client, stream: &TcpStream) {
     let caller = client.identity.as_ref().map_or("nobody that is known", |identity| &identity.id);
     let wanted = if table.admits == Admits::Certified { "a certificate" } else { "a known identity" };
-    tracing::warn!(target: "proxy::refused", listener = &*table.id, peer = %client.peer, caller,
-        "a connection was refused: {wanted} is asked for here, and it came with none");
+    if let Some(left_out) = shared.refused.one() {
+        tracing::warn!(target: "proxy::refused", listener = &*table.id, peer = %client.peer, caller, left_out,
+            "a connection was refused: {wanted} is asked for here, and it came with none");
+    }
     // Where it fails, the connection ends in the ordinary way, without an answer all the same.
     if let Err(error) = stream.set_zero_linger() {
         tracing::debug!(%error, "a refused connection could not be reset");
     }
 }
 
-fn refuse(table: &Table, client: &Client, reason: &dyn std::fmt::Display) -> Ended {
-    tracing::warn!(target: "proxy::refused", listener = &*table.id, peer = %client.peer,
-        "a connection was refused: {reason}");
+fn refuse(shared: &Shared, table: &Table, client: &Client, reason: &dyn std::fmt::Display) -> Ended {
+    if let Some(left_out) = shared.refused.one() {
+        tracing::warn!(target: "proxy::refused", listener = &*table.id, peer = %client.peer, left_out,
+            "a connection was refused: {reason}");
+    }
     Ok(())
 }
 
@@ -69,7 +73,7 @@ async fn accept(
     stream: impl Io + 'static,
 ) -> Result<Option<(Box<dyn Io>, Option<Arc<Identity>>, String)>, Box<dyn std::error::Error + Send + Sync>> {
     let Some(peers) = &shared.peers else { return Ok(None) };
-    let handshake = TlsAcceptor::from(peers.server()).accept(stream);
+    let handshake = TlsAcceptor::from(peers.server(table.shows.as_ref())).accept(stream);
     let stream = tokio::select! {
         stream = tokio::time::timeout(shared.settings.handshake_timeout, handshake) => stream?,
         () = slot.life.forced() => return Ok(None),
@@ -77,7 +81,7 @@ async fn accept(
     let stream = match stream {
         Ok(stream) => stream,
         Err(error) => {
-            refuse(table, client, &error)?;
+            refuse(shared, table, client, &error)?;
             return Ok(None);
         }
     };
@@ -86,7 +90,7 @@ async fn accept(
     match peers.client(session.peer_certificates()) {
         Ok(identity) => Ok(Some((Box::new(stream), identity, name))),
         Err(distrust) => {
-            refuse(table, client, &distrust)?;
+            refuse(shared, table, client, &distrust)?;
             Ok(None)
         }
     }
@@ -98,27 +102,38 @@ pub(crate) async fn serve_mesh(shared: &Arc<Shared>, slot: &Arc<Slot>, stream: T
     let Some((stream, identity, name)) = accept(shared, slot, &table, &client, stream).await? else { return Ok(()) };
     let client = Client { identity, ..client };
     let Some(slot) = slot.named(&name, shared) else {
-        return refuse(&table, &client, &format_args!("there is no service {name:?} here"));
+        return refuse(shared, &table, &client, &format_args!("there is no service {name:?} here"));
     };
     let table = slot.table.load_full();
     if !admits(&table, client.identity.as_ref(), true) {
-        return refuse(&table, &client, &"the other proxy speaks for nobody that is known");
+        return refuse(shared, &table, &client, &"the other proxy speaks for nobody that is known");
     }
+    serve_within(shared, &slot, &table, stream, client).await
+}
+
+/// Serves what is within TLS, as what comes without is.
+async fn serve_within(
+    shared: &Arc<Shared>,
+    slot: &Arc<Slot>,
+    table: &Table,
+    stream: Box<dyn Io>,
+    client: Client,
+) -> Ended {
     match &table.protocol {
-        Protocol::Sniff(backend) => serve_plain(shared, &slot, stream, client, Some(backend)).await,
+        Protocol::Sniff(backend) => serve_plain(shared, slot, stream, client, Some(backend)).await,
         Protocol::Tcp(backend) => {
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
-                let speaker = speaker(client.identity.as_ref(), &table);
-                tunnel::carry(shared, &slot, admitted, backend, speaker, stream).await;
+                let speaker = speaker(client.identity.as_ref(), table);
+                tunnel::carry(shared, slot, admitted, backend, speaker, stream).await;
             }
             Ok(())
         }
-        _ => serve_plain(shared, &slot, stream, client, None).await,
+        _ => serve_plain(shared, slot, stream, client, None).await,
     }
 }
 
 /// Serves a client of a service's own listener that began with TLS. Where anything may be spoken, TLS that does not ask for the
-/// service by its peer name is somebody's own, and passes through.
+/// service by its peer name is somebody's own, and passes through; where only certificates count, all TLS is for them.
 pub(crate) async fn serve_tls_at_service(
     shared: &Arc<Shared>,
     slot: &Arc<Slot>,
@@ -129,14 +144,14 @@ pub(crate) async fn serve_tls_at_service(
     let table = slot.table.load_full();
     let mut stream = Prefixed::new(prefix, stream);
     let mut read = Bytes::new();
-    if let Some(backend) = otherwise {
+    if let Some(backend) = otherwise.filter(|_| table.admits != Admits::Certified) {
         let limit = shared.settings.handshake_timeout;
         let Some((bytes, name)) = tokio::time::timeout(limit, passthrough::hello(&mut stream)).await?? else {
             return Ok(());
         };
         if table.peer_name.as_deref() != Some(&name) {
             if !admits(&table, client.identity.as_ref(), false) {
-                turn_away(&table, &client, stream.get_ref());
+                turn_away(shared, &table, &client, stream.get_ref());
                 return Ok(());
             }
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
@@ -151,7 +166,7 @@ pub(crate) async fn serve_tls_at_service(
     let Some((stream, identity, _)) = accept(shared, slot, &table, &client, stream).await? else { return Ok(()) };
     let client = Client { identity, scheme: "https", ..client };
     if !admits(&table, client.identity.as_ref(), true) {
-        return refuse(&table, &client, &"its certificate is that of a proxy that speaks for nobody");
+        return refuse(shared, &table, &client, &"its certificate is that of a proxy that speaks for nobody");
     }
-    serve_plain(shared, slot, stream, client, otherwise).await
+    serve_within(shared, slot, &table, stream, client).await
 }

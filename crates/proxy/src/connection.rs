@@ -33,7 +33,7 @@ use crate::prefixed::Prefixed;
 use crate::request::{self, Caller, speaker};
 use crate::route::{Protocol, Table};
 use crate::service::Shared;
-use crate::snapshot::Forwarded;
+use crate::snapshot::{Admits, Forwarded};
 use crate::tunnel;
 use crate::upstream::Tasks;
 
@@ -116,8 +116,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStrea
         Protocol::Mesh => certified::serve_mesh(&shared, &slot, stream, client).await,
         Protocol::Https(config) => serve_tls(&shared, &slot, stream, client, Arc::clone(config)).await,
         Protocol::Tls(_) => passthrough::serve(&shared, &slot, stream, &client).await,
+        // Whoever has a certificate speaks first, so that waiting for bytes holds nobody up.
+        Protocol::Tcp(_) if table.admits == Admits::Certified => {
+            serve_service(&shared, &slot, stream, client, None).await
+        }
         Protocol::Tcp(_) if !admits(&table, client.identity.as_ref(), false) => {
-            turn_away(&table, &client, &stream);
+            turn_away(&shared, &table, &client, &stream);
             Ok(())
         }
         Protocol::Tcp(backend) => {
@@ -158,15 +162,15 @@ async fn serve_service(
     otherwise: Option<&Arc<Backend>>,
 ) -> Ended {
     let settings = &shared.settings;
-    let Some(first) = asked(&mut stream, patience(settings, otherwise), settings, &slot.life).await? else {
-        return Ok(());
-    };
+    let table = slot.table.load_full();
+    let limit = if table.admits == Admits::Certified { settings.header_timeout } else { patience(settings, otherwise) };
+    let Some(first) = asked(&mut stream, limit, settings, &slot.life).await? else { return Ok(()) };
     let table = slot.table.load_full();
     if first.1 == Looks::Other && is_tls(&first.0) && table.peer_name.is_some() && shared.peers.is_some() {
         return certified::serve_tls_at_service(shared, slot, (first.0, stream), client, otherwise).await;
     }
     if !admits(&table, client.identity.as_ref(), false) {
-        turn_away(&table, &client, &stream);
+        turn_away(shared, &table, &client, &stream);
         return Ok(());
     }
     serve_seen(shared, slot, (first, stream), client, otherwise).await

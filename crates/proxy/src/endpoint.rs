@@ -25,6 +25,8 @@ pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     /// What is asked for, where another proxy listens there.
     pub(crate) peer: Option<Arc<str>>,
+    /// Who the program must be, where it is spoken to by mutual TLS.
+    pub(crate) expects: Option<Arc<str>>,
     pool: Arc<Pool>,
     /// The connections of each caller, where they are made in its name.
     pools: Mutex<HashMap<Arc<str>, Arc<Pool>>>,
@@ -41,6 +43,7 @@ impl Endpoint {
         Self {
             address: endpoint.address,
             peer: endpoint.peer.clone(),
+            expects: endpoint.expects.clone(),
             pool: Arc::default(),
             pools: Mutex::default(),
             in_flight: AtomicUsize::new(0),
@@ -53,7 +56,7 @@ impl Endpoint {
     /// The connections that may be used in the name of `speaker`.
     pub(crate) fn pool(&self, speaker: Speaker<'_>) -> Arc<Pool> {
         let id = match speaker {
-            _ if self.peer.is_none() => return Arc::clone(&self.pool),
+            _ if self.peer.is_none() && self.expects.is_none() => return Arc::clone(&self.pool),
             Speaker::Proxy => return Arc::clone(&self.pool),
             Speaker::Gateway => "gateway",
             Speaker::Workload(id) => id,
@@ -120,6 +123,19 @@ impl Endpoint {
         let pools = std::mem::take(&mut *self.pools.lock());
         pools.values().for_each(|pool| pool.close());
         self.idle.notify_waiters();
+    }
+
+    /// Resolves once it is retired and carries nothing.
+    async fn emptied(&self) {
+        loop {
+            let mut woken = std::pin::pin!(self.idle.notified());
+            // Registers before looking, so that no wake-up falls between.
+            woken.as_mut().enable();
+            if self.is_retired() && self.in_flight() == 0 {
+                return;
+            }
+            woken.await;
+        }
     }
 
     fn revive(&self) {
@@ -190,16 +206,12 @@ impl Endpoints {
 
     /// Waits until the endpoint is retired and carries nothing; says whether that came before the limit.
     pub(crate) async fn drained(&self, address: SocketAddr, limit: Duration) -> bool {
-        let Some(endpoint) = self.all.lock().get(&snapshot::Endpoint::plain(address)).cloned() else { return true };
+        let ours = |written: &snapshot::Endpoint| written.address == address && written.peer.is_none();
+        let all: Vec<Arc<Endpoint>> =
+            self.all.lock().iter().filter(|(written, _)| ours(written)).map(|(_, one)| Arc::clone(one)).collect();
         let wait = async {
-            loop {
-                let mut woken = std::pin::pin!(endpoint.idle.notified());
-                // Registers before looking, so that no wake-up falls between.
-                woken.as_mut().enable();
-                if endpoint.is_retired() && endpoint.in_flight() == 0 {
-                    return;
-                }
-                woken.await;
+            for endpoint in &all {
+                endpoint.emptied().await;
             }
         };
         tokio::time::timeout(limit, wait).await.is_ok()

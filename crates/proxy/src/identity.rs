@@ -47,7 +47,7 @@ pub enum Speaker<'a> {
 #[error("{0}")]
 pub struct Distrust(pub String);
 
-/// Certificates for connections between proxies, and whom to trust. The proxy owns this trait; whoever issues certificates
+/// Certificates for connections between proxies and with workloads, and whom to trust. The proxy owns this trait; whoever issues certificates
 /// implements it. It is asked at every handshake, so that what is new counts at once; it must not wait for anybody.
 pub trait Credentials: Send + Sync {
     /// The certificate that speaks for `speaker`; the proxy's own where there is none. None where there is no certificate at all.
@@ -67,6 +67,13 @@ pub trait Credentials: Send + Sync {
     ///
     /// Why not.
     fn server(&self, chain: &[CertificateDer<'_>]) -> Result<(), Distrust>;
+
+    /// Whether a server with this chain is the workload `id`.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn workload(&self, chain: &[CertificateDer<'_>], id: &str) -> Result<(), Distrust>;
 }
 
 /// What the proxy needs of others.

@@ -42,6 +42,7 @@ mod service;
 pub mod snapshot;
 mod stats;
 mod tls;
+mod told;
 mod traffic;
 mod tunnel;
 mod upstream;

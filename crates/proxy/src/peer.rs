@@ -86,7 +86,15 @@ impl ClientCertVerifier for Judging {
     }
 }
 
-impl ServerCertVerifier for Judging {
+/// Which server is expected, and how it is judged.
+#[derive(Debug)]
+struct Expecting {
+    judging: Arc<Judging>,
+    /// The workload that it must be; another proxy where there is none.
+    workload: Option<Arc<str>>,
+}
+
+impl ServerCertVerifier for Expecting {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -95,7 +103,12 @@ impl ServerCertVerifier for Judging {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.credentials.server(&whole(leaf, rest)).map(|()| ServerCertVerified::assertion()).map_err(refused)
+        let (chain, credentials) = (whole(leaf, rest), &self.judging.credentials);
+        let judged = match &self.workload {
+            None => credentials.server(&chain),
+            Some(id) => credentials.workload(&chain, id),
+        };
+        judged.map(|()| ServerCertVerified::assertion()).map_err(refused)
     }
 
     fn verify_tls12_signature(
@@ -113,16 +126,16 @@ impl ServerCertVerifier for Judging {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signed, &self.algorithms)
+        verify_tls13_signature(message, leaf, signed, &self.judging.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.judging.algorithms.supported_schemes()
     }
 }
 
-/// The proxy's own certificate, as a server.
-struct Own(Arc<dyn Credentials>);
+/// The certificate that a server shows: a workload's, or the proxy's own.
+struct Own(Arc<dyn Credentials>, Option<Arc<str>>);
 
 impl fmt::Debug for Own {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,7 +145,7 @@ impl fmt::Debug for Own {
 
 impl ResolvesServerCert for Own {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.certificate(Speaker::Proxy)
+        self.0.certificate(self.1.as_deref().map_or(Speaker::Proxy, Speaker::Workload))
     }
 }
 
@@ -155,7 +168,16 @@ impl ResolvesClientCert for Shown {
     }
 }
 
-/// Makes connections to other proxies, and takes theirs.
+/// Who is to answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Server<'a> {
+    /// Another proxy, and what is asked for there.
+    Proxy(&'a str),
+    /// A program, by its SPIFFE ID.
+    Workload(&'a Arc<str>),
+}
+
+/// Makes connections to other proxies and to programs, and takes theirs.
 pub(crate) struct Peers {
     provider: Arc<CryptoProvider>,
     judging: Arc<Judging>,
@@ -171,16 +193,19 @@ impl Peers {
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::clone(&judging) as _)
-            .with_cert_resolver(Arc::new(Own(credentials)));
+            .with_cert_resolver(Arc::new(Own(credentials, None)));
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         Ok(Self { provider, judging, server: Arc::new(server) })
     }
 
-    /// What is shown to clients and asked of them.
-    pub(crate) fn server(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.server)
+    /// What is shown to clients and asked of them, in the name of the workload `shows` or of the proxy.
+    pub(crate) fn server(&self, shows: Option<&Arc<str>>) -> Arc<ServerConfig> {
+        let Some(shows) = shows else { return Arc::clone(&self.server) };
+        let mut server = ServerConfig::clone(&self.server);
+        server.cert_resolver = Arc::new(Own(Arc::clone(&self.judging.credentials), Some(Arc::clone(shows))));
+        Arc::new(server)
     }
 
     /// Who a client is whose handshake was good.
@@ -191,11 +216,11 @@ impl Peers {
         self.judging.credentials.client(chain.unwrap_or_default())
     }
 
-    /// Makes a connection over `stream` to the service that the other proxy knows by `name`, in the name of `speaker`.
+    /// Makes a connection over `stream` to `server`, in the name of `speaker`.
     pub(crate) async fn connect(
         &self,
         stream: TcpStream,
-        name: &str,
+        server: Server<'_>,
         speaker: Speaker<'_>,
         alpn: Option<&[u8]>,
     ) -> io::Result<TlsStream<TcpStream>> {
@@ -203,15 +228,20 @@ impl Peers {
         if own.is_none() {
             return Err(io::Error::other("there is no certificate to show"));
         }
+        let (name, workload) = match server {
+            Server::Proxy(name) => (ServerName::try_from(name.to_owned()).map_err(io::Error::other)?, None),
+            // Programs have no names in TLS: an address is no server name, so none is sent.
+            Server::Workload(id) => (ServerName::from(stream.peer_addr()?.ip()), Some(Arc::clone(id))),
+        };
+        let verifier = Arc::new(Expecting { judging: Arc::clone(&self.judging), workload });
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(io::Error::other)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&self.judging) as _)
+            .with_custom_certificate_verifier(verifier)
             .with_client_cert_resolver(Arc::new(Shown(own)));
         config.resumption = Resumption::disabled();
         config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
-        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 }

@@ -31,6 +31,7 @@ use crate::peer::Peers;
 use crate::route::{Ingredients, Table, compile};
 use crate::snapshot::{self, BackendId, Listener, Snapshot};
 use crate::stats::{Registry, Stats};
+use crate::told::Told;
 use crate::traffic::States;
 use crate::upstream::Dial;
 
@@ -74,12 +75,14 @@ pub(crate) struct Shared {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) sampler: Sampler,
     pub(crate) audit: Audit,
+    /// How many refused connections are written down.
+    pub(crate) refused: Told,
 }
 
 impl Shared {
     /// How connections to endpoints are made in the name of `speaker`.
     pub(crate) fn dial<'a>(&'a self, speaker: Speaker<'a>) -> Dial<'a> {
-        Dial { limit: self.settings.connect_timeout, peers: self.peers.as_ref(), speaker }
+        Dial { limit: self.settings.connect_timeout, peers: self.peers.as_ref(), refused: &self.refused, speaker }
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -147,6 +150,7 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
         observer: dependencies.observer,
         sampler: Sampler::new(settings.recording.ratio, settings.recording.per_second),
         audit: Audit::new(),
+        refused: Told::new(),
         settings,
     });
     let handle = Handle { commands, shared: Arc::clone(&shared), bound: following };

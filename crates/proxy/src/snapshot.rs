@@ -93,6 +93,9 @@ pub struct Listener {
     pub admits: Admits,
     /// The server name under which other proxies ask for what this listener serves, at a [`ListenerProtocol::Mesh`]. Unique.
     pub peer_name: Option<Arc<str>>,
+    /// Whose certificate is shown to clients that begin with TLS at a listener between services; the proxy's own where it is nobody's.
+    #[serde(default)]
+    pub shows: Option<Arc<str>>,
     /// The hosts served; exactly the most specific one that matches a request is looked at (an exact name before the
     /// longest suffix before any), there is no falling through to the next. Each `host` occurs once.
     pub hosts: Vec<VirtualHost>,
@@ -503,13 +506,15 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Where another proxy listens there ([`ListenerProtocol::Mesh`]): the name that what is meant has with it.
     pub peer: Option<Arc<str>>,
+    /// Where the program itself is spoken to by mutual TLS: the SPIFFE ID that it must show.
+    pub expects: Option<Arc<str>>,
 }
 
 impl Endpoint {
     /// An endpoint that is spoken to as it is.
     #[must_use]
     pub fn plain(address: SocketAddr) -> Self {
-        Self { address, peer: None }
+        Self { address, peer: None, expects: None }
     }
 }
 

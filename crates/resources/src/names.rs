@@ -46,8 +46,13 @@ pub const MOVED_TO: &str = "coracle.dev/moved-to";
 /// a Service of the same namespace, name and port.
 pub const PEER_ANNOTATION: &str = "mesh.coracle.dev/peer";
 
-/// Annotation on a Service or a Namespace, with the value `always`: callers must show a certificate, also on this machine.
+/// Annotation on a Service or a Namespace. `always`: callers must show a certificate, also on this machine; `auto`: what
+/// PeerAuthentications say, where the instance or the Namespace says `always`.
 pub const MTLS_ANNOTATION: &str = "mesh.coracle.dev/mtls";
+
+/// Annotation on a Service: its programs speak mutual TLS themselves. `spiffe`: with the SVID of their own service account; a
+/// SPIFFE ID: with that one's.
+pub const PROGRAM_TLS_ANNOTATION: &str = "mesh.coracle.dev/program-tls";
 
 /// The namespace of what belongs to the platform itself.
 pub const SYSTEM_NAMESPACE: &str = "kube-system";

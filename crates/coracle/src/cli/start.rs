@@ -19,6 +19,9 @@ pub(crate) struct Start {
     /// Address on which other instances' proxies are listened for, by mutual TLS; none where this is not given
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) mesh_listen: Option<std::net::SocketAddr>,
+    /// Which callers of Services must show a certificate on this machine too
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    pub(crate) mtls: Mtls,
     /// Name of the trust domain that workloads' identities are of
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]
     pub(crate) trust_domain: String,
@@ -29,6 +32,16 @@ pub(crate) struct Start {
     pub(crate) seen: Seen,
     #[command(flatten)]
     pub(crate) git: GitOptions,
+}
+
+/// Which callers of Services must show certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum Mtls {
+    /// Those of Services and Namespaces with the annotation mesh.coracle.dev/mtls: always
+    #[default]
+    Auto,
+    /// Those of every Service that is not annotated with mesh.coracle.dev/mtls: auto
+    Always,
 }
 
 #[derive(Debug, Args)]

@@ -83,7 +83,10 @@ fn a_pod_calls_what_its_own_account_may_and_nothing_else() {
     let callers = format!("{EDGE}---\n{}---\n{}", with_account("one"), with_account("two"));
     let directory =
         manifests(&[("a.yaml", &with_account("payments")), ("b.yaml", &callers), ("c.yaml", &policies.concat())]);
-    let coracle = Coracle::up(directory.path());
+    // In a trust domain of its own: who is meant by `two` is of it.
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let more = ["--trust-domain", "prod.example"];
+    let coracle = Coracle::up_on(directory.path(), data.path(), &more).unwrap_or_else(|said| panic!("{said}"));
     until(&coracle, "/two/via?payments/", "", 200);
     let refused = get(coracle.gateway(), "/one/via?payments/").expect("an answer");
     assert_eq!(refused.status, 403, "{refused:?}");

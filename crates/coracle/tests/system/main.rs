@@ -14,6 +14,7 @@ mod gitsync;
 mod harness;
 mod kubectl;
 mod load;
+mod mtls;
 mod names;
 mod probes;
 mod resilience;

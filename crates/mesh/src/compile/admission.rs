@@ -1,23 +1,34 @@
-//! Whose connections a Service's ports take: `PeerAuthentication` of Istio, and `mesh.coracle.dev/mtls: always`.
+//! Whose connections a Service's ports take, and who answers there: `PeerAuthentication` of Istio, `mesh.coracle.dev/mtls`, and
+//! `mesh.coracle.dev/program-tls`.
 //!
 //! Precedence is Istio's: a port of a workload before the workload, that before its namespace, that before the root namespace; the
 //! oldest of those that are alike. A Service asks for an identity as soon as one of the Pods behind it does, as one socket
 //! cannot tell which of them a connection will reach.
+//!
+//! Whether certificates are asked for is said by the Service, else by its Namespace, else by the instance. A word that is not
+//! understood asks for them: nobody can tell what it meant to leave open.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use proxy::snapshot::Admits;
 use resources::istio::{MutualTlsMode, PeerAuthentication};
-use resources::names::MTLS_ANNOTATION;
+use resources::names::{MTLS_ANNOTATION, PROGRAM_TLS_ANNOTATION};
 
+use super::Notice;
 use super::index::{Index, key};
-use crate::identity::SYSTEM_NAMESPACE;
+use crate::config::Settings;
+use crate::identity::{SYSTEM_NAMESPACE, SpiffeId, TrustDomain};
 use crate::world::World;
 
+/// The Service of the API itself.
+const API: (&str, &str) = ("default", "kubernetes");
+/// The value of the annotation of programs that show their own account's SVID.
+const SPIFFE: &str = "spiffe";
 /// Where a policy without a selector holds for every namespace: ours, and the one that Istio's manifests name.
 const ROOTS: [&str; 2] = [SYSTEM_NAMESPACE, "istio-system"];
 
@@ -29,18 +40,37 @@ pub(super) struct Admission<'w> {
     wide: HashMap<&'w str, &'w PeerAuthentication>,
     narrow: HashMap<&'w str, Vec<&'w PeerAuthentication>>,
     pods: HashMap<(&'w str, &'w str), &'w Pod>,
-    always: HashMap<&'w str, bool>,
+    wishes: HashMap<&'w str, Wish>,
+    always: bool,
+    domain: &'w TrustDomain,
+    world: &'w World,
+}
+
+/// What an annotation says about certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Always,
+    Auto,
+    /// It is not understood.
+    Unclear,
 }
 
 impl<'w> Admission<'w> {
-    pub(super) fn new(world: &'w World) -> Self {
+    pub(super) fn new(world: &'w World, settings: &'w Settings) -> Self {
         let mut policies: Vec<_> = world.peer_authentications.iter().collect();
         policies.sort_by_key(|policy| (policy.creation_timestamp().map(|time| time.0), key(&policy.metadata)));
         let mut admission = Self {
             wide: HashMap::new(),
             narrow: HashMap::new(),
             pods: world.pods.iter().map(|pod| (key(&pod.metadata), &**pod)).collect(),
-            always: world.namespaces.iter().map(|ns| (key(&ns.metadata).1, always(ns.annotations()))).collect(),
+            wishes: world
+                .namespaces
+                .iter()
+                .filter_map(|ns| Some((key(&ns.metadata).1, wish(ns.annotations())?)))
+                .collect(),
+            always: settings.certificates_always,
+            domain: &settings.trust_domain,
+            world,
         };
         for policy in policies {
             let (namespace, _) = key(&policy.metadata);
@@ -57,7 +87,7 @@ impl<'w> Admission<'w> {
     /// Whose connections a port takes.
     pub(super) fn of(&self, service: &Service, port: &ServicePort, index: &Index<'w>) -> Admits {
         let (namespace, name) = key(&service.metadata);
-        if always(service.annotations()) || self.always.get(namespace).is_some_and(|always| *always) {
+        if self.certificates(service) {
             return Admits::Certified;
         }
         if self.wide.is_empty() && self.narrow.is_empty() {
@@ -73,6 +103,63 @@ impl<'w> Admission<'w> {
         let strict =
             |(labels, port): &(Labels, Option<i32>)| self.mode(namespace, labels, *port) == MutualTlsMode::Strict;
         if workloads.iter().any(strict) { Admits::Known } else { Admits::Anybody }
+    }
+
+    /// Whether callers of a Service must show certificates.
+    fn certificates(&self, service: &Service) -> bool {
+        let name = key(&service.metadata);
+        match wish(service.annotations()).or_else(|| self.wishes.get(name.0).copied()) {
+            // The API asks for credentials of its own.
+            None => self.always && name != API,
+            Some(wish) => wish != Wish::Auto,
+        }
+    }
+
+    /// Whose certificate TLS clients of a Service are shown: that of its Pods, where all of them are the same workload.
+    pub(super) fn shows(&self, service: &Service, index: &Index<'w>) -> Option<Arc<str>> {
+        let (namespace, name) = key(&service.metadata);
+        let endpoints = index.slices(namespace, name).iter().flat_map(|slice| &slice.endpoints);
+        let mut ids = endpoints.map(|endpoint| self.identity(namespace, endpoint.target_ref.as_ref()));
+        let first = ids.next()??;
+        ids.all(|id| id.as_ref() == Some(&first)).then_some(first)
+    }
+
+    /// Who the program at an endpoint must be; none where it is spoken to as it is.
+    pub(super) fn expects(&self, service: &Service, target: Option<&ObjectReference>) -> Option<Arc<str>> {
+        match service.annotations().get(PROGRAM_TLS_ANNOTATION)?.as_str() {
+            // Where nobody knows whose it is, nobody is believed.
+            SPIFFE => Some(self.identity(key(&service.metadata).0, target).unwrap_or_else(|| "nobody".into())),
+            id => Some(id.into()),
+        }
+    }
+
+    fn identity(&self, namespace: &str, target: Option<&ObjectReference>) -> Option<Arc<str>> {
+        let pod = self.pods.get(&(namespace, target?.name.as_deref()?))?;
+        crate::identity::identity(self.domain, pod).map(|id| id.shared())
+    }
+
+    /// What is to be told about annotations that are not understood.
+    pub(super) fn notices(&self) -> Vec<Notice> {
+        let unclear = |annotations: &Labels| wish(annotations) == Some(Wish::Unclear);
+        let mtls = |about: ObjectReference| {
+            let note = format!("{MTLS_ANNOTATION} is none of always and auto; it counts as always until it is mended");
+            Notice::warning(about, "InvalidAnnotation", note)
+        };
+        let namespaces = self.world.namespaces.iter().filter(|ns| unclear(ns.annotations()));
+        let services = self.world.services.iter().filter(|service| unclear(service.annotations()));
+        let wrong = |service: &&Arc<Service>| {
+            let value = service.annotations().get(PROGRAM_TLS_ANNOTATION);
+            value.is_some_and(|value| value != SPIFFE && value.parse::<SpiffeId>().is_err())
+        };
+        let programs = self.world.services.iter().filter(wrong).map(|service| {
+            let note = format!(
+                "{PROGRAM_TLS_ANNOTATION} is neither spiffe nor a SPIFFE ID; no program is believed until it is mended"
+            );
+            Notice::warning(service.object_ref(&()), "InvalidAnnotation", note)
+        });
+        let mtls =
+            namespaces.map(|ns| ns.object_ref(&())).chain(services.map(|service| service.object_ref(&()))).map(mtls);
+        mtls.chain(programs).collect()
     }
 
     /// The labels and ports of the Pods behind a Service's port.
@@ -110,8 +197,12 @@ impl<'w> Admission<'w> {
     }
 }
 
-fn always(annotations: &Labels) -> bool {
-    annotations.get(MTLS_ANNOTATION).is_some_and(|value| value == "always")
+fn wish(annotations: &Labels) -> Option<Wish> {
+    Some(match annotations.get(MTLS_ANNOTATION)?.as_str() {
+        "always" => Wish::Always,
+        "auto" => Wish::Auto,
+        _ => Wish::Unclear,
+    })
 }
 
 /// The number on which the workload listens, where the Service says it.

@@ -3,16 +3,17 @@
 //! Invariants: only endpoints that are ready and not ending get into a backend; a Service's port is one backend however many
 //! rules name it; a reference that cannot be followed is the one backend that answers 500.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::StatusCode;
-use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use proxy::snapshot::{Backend, BackendId, BackendProtocol, Endpoint};
 
 use super::access::Policies;
+use super::admission::Admission;
 use super::index::{Index, Subject, key};
 use super::kind::RouteKind;
 use super::peers::{self, is_peer};
@@ -34,13 +35,14 @@ pub(super) struct Reference<'r> {
 
 pub(super) struct Backends<'w> {
     index: &'w Index<'w>,
+    admission: &'w Admission<'w>,
     made: BTreeMap<BackendId, Backend>,
     ids: HashMap<(&'w str, &'w str, u16), BackendId>,
 }
 
 impl<'w> Backends<'w> {
-    pub(super) fn new(index: &'w Index<'w>) -> Self {
-        Self { index, made: BTreeMap::new(), ids: HashMap::new() }
+    pub(super) fn new(index: &'w Index<'w>, admission: &'w Admission<'w>) -> Self {
+        Self { index, admission, made: BTreeMap::new(), ids: HashMap::new() }
     }
 
     pub(super) fn index(&self) -> &'w Index<'w> {
@@ -67,7 +69,8 @@ impl<'w> Backends<'w> {
         let id: BackendId = format!("{namespace}/{name}:{number}").into();
         let peer_name = peers::name(namespace, name, number);
         let port_name = port.name.as_deref().unwrap_or_default();
-        let endpoints = endpoints(self.index.slices(namespace, name), port_name, &peer_name);
+        let expects = |target: Option<&ObjectReference>| self.admission.expects(service, target);
+        let endpoints = endpoints(self.index.slices(namespace, name), port_name, &peer_name, expects);
         let protocol = match speech(port) {
             Speech::H2c => BackendProtocol::H2c,
             Speech::WebSocket => BackendProtocol::Http1,
@@ -155,23 +158,32 @@ fn list(ports: &[ServicePort]) -> String {
 }
 
 /// The ready endpoints of the Service port called `port`, without repetitions, in order.
-fn endpoints(slices: &[&EndpointSlice], port: &str, peer_name: &Arc<str>) -> Vec<Endpoint> {
-    let mut found = BTreeSet::new();
+fn endpoints(
+    slices: &[&EndpointSlice],
+    port: &str,
+    peer_name: &Arc<str>,
+    expects: impl Fn(Option<&ObjectReference>) -> Option<Arc<str>>,
+) -> Vec<Endpoint> {
+    let mut found = BTreeMap::new();
     for slice in slices {
         let numbers = slice.ports.iter().flatten().filter(|candidate| {
             candidate.name.as_deref().unwrap_or_default() == port
                 && candidate.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
         });
+        let peer = is_peer(slice);
         for number in numbers.filter_map(|port| port.port).filter_map(|port| u16::try_from(port).ok()) {
-            let ready = slice.endpoints.iter().filter(|endpoint| serves(endpoint));
-            let addresses =
-                ready.flat_map(|endpoint| &endpoint.addresses).filter_map(|text| text.parse::<IpAddr>().ok());
-            let peer = is_peer(slice);
-            found.extend(addresses.map(|address| (SocketAddr::new(address, number), peer)));
+            for endpoint in slice.endpoints.iter().filter(|endpoint| serves(endpoint)) {
+                let expects = if peer { None } else { expects(endpoint.target_ref.as_ref()) };
+                let addresses = endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok());
+                found.extend(addresses.map(|address| ((SocketAddr::new(address, number), peer), expects.clone())));
+            }
         }
     }
-    let endpoint =
-        |(address, peer): (SocketAddr, bool)| Endpoint { address, peer: peer.then(|| Arc::clone(peer_name)) };
+    let endpoint = |((address, peer), expects): ((SocketAddr, bool), Option<Arc<str>>)| Endpoint {
+        address,
+        peer: peer.then(|| Arc::clone(peer_name)),
+        expects,
+    };
     found.into_iter().map(endpoint).collect()
 }
 

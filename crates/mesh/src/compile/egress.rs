@@ -36,10 +36,13 @@ pub(super) fn add(world: &World, served: &mut Made, domain: &TrustDomain) {
         id,
         bind: SocketAddr::new(address, EGRESS_PORT),
         fallback: None,
-        protocol: ListenerProtocol::Egress { limits: world.namespaces.iter().filter_map(|ns| limit(ns, domain)).collect() },
+        protocol: ListenerProtocol::Egress {
+            limits: world.namespaces.iter().filter_map(|ns| limit(ns, domain)).collect(),
+        },
         forwarded: Forwarded::Append,
         admits: Admits::Anybody,
         peer_name: None,
+        shows: None,
         hosts: Vec::new(),
     });
 }

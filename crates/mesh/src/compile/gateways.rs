@@ -286,6 +286,7 @@ impl Group {
             forwarded: Forwarded::Replace,
             admits: proxy::snapshot::Admits::Anybody,
             peer_name: None,
+            shows: None,
             hosts,
         }
     }
@@ -314,6 +315,7 @@ impl Group {
             forwarded: Forwarded::Replace,
             admits: proxy::snapshot::Admits::Anybody,
             peer_name: None,
+            shows: None,
             hosts: Vec::new(),
         }
     }

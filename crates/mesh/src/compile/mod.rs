@@ -132,7 +132,8 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     let (mut traffic, mut plans) = Traffic::new(world, &index);
     let resiliencies = traffic.translate(world, &index);
     let all = kind::all(world);
-    let mut backends = Backends::new(&index);
+    let admission = admission::Admission::new(world, settings);
+    let mut backends = Backends::new(&index, &admission);
     let mut policies = Policies::new(world, settings, (&index, &gateways), &all, &mut backends);
     let mut for_services = attach::ForServices::new();
     let mut compiled_routes = Vec::with_capacity(all.len());
@@ -156,11 +157,11 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
         compiled_routes.push(compiled);
     }
     let mut overrides = overrides(for_services, &compiled_routes, &policies);
-    let admission = admission::Admission::new(world);
     let mut served = services::Made::default();
     for service in &world.services {
         served.add(service, &mut backends, &traffic, &mut overrides, &admission);
     }
+    served.notices.extend(admission.notices());
     egress::add(world, &mut served, &settings.trust_domain);
     let (mut listeners, certificates) = gateways.listeners(&compiled_routes, &mut policies);
     listeners.append(&mut served.listeners);

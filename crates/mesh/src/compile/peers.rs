@@ -34,6 +34,7 @@ pub(super) fn listener(bind: SocketAddr) -> Listener {
         forwarded: Forwarded::Append,
         admits: Admits::Anybody,
         peer_name: None,
+        shows: None,
         hosts: Vec::new(),
     }
 }

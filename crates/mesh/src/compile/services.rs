@@ -47,6 +47,12 @@ pub(super) struct Made {
     named: HashSet<BackendId>,
 }
 
+/// What callers of a port are asked for, and what they are shown.
+struct Asks {
+    admits: Admits,
+    shows: Option<Arc<str>>,
+}
+
 /// Rules that replace a Service port's own, by Service and port.
 pub(super) type Overrides<'w> = BTreeMap<(&'w str, &'w str, u16), Vec<Rule>>;
 
@@ -77,12 +83,15 @@ impl Made {
             let Ok(number @ 1..) = u16::try_from(port.port) else { continue };
             let backend = backends.of_port(service, port);
             let (namespace, name) = key(&service.metadata);
-            let admits = admission.of(service, port, backends.index());
+            let asks = Asks {
+                admits: admission.of(service, port, backends.index()),
+                shows: admission.shows(service, backends.index()),
+            };
             let mut rules = overrides.remove(&(namespace, name, number));
             for address in &addresses {
                 // The same rules again for a second address; all but dual-stack Services have one.
                 let rules = if addresses.len() > 1 { rules.clone() } else { rules.take() };
-                self.listen(service, port, (SocketAddr::new(*address, number), admits), &backend, traffic, rules);
+                self.listen(service, port, (SocketAddr::new(*address, number), &asks), &backend, traffic, rules);
             }
         }
     }
@@ -91,7 +100,7 @@ impl Made {
         &mut self,
         service: &Service,
         port: &ServicePort,
-        (bind, admits): (SocketAddr, Admits),
+        (bind, asks): (SocketAddr, &Asks),
         backend: &BackendId,
         traffic: &Traffic,
         rules: Option<Vec<Rule>>,
@@ -134,8 +143,9 @@ impl Made {
             fallback,
             protocol,
             forwarded: Forwarded::Append,
-            admits,
+            admits: asks.admits,
             peer_name,
+            shows: asks.shows.clone(),
             hosts,
         });
     }

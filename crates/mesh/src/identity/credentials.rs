@@ -1,6 +1,6 @@
 //! The proxy's view of identities.
 //!
-//! Invariant: the proxy of an instance may answer for all of its workloads, and a workload for no proxy.
+//! Invariant: the proxy of an instance may answer for all of its workloads, and a workload for no proxy and no other workload.
 
 use std::sync::Arc;
 
@@ -37,6 +37,15 @@ impl Credentials for Handle {
         match id {
             Ok(id) if is_proxy(&id) => Ok(()),
             Ok(id) => Err(Distrust(Untrusted::NotAProxy { id }.to_string())),
+            Err(error) => Err(Distrust(error.to_string())),
+        }
+    }
+
+    fn workload(&self, chain: &[CertificateDer<'_>], id: &str) -> Result<(), Distrust> {
+        let shown = self.trusting(|trust, now| judge_side(chain, trust, now, Side::Server));
+        match shown {
+            Ok(shown) if shown.as_str() == id => Ok(()),
+            Ok(shown) => Err(Distrust(Untrusted::NotTheWorkload { id: shown, expected: id.to_owned() }.to_string())),
             Err(error) => Err(Distrust(error.to_string())),
         }
     }

@@ -56,6 +56,14 @@ pub enum Untrusted {
         /// Who it is.
         id: SpiffeId,
     },
+    /// It is another workload than was expected.
+    #[error("{id} answers where {expected} should")]
+    NotTheWorkload {
+        /// Who it is.
+        id: SpiffeId,
+        /// Who was expected.
+        expected: String,
+    },
 }
 
 /// Whom to trust, and for how long.

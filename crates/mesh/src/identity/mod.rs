@@ -33,7 +33,9 @@ pub use judge::{Trust, Untrusted, judge};
 pub use keeper::{Keeper, Settings, Turn, build};
 pub use plan::{Alarm, Held, Plan, Policy, alarm, plan, roots_plan};
 pub use spiffe::{BadId, SpiffeId, TrustDomain};
-pub use steward::{Away, BUNDLE_KEY, BUNDLE_LABEL, DOMAIN_KEY, INJECT, OWN_BUNDLE, STATUS_KEY, Steward, in_mesh};
+pub use steward::{
+    Away, BUNDLE_KEY, BUNDLE_LABEL, DOMAIN_KEY, INJECT, OWN_BUNDLE, STATUS_KEY, Steward, identity, in_mesh,
+};
 
 /// The namespace of what is the platform's own: its identities, its bundle, and the bundles of others.
 pub const SYSTEM_NAMESPACE: &str = "coracle-system";

@@ -108,7 +108,8 @@ pub fn in_mesh(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String,
 }
 
 /// Who a Pod is; none where it stays outside of the mesh or has ended.
-fn identity(domain: &TrustDomain, pod: &Pod) -> Option<SpiffeId> {
+#[must_use]
+pub fn identity(domain: &TrustDomain, pod: &Pod) -> Option<SpiffeId> {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if !in_mesh(pod.labels(), pod.annotations()) || matches!(phase, Some("Succeeded" | "Failed")) {
         return None;

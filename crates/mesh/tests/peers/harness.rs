@@ -160,6 +160,7 @@ impl Instance {
             forwarded: Forwarded::Append,
             admits,
             peer_name: Some(ECHO.into()),
+            shows: None,
             hosts: vec![VirtualHost { host: HostMatch::Any, rules: vec![all_to("echo")] }],
         };
         let mesh = Listener {
@@ -193,7 +194,7 @@ fn all_to(backend: &str) -> Rule {
 
 /// An endpoint that is another instance's listener.
 pub(crate) fn peer(address: SocketAddr) -> Endpoint {
-    Endpoint { address, peer: Some(ECHO.into()) }
+    Endpoint { peer: Some(ECHO.into()), ..Endpoint::plain(address) }
 }
 
 /// A program that answers every request with its head.

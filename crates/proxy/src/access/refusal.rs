@@ -4,8 +4,6 @@
 //! how many it has left out; counters are bounded, further ones are counted together.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use http::StatusCode;
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
@@ -15,9 +13,8 @@ use super::decide::{Reason, Verdict};
 use super::policy::PolicyId;
 use crate::answer::Fault;
 use crate::identity::Identity;
+use crate::told::Told;
 
-/// How many refusals a second are written down.
-const LINES: u64 = 100;
 /// How many counters there are at most.
 const COUNTERS: usize = 2_000;
 
@@ -34,11 +31,7 @@ pub struct Refusals {
 
 /// Writes refusals down and counts them.
 pub(crate) struct Audit {
-    began: Instant,
-    /// The second since `began` that is written in now, and how many lines it has.
-    second: AtomicU64,
-    lines: AtomicU64,
-    left_out: AtomicU64,
+    told: Told,
     counts: Mutex<HashMap<(PolicyId, Reason), u64>>,
 }
 
@@ -54,23 +47,13 @@ pub(super) struct Occasion<'a> {
 
 impl Audit {
     pub(crate) fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            second: AtomicU64::new(0),
-            lines: AtomicU64::new(0),
-            left_out: AtomicU64::new(0),
-            counts: Mutex::default(),
-        }
+        Self { told: Told::new(), counts: Mutex::default() }
     }
 
     /// Counts a refusal, and writes it down.
     pub(super) fn note(&self, verdict: &Verdict, on: &Occasion<'_>) {
         self.count(verdict);
-        if !self.has_room(self.began.elapsed().as_secs()) {
-            self.left_out.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let left_out = self.left_out.swap(0, Ordering::Relaxed);
+        let Some(left_out) = self.told.one() else { return };
         let caller = on.identity.map_or("unknown", |identity| &*identity.id);
         let rule = verdict.rule.as_deref().unwrap_or_default();
         let flaw = verdict.flaw.as_deref().unwrap_or_default();
@@ -86,14 +69,6 @@ impl Audit {
                 policy, rule, reason, flaw, caller, peer, place, method, path, request_id, left_out, "refused"
             ),
         }
-    }
-
-    fn has_room(&self, now: u64) -> bool {
-        if self.second.swap(now, Ordering::Relaxed) != now {
-            // Those who race here may write a few lines more.
-            self.lines.store(0, Ordering::Relaxed);
-        }
-        self.lines.fetch_add(1, Ordering::Relaxed) < LINES
     }
 
     fn count(&self, verdict: &Verdict) {
@@ -167,13 +142,6 @@ pub(super) fn fault(verdict: &Verdict) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_second_has_only_so_many_lines() {
-        let audit = Audit::new();
-        assert_eq!((0..LINES + 50).filter(|_| audit.has_room(7)).count() as u64, LINES);
-        assert!(audit.has_room(8));
-    }
 
     #[test]
     fn counters_are_bounded() {

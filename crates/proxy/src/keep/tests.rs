@@ -43,6 +43,7 @@ fn full() -> Snapshot {
         forwarded: Forwarded::Replace,
         admits: Admits::Known,
         peer_name: Some("x".into()),
+        shows: Some("spiffe://a.test/w".into()),
         hosts: vec![VirtualHost { host: HostMatch::Any, rules: vec![rule] }],
     };
     let endpoints = vec![Endpoint::plain(([127, 0, 0, 1], 1).into())];

@@ -54,6 +54,7 @@ pub(crate) fn compile(listener: &Listener, with: &Ingredients<'_>) -> Result<Tab
         forwarded: listener.forwarded,
         admits: listener.admits,
         peer_name: listener.peer_name.clone(),
+        shows: listener.shows.clone(),
         hosts,
         unmatched: with.counters.counter(&listener.id, &nothing, &nothing),
     })

@@ -40,6 +40,7 @@ pub(crate) struct Table {
     pub(crate) forwarded: Forwarded,
     pub(crate) admits: Admits,
     pub(crate) peer_name: Option<Arc<str>>,
+    pub(crate) shows: Option<Arc<str>>,
     pub(crate) hosts: HostTable<Rules>,
     /// Counts requests that no rule matched.
     pub(crate) unmatched: Arc<Counter>,
@@ -166,6 +167,7 @@ impl Table {
             forwarded: self.forwarded,
             admits: self.admits,
             peer_name: None,
+            shows: None,
             hosts: HostTable::new(),
             unmatched: Arc::clone(&self.unmatched),
         }

@@ -34,6 +34,7 @@ fn listener(hosts: Vec<VirtualHost>) -> Listener {
         forwarded: Forwarded::Replace,
         admits: Admits::Anybody,
         peer_name: None,
+        shows: None,
         hosts,
     }
 }

@@ -1,4 +1,4 @@
-//! A connection to an endpoint: plain, or TLS to another proxy.
+//! A connection to an endpoint: plain, or mutual TLS to another proxy or to a program that shows who it is.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::endpoint::Endpoint;
 use crate::identity::Speaker;
-use crate::peer::Peers;
+use crate::peer::{Peers, Server};
+use crate::told::Told;
 
 /// The bytes of a connection to an endpoint.
 pub(crate) enum Stream {
@@ -24,7 +25,9 @@ pub(crate) enum Stream {
 pub(crate) struct Dial<'a> {
     pub(crate) limit: Duration,
     pub(crate) peers: Option<&'a Arc<Peers>>,
-    /// Who is spoken for where the other end is a proxy.
+    /// How many refusals are written down.
+    pub(crate) refused: &'a Told,
+    /// Who is spoken for where the other end asks for a certificate.
     pub(crate) speaker: Speaker<'a>,
 }
 
@@ -34,17 +37,21 @@ impl Dial<'_> {
         let connect = async {
             let stream = TcpStream::connect(endpoint.address).await?;
             stream.set_nodelay(true)?;
-            match (&endpoint.peer, self.peers) {
-                (None, _) => Ok(Stream::Plain(stream)),
-                (Some(name), Some(peers)) => {
-                    let stream = peers.connect(stream, name, self.speaker, alpn).await.inspect_err(|error| {
-                        tracing::warn!(target: "proxy::refused", peer = %endpoint.address, %name, speaker = ?self.speaker,
-                            "no connection to another instance: {error}");
-                    })?;
-                    Ok(Stream::Tls(Box::new(stream)))
+            let server = match (&endpoint.peer, &endpoint.expects) {
+                (None, None) => return Ok(Stream::Plain(stream)),
+                (Some(name), _) => Server::Proxy(name),
+                (None, Some(id)) => Server::Workload(id),
+            };
+            let Some(peers) = self.peers else {
+                return Err(io::Error::other("it speaks mutual TLS, and this proxy has no certificates"));
+            };
+            let stream = peers.connect(stream, server, self.speaker, alpn).await.inspect_err(|error| {
+                if let Some(left_out) = self.refused.one() {
+                    tracing::warn!(target: "proxy::refused", peer = %endpoint.address, ?server, speaker = ?self.speaker, left_out,
+                        "no connection by mutual TLS: {error}");
                 }
-                (Some(_), None) => Err(io::Error::other("it is another proxy's, and this one has no certificates")),
-            }
+            })?;
+            Ok(Stream::Tls(Box::new(stream)))
         };
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {:?}", self.limit));
         tokio::time::timeout(self.limit, connect).await.map_err(late)?

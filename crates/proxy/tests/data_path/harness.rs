@@ -161,6 +161,7 @@ pub(crate) fn listener(id: &str, protocol: ListenerProtocol, rules: Vec<Rule>) -
         forwarded: Forwarded::Replace,
         admits: proxy::snapshot::Admits::Anybody,
         peer_name: None,
+        shows: None,
         hosts: vec![VirtualHost { host: HostMatch::Any, rules }],
     }
 }

@@ -140,12 +140,13 @@ impl<'w> Policies<'w> {
     fn add(&mut self, policy: &'w AccessPolicy, find: &Finder<'_, 'w>, backends: &mut Backends<'w>, world: &World) {
         let (namespace, name) = key(&policy.metadata);
         let id: PolicyId = format!("{namespace}/{name}").into();
-        let read = Reader::new(policy, (find.index, find.domain), backends).policy(policy).and_then(|read| {
-            match world.rejected.policies.get(&*id) {
-                Some((before, why)) if *before == read => Err(why.clone()),
-                _ => Ok(read),
-            }
-        });
+        let read =
+            Reader::new(policy, (find.index, find.domain), backends).policy(policy).and_then(|read| {
+                match world.rejected.policies.get(&*id) {
+                    Some((before, why)) if *before == read => Err(why.clone()),
+                    _ => Ok(read),
+                }
+            });
         let mut ancestors: Vec<AncestorPlan> = Vec::new();
         for (position, target) in policy.spec.target_refs.iter().enumerate() {
             let accepted = match find.target(namespace, target) {

@@ -180,8 +180,11 @@ fn short_forms_mean_callers_of_our_own_trust_domain() {
     let compiled = compile(&world(&yaml), &settings);
     let from = &compiled.snapshot.policies["shop/p"].rules[0].from;
     let id = |id: &str| Source::Id(id.into());
-    let expected =
-        ["spiffe://prod.example/ns/shop/sa/web", "spiffe://prod.example/ns/other/**", "spiffe://cluster.local/ns/a/sa/b"];
+    let expected = [
+        "spiffe://prod.example/ns/shop/sa/web",
+        "spiffe://prod.example/ns/other/**",
+        "spiffe://cluster.local/ns/a/sa/b",
+    ];
     assert_eq!(*from, expected.map(id));
     let limits = compiled.snapshot.listeners.iter().find_map(|listener| match &listener.protocol {
         ListenerProtocol::Egress { limits } => Some(limits),

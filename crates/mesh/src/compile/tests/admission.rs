@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use proxy::snapshot::{Admits, ListenerProtocol};
 
 use super::super::compile;
-use super::{compiled, settings, world};
+use super::{Settings, compiled, settings, world};
 
 /// A Service `one` with the Pods `a` (label `kind: a`) and `b` behind port 80, which the Pods know as 8080.
 const TWO_PODS: &str = r"
@@ -87,13 +87,69 @@ fn the_narrower_and_then_the_older_policy_counts() {
 }
 
 #[test]
-fn always_asks_for_a_certificate() {
-    let annotated = TWO_PODS
-        .replace("metadata: {name: one}\n", "metadata: {name: one, annotations: {mesh.coracle.dev/mtls: always}}\n");
-    assert_eq!(compiled(&annotated).snapshot.listeners[0].admits, Admits::Certified);
-    let annotated = TWO_PODS
-        .replace("metadata: {name: shop}\n", "metadata: {name: shop, annotations: {mesh.coracle.dev/mtls: always}}\n");
-    assert_eq!(compiled(&annotated).snapshot.listeners[0].admits, Admits::Certified);
+fn the_service_and_then_the_namespace_and_then_the_instance_says_whether_certificates_are_asked_for() {
+    let asked = |service: &str, namespace: &str, instance: bool| {
+        let annotate = |yaml: &str, name: &str, value: &str| {
+            let with = format!("metadata: {{name: {name}, annotations: {{mesh.coracle.dev/mtls: {value}}}}}\n");
+            if value.is_empty() {
+                yaml.to_owned()
+            } else {
+                yaml.replacen(&format!("metadata: {{name: {name}}}\n"), &with, 1)
+            }
+        };
+        let yaml = annotate(&annotate(TWO_PODS, "one", service), "shop", namespace);
+        let settings = Settings { certificates_always: instance, ..settings() };
+        let compiled = compile(&world(&yaml), &settings);
+        (compiled.snapshot.listeners[0].admits == Admits::Certified, compiled.notices.len())
+    };
+    for (service, namespace, instance, expected) in [
+        ("", "", false, (false, 0)),
+        ("always", "", false, (true, 0)),
+        ("", "always", false, (true, 0)),
+        ("", "", true, (true, 0)),
+        ("auto", "always", true, (false, 0)),
+        ("always", "auto", false, (true, 0)),
+        ("", "auto", true, (false, 0)),
+        ("alway", "", false, (true, 1)),
+        ("", "none", false, (true, 1)),
+    ] {
+        assert_eq!(asked(service, namespace, instance), expected, "{service:?} {namespace:?} {instance}");
+    }
+    let api = "kind: Service\nmetadata: {name: kubernetes, namespace: default}\nspec: {clusterIP: 127.96.0.1, ports: [{port: 443}]}\n";
+    let settings = Settings { certificates_always: true, ..settings() };
+    assert_eq!(compile(&world(api), &settings).snapshot.listeners[0].admits, Admits::Anybody, "the API asks by itself");
+}
+
+#[test]
+fn a_service_shows_its_pods_certificate_and_expects_it_of_programs() {
+    let annotated = |value: &str| {
+        let with = format!("metadata: {{name: one, annotations: {{mesh.coracle.dev/program-tls: '{value}'}}}}\n");
+        TWO_PODS.replacen("metadata: {name: one}\n", &with, 1)
+    };
+    let expects = |yaml: &str| {
+        let compiled = compiled(yaml);
+        let expects =
+            compiled.snapshot.backends["shop/one:80"].endpoints.iter().map(|e| e.expects.as_deref().map(str::to_owned));
+        (
+            expects.collect::<Vec<_>>(),
+            compiled.snapshot.listeners[0].shows.as_deref().map(str::to_owned),
+            compiled.notices.len(),
+        )
+    };
+    let id = |account: &str| Some(format!("spiffe://cluster.local/ns/shop/sa/{account}"));
+    assert_eq!(expects(TWO_PODS), (vec![None, None], id("default"), 0));
+    assert_eq!(expects(&annotated("spiffe")), (vec![id("default"), id("default")], id("default"), 0));
+    let apart =
+        annotated("spiffe").replacen("kind: a}}", "kind: a}}\nspec: {serviceAccountName: a, containers: []}", 1);
+    assert_eq!(expects(&apart), (vec![id("a"), id("default")], None, 0), "the proxy speaks for both");
+    assert_eq!(
+        expects(&annotated("spiffe://b.test/x")).0,
+        [const { Some("spiffe://b.test/x") }; 2].map(|id| id.map(str::to_owned))
+    );
+    assert_eq!(
+        expects(&annotated("spife")),
+        (vec![Some("spife".to_owned()), Some("spife".to_owned())], id("default"), 1)
+    );
 }
 
 #[test]
