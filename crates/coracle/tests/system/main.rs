@@ -4,6 +4,7 @@
 //! `.ci/run` installs those programs and runs them.
 
 mod access;
+mod across;
 mod again;
 mod bad_input;
 mod clients;

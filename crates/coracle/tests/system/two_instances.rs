@@ -1,19 +1,19 @@
 //! Two instances in two network namespaces: exercise E4 across hosts. The namespaces are the test's own.
 
-use crate::harness::{Coracle, eventually, manifests};
+use crate::harness::{Coracle, eventually, manifests, unique};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// Two namespaces joined by a pair of interfaces; gone with the test.
-struct Hosts {
+pub(crate) struct Hosts {
     names: [String; 2],
 }
 
 impl Hosts {
-    const ADDRESSES: [&str; 2] = ["10.199.7.1", "10.199.7.2"];
+    pub(crate) const ADDRESSES: [&str; 2] = ["10.199.7.1", "10.199.7.2"];
 
-    fn new() -> Self {
-        let names = ["a", "b"].map(|host| format!("coracle-{}-{host}", std::process::id()));
+    pub(crate) fn new() -> Self {
+        let names = ["a", "b"].map(|host| format!("coracle-{}-{host}", unique()));
         let hosts = Self { names };
         let [a, b] = &hosts.names;
         for name in &hosts.names {
@@ -158,10 +158,20 @@ class Echo(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(('0.0.0.0', int(os.environ['PORT'])), Echo).serve_forever()
 ";
 
-fn start(hosts: &Hosts, host: usize, directory: &TempDir, data: &TempDir, more: &[&str]) -> Coracle {
+pub(crate) fn start(hosts: &Hosts, host: usize, directory: &TempDir, data: &TempDir, more: &[&str]) -> Coracle {
     let namespace = &hosts.names[host];
     Coracle::up_in_namespace(namespace, directory.path(), data.path(), more)
         .unwrap_or_else(|output| panic!("up failed:\n{output}"))
+}
+
+/// Lets the instances of `a.test` and `b.test` trust each other.
+pub(crate) fn befriend(a: &Coracle, b: &Coracle, folder: &TempDir) {
+    for (from, to, domain) in [(a, b, "a.test"), (b, a, "b.test")] {
+        let bundle = from.ok(&["trust", "bundle", "-o", "spiffe"]);
+        let file = folder.path().join(format!("{domain}.json"));
+        std::fs::write(&file, bundle).expect("a writable directory");
+        to.ok(&["trust", "add", file.to_str().expect("UTF-8"), "--trust-domain", domain]);
+    }
 }
 
 #[test]
@@ -185,12 +195,7 @@ fn a_call_to_another_instance_crosses_in_the_callers_name_and_nobody_elses() {
         let said = call("web");
         if said.contains("connect_failed") { Ok(()) } else { Err(said) }
     });
-    for (from, to, domain) in [(&a, &b, "a.test"), (&b, &a, "b.test")] {
-        let bundle = from.ok(&["trust", "bundle", "-o", "spiffe"]);
-        let file = data[0].path().join(format!("{domain}.json"));
-        std::fs::write(&file, bundle).expect("a writable directory");
-        to.ok(&["trust", "add", file.to_str().expect("UTF-8"), "--trust-domain", domain]);
-    }
+    befriend(&a, &b, &data[0]);
     eventually("the call is answered", || {
         let said = call("web");
         if said.contains("URI=spiffe://a.test/ns/shop/sa/web") { Ok(()) } else { Err(said) }

@@ -44,6 +44,9 @@ impl HttpBody for Seen {
                 if let (Some(data), Some(observation)) = (frame.data_ref(), &mut this.observation) {
                     observation.response_bytes += data.len() as u64;
                 }
+                if let (Some(trailers), Some(observation)) = (frame.trailers_ref(), &mut this.observation) {
+                    observation.trailers(trailers);
+                }
                 this.body.is_end_stream()
             }
             Poll::Ready(Some(Err(_))) => {

@@ -1,6 +1,6 @@
 //! One request under observation.
 //!
-//! Invariants: a request is counted once, as answered or as given up by its client; its record is made at its very end, from
+//! Invariants: a request is counted once, as answered or as given up by its client, a gRPC call by the status that it ends with; its record is made at its very end, from
 //! what was noted on the way.
 
 use std::net::SocketAddr;
@@ -13,11 +13,37 @@ use hyper::body::{Body as _, Incoming};
 
 use super::trace::{self, Place};
 use super::{CLIENT_GONE, Exchange, Missed};
-use crate::answer::Fault;
+use crate::answer::{Fault, is_grpc};
 use crate::headers;
 use crate::request::Caller;
 use crate::stats::{Counter, Edge};
 use crate::upstream::RequestBody;
+
+/// gRPC's statuses for a call that its client gave up, and for one that ended without any.
+const CANCELLED: u16 = 1;
+const UNKNOWN: u16 = 2;
+
+fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+    headers.get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+/// The status of HTTP that means the same as one of gRPC, as `google.rpc.Code` has it.
+fn as_http(code: u16) -> StatusCode {
+    match code {
+        0 => StatusCode::OK,
+        CANCELLED => StatusCode::from_u16(CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST),
+        3 | 9 | 11 => StatusCode::BAD_REQUEST,
+        4 => StatusCode::GATEWAY_TIMEOUT,
+        5 => StatusCode::NOT_FOUND,
+        6 | 10 => StatusCode::CONFLICT,
+        7 => StatusCode::FORBIDDEN,
+        8 => StatusCode::TOO_MANY_REQUESTS,
+        12 => StatusCode::NOT_IMPLEMENTED,
+        14 => StatusCode::SERVICE_UNAVAILABLE,
+        16 => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
 
 /// What a request said, kept for its record.
 struct Asked {
@@ -62,6 +88,8 @@ pub(crate) struct Observation {
     reason: Option<&'static str>,
     head: Option<Head>,
     pub(super) response_bytes: u64,
+    /// Whether it is a gRPC call that has not been counted yet.
+    uncounted: bool,
 }
 
 /// How many failed attempts a record names.
@@ -94,6 +122,7 @@ impl Observation {
             reason: None,
             head: None,
             response_bytes: 0,
+            uncounted: false,
         }
     }
 
@@ -150,11 +179,34 @@ impl Observation {
     /// Counts the answer, whose body is still to come.
     pub(crate) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         let after = self.started.elapsed();
+        let grpc_status = grpc_status(headers);
+        let call = status == StatusCode::OK && is_grpc(headers);
+        self.head = Some(Head { status, grpc_status, after });
+        match grpc_status.filter(|_| call) {
+            Some(code) => self.count(as_http(code), after),
+            None if call => self.uncounted = true,
+            None => self.count(status, after),
+        }
+    }
+
+    /// Takes note of how a gRPC call ended.
+    pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(head) = &mut self.head {
+            head.grpc_status = head.grpc_status.or_else(|| grpc_status(trailers));
+        }
+    }
+
+    fn count(&self, status: StatusCode, after: Duration) {
         if let Some(edge) = &self.edge {
             edge.answered(status, after);
         }
-        let grpc_status = headers.get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok());
-        self.head = Some(Head { status, grpc_status, after });
+    }
+
+    /// Counts a gRPC call that has come to its end, or was broken off without a status.
+    fn count_call(&mut self) {
+        let Some(head) = self.head.as_ref().filter(|_| std::mem::take(&mut self.uncounted)) else { return };
+        let broken = if self.reason == Some("client_gone") { CANCELLED } else { UNKNOWN };
+        self.count(as_http(head.grpc_status.unwrap_or(broken)), head.after);
     }
 
     /// Says why the answer broke off.
@@ -169,6 +221,7 @@ impl Observation {
             self.broke("client_gone");
             self.answered(gone, &HeaderMap::new());
         }
+        self.count_call();
         let request_bytes = match &self.sent {
             Sent::Announced(bytes) => *bytes,
             Sent::Passed(bytes) => bytes.load(Ordering::Relaxed),
@@ -185,7 +238,8 @@ impl Observation {
         else {
             return;
         };
-        let failed = head.status.is_server_error() || self.reason.is_some();
+        let call = head.grpc_status.is_some_and(|code| as_http(code).is_server_error());
+        let failed = head.status.is_server_error() || call || self.reason.is_some();
         if !(asked.place.sampled || failed || self.caller.shared.settings.recording.all) {
             return;
         }
