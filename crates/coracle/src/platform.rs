@@ -202,7 +202,7 @@ impl Platform {
         let keep = Some(data.path().join(SNAPSHOT));
         let proxy_settings = proxy::Settings { recording, keep, ..proxy::Settings::default() };
         let (proxy, proxy_handle) = proxy::build(proxy_settings, dependencies);
-        pages.connect(proxy_handle.clone(), api.clone(), told, domain);
+        pages.connect(proxy_handle.clone(), api.clone(), told, identities.handle());
         let (mesh, mesh_handle) = mesh::build(mesh_settings, client("system:coracle:mesh"), proxy_handle.clone());
 
         let closed = CancellationToken::new();

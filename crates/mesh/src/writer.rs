@@ -23,6 +23,7 @@ use resources::gateway::grpcroutes::GrpcRoute;
 use resources::gateway::httproutes::{HttpRoute, HttpRouteStatus};
 use resources::gateway::listenersets::{ListenerSet, ListenerSetStatus};
 use resources::gateway::tlsroutes::TlsRoute;
+use resources::istio::{PeerAuthentication, PeerAuthenticationStatus};
 use resources::names::{GATEWAY_CONTROLLER, NODE};
 use resources::traffic::TrafficPolicy;
 use serde::Serialize;
@@ -66,6 +67,7 @@ pub(crate) struct Writer {
     routes: HashMap<&'static str, Sent<HttpRouteStatus>>,
     traffic: Sent<BackendTlsPolicyStatus>,
     access: Sent<BackendTlsPolicyStatus>,
+    admissions: Sent<PeerAuthenticationStatus>,
     told: HashSet<(String, &'static str, String)>,
 }
 
@@ -87,6 +89,7 @@ impl Writer {
             routes: HashMap::new(),
             traffic: HashMap::new(),
             access: HashMap::new(),
+            admissions: HashMap::new(),
             told: HashSet::new(),
         }
     }
@@ -134,6 +137,7 @@ impl Writer {
                 "ListenerSet" => drop(self.sets.remove(&key)),
                 "TrafficPolicy" => drop(self.traffic.remove(&key)),
                 "AccessPolicy" => drop(self.access.remove(&key)),
+                "PeerAuthentication" => drop(self.admissions.remove(&key)),
                 kind => drop(self.routes.get_mut(kind).and_then(|sent| sent.remove(&key))),
             }
         }
@@ -226,6 +230,19 @@ impl Writer {
             &mut writes,
             |namespace| namespaced::<AccessPolicy>(client, namespace),
             |plan, policy, sent| status::policy(plan, sent.or(policy.status.as_ref()), now),
+            |policy| policy.status.as_ref(),
+        );
+        let live: HashMap<_, _> =
+            world.peer_authentications.iter().map(|policy| (key(&policy.metadata), policy)).collect();
+        let plans = compiled.admissions.iter();
+        let plans = plans.filter_map(|plan| Some((plan, *live.get(&(plan.namespace.as_str(), plan.name.as_str()))?)));
+        self.admissions = differing(
+            "PeerAuthentication",
+            plans,
+            std::mem::take(&mut self.admissions),
+            &mut writes,
+            |namespace| namespaced::<PeerAuthentication>(client, namespace),
+            |plan, policy, sent| Some(status::admission(plan, sent.or(policy.status.as_ref()), now)),
             |policy| policy.status.as_ref(),
         );
         writes

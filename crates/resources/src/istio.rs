@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
     kind = "PeerAuthentication",
     plural = "peerauthentications",
     shortname = "pa",
+    status = "PeerAuthenticationStatus",
     derive = "Default",
     derive = "PartialEq",
     namespaced
@@ -31,6 +33,18 @@ pub struct PeerAuthenticationSpec {
     /// For single ports, by the number on which the workload listens. Needs a selector.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub port_level_mtls: BTreeMap<String, MutualTls>,
+}
+
+/// What came of a PeerAuthentication.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerAuthenticationStatus {
+    /// Whether it counts, and why not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The generation that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
 }
 
 /// Chooses workloads by their labels.

@@ -3,9 +3,10 @@
 use crate::cli::{Form, Status};
 use crate::commands::get::layout;
 use crate::commands::say;
-use crate::connect::{self, Api};
+use crate::connect::{self, Api, is_not_found};
 use crate::data_dir;
 use crate::readiness::{self, Baseline, State, World};
+use mesh::identity::{OWN_BUNDLE, STATUS_KEY, SYSTEM_NAMESPACE};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -25,17 +26,32 @@ pub(crate) async fn run(arguments: Status) -> anyhow::Result<ExitCode> {
     let api = Api::of(&arguments.target).await?;
     let holder = data_dir::running(&data);
     let world = world(&api).await?;
+    let alarm = certificates(&api).await?;
     let states = shown(&world);
     let ready = states.iter().all(|(_, state)| *state == State::Ready);
     if arguments.output == Form::Json {
         let objects: Vec<Value> = states.iter().map(|(object, state)| as_json(object, state)).collect();
         say(&json!({ "ready": ready, "api": holder.as_ref().and_then(|h| h.api.clone()),
-            "gateway": holder.as_ref().and_then(|h| h.gateway.clone()), "objects": objects })
+            "gateway": holder.as_ref().and_then(|h| h.gateway.clone()), "certificates": alarm, "objects": objects })
         .to_string());
     } else {
         print(holder.as_ref(), &states);
+        if let Some(alarm) = &alarm {
+            say(&format!("\ncertificates: {alarm} (coracle trust status)"));
+        }
     }
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What is wrong with certificates; none where all is well, or where nobody issues any.
+pub(crate) async fn certificates(api: &Api) -> anyhow::Result<Option<String>> {
+    let map = match api.get(&format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps/{OWN_BUNDLE}")).await {
+        Err(error) if is_not_found(&error) => return Ok(None),
+        map => map?,
+    };
+    let status: Value = serde_json::from_str(map["data"][STATUS_KEY].as_str().unwrap_or_default()).unwrap_or_default();
+    let bad = status["alarm"].as_u64().is_some_and(|alarm| alarm > 0);
+    Ok(status["says"].as_str().filter(|_| bad).map(str::to_owned))
 }
 
 /// Everything that [`WATCHED`] holds now.

@@ -57,6 +57,7 @@ async fn facts(api: &Api, arguments: &Why) -> anyhow::Result<Facts> {
     policies.extend(items(api, "/apis/mesh.coracle.dev/v1alpha1/accesspolicies").await?);
     let records = api.get(&format!("/coracle/v1/records?last={RECORDS}")).await?;
     Ok(Facts {
+        certificates: super::status::certificates(api).await?,
         explanation: match &question {
             Some(question) => explanation(api, question, caller.as_ref()).await?,
             None => None,

@@ -74,6 +74,21 @@ pub(crate) fn api(load: apiserver::Load) -> Vec<Family> {
     vec![requests.with(load.requests as f64), streams.with(load.streams as f64), revision.with(load.revision as f64)]
 }
 
+/// How certificates are.
+pub(crate) fn identities(gauges: Vec<mesh::identity::Gauge>) -> Vec<Family> {
+    let family = |gauge: mesh::identity::Gauge| {
+        let mut family = match gauge.counter {
+            true => Family::counter(gauge.name, gauge.help),
+            false => Family::gauge(gauge.name, gauge.help),
+        };
+        for (class, value) in gauge.values {
+            family.number(class.map(|class| ("class", class.to_owned())).into_iter().collect(), value);
+        }
+        family
+    };
+    gauges.into_iter().map(family).collect()
+}
+
 /// What has become of records of requests.
 pub(crate) fn records(counts: telemetry::Counts) -> Vec<Family> {
     let taken = Family::counter("coracle_records", "Requests recorded for the access log and traces.");

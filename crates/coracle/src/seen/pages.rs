@@ -14,7 +14,7 @@ struct Sources {
     proxy: proxy::Handle,
     api: apiserver::Handle,
     telemetry: telemetry::Handle<Raw>,
-    trust_domain: String,
+    identities: mesh::identity::Handle,
 }
 
 /// Makes the pages. Its sources are built after the API server, so it is told of them later.
@@ -30,9 +30,9 @@ impl TrafficPages {
         proxy: proxy::Handle,
         api: apiserver::Handle,
         telemetry: telemetry::Handle<Raw>,
-        trust_domain: String,
+        identities: mesh::identity::Handle,
     ) {
-        let _ = self.sources.set(Sources { proxy, api, telemetry, trust_domain });
+        let _ = self.sources.set(Sources { proxy, api, telemetry, identities });
     }
 }
 
@@ -45,7 +45,9 @@ impl apiserver::Pages for TrafficPages {
             match request.path.as_str() {
                 "metrics" => Ok(metrics_page(sources, request.accept.as_deref())),
                 "coracle/v1/edges" => Ok(edges_page(sources)),
-                "coracle/v1/listeners" => Ok(json_page(&explain::listeners(&sources.proxy, &sources.trust_domain))),
+                "coracle/v1/listeners" => {
+                    Ok(json_page(&explain::listeners(&sources.proxy, sources.identities.domain().as_str())))
+                }
                 "coracle/v1/explain" => {
                     explain::explain(&sources.proxy, &request.query).await.map(|page| json_page(&page))
                 }
@@ -62,6 +64,7 @@ fn metrics_page(sources: &Sources, accept: Option<&str>) -> Page {
     let mut families = metrics::traffic(&stats, &edges::of(&stats));
     families.extend(metrics::api(sources.api.load()));
     families.extend(metrics::records(sources.telemetry.counts()));
+    families.extend(metrics::identities(sources.identities.gauges()));
     families.extend(process::families());
     families.push(metrics::build());
     Page { media: format.media(), body: render(&families, format).into() }

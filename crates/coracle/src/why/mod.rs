@@ -40,6 +40,8 @@ pub(crate) struct Facts {
     pub(crate) explanation: Option<Value>,
     /// Who calls, where that was asked.
     pub(crate) caller: Option<Result<Caller, String>>,
+    /// What is wrong with certificates.
+    pub(crate) certificates: Option<String>,
     /// Recent requests.
     pub(crate) records: Vec<Record>,
     /// The last line that a Pod has written, by `NAMESPACE/NAME`.
@@ -113,6 +115,13 @@ impl Report {
 pub(crate) fn diagnose(facts: &Facts) -> Report {
     let mut report = Report { request: facts.request.clone(), steps: Vec::new(), findings: Vec::new() };
     way::caller(facts, &mut report);
+    if let Some(alarm) = &facts.certificates {
+        let found = Finding::doubtful(
+            "certificatesNotIssued",
+            "certificates cannot be had; calls between instances fail once those in use end",
+        );
+        report.findings.push(found.because([alarm.clone()]).next("coracle trust status"));
+    }
     let found = match &facts.target {
         Target::Service { namespace, name, port } => {
             service::find(facts, namespace, name, port.as_deref(), &mut report)

@@ -7,6 +7,7 @@ mod access;
 mod across;
 mod again;
 mod bad_input;
+mod certificates;
 mod clients;
 mod delivery;
 mod egress;

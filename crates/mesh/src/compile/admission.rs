@@ -9,6 +9,7 @@
 //! understood asks for them: nobody can tell what it meant to leave open.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Not;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
@@ -21,6 +22,8 @@ use resources::names::{MTLS_ANNOTATION, PROGRAM_TLS_ANNOTATION};
 
 use super::Notice;
 use super::index::{Index, key};
+use super::plan::AdmissionPlan;
+use super::verdict::{Verdict, condition, reason};
 use crate::config::Settings;
 use crate::identity::{SYSTEM_NAMESPACE, SpiffeId, TrustDomain};
 use crate::world::World;
@@ -44,6 +47,8 @@ pub(super) struct Admission<'w> {
     always: bool,
     domain: &'w TrustDomain,
     world: &'w World,
+    /// The oldest first.
+    sorted: Vec<&'w PeerAuthentication>,
 }
 
 /// What an annotation says about certificates.
@@ -71,6 +76,7 @@ impl<'w> Admission<'w> {
             always: settings.certificates_always,
             domain: &settings.trust_domain,
             world,
+            sorted: policies.iter().map(|policy| &***policy).collect(),
         };
         for policy in policies {
             let (namespace, _) = key(&policy.metadata);
@@ -138,6 +144,52 @@ impl<'w> Admission<'w> {
         crate::identity::identity(self.domain, pod).map(|id| id.shared())
     }
 
+    /// What is to be said about the PeerAuthentications.
+    pub(super) fn plans(&self) -> Vec<AdmissionPlan> {
+        let mut plans: Vec<AdmissionPlan> = self.sorted.iter().map(|policy| self.plan(policy)).collect();
+        plans.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        plans
+    }
+
+    fn plan(&self, policy: &PeerAuthentication) -> AdmissionPlan {
+        let (namespace, name) = key(&policy.metadata);
+        let of = |other: &&&PeerAuthentication| {
+            key(&other.metadata).0 == namespace && chosen_labels(other) == chosen_labels(policy)
+        };
+        let older = self.sorted.iter().find(of).map(|other| key(&other.metadata).1).filter(|other| *other != name);
+        let accepted = match (slip(policy), older) {
+            (Some(slip), _) => {
+                let effect =
+                    if closes(policy) { "all ports of these workloads are STRICT" } else { "that part does not count" };
+                Verdict::no(condition::ACCEPTED, reason::INVALID, format!("{slip}; until this is mended, {effect}"))
+            }
+            (None, Some(older)) => {
+                let message = format!(
+                    "PeerAuthentication {namespace}/{older} is older and for the same workloads; it counts and this one does not"
+                );
+                Verdict::no(condition::ACCEPTED, reason::CONFLICTED, message)
+            }
+            (None, None) => Verdict::yes(condition::ACCEPTED, reason::ACCEPTED, self.reach(policy)),
+        };
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        AdmissionPlan { namespace, name, generation: policy.metadata.generation, verdicts: vec![accepted] }
+    }
+
+    /// Whom a policy is for, for people.
+    fn reach(&self, policy: &PeerAuthentication) -> String {
+        let (namespace, _) = key(&policy.metadata);
+        match chosen_labels(policy) {
+            None if ROOTS.contains(&namespace) => "It is for all namespaces that say nothing else".to_owned(),
+            None => format!("It is for all workloads of {namespace} for which no other says more"),
+            Some(labels) => {
+                let mut pods = self.pods.iter().filter(|((ns, _), _)| *ns == namespace);
+                let any = pods.any(|(_, pod)| labels.iter().all(|(name, value)| pod.labels().get(name) == Some(value)));
+                let now = if any { "" } else { "; there is none now" };
+                format!("It is for the workloads of {namespace} with its labels{now}")
+            }
+        }
+    }
+
     /// What is to be told about annotations that are not understood.
     pub(super) fn notices(&self) -> Vec<Notice> {
         let unclear = |annotations: &Labels| wish(annotations) == Some(Wish::Unclear);
@@ -187,14 +239,53 @@ impl<'w> Admission<'w> {
         };
         let own = self.narrow.get(namespace).and_then(|policies| policies.iter().find(chosen)).copied();
         let root = ROOTS.iter().find_map(|root| self.wide.get(root)).copied();
-        let of_port = port.and_then(|port| own?.spec.port_level_mtls.get(&port.to_string()).map(|mtls| mtls.mode));
-        let whole = |policy: Option<&PeerAuthentication>| policy.and_then(|p| p.spec.mtls.as_ref()).map(|m| m.mode);
+        let clear = own.filter(|own| !closes(own));
+        let of_port = port.and_then(|port| clear?.spec.port_level_mtls.get(&port.to_string()).map(|mtls| mtls.mode));
+        let whole = |policy: Option<&PeerAuthentication>| match policy {
+            Some(policy) if closes(policy) => Some(MutualTlsMode::Strict),
+            policy => policy.and_then(|p| p.spec.mtls.as_ref()).map(|m| m.mode),
+        };
         [of_port, whole(own), whole(self.wide.get(namespace).copied()), whole(root)]
             .into_iter()
             .flatten()
             .find(|mode| *mode != MutualTlsMode::Unset)
             .unwrap_or(MutualTlsMode::Permissive)
     }
+}
+
+/// The labels by which a policy chooses workloads; none where it is for all.
+fn chosen_labels(policy: &PeerAuthentication) -> Option<&Labels> {
+    policy.spec.selector.as_ref().map(|selector| &selector.match_labels).filter(|labels| !labels.is_empty())
+}
+
+/// What is wrong with a policy, in itself.
+fn slip(policy: &PeerAuthentication) -> Option<String> {
+    let ports = &policy.spec.port_level_mtls;
+    if let Some(port) = ports.keys().find(|port| port.parse::<u16>().is_ok_and(|port| port > 0).not()) {
+        return Some(format!("spec.portLevelMtls: {port:?} is no port from 1 to 65535"));
+    }
+    if !ports.is_empty() && chosen_labels(policy).is_none() {
+        return Some("spec.portLevelMtls: single ports need a spec.selector that says whose they are".to_owned());
+    }
+    let label = |text: &str| {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+        let bytes = text.as_bytes();
+        bytes.len() <= 63 && bytes.iter().all(|b| inner(*b)) && edge(bytes.first()) && edge(bytes.last())
+    };
+    let name = |text: &str| {
+        let (prefix, name) = text.rsplit_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
+        label(name) && prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(label))
+    };
+    let wrong = chosen_labels(policy)?.iter().find(|(key, value)| !name(key) || !(value.is_empty() || label(value)));
+    wrong
+        .map(|(key, value)| format!("spec.selector.matchLabels: {key}={value} is no label, so no workload can have it"))
+}
+
+/// Whether a policy that is wrong asks for an identity at all ports, as nobody can tell which one it means.
+fn closes(policy: &PeerAuthentication) -> bool {
+    let strict = policy.spec.port_level_mtls.values().any(|mtls| mtls.mode == MutualTlsMode::Strict);
+    strict && slip(policy).is_some()
 }
 
 fn wish(annotations: &Labels) -> Option<Wish> {

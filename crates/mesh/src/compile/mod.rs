@@ -46,7 +46,7 @@ use resources::names::GATEWAY_CONTROLLER;
 pub use attach::ParentPlan;
 pub use certificates::SecretVersion;
 pub use kind::RouteKind;
-pub use plan::{AncestorPlan, ClassPlan, GatewayPlan, ListenerPlan, PolicyKind, PolicyPlan, RoutePlan};
+pub use plan::{AdmissionPlan, AncestorPlan, ClassPlan, GatewayPlan, ListenerPlan, PolicyKind, PolicyPlan, RoutePlan};
 pub use services::ServicePortPlan;
 pub use verdict::Verdict;
 
@@ -98,6 +98,8 @@ pub struct Compiled {
     pub routes: Vec<RoutePlan>,
     /// What is to be said about every policy, in order of kind, namespace and name.
     pub policies: Vec<PolicyPlan>,
+    /// What is to be said about every PeerAuthentication.
+    pub admissions: Vec<AdmissionPlan>,
     /// The listeners of Services.
     pub services: Vec<ServicePortPlan>,
     /// What is to be told by Events.
@@ -175,6 +177,7 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
         gateways: plan::gateways(&gateways),
         routes,
         policies: plans,
+        admissions: admission.plans(),
         services: served.ports,
         notices: served.notices.into_iter().chain(resiliencies).collect(),
         certificates,

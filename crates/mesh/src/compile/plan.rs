@@ -248,6 +248,19 @@ pub struct PolicyPlan {
     pub ancestors: Vec<AncestorPlan>,
 }
 
+/// What is to be said about a PeerAuthentication.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdmissionPlan {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The generation that was looked at.
+    pub generation: Option<i64>,
+    /// The conditions.
+    pub verdicts: Vec<Verdict>,
+}
+
 /// What is to be said about a policy at one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AncestorPlan {

@@ -6,7 +6,8 @@ use resources::istio::PeerAuthentication;
 
 /// The definition, served as `v1` and as `v1beta1`, in which many manifests are still written.
 pub(crate) fn peer_authentication() -> CustomResourceDefinition {
-    let columns = [("Mode", "string", ".spec.mtls.mode", 0), ("Age", "date", ".metadata.creationTimestamp", 0)];
+    let columns =
+        [("Mode", "string", ".spec.mtls.mode", 0), super::ACCEPTED, ("Age", "date", ".metadata.creationTimestamp", 0)];
     let mut crd = PeerAuthentication::crd();
     crd.spec.names.categories = Some(vec!["istio-io".to_owned(), "security-istio-io".to_owned()]);
     crd.spec.names.list_kind = Some("PeerAuthenticationList".to_owned());

@@ -49,22 +49,66 @@ pub struct Report {
     pub roots: usize,
     /// How many other trust domains are trusted.
     pub foreign: usize,
+    /// When the first of each class ends.
+    pub expiries: BTreeMap<&'static str, Timestamp>,
+    /// Since when the youngest root of our own trust domain, and the oldest of others' youngest, are valid.
+    pub bundles_since: BTreeMap<&'static str, Timestamp>,
+    /// How often issuing or writing has failed since the start.
+    pub failures: u64,
+}
+
+/// A number about identities at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gauge {
+    /// Its Prometheus name.
+    pub name: &'static str,
+    /// What it is, for people.
+    pub help: &'static str,
+    /// Whether it only grows.
+    pub counter: bool,
+    /// By class, where there are any; bounded.
+    pub values: Vec<(Option<&'static str>, f64)>,
 }
 
 impl Report {
-    /// The same as gauges, by their Prometheus names.
+    /// The same as numbers.
     #[must_use]
-    pub fn gauges(&self, now: Timestamp) -> Vec<(&'static str, f64)> {
-        let left = self.ends.map(|ends| now.duration_until(ends).as_secs_f64());
-        let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        let mut gauges = vec![
-            ("coracle_identity_alarm", f64::from(self.alarm.level())),
-            ("coracle_identity_certificates", number(self.certificates)),
-            ("coracle_identity_roots", number(self.roots)),
-            ("coracle_identity_foreign_trust_domains", number(self.foreign)),
-        ];
-        gauges.extend(left.map(|left| ("coracle_identity_first_expiry_seconds", left)));
-        gauges
+    pub fn gauges(&self, now: Timestamp) -> Vec<Gauge> {
+        let number = |count: usize| vec![(None, f64::from(u32::try_from(count).unwrap_or(u32::MAX)))];
+        let classes = |times: &BTreeMap<&'static str, Timestamp>, sign: f64| {
+            times.iter().map(|(class, at)| (Some(*class), sign * now.duration_until(*at).as_secs_f64())).collect()
+        };
+        let gauge = |name, help, values| Gauge { name, help, counter: false, values };
+        vec![
+            gauge(
+                "coracle_identity_alarm",
+                "Whether certificates can be had: 0 yes, 1 no, 2 expired ones are used in their grace, 3 lost.",
+                vec![(None, f64::from(self.alarm.level()))],
+            ),
+            gauge("coracle_identity_certificates", "Certificates in use.", number(self.certificates)),
+            gauge("coracle_identity_roots", "Roots of our own trust domain.", number(self.roots)),
+            gauge(
+                "coracle_identity_foreign_trust_domains",
+                "Other trust domains that are trusted.",
+                number(self.foreign),
+            ),
+            gauge(
+                "coracle_identity_expiry_seconds",
+                "Seconds until the first of a class ends; negative where it has.",
+                classes(&self.expiries, 1.0),
+            ),
+            gauge(
+                "coracle_identity_bundle_age_seconds",
+                "Seconds since the youngest root of our bundle began, and of the oldest of others' bundles.",
+                classes(&self.bundles_since, -1.0),
+            ),
+            Gauge {
+                name: "coracle_identity_failures",
+                help: "Turns in which certificates could not be issued, renewed or kept.",
+                counter: true,
+                values: vec![(None, self.failures as f64)],
+            },
+        ]
     }
 }
 
@@ -110,7 +154,7 @@ impl Handle {
 
     /// The gauges of [`Report::gauges`], as of now.
     #[must_use]
-    pub fn gauges(&self) -> Vec<(&'static str, f64)> {
+    pub fn gauges(&self) -> Vec<Gauge> {
         self.report().gauges((self.clock)())
     }
 

@@ -57,6 +57,7 @@ pub struct Keeper {
     wanted: Option<BTreeSet<SpiffeId>>,
     foreign: Option<Bundles>,
     failing: Option<Timestamp>,
+    failures: u64,
     level: u8,
 }
 
@@ -82,7 +83,17 @@ pub fn build(settings: Settings, issuer: Arc<dyn Issuer>, clock: Clock) -> (Keep
         grace: settings.policy.grace,
         clock: Arc::clone(&clock),
     };
-    let keeper = Keeper { settings, issuer, cache, published, wanted: None, foreign: None, failing: None, level: 0 };
+    let keeper = Keeper {
+        settings,
+        issuer,
+        cache,
+        published,
+        wanted: None,
+        foreign: None,
+        failing: None,
+        failures: 0,
+        level: 0,
+    };
     (keeper, handle)
 }
 
@@ -98,6 +109,11 @@ fn in_use(svid: Svid, trusted: bool) -> Result<InUse, String> {
         .map_err(|error| error.to_string())?;
     let held = Held { id: svid.id.clone(), not_before: facts.not_before, not_after: facts.not_after, trusted };
     Ok(InUse { svid, held, key: Arc::new(key) })
+}
+
+/// When each root of a bundle begins and ends.
+fn times(bundle: &Bundle) -> impl Iterator<Item = (Timestamp, Timestamp)> + '_ {
+    bundle.roots().iter().filter_map(|root| facts(root).ok()).map(|facts| (facts.not_before, facts.not_after))
 }
 
 impl Keeper {
@@ -182,6 +198,27 @@ impl Keeper {
         (any, None)
     }
 
+    /// When the first of each class ends: of the workloads, of what is the platform's own, and of our roots the one that lasts longest.
+    fn expiries(&self, svids: &BTreeMap<SpiffeId, InUse>, bundles: &Bundles) -> BTreeMap<&'static str, Timestamp> {
+        let platform: BTreeSet<SpiffeId> = own(&self.settings.domain).collect();
+        let first = |ours: bool| {
+            let of = svids.values().filter(|used| platform.contains(&used.held.id) == ours);
+            of.map(|used| used.held.not_after).min()
+        };
+        let root = bundles.get(&self.settings.domain).and_then(|bundle| times(bundle).map(|(_, ends)| ends).max());
+        let all = [("platform", first(true)), ("workload", first(false)), ("root", root)];
+        all.into_iter().filter_map(|(class, ends)| Some((class, ends?))).collect()
+    }
+
+    fn bundles_since(&self, bundles: &Bundles) -> BTreeMap<&'static str, Timestamp> {
+        let youngest = |bundle: &Bundle| times(bundle).map(|(begins, _)| begins).max();
+        let own = &self.settings.domain;
+        let foreign =
+            bundles.iter().filter(|(domain, _)| *domain != own).filter_map(|(_, bundle)| youngest(bundle)).min();
+        let all = [("own", bundles.get(own).and_then(youngest)), ("foreign", foreign)];
+        all.into_iter().filter_map(|(class, since)| Some((class, since?))).collect()
+    }
+
     fn publish(
         &mut self,
         now: Timestamp,
@@ -190,6 +227,7 @@ impl Keeper {
         trouble: Option<String>,
     ) -> Turn {
         self.failing = trouble.is_some().then(|| self.failing.unwrap_or(now));
+        self.failures += u64::from(trouble.is_some());
         let ends = svids.values().map(|used| used.held.not_after).min();
         let alarm = alarm(now, self.failing, ends, self.settings.policy.grace);
         let report = Report {
@@ -199,6 +237,9 @@ impl Keeper {
             ends,
             roots: bundles.get(&self.settings.domain).map_or(0, |bundle| bundle.roots().len()),
             foreign: bundles.keys().filter(|domain| **domain != self.settings.domain).count(),
+            expiries: self.expiries(&svids, &bundles),
+            bundles_since: self.bundles_since(&bundles),
+            failures: self.failures,
         };
         let due = svids.values().map(|used| used.held.due()).min();
         let soonest = if self.failing.is_some() { now + RETRY } else { now + self.settings.policy.check };

@@ -28,7 +28,7 @@ pub use authority::{Authority, AuthorityError, Issuer, Svid};
 pub use bundle::{Bundle, BundleError, Bundles};
 pub use cache::{Cache, CacheError};
 pub use certificate::{Facts, facts};
-pub use handle::{Clock, Handle, Report};
+pub use handle::{Clock, Gauge, Handle, Report};
 pub use judge::{Trust, Untrusted, judge};
 pub use keeper::{Keeper, Settings, Turn, build};
 pub use plan::{Alarm, Held, Plan, Policy, alarm, plan, roots_plan};

@@ -313,7 +313,7 @@ async fn publish(client: &Client, handle: &Handle, (bundle, report): &(Bundle, R
     let status = json!({
         "alarm": report.alarm.level(), "trouble": report.trouble, "certificates": report.certificates,
         "firstExpiry": report.ends.map(|ends| ends.to_string()), "roots": report.roots,
-        "foreignTrustDomains": report.foreign,
+        "foreignTrustDomains": report.foreign, "says": words(report.alarm, report),
     });
     let map = json!({
         "apiVersion": "v1", "kind": "ConfigMap",

@@ -201,7 +201,8 @@ fn an_authority_that_is_down_for_26_hours_is_survived_with_an_alarm_from_the_fir
     let turn = keeper.turn(at(0) + SignedDuration::from_mins(5));
     assert_eq!(turn.alarm.map(Alarm::level), Some(1), "from hour 0");
     assert!(handle.report().trouble.unwrap().contains("does not answer"));
-    assert_eq!(handle.gauges()[0], ("coracle_identity_alarm", 1.0));
+    let gauge = &handle.gauges()[0];
+    assert_eq!((gauge.name, gauge.values.as_slice()), ("coracle_identity_alarm", &[(None, 1.0)][..]));
     for hour in 1..=26 {
         now.store(at(hour).as_second(), Ordering::SeqCst);
         keeper.turn(at(hour));

@@ -19,11 +19,12 @@ use resources::gateway::httproutes::{HttpRouteStatus, HttpRouteStatusParents, Ht
 use resources::gateway::listenersets::{
     ListenerSetStatus, ListenerSetStatusListeners, ListenerSetStatusListenersSupportedKinds,
 };
+use resources::istio::PeerAuthenticationStatus;
 use resources::names::GATEWAY_CONTROLLER;
 
 use crate::class::SUPPORTED_FEATURES;
 use crate::compile::{
-    ClassPlan, GatewayPlan, ListenerPlan, ParentPlan, PolicyPlan, RoutePlan, Verdict, condition, reason,
+    AdmissionPlan, ClassPlan, GatewayPlan, ListenerPlan, ParentPlan, PolicyPlan, RoutePlan, Verdict, condition, reason,
 };
 use crate::handle::GatewayListener;
 
@@ -212,6 +213,19 @@ pub(crate) fn policy(
     // The API takes no more.
     ancestors.truncate(MOST_ANCESTORS);
     Some(BackendTlsPolicyStatus { ancestors })
+}
+
+/// The status of a PeerAuthentication.
+pub(crate) fn admission(
+    plan: &AdmissionPlan,
+    live: Option<&PeerAuthenticationStatus>,
+    now: &Time,
+) -> PeerAuthenticationStatus {
+    let old = live.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    PeerAuthenticationStatus {
+        conditions: conditions(&plan.verdicts, plan.generation, old, now),
+        observed_generation: plan.generation,
+    }
 }
 
 /// How many ancestors a policy's status may have.

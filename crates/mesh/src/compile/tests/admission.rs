@@ -87,6 +87,56 @@ fn the_narrower_and_then_the_older_policy_counts() {
 }
 
 #[test]
+fn every_policy_says_whether_it_counts_and_why_not() {
+    let of =
+        |labels: &str, more: &str| format!("{{selector: {{matchLabels: {{{labels}}}}}, mtls: {{mode: STRICT}}{more}}}");
+    let strict = "{mtls: {mode: STRICT}}";
+    let shop = |name: &str, spec: &str| policy(name, "shop", spec);
+    let said = |policies: &[String]| {
+        let compiled = compiled(&format!("{TWO_PODS}{}", policies.concat()));
+        let said = compiled.admissions.iter().map(|plan| {
+            let verdict = &plan.verdicts[0];
+            (plan.name.clone(), verdict.holds, verdict.reason, verdict.message.clone())
+        });
+        said.collect::<Vec<_>>()
+    };
+    for (policies, place, holds, reason, words) in [
+        (vec![shop("p", strict)], 0, true, "Accepted", "all workloads of shop"),
+        (vec![policy("p", "istio-system", strict)], 0, true, "Accepted", "all namespaces"),
+        (vec![shop("p", &of("kind: a", ""))], 0, true, "Accepted", "with its labels"),
+        (vec![shop("p", &of("kind: z", ""))], 0, true, "Accepted", "there is none now"),
+        (vec![shop("a", strict), shop("b", strict)], 1, false, "Conflicted", "shop/a is older"),
+        (vec![shop("a", &of("app: one", "")), shop("b", &of("app: one", ""))], 1, false, "Conflicted", "shop/a"),
+        (vec![shop("a", &of("app: one", "")), shop("b", &of("kind: a", ""))], 1, true, "Accepted", "labels"),
+        (vec![shop("p", &of("'a b': c", ""))], 0, false, "Invalid", "is no label"),
+        (
+            vec![shop("p", &of("app: one", ", portLevelMtls: {http: {mode: STRICT}}"))],
+            0,
+            false,
+            "Invalid",
+            "all ports of these",
+        ),
+        (
+            vec![shop("p", &of("app: one", ", portLevelMtls: {'0': {mode: DISABLE}}"))],
+            0,
+            false,
+            "Invalid",
+            "does not count",
+        ),
+        (vec![shop("p", "{portLevelMtls: {'80': {mode: STRICT}}}")], 0, false, "Invalid", "need a spec.selector"),
+    ] {
+        let said = said(&policies);
+        let (name, found, why, message) = &said[place];
+        assert_eq!((*found, *why), (holds, reason), "{name} {message}");
+        assert!(message.contains(words), "{message}");
+    }
+    // Nobody can tell which port was meant.
+    let unclear = "{selector: {matchLabels: {app: one}}, mtls: {mode: DISABLE}, portLevelMtls: {http: {mode: STRICT}}}";
+    assert_eq!(admits(&[shop("p", unclear)]), Admits::Known);
+    assert_eq!(admits(&[shop("p", "{portLevelMtls: {'80': {mode: STRICT}}}")]), Admits::Known);
+}
+
+#[test]
 fn the_service_and_then_the_namespace_and_then_the_instance_says_whether_certificates_are_asked_for() {
     let asked = |service: &str, namespace: &str, instance: bool| {
         let annotate = |yaml: &str, name: &str, value: &str| {
