@@ -20,10 +20,12 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// How long an unused connection to an endpoint is kept.
     pub pool_idle: Duration,
-    /// How many unused connections are kept for each endpoint.
+    /// How many unused connections are kept for each endpoint, by each thread.
     pub pool_size: usize,
     /// How many endpoints a request is offered to at most.
     pub attempts: u32,
+    /// How many threads serve connections; with none, the runtime does that runs the proxy.
+    pub threads: usize,
     /// How many client connections there may be at once; more wait in the socket's own queue.
     pub max_connections: usize,
     /// How many headers a request may have.
@@ -53,6 +55,7 @@ impl Default for Settings {
             pool_idle: Duration::from_secs(30),
             pool_size: 256,
             attempts: 3,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
             max_connections: 16_384,
             max_headers: 100,
             max_head_bytes: 64 * 1024,

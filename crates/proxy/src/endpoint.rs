@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::identity::Speaker;
 use crate::snapshot;
 use crate::traffic::Place;
-use crate::upstream::Pool;
+use crate::upstream::{Pool, Pools};
 
 /// How many callers have connections of their own to one proxy; those of others are not kept.
 const SPEAKERS: usize = 1024;
@@ -27,9 +27,9 @@ pub(crate) struct Endpoint {
     pub(crate) peer: Option<Arc<str>>,
     /// Who the program must be, where it is spoken to by mutual TLS.
     pub(crate) expects: Option<Arc<str>>,
-    pool: Arc<Pool>,
+    pools: Pools,
     /// The connections of each caller, where they are made in its name.
-    pools: Mutex<HashMap<Arc<str>, Arc<Pool>>>,
+    named: Mutex<HashMap<Arc<str>, Pools>>,
     in_flight: AtomicUsize,
     retired: AtomicBool,
     /// A moving average of the time to the head of an answer that follows peaks at once, in microseconds.
@@ -39,13 +39,13 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(endpoint: &snapshot::Endpoint) -> Self {
+    fn new(endpoint: &snapshot::Endpoint, threads: usize) -> Self {
         Self {
             address: endpoint.address,
             peer: endpoint.peer.clone(),
             expects: endpoint.expects.clone(),
-            pool: Arc::default(),
-            pools: Mutex::default(),
+            pools: Pools::new(threads),
+            named: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             latency: AtomicU64::new(0),
@@ -53,21 +53,22 @@ impl Endpoint {
         }
     }
 
-    /// The connections that may be used in the name of `speaker`.
+    /// The connections that may be used in the name of `speaker`, on this thread.
     pub(crate) fn pool(&self, speaker: Speaker<'_>) -> Arc<Pool> {
         let id = match speaker {
-            _ if self.peer.is_none() && self.expects.is_none() => return Arc::clone(&self.pool),
-            Speaker::Proxy => return Arc::clone(&self.pool),
+            _ if self.peer.is_none() && self.expects.is_none() => return self.pools.here(),
+            Speaker::Proxy => return self.pools.here(),
             Speaker::Gateway => "gateway",
             Speaker::Workload(id) => id,
         };
-        let mut pools = self.pools.lock();
-        if let Some(pool) = pools.get(id) {
-            return Arc::clone(pool);
+        let mut named = self.named.lock();
+        if let Some(pools) = named.get(id) {
+            return pools.here();
         }
-        let pool = Arc::<Pool>::default();
-        if pools.len() < SPEAKERS && !self.is_retired() {
-            pools.insert(id.into(), Arc::clone(&pool));
+        let pools = Pools::new(self.pools.threads());
+        let pool = pools.here();
+        if named.len() < SPEAKERS && !self.is_retired() {
+            named.insert(id.into(), pools);
         }
         pool
     }
@@ -119,9 +120,9 @@ impl Endpoint {
 
     fn retire(&self) {
         self.retired.store(true, Ordering::SeqCst);
-        self.pool.close();
-        let pools = std::mem::take(&mut *self.pools.lock());
-        pools.values().for_each(|pool| pool.close());
+        self.pools.close();
+        let named = std::mem::take(&mut *self.named.lock());
+        named.values().for_each(Pools::close);
         self.idle.notify_waiters();
     }
 
@@ -140,7 +141,7 @@ impl Endpoint {
 
     fn revive(&self) {
         if self.retired.swap(false, Ordering::SeqCst) {
-            self.pool.open();
+            self.pools.open();
         }
     }
 }
@@ -164,14 +165,20 @@ impl Drop for Ticket {
 /// All endpoints: those that serve, and retired ones that still carry requests.
 #[derive(Default)]
 pub(crate) struct Endpoints {
+    /// How many threads have connections of their own.
+    threads: usize,
     all: Mutex<HashMap<snapshot::Endpoint, Arc<Endpoint>>>,
 }
 
 impl Endpoints {
+    pub(crate) fn new(threads: usize) -> Self {
+        Self { threads, all: Mutex::default() }
+    }
+
     /// The endpoint of that description; made or revived where it does not serve yet.
     pub(crate) fn serving(&self, endpoint: &snapshot::Endpoint) -> Arc<Endpoint> {
         let mut all = self.all.lock();
-        let endpoint = all.entry(endpoint.clone()).or_insert_with(|| Arc::new(Endpoint::new(endpoint)));
+        let endpoint = all.entry(endpoint.clone()).or_insert_with(|| Arc::new(Endpoint::new(endpoint, self.threads)));
         endpoint.revive();
         Arc::clone(endpoint)
     }
@@ -192,10 +199,10 @@ impl Endpoints {
     /// Closes connections that have been unused for too long.
     pub(crate) fn sweep(&self, now: Instant) {
         for endpoint in self.all.lock().values() {
-            endpoint.pool.sweep(now);
-            endpoint.pools.lock().retain(|_, pool| {
-                pool.sweep(now);
-                Arc::strong_count(pool) > 1 || !pool.is_empty()
+            endpoint.pools.sweep(now);
+            endpoint.named.lock().retain(|_, pools| {
+                pools.sweep(now);
+                pools.in_use()
             });
         }
     }

@@ -46,6 +46,7 @@ mod told;
 mod traffic;
 mod tunnel;
 mod upstream;
+mod workers;
 
 pub use config::Settings;
 pub use error::{BindError, Refused, RunError};

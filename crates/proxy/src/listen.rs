@@ -191,9 +191,12 @@ fn spawn(
         tracing::debug!(%error, "a client's connection ended at once");
         return;
     }
-    let (shared, own) = (Arc::clone(shared), Arc::clone(slot));
-    slot.tasks.spawn(async move {
-        connection::serve(shared, own, stream, peer).await;
+    let (own, slot_of_it) = (Arc::clone(shared), Arc::clone(slot));
+    let served = shared.workers.serve(&slot.tasks, stream, move |stream| async move {
+        connection::serve(own, slot_of_it, stream, peer).await;
         drop(permit);
     });
+    if let Err(error) = served {
+        tracing::debug!(%error, "a client's connection ended at once");
+    }
 }

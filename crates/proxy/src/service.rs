@@ -34,6 +34,7 @@ use crate::stats::{Registry, Stats};
 use crate::told::Told;
 use crate::traffic::States;
 use crate::upstream::Dial;
+use crate::workers::{self, Threads, Workers};
 
 /// What a handle asks for.
 pub(crate) enum Command {
@@ -56,6 +57,8 @@ pub(crate) enum Command {
 /// What every connection uses.
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
+    /// Where clients' connections are served.
+    pub(crate) workers: Workers,
     pub(crate) endpoints: Endpoints,
     pub(crate) counters: Registry,
     /// What policies remember.
@@ -99,6 +102,7 @@ impl Shared {
 /// The proxy, ready to run.
 pub struct Proxy {
     shared: Arc<Shared>,
+    threads: Threads,
     commands: mpsc::Receiver<Command>,
     bound: watch::Sender<Bound>,
     listeners: HashMap<SocketKey, Running>,
@@ -136,8 +140,10 @@ struct Running {
 pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) {
     let (commands, received) = mpsc::channel(16);
     let (bound, following) = watch::channel(Arc::default());
+    let (threads, workers) = workers::start(settings.threads);
     let shared = Arc::new(Shared {
-        endpoints: Endpoints::default(),
+        workers,
+        endpoints: Endpoints::new(settings.threads),
         counters: Registry::new(settings.max_series),
         states: States::new(settings.max_series),
         permits: Arc::new(Semaphore::new(settings.max_connections)),
@@ -156,6 +162,7 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
     let handle = Handle { commands, shared: Arc::clone(&shared), bound: following };
     let proxy = Proxy {
         shared,
+        threads,
         commands: received,
         bound,
         listeners: HashMap::new(),
@@ -270,6 +277,7 @@ impl Proxy {
         self.shared.stop.cancel();
         self.shared.upstreams.close();
         self.shared.upstreams.wait().await;
+        self.threads.end().await;
         if open == 0 { Ok(()) } else { Err(RunError::NotDrained { open, limit: self.shared.settings.drain }) }
     }
 

@@ -1,11 +1,14 @@
-//! The connections that are kept for one endpoint.
+//! The connections that are kept for one endpoint. Each thread that serves clients has its own, as a connection is heard of by
+//! the thread that made it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
 
 use super::{Http1, RequestBody};
+use crate::workers;
 
 /// Sends requests over a shared HTTP/2 connection.
 pub(crate) type Http2Sender = SendRequest<RequestBody>;
@@ -16,6 +19,41 @@ struct Kept {
     #[expect(clippy::vec_box, reason = "a connection is large, and moves between here and its requests")]
     http1: Vec<Box<Http1>>,
     closed: bool,
+}
+
+/// The kept connections of all threads.
+pub(crate) struct Pools(Box<[Arc<Pool>]>);
+
+impl Pools {
+    pub(crate) fn new(threads: usize) -> Self {
+        Self((0..threads.max(1)).map(|_| Arc::default()).collect())
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Those of this thread.
+    pub(crate) fn here(&self) -> Arc<Pool> {
+        Arc::clone(&self.0[workers::here() % self.0.len()])
+    }
+
+    pub(crate) fn close(&self) {
+        self.0.iter().for_each(|pool| pool.close());
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.iter().for_each(|pool| pool.open());
+    }
+
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.0.iter().for_each(|pool| pool.sweep(now));
+    }
+
+    /// Whether anything is kept, or somebody is about to keep something.
+    pub(crate) fn in_use(&self) -> bool {
+        self.0.iter().any(|pool| Arc::strong_count(pool) > 1 || !pool.is_empty())
+    }
 }
 
 /// Kept connections.

@@ -38,8 +38,11 @@ pub(crate) const AS_B: [u8; 4] = [127, 0, 0, 3];
 
 /// A proxy between services, which knows A and B.
 pub(crate) async fn guarded(snapshot: Snapshot) -> (Running, SocketAddr) {
-    let running =
-        start_with(Settings::default(), Dependencies { callers: Some(Arc::new(ByAddress)), ..Dependencies::default() });
+    guarded_with(snapshot, Settings::default()).await
+}
+
+async fn guarded_with(snapshot: Snapshot, settings: Settings) -> (Running, SocketAddr) {
+    let running = start_with(settings, Dependencies { callers: Some(Arc::new(ByAddress)), ..Dependencies::default() });
     running.handle.apply(between(snapshot)).await.expect("a good snapshot");
     let address = running.address("l");
     (running, address)
@@ -151,7 +154,9 @@ async fn who_poses_as_another_is_refused_and_written_down() {
     let _logs = tracing::subscriber::set_default(subscriber);
     let upstream = Upstream::echo().await;
     let allow_b = policy(vec![rule_for(Effect::Allow, Some(B))]);
-    let (_running, at) = guarded(at_backend(all_to(&[upstream.address]), vec![("shop/payments", allow_b)])).await;
+    let snapshot = at_backend(all_to(&[upstream.address]), vec![("shop/payments", allow_b)]);
+    // On this thread, whose log is read.
+    let (_running, at) = guarded_with(snapshot, Settings { threads: 0, ..Settings::default() }).await;
     let forged = || {
         let mut request = get("/pay");
         let said = http::HeaderValue::from_static("URI=spiffe://cluster.local/ns/shop/sa/b");

@@ -99,7 +99,7 @@ async fn what_does_not_end_is_ended() {
 #[tokio::test]
 async fn a_removed_listener_drains_while_the_rest_serves() {
     let (upstream, started, release) = held().await;
-    let (proxy, address) = serving(all_to(&[upstream.address])).await;
+    let (proxy, address) = serving_here(all_to(&[upstream.address])).await;
     let asking = tokio::spawn(raw(address, "GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
     until(|| started.get() == 1).await;
     let mut moved = all_to(&[upstream.address]);

@@ -85,7 +85,7 @@ async fn connections_to_endpoints_are_kept() {
         }
     })
     .await;
-    let (_proxy, address) = serving(all_to(&[upstream.address])).await;
+    let (_proxy, address) = serving_here(all_to(&[upstream.address])).await;
     for _ in 0..10 {
         assert_eq!(ask(address, get("/")).await.body, "ok");
     }

@@ -146,6 +146,14 @@ pub(crate) async fn serving(snapshot: Snapshot) -> (Running, SocketAddr) {
     (running, address)
 }
 
+/// The same without threads of its own: what it does happens on the thread of the test, in an order that can be relied upon.
+pub(crate) async fn serving_here(snapshot: Snapshot) -> (Running, SocketAddr) {
+    let running = start(Settings { threads: 0, ..Settings::default() });
+    running.handle.apply(snapshot).await.expect("a good snapshot");
+    let address = running.address("l");
+    (running, address)
+}
+
 impl Running {
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         self.handle.bound(listener).expect("a listener").expect("bound")

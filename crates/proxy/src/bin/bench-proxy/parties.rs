@@ -148,7 +148,7 @@ impl Party {
         let server = if site.wire == Wire::Grpc { "proto h2" } else { "" };
         let backend = site.backend();
         let configuration = format!(
-            "global\n  nbthread 2\n  maxconn 19000\ndefaults\n  mode http\n  option forwardfor\n  http-reuse always\n  timeout connect 3s\n\
+            "global\n  nbthread 2\n  maxconn 9900\ndefaults\n  mode http\n  option forwardfor\n  http-reuse always\n  timeout connect 3s\n\
              \n  timeout client 60s\n  timeout server 60s\nfrontend in\n  bind {address} {bind}\n  unique-id-format %rt%pid\n\
              \n  unique-id-header x-request-id\n  http-request set-header x-forwarded-proto http\n  default_backend out\nbackend out\n  server one {backend} {server}\n"
         );

@@ -1,0 +1,209 @@
+//! The threads that serve clients' connections. Each has a runtime of its own, and a connection stays on one for its life,
+//! with the connections to endpoints that its requests use: nothing on the path of a request wakes another thread.
+//!
+//! Invariants: a thread ends with its owner; a connection goes to the thread that carries the fewest. Where there are no threads
+//! (none are wanted, or none can be started) connections are served by the runtime that accepts them.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a thread may take to end once it carries nothing. It then only lets go of what it has.
+const LAST: Duration = Duration::from_secs(5);
+
+thread_local! {
+    static HERE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of the thread that this is, from zero; zero as well on threads that are none of these.
+pub(crate) fn here() -> usize {
+    HERE.get()
+}
+
+/// Serves connections on the threads of a [`Threads`].
+pub(crate) struct Workers(Vec<Worker>);
+
+struct Worker {
+    runtime: Handle,
+    carries: Arc<AtomicUsize>,
+}
+
+/// One connection of those that a thread carries.
+struct Carried(Arc<AtomicUsize>);
+
+impl Carried {
+    fn by(worker: &Worker) -> Self {
+        worker.carries.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&worker.carries))
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Workers {
+    /// Serves a connection on one of the threads, as one of `tasks`.
+    pub(crate) fn serve<F>(
+        &self,
+        tasks: &TaskTracker,
+        stream: TcpStream,
+        serve: impl FnOnce(TcpStream) -> F + Send + 'static,
+    ) -> io::Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Some(worker) = self.0.iter().min_by_key(|worker| worker.carries.load(Ordering::Relaxed)) else {
+            tasks.spawn(serve(stream));
+            return Ok(());
+        };
+        let (carried, stream) = (Carried::by(worker), stream.into_std()?);
+        let served = async move {
+            // From now on it is that thread which hears of the socket.
+            match TcpStream::from_std(stream) {
+                Ok(stream) => serve(stream).await,
+                Err(error) => tracing::debug!(%error, "a client's connection ended before it was served"),
+            }
+            drop(carried);
+        };
+        tasks.spawn_on(served, &worker.runtime);
+        Ok(())
+    }
+}
+
+/// Owns the threads, and ends them when it is dropped.
+pub(crate) struct Threads {
+    stop: CancellationToken,
+    running: Vec<(std::thread::JoinHandle<()>, oneshot::Receiver<()>)>,
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Starts so many threads. Where one cannot be started, there are fewer.
+pub(crate) fn start(wanted: usize) -> (Threads, Workers) {
+    let mut threads = Threads { stop: CancellationToken::new(), running: Vec::with_capacity(wanted) };
+    let mut workers = Vec::with_capacity(wanted);
+    for number in 0..wanted {
+        match start_one(number, threads.stop.clone()) {
+            Ok((runtime, running)) => {
+                workers.push(Worker { runtime, carries: Arc::default() });
+                threads.running.push(running);
+            }
+            Err(error) => tracing::warn!(%error, number, wanted, "a thread for connections cannot be started"),
+        }
+    }
+    (threads, Workers(workers))
+}
+
+type Running = (std::thread::JoinHandle<()>, oneshot::Receiver<()>);
+
+fn start_one(number: usize, stop: CancellationToken) -> io::Result<(Handle, Running)> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let (tell, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
+        HERE.set(number);
+        run(runtime, &stop);
+        // Nobody may wait for it.
+        let _ = tell.send(());
+    })?;
+    Ok((handle, (thread, ended)))
+}
+
+fn run(runtime: Runtime, stop: &CancellationToken) {
+    runtime.block_on(stop.cancelled());
+    // A name that is being looked up is not waited for.
+    runtime.shutdown_background();
+}
+
+impl Threads {
+    /// Ends the threads, and what they still carry with them.
+    pub(crate) async fn end(mut self) {
+        self.stop.cancel();
+        for (thread, ended) in std::mem::take(&mut self.running) {
+            // An error means that it has ended already.
+            if tokio::time::timeout(LAST, ended).await.is_err() {
+                tracing::warn!("a thread for connections does not end");
+            } else if thread.join().is_err() {
+                tracing::warn!("a thread for connections broke down");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn accepted() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        (listener.accept().await.expect("a connection").0, client)
+    }
+
+    #[tokio::test]
+    async fn connections_spread_over_threads_and_stay_there() {
+        let (threads, workers) = start(3);
+        let (tasks, mut places, mut clients) = (TaskTracker::new(), HashSet::new(), Vec::new());
+        for _ in 0..3 {
+            let (stream, client) = accepted().await;
+            let (tell, told) = oneshot::channel();
+            let serve = |stream: TcpStream| async move {
+                let _ = tell.send((here(), std::thread::current().id()));
+                // Until the client goes.
+                let _ = stream.readable().await;
+            };
+            workers.serve(&tasks, stream, serve).expect("served");
+            places.insert(told.await.expect("a place"));
+            clients.push(client);
+        }
+        assert_eq!(places.len(), 3, "{places:?}");
+        assert!(places.iter().all(|(_, thread)| *thread != std::thread::current().id()));
+        drop(clients);
+        tasks.close();
+        tokio::time::timeout(Duration::from_secs(20), tasks.wait()).await.expect("the sockets are heard of");
+        tokio::time::timeout(Duration::from_secs(20), threads.end()).await.expect("the threads end");
+    }
+
+    #[tokio::test]
+    async fn without_threads_the_own_runtime_serves() {
+        let (threads, workers) = start(0);
+        let (stream, _client) = accepted().await;
+        let (tell, told) = oneshot::channel();
+        let tasks = TaskTracker::new();
+        let serve = |_| async move { tell.send(std::thread::current().id()).expect("somebody waits") };
+        workers.serve(&tasks, stream, serve).expect("served");
+        assert_eq!(told.await.expect("served"), std::thread::current().id());
+        threads.end().await;
+    }
+
+    #[tokio::test]
+    async fn what_a_thread_still_carries_ends_with_it() {
+        let (threads, workers) = start(1);
+        let (stream, _client) = accepted().await;
+        let tasks = TaskTracker::new();
+        workers.serve(&tasks, stream, |_| std::future::pending()).expect("served");
+        threads.end().await;
+        tasks.close();
+        tokio::time::timeout(Duration::from_secs(20), tasks.wait()).await.expect("dropped with its runtime");
+    }
+}
