@@ -33,6 +33,7 @@ fn rule(number: usize, line: &str) -> (HostMatch, Rule) {
         filters: Vec::new(),
         action: Action::Respond { status: StatusCode::OK, body: Arc::default() },
         timeouts: Timeouts::default(),
+        client: None,
         guard: Guard::default(),
     };
     (host, rule)

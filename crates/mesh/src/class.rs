@@ -6,9 +6,12 @@ use resources::names::{GATEWAY_CLASS, GATEWAY_CONTROLLER};
 
 /// The features of Gateway API that are claimed, by their conformance names, in the order that the API wants.
 pub(crate) const SUPPORTED_FEATURES: &[&str] = &[
+    "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
     "GRPCRoute",
     "GRPCRouteNamedRouteRule",
     "Gateway",
+    "GatewayBackendClientCertificate",
     "GatewayHTTPListenerIsolation",
     "GatewayPort8080",
     "HTTPRoute",

@@ -19,6 +19,7 @@ use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use resources::access::AccessPolicy;
 use resources::dapr::Resiliency;
+use resources::gateway::backendtlspolicies::BackendTlsPolicy;
 use resources::gateway::gatewayclasses::GatewayClass;
 use resources::gateway::gateways::Gateway;
 use resources::gateway::grpcroutes::GrpcRoute;
@@ -95,6 +96,11 @@ impl Matters for GrpcRoute {
     }
 }
 impl Matters for TlsRoute {
+    fn same(&self, other: &Self) -> bool {
+        same_generation(&self.metadata, &other.metadata) && self.spec == other.spec
+    }
+}
+impl Matters for BackendTlsPolicy {
     fn same(&self, other: &Self) -> bool {
         same_generation(&self.metadata, &other.metadata) && self.spec == other.spec
     }
@@ -307,6 +313,7 @@ pub(crate) enum Seen {
     ConfigMap(Event<DeserializeGuard<ConfigMap>>),
     Traffic(Event<DeserializeGuard<TrafficPolicy>>),
     Resiliency(Event<DeserializeGuard<Resiliency>>),
+    BackendTls(Event<DeserializeGuard<BackendTlsPolicy>>),
     Access(Event<DeserializeGuard<AccessPolicy>>),
     Pod(Box<Event<DeserializeGuard<Pod>>>),
     PeerAuthentication(Event<DeserializeGuard<PeerAuthentication>>),
@@ -330,6 +337,7 @@ pub(crate) struct Cluster {
     config_maps: Watched<ConfigMap>,
     traffic: Watched<TrafficPolicy>,
     resiliencies: Watched<Resiliency>,
+    backend_tls: Watched<BackendTlsPolicy>,
     access: Watched<AccessPolicy>,
     pods: Watched<Pod>,
     peer_authentications: Watched<PeerAuthentication>,
@@ -353,6 +361,7 @@ impl Cluster {
             Seen::ConfigMap(event) => self.config_maps.take(event),
             Seen::Traffic(event) => self.traffic.take(event),
             Seen::Resiliency(event) => self.resiliencies.take(event),
+            Seen::BackendTls(event) => self.backend_tls.take(event),
             Seen::Access(event) => self.access.take(event),
             // Nothing is ever said about a Pod from here.
             Seen::Pod(event) => match self.pods.take(*event) {
@@ -380,6 +389,7 @@ impl Cluster {
             && self.config_maps.synced
             && self.traffic.synced
             && self.resiliencies.synced
+            && self.backend_tls.synced
             && self.access.synced
             && self.pods.synced
             && self.peer_authentications.synced
@@ -402,6 +412,7 @@ impl Cluster {
             config_maps: self.config_maps.list(),
             traffic: self.traffic.list(),
             resiliencies: self.resiliencies.list(),
+            backend_tls: self.backend_tls.list(),
             access: self.access.list(),
             pods: self.pods.list(),
             peer_authentications: self.peer_authentications.list(),
@@ -428,6 +439,7 @@ pub(crate) fn watches(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
         watch(client, all.clone(), Seen::Namespace),
         watch(client, all.clone(), Seen::Traffic),
         watch(client, all.clone(), Seen::Resiliency),
+        watch(client, all.clone(), Seen::BackendTls),
         watch(client, all.clone(), Seen::Access),
         watch(client, all.clone(), |event| Seen::Pod(Box::new(event))),
         watch(client, all, Seen::PeerAuthentication),

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use resources::access::AccessPolicy;
 use resources::dapr::Resiliency;
+use resources::gateway::backendtlspolicies::BackendTlsPolicy;
 use resources::gateway::gatewayclasses::GatewayClass;
 use resources::gateway::gateways::Gateway;
 use resources::gateway::httproutes::HttpRoute;
@@ -46,6 +47,8 @@ pub struct World {
     pub opaque: Vec<Arc<Secret>>,
     /// The ConfigMaps, with what of them may be key sets or certificates.
     pub config_maps: Vec<Arc<ConfigMap>>,
+    /// Every BackendTLSPolicy.
+    pub backend_tls: Vec<Arc<BackendTlsPolicy>>,
     /// Every AccessPolicy.
     pub access: Vec<Arc<AccessPolicy>>,
     /// Every Pod; its labels count alone.

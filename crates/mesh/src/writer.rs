@@ -16,7 +16,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
 use resources::access::AccessPolicy;
-use resources::gateway::backendtlspolicies::BackendTlsPolicyStatus;
+use resources::gateway::backendtlspolicies::{BackendTlsPolicy, BackendTlsPolicyStatus};
 use resources::gateway::gatewayclasses::{GatewayClass, GatewayClassStatus};
 use resources::gateway::gateways::{Gateway, GatewayStatus};
 use resources::gateway::grpcroutes::GrpcRoute;
@@ -68,6 +68,7 @@ pub(crate) struct Writer {
     traffic: Sent<BackendTlsPolicyStatus>,
     access: Sent<BackendTlsPolicyStatus>,
     admissions: Sent<PeerAuthenticationStatus>,
+    backend_tls: Sent<BackendTlsPolicyStatus>,
     told: HashSet<(String, &'static str, String)>,
 }
 
@@ -90,6 +91,7 @@ impl Writer {
             traffic: HashMap::new(),
             access: HashMap::new(),
             admissions: HashMap::new(),
+            backend_tls: HashMap::new(),
             told: HashSet::new(),
         }
     }
@@ -138,6 +140,7 @@ impl Writer {
                 "TrafficPolicy" => drop(self.traffic.remove(&key)),
                 "AccessPolicy" => drop(self.access.remove(&key)),
                 "PeerAuthentication" => drop(self.admissions.remove(&key)),
+                "BackendTLSPolicy" => drop(self.backend_tls.remove(&key)),
                 kind => drop(self.routes.get_mut(kind).and_then(|sent| sent.remove(&key))),
             }
         }
@@ -243,6 +246,19 @@ impl Writer {
             &mut writes,
             |namespace| namespaced::<PeerAuthentication>(client, namespace),
             |plan, policy, sent| Some(status::admission(plan, sent.or(policy.status.as_ref()), now)),
+            |policy| policy.status.as_ref(),
+        );
+        let policies: HashMap<_, _> = world.backend_tls.iter().map(|policy| (key(&policy.metadata), policy)).collect();
+        let plans = compiled.policies.iter().filter(|plan| plan.kind == PolicyKind::BackendTls);
+        let plans =
+            plans.filter_map(|plan| Some((plan, *policies.get(&(plan.namespace.as_str(), plan.name.as_str()))?)));
+        self.backend_tls = differing(
+            "BackendTLSPolicy",
+            plans,
+            std::mem::take(&mut self.backend_tls),
+            &mut writes,
+            |namespace| namespaced::<BackendTlsPolicy>(client, namespace),
+            |plan, policy, sent| status::policy(plan, sent.or(policy.status.as_ref()), now),
             |policy| policy.status.as_ref(),
         );
         writes

@@ -124,7 +124,7 @@ async fn serve_within(
         Protocol::Tcp(backend) => {
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
                 let speaker = speaker(client.identity.as_ref(), table);
-                tunnel::carry(shared, slot, admitted, backend, speaker, stream).await;
+                tunnel::carry(shared, slot, admitted, backend, speaker, (tunnel::Bytes::Open, stream)).await;
             }
             Ok(())
         }
@@ -156,7 +156,8 @@ pub(crate) async fn serve_tls_at_service(
             }
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
                 let speaker = speaker(client.identity.as_ref(), &table);
-                tunnel::carry(shared, slot, admitted, backend, speaker, Prefixed::new(bytes, stream)).await;
+                let stream = (tunnel::Bytes::Sealed, Prefixed::new(bytes, stream));
+                tunnel::carry(shared, slot, admitted, backend, speaker, stream).await;
             }
             return Ok(());
         }

@@ -126,8 +126,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStrea
         }
         Protocol::Tcp(backend) => {
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
-                tunnel::carry(&shared, &slot, admitted, backend, speaker(client.identity.as_ref(), &table), stream)
-                    .await;
+                let speaker = speaker(client.identity.as_ref(), &table);
+                tunnel::carry(&shared, &slot, admitted, backend, speaker, (tunnel::Bytes::Open, stream)).await;
             }
             Ok(())
         }
@@ -206,6 +206,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let silent = prefix.is_empty();
+    let bytes = if is_tls(&prefix) { tunnel::Bytes::Sealed } else { tunnel::Bytes::Open };
     let stream = Prefixed::new(prefix, stream);
     match (looks, otherwise) {
         (Looks::Http2, _) => serve_http2(shared, slot, stream, client).await,
@@ -213,7 +214,8 @@ where
         (Looks::Other | Looks::Unclear, Some(backend)) => {
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
                 let table = slot.table.load_full();
-                tunnel::carry(shared, slot, admitted, backend, speaker(client.identity.as_ref(), &table), stream).await;
+                let speaker = speaker(client.identity.as_ref(), &table);
+                tunnel::carry(shared, slot, admitted, backend, speaker, (bytes, stream)).await;
             }
             Ok(())
         }

@@ -13,9 +13,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::identity::Speaker;
+use crate::secured::ClientCertificate;
 use crate::snapshot;
 use crate::traffic::Place;
-use crate::upstream::{Pool, Pools};
+use crate::upstream::{Pool, Pools, Secure, Secured};
 
 /// How many callers have connections of their own to one proxy; those of others are not kept.
 const SPEAKERS: usize = 1024;
@@ -27,6 +28,8 @@ pub(crate) struct Endpoint {
     pub(crate) peer: Option<Arc<str>>,
     /// Who the program must be, where it is spoken to by mutual TLS.
     pub(crate) expects: Option<Arc<str>>,
+    /// The TLS that is spoken to it.
+    pub(crate) secure: Option<Arc<Secure>>,
     pools: Pools,
     /// The connections of each caller, where they are made in its name.
     named: Mutex<HashMap<Arc<str>, Pools>>,
@@ -39,11 +42,12 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(endpoint: &snapshot::Endpoint, threads: usize) -> Self {
+    fn new(endpoint: &snapshot::Endpoint, threads: usize, secured: &Secured) -> Self {
         Self {
             address: endpoint.address,
             peer: endpoint.peer.clone(),
             expects: endpoint.expects.clone(),
+            secure: endpoint.tls.as_ref().map(|says| secured.get(says)),
             pools: Pools::new(threads),
             named: Mutex::default(),
             in_flight: AtomicUsize::new(0),
@@ -53,13 +57,14 @@ impl Endpoint {
         }
     }
 
-    /// The connections that may be used in the name of `speaker`, on this thread.
-    pub(crate) fn pool(&self, speaker: Speaker<'_>) -> Arc<Pool> {
-        let id = match speaker {
-            _ if self.peer.is_none() && self.expects.is_none() => return self.pools.here(),
-            Speaker::Proxy => return self.pools.here(),
-            Speaker::Gateway => "gateway",
-            Speaker::Workload(id) => id,
+    /// The connections that may be used in the name of `speaker`, on which `client` was shown, on this thread.
+    pub(crate) fn pool(&self, speaker: Speaker<'_>, client: Option<&ClientCertificate>) -> Arc<Pool> {
+        let id = match (speaker, client) {
+            (_, Some(client)) if self.peer.is_none() && self.secure.is_some() => client.id(),
+            _ if self.peer.is_none() && (self.secure.is_some() || self.expects.is_none()) => return self.pools.here(),
+            (Speaker::Proxy, _) => return self.pools.here(),
+            (Speaker::Gateway, _) => "gateway",
+            (Speaker::Workload(id), _) => id,
         };
         let mut named = self.named.lock();
         if let Some(pools) = named.get(id) {
@@ -73,6 +78,11 @@ impl Endpoint {
         pool
     }
 
+    /// What URLs to it begin with.
+    pub(crate) fn scheme(&self) -> http::uri::Scheme {
+        if self.secure.is_some() && self.peer.is_none() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP }
+    }
+
     /// Counts a request in; None where the endpoint is retired.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<Ticket> {
         let ticket = self.enter_unchecked();
@@ -82,7 +92,7 @@ impl Endpoint {
 
     fn enter_unchecked(self: &Arc<Self>) -> Ticket {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        Ticket { endpoint: Arc::clone(self), place: None }
+        Ticket { endpoint: Arc::clone(self), place: None, client: None }
     }
 
     pub(crate) fn is_retired(&self) -> bool {
@@ -151,6 +161,8 @@ pub(crate) struct Ticket {
     pub(crate) endpoint: Arc<Endpoint>,
     /// What a policy lets only so many requests have.
     pub(crate) place: Option<Place>,
+    /// What the endpoint is shown where it asks for a certificate.
+    pub(crate) client: Option<Arc<ClientCertificate>>,
 }
 
 impl Drop for Ticket {
@@ -168,6 +180,7 @@ pub(crate) struct Endpoints {
     /// How many threads have connections of their own.
     threads: usize,
     all: Mutex<HashMap<snapshot::Endpoint, Arc<Endpoint>>>,
+    secured: Secured,
 }
 
 impl Endpoints {
@@ -178,7 +191,8 @@ impl Endpoints {
     /// The endpoint of that description; made or revived where it does not serve yet.
     pub(crate) fn serving(&self, endpoint: &snapshot::Endpoint) -> Arc<Endpoint> {
         let mut all = self.all.lock();
-        let endpoint = all.entry(endpoint.clone()).or_insert_with(|| Arc::new(Endpoint::new(endpoint, self.threads)));
+        let made = || Arc::new(Endpoint::new(endpoint, self.threads, &self.secured));
+        let endpoint = all.entry(endpoint.clone()).or_insert_with(made);
         endpoint.revive();
         Arc::clone(endpoint)
     }
@@ -211,7 +225,7 @@ impl Endpoints {
         self.all.lock().values().map(|endpoint| endpoint.in_flight()).sum()
     }
 
-    /// Waits until the endpoint is retired and carries nothing; says whether that came before the limit.
+    /// Waits until an address is retired, however it was spoken to, and carries nothing; says whether that came before the limit.
     pub(crate) async fn drained(&self, address: SocketAddr, limit: Duration) -> bool {
         let ours = |written: &snapshot::Endpoint| written.address == address && written.peer.is_none();
         let all: Vec<Arc<Endpoint>> =

@@ -155,7 +155,7 @@ async fn attempts(
                 tried.push(address);
             }
         }
-        let next = if tried.len() < settings.attempts as usize { choice.backend.pick(&tried) } else { None };
+        let next = if tried.len() < settings.attempts as usize { choice.pick(&tried, None) } else { None };
         ticket = next.ok_or_else(|| unreachable(choice))?;
     }
 }
@@ -183,7 +183,7 @@ pub(crate) async fn over_http1(
 ) -> Result<Response<Body>, Miss> {
     let settings = &caller.shared.settings;
     let freshness = if replay_possible(&request) { Duration::MAX } else { FRESH };
-    let pool = ticket.endpoint.pool(caller.speaker());
+    let pool = ticket.endpoint.pool(caller.speaker(), ticket.client.as_deref());
     while let Some(mut connection) = pool.take(freshness) {
         let copy = replay(&request);
         let sent = Instant::now();
@@ -201,7 +201,7 @@ pub(crate) async fn over_http1(
         }
     }
     let sent = Instant::now();
-    let stream = match caller.dial().to(&ticket.endpoint, Some(b"http/1.1")).await {
+    let stream = match caller.dial().to(&ticket.endpoint, Some(b"http/1.1"), ticket.client.as_deref()).await {
         Ok(stream) => Http1::begin(stream, settings.pool_idle).await,
         Err(error) => Err(error),
     };
@@ -252,13 +252,13 @@ fn received(
 
 /// The shared HTTP/2 connection of an endpoint; made where there is none.
 async fn http2_sender(caller: &Caller, ticket: &Ticket) -> std::io::Result<Http2Sender> {
-    let pool = ticket.endpoint.pool(caller.speaker());
+    let pool = ticket.endpoint.pool(caller.speaker(), ticket.client.as_deref());
     let mut shared = pool.http2.lock().await;
     if let Some(sender) = shared.as_ref().filter(|sender| sender.is_ready()) {
         return Ok(sender.clone());
     }
     let Shared { upstreams, stop, .. } = &*caller.shared;
-    let stream = caller.dial().to(&ticket.endpoint, Some(b"h2")).await?;
+    let stream = caller.dial().to(&ticket.endpoint, Some(b"h2"), ticket.client.as_deref()).await?;
     let sender = upstream::connect_http2(stream, ticket.endpoint.address, upstreams, stop.clone()).await?;
     if !ticket.endpoint.is_retired() {
         *shared = Some(sender.clone());
@@ -278,7 +278,7 @@ pub(crate) async fn over_http2(
             Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
         };
         let sent = Instant::now();
-        match sender.try_send_request(to_http2(request)).await {
+        match sender.try_send_request(to_http2(request, ticket.endpoint.scheme())).await {
             Ok(response) => {
                 ticket.endpoint.observe(sent.elapsed());
                 let (mut parts, body) = response.into_parts();
@@ -296,14 +296,14 @@ pub(crate) async fn over_http2(
 }
 
 /// HTTP/2 names scheme and host in the target.
-fn to_http2(mut request: Request<RequestBody>) -> Request<RequestBody> {
+fn to_http2(mut request: Request<RequestBody>, scheme: uri::Scheme) -> Request<RequestBody> {
     *request.version_mut() = Version::HTTP_2;
     let host = request.headers_mut().remove(HOST);
     if let Some(host) = host
         && let Ok(authority) = uri::Authority::try_from(host.as_bytes())
     {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme = Some(uri::Scheme::HTTP);
+        parts.scheme = Some(scheme);
         parts.authority = Some(authority);
         parts.path_and_query.get_or_insert_with(|| uri::PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_else(|_| Uri::from_static("http://invalid/"));
@@ -322,7 +322,7 @@ async fn over_upgrade(
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         request.headers_mut().insert(UPGRADE, protocol.clone());
     }
-    let mut sender = match tunnel::dial_http(caller, &ticket.endpoint).await {
+    let mut sender = match tunnel::dial_http(caller, &ticket).await {
         Ok(sender) => sender,
         Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
     };

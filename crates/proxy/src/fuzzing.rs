@@ -52,6 +52,7 @@ pub fn answering(status: StatusCode, body: Arc<str>) -> Snapshot {
         filters: Vec::new(),
         action: Action::Respond { status, body },
         timeouts: Timeouts::default(),
+        client: None,
         guard: Guard::default(),
     };
     let hosts = vec![VirtualHost { host: HostMatch::Any, rules: vec![rule] }];

@@ -38,6 +38,7 @@ pub mod policy;
 mod prefixed;
 mod request;
 mod route;
+pub mod secured;
 mod service;
 pub mod snapshot;
 mod stats;

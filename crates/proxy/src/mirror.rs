@@ -136,7 +136,8 @@ pub(crate) fn copy(
         if !access::admits_copy(caller, rule, &mirror.backend, parts) {
             continue;
         }
-        let Some(ticket) = mirror.backend.pick(&[]) else { continue };
+        let Some(mut ticket) = mirror.backend.pick(&[]) else { continue };
+        ticket.client.clone_from(&mirror.client);
         let body = match body {
             RequestBody::Empty => RequestBody::Empty,
             _ => {

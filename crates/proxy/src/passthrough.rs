@@ -32,7 +32,15 @@ pub(crate) async fn serve(shared: &Shared, slot: &Slot, mut stream: TcpStream, c
     match backend(slot, &name) {
         Some((backend, guard)) => {
             if let Some(admitted) = access::admits(&shared.audit, client, Some(&guard), &backend) {
-                tunnel::carry(shared, slot, admitted, &backend, Speaker::Gateway, Prefixed::new(bytes, stream)).await;
+                tunnel::carry(
+                    shared,
+                    slot,
+                    admitted,
+                    &backend,
+                    Speaker::Gateway,
+                    (tunnel::Bytes::Sealed, Prefixed::new(bytes, stream)),
+                )
+                .await;
             }
         }
         None => tracing::debug!(listener = &*slot.table.load().id, name, "nobody has this server name"),

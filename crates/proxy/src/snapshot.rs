@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access;
 use crate::policy::Policy;
+use crate::secured::{BackendTls, ClientCertificate};
 
 /// The name of a backend inside one snapshot.
 pub type BackendId = Arc<str>;
@@ -252,6 +253,9 @@ pub struct Rule {
     pub action: Action,
     /// Limits of time.
     pub timeouts: Timeouts,
+    /// What is shown to backends with TLS that ask for a certificate.
+    #[serde(skip)]
+    pub client: Option<Arc<ClientCertificate>>,
     /// Who may come this way.
     #[serde(skip)]
     pub guard: Guard,
@@ -508,13 +512,16 @@ pub struct Endpoint {
     pub peer: Option<Arc<str>>,
     /// Where the program itself is spoken to by mutual TLS: the SPIFFE ID that it must show.
     pub expects: Option<Arc<str>>,
+    /// The TLS that is spoken to it; plain text where there is none. What another proxy is told goes by its own.
+    #[serde(skip)]
+    pub tls: Option<Arc<BackendTls>>,
 }
 
 impl Endpoint {
     /// An endpoint that is spoken to as it is.
     #[must_use]
     pub fn plain(address: SocketAddr) -> Self {
-        Self { address, peer: None, expects: None }
+        Self { address, peer: None, expects: None, tls: None }
     }
 }
 

@@ -6,11 +6,10 @@ use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::error::Refused;
 use crate::route::HostTable;
+use crate::secured::certified;
 use crate::snapshot::Certificate;
 
 struct ByName {
@@ -37,7 +36,7 @@ pub(crate) fn server_config(listener: &Arc<str>, certificates: &[Certificate]) -
     let mut names = HostTable::new();
     let mut default = None;
     for (index, certificate) in certificates.iter().enumerate() {
-        let key = Arc::new(certified(certificate).map_err(|reason| bad(index, reason))?);
+        let key = Arc::new(certified(&certificate.chain, &certificate.key).map_err(|reason| bad(index, reason))?);
         for host in &certificate.hosts {
             if !names.insert(host, Arc::clone(&key)) {
                 return Err(bad(index, format!("an earlier certificate is for {host:?} already")));
@@ -53,16 +52,4 @@ pub(crate) fn server_config(listener: &Arc<str>, certificates: &[Certificate]) -
         .with_cert_resolver(Arc::new(ByName { names, default }));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-fn certified(certificate: &Certificate) -> Result<CertifiedKey, String> {
-    let chain = CertificateDer::pem_slice_iter(&certificate.chain)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("its chain is no PEM: {error}"))?;
-    if chain.is_empty() {
-        return Err("its chain has no certificate".into());
-    }
-    let key = PrivateKeyDer::from_pem_slice(&certificate.key).map_err(|error| format!("its key is no PEM: {error}"))?;
-    let key = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| error.to_string())?;
-    Ok(key)
 }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 
 use crate::access::Admitted;
 use crate::balance::Backend;
-use crate::endpoint::{Endpoint, Ticket};
+use crate::endpoint::Ticket;
 use crate::identity::Speaker;
 use crate::listen::Slot;
 use crate::request::Caller;
@@ -23,9 +23,9 @@ use crate::upstream::RequestBody;
 const BUFFER: usize = 16 * 1024;
 
 /// Connects to an endpoint for a request that may change the protocol. The connection has a task of its own.
-pub(crate) async fn dial_http(caller: &Caller, endpoint: &Endpoint) -> io::Result<SendRequest<RequestBody>> {
-    let address = endpoint.address;
-    let stream = caller.dial().to(endpoint, Some(b"http/1.1")).await?;
+pub(crate) async fn dial_http(caller: &Caller, ticket: &Ticket) -> io::Result<SendRequest<RequestBody>> {
+    let address = ticket.endpoint.address;
+    let stream = caller.dial().to(&ticket.endpoint, Some(b"http/1.1"), ticket.client.as_deref()).await?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let slot = Arc::clone(&caller.slot);
     caller.slot.tasks.spawn(async move {
@@ -63,6 +63,15 @@ async fn copy(mut client: impl AsyncRead + AsyncWrite + Unpin, mut server: impl 
     }
 }
 
+/// What the bytes of a client are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bytes {
+    /// TLS, made for the program itself: they go as they are.
+    Sealed,
+    /// Anything: a backend with TLS gets them within it.
+    Open,
+}
+
 /// Carries the bytes of a client that has been let in to an endpoint of a backend, trying others where one cannot be reached.
 pub(crate) async fn carry(
     shared: &Shared,
@@ -70,13 +79,18 @@ pub(crate) async fn carry(
     _admitted: Admitted,
     backend: &Backend,
     speaker: Speaker<'_>,
-    client: impl AsyncRead + AsyncWrite + Unpin,
+    (bytes, client): (Bytes, impl AsyncRead + AsyncWrite + Unpin),
 ) {
     let mut tried = Vec::new();
     while tried.len() < shared.settings.attempts as usize {
         let Some(ticket) = backend.pick(&tried) else { break };
         let address = ticket.endpoint.address;
-        match shared.dial(speaker).to(&ticket.endpoint, None).await {
+        let dial = shared.dial(speaker);
+        let connected = match bytes {
+            Bytes::Sealed => dial.as_it_is(&ticket.endpoint).await,
+            Bytes::Open => dial.to(&ticket.endpoint, None, None).await,
+        };
+        match connected {
             Ok(server) => {
                 tokio::select! {
                     () = copy(client, server) => {}

@@ -6,6 +6,7 @@
 mod access;
 mod across;
 mod again;
+mod backend_tls;
 mod bad_input;
 mod certificates;
 mod clients;

@@ -31,6 +31,23 @@ pub(super) enum Target<'w> {
     NoService(Fault),
 }
 
+impl Target<'_> {
+    /// Namespace and name of the Gateway, where it is one.
+    pub(super) fn gateway(&self, gateways: &Gateways<'_>) -> Option<(String, String)> {
+        let Self::Gateway(position) = self else { return None };
+        let owned = &gateways.owned[*position];
+        let (namespace, name) = key(&gateways.owned[owned.parent.unwrap_or(*position)].gateway.metadata);
+        Some((namespace.to_owned(), name.to_owned()))
+    }
+}
+
+impl ParentPlan {
+    /// Whether the route is attached.
+    pub(super) fn accepted(&self) -> bool {
+        self.verdicts.iter().any(|verdict| verdict.kind == condition::ACCEPTED && verdict.holds)
+    }
+}
+
 /// Candidates of routes whose parent is a Service, by Service and port.
 pub(super) type ForServices<'w> = BTreeMap<(&'w str, &'w str, u16), Vec<Candidate>>;
 

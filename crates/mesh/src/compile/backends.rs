@@ -14,6 +14,7 @@ use proxy::snapshot::{Backend, BackendId, BackendProtocol, Endpoint};
 
 use super::access::Policies;
 use super::admission::Admission;
+use super::backend_tls::{BackendTlsPolicies, Ways};
 use super::index::{Index, Subject, key};
 use super::kind::RouteKind;
 use super::peers::{self, is_peer};
@@ -36,17 +37,38 @@ pub(super) struct Reference<'r> {
 pub(super) struct Backends<'w> {
     index: &'w Index<'w>,
     admission: &'w Admission<'w>,
+    tls: &'w BackendTlsPolicies<'w>,
     made: BTreeMap<BackendId, Backend>,
     ids: HashMap<(&'w str, &'w str, u16), BackendId>,
 }
 
 impl<'w> Backends<'w> {
-    pub(super) fn new(index: &'w Index<'w>, admission: &'w Admission<'w>) -> Self {
-        Self { index, admission, made: BTreeMap::new(), ids: HashMap::new() }
+    pub(super) fn new(index: &'w Index<'w>, admission: &'w Admission<'w>, tls: &'w BackendTlsPolicies<'w>) -> Self {
+        Self { index, admission, tls, made: BTreeMap::new(), ids: HashMap::new() }
     }
 
     pub(super) fn index(&self) -> &'w Index<'w> {
         self.index
+    }
+
+    /// Whether TLS is spoken to a Service's port, or would be if the policy for it could be followed.
+    pub(super) fn has_tls(&self, service: &Service, port: &ServicePort) -> bool {
+        let (namespace, name) = key(&service.metadata);
+        u16::try_from(port.port).is_ok_and(|port| self.tls.of(namespace, name, port).is_some())
+    }
+
+    /// Takes note of the backends that a Gateway leads to.
+    pub(super) fn reached<'i>(
+        &self,
+        ids: impl Iterator<Item = &'i BackendId>,
+        gateway: (String, String),
+        ways: &mut Ways,
+    ) {
+        for id in ids {
+            let Some((service, port)) = id.rsplit_once(':') else { continue };
+            let (Some((namespace, name)), Ok(port)) = (service.split_once('/'), port.parse()) else { continue };
+            ways.entry((namespace.to_owned(), name.to_owned(), port)).or_default().insert(gateway.clone());
+        }
     }
 
     /// All of them, each with the place where its callers are judged.
@@ -70,13 +92,26 @@ impl<'w> Backends<'w> {
         let peer_name = peers::name(namespace, name, number);
         let port_name = port.name.as_deref().unwrap_or_default();
         let expects = |target: Option<&ObjectReference>| self.admission.expects(service, target);
-        let endpoints = endpoints(self.index.slices(namespace, name), port_name, &peer_name, expects);
+        let mut endpoints = endpoints(self.index.slices(namespace, name), port_name, &peer_name, expects);
+        let mut when_empty = Backend::default().when_empty;
+        match self.tls.of(namespace, name, number) {
+            None => {}
+            Some(Some(tls)) => endpoints.iter_mut().filter(|endpoint| endpoint.peer.is_none()).for_each(|endpoint| {
+                // What the Service's owner says of its TLS comes before what is known of the program.
+                (endpoint.tls, endpoint.expects) = (Some(Arc::clone(tls)), None);
+            }),
+            Some(None) => {
+                // Never in the clear: rather not at all.
+                endpoints.clear();
+                when_empty = StatusCode::INTERNAL_SERVER_ERROR;
+            }
+        }
         let protocol = match speech(port) {
             Speech::H2c => BackendProtocol::H2c,
             Speech::WebSocket => BackendProtocol::Http1,
             Speech::Http | Speech::Tcp | Speech::Tls | Speech::Unknown => BackendProtocol::Auto,
         };
-        self.made.insert(Arc::clone(&id), Backend { endpoints, protocol, ..Backend::default() });
+        self.made.insert(Arc::clone(&id), Backend { endpoints, protocol, when_empty, place: None });
         self.ids.insert((namespace, name, number), Arc::clone(&id));
         id
     }
@@ -141,9 +176,10 @@ impl<'w> Backends<'w> {
                 ),
             });
         };
-        if speech(port) == Speech::Tls && !raw {
+        if speech(port) == Speech::Tls && !raw && !self.has_tls(service, port) {
             let protocol = port.app_protocol.as_deref().or(port.name.as_deref()).unwrap_or_default();
-            let message = format!("port {wanted} of {name} speaks {protocol}; TLS to a backend is not supported yet");
+            let message =
+                format!("port {wanted} of {name} speaks {protocol}; a BackendTLSPolicy has to say whom to trust there");
             return Err(Fault::new(reason::UNSUPPORTED_PROTOCOL, message));
         }
         Ok(self.of_port(service, port))
@@ -180,9 +216,9 @@ fn endpoints(
         }
     }
     let endpoint = |((address, peer), expects): ((SocketAddr, bool), Option<Arc<str>>)| Endpoint {
-        address,
         peer: peer.then(|| Arc::clone(peer_name)),
         expects,
+        ..Endpoint::plain(address)
     };
     found.into_iter().map(endpoint).collect()
 }

@@ -1,13 +1,15 @@
-//! The certificates of a listener: references to Secrets, followed and looked at.
+//! The certificates of listeners, and those that Gateways show to backends: references to Secrets, followed and looked at.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use resources::gateway::gateways::GatewayListenersTlsCertificateRefs;
+use proxy::secured::ClientCertificate;
+use resources::gateway::gateways::{Gateway, GatewayListenersTlsCertificateRefs};
 
 use super::index::{Index, Subject, key};
+use super::routes::GROUP;
 use super::verdict::{Fault, reason};
 use crate::world::Rejected;
 
@@ -81,6 +83,29 @@ fn find_one(
     let chain = pem(data, CHAIN, "CERTIFICATE").map_err(|why| invalid(format!("{name} {why}")))?;
     let key = pem(data, KEY, "PRIVATE KEY").map_err(|why| invalid(format!("{name} {why}")))?;
     Ok(Found { secret: secret_version, chain, key })
+}
+
+/// What a Gateway shows to backends with TLS that ask for a certificate; none where it has none.
+pub(super) fn client(
+    gateway: &Gateway,
+    index: &Index<'_>,
+    rejected: &Rejected,
+) -> Result<Option<Arc<ClientCertificate>>, Fault> {
+    let backend = gateway.spec.tls.as_ref().and_then(|tls| tls.backend.as_ref());
+    let Some(to) = backend.and_then(|backend| backend.client_certificate_ref.clone()) else { return Ok(None) };
+    let to =
+        GatewayListenersTlsCertificateRefs { group: to.group, kind: to.kind, name: to.name, namespace: to.namespace };
+    let (namespace, name) = key(&gateway.metadata);
+    let found = find_one(&to, Subject { group: GROUP, kind: "Gateway", namespace, name }, index, rejected);
+    let invalid = |message| Fault::new(reason::INVALID_CLIENT_CERTIFICATE_REF, message);
+    let found = found.map_err(|fault| match fault.reason {
+        reason::REF_NOT_PERMITTED => fault,
+        _ => invalid(fault.message),
+    })?;
+    let read = ClientCertificate::read(&found.chain, &found.key);
+    let (in_namespace, secret, _) = &found.secret;
+    let read = read.map_err(|why| invalid(format!("Secret {in_namespace}/{secret} cannot be used: {why}")));
+    read.map(|certificate| Some(Arc::new(certificate)))
 }
 
 fn version(secret: &Secret) -> SecretVersion {

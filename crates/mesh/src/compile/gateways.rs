@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use proxy::secured::ClientCertificate;
 use proxy::snapshot::{
-    Action, Certificate, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, ServerName, VirtualHost,
+    Action, Certificate, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, Rule, ServerName, VirtualHost,
 };
 use resources::gateway::gateways::Gateway;
 
 use super::access::Policies;
-use super::certificates::{Found, SecretVersion};
+use super::certificates::{self, Found, SecretVersion};
 use super::hosts;
 use super::index::{Index, by_age, key};
 use super::kind::RouteKind;
@@ -35,6 +36,8 @@ pub(super) struct Owned<'w> {
     pub(super) lanes: Vec<Lane>,
     /// Why the Gateway as a whole cannot be accepted or programmed.
     pub(super) fault: Option<Fault>,
+    /// What it shows to backends that ask for a certificate.
+    pub(super) client: Result<Option<Arc<ClientCertificate>>, Fault>,
 }
 
 /// The positions of a Gateway and of a listener in it.
@@ -86,7 +89,13 @@ impl<'w> Gateways<'w> {
             let fault = whole(gateway, settings.gateway_address);
             let (namespace, name) = key(&gateway.metadata);
             gateways.positions.insert((false, namespace, name), gateways.owned.len());
-            gateways.owned.push(Owned { gateway, parent: None, lanes, fault });
+            gateways.owned.push(Owned {
+                gateway,
+                parent: None,
+                lanes,
+                fault,
+                client: certificates::client(gateway, index, &world.rejected),
+            });
         }
         for set in sets {
             gateways.add_set(set, index, world);
@@ -126,7 +135,13 @@ impl<'w> Gateways<'w> {
         });
         let (namespace, name) = key(&gateway.metadata);
         self.positions.insert((true, namespace, name), self.owned.len());
-        self.owned.push(Owned { gateway, parent: Some(parent), lanes, fault });
+        self.owned.push(Owned {
+            gateway,
+            parent: Some(parent),
+            lanes,
+            fault,
+            client: self.owned[parent].client.clone(),
+        });
     }
 
     /// The position of a Gateway, or ListenerSet, of ours.
@@ -265,7 +280,8 @@ impl Group {
             let rules = placed.chunk_by(|one, other| one.0 == other.0).map(|same| {
                 let guard = doors.guard(same.iter().map(|(_, lane)| *lane));
                 let candidate = same[0].0;
-                routes[candidate.route].rule(candidate, guard.through, guard.places)
+                let client = doors.client(same.iter().map(|(_, lane)| *lane));
+                Rule { client, ..routes[candidate.route].rule(candidate, guard.through, guard.places) }
             });
             let rules = rules.collect();
             VirtualHost { host, rules }
@@ -341,6 +357,11 @@ struct Doors<'d, 'w> {
 }
 
 impl Doors<'_, '_> {
+    /// What those who come through these listeners have shown for them: by the oldest Gateway that has something to show.
+    fn client(&self, mut lanes: impl Iterator<Item = (usize, usize)>) -> Option<Arc<ClientCertificate>> {
+        lanes.find_map(|(gateway, _)| self.owned[gateway].client.as_ref().ok()?.clone())
+    }
+
     /// Who may come through these listeners, given as positions of Gateway and listener.
     fn guard(&mut self, lanes: impl Iterator<Item = (usize, usize)>) -> Guard {
         let mut guard = Guard::default();

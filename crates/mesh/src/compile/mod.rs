@@ -13,6 +13,7 @@
 mod access;
 mod admission;
 mod attach;
+mod backend_tls;
 mod backends;
 mod certificates;
 mod egress;
@@ -58,6 +59,7 @@ pub(crate) use verdict::{condition, reason};
 use crate::config::Settings;
 use crate::world::World;
 use access::Policies;
+use backend_tls::{BackendTlsPolicies, Ways};
 use backends::Backends;
 use gateways::Gateways;
 use index::Index;
@@ -135,9 +137,11 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     let resiliencies = traffic.translate(world, &index);
     let all = kind::all(world);
     let admission = admission::Admission::new(world, settings);
-    let mut backends = Backends::new(&index, &admission);
+    let tls = BackendTlsPolicies::new(world, &index);
+    let mut backends = Backends::new(&index, &admission, &tls);
     let mut policies = Policies::new(world, settings, (&index, &gateways), &all, &mut backends);
     let mut for_services = attach::ForServices::new();
+    let mut ways = Ways::new();
     let mut compiled_routes = Vec::with_capacity(all.len());
     let mut routes: Vec<RoutePlan> = all.iter().map(|(kind, route)| RoutePlan::new(*kind, &route.metadata)).collect();
     for position in kind::by_age(&all) {
@@ -153,7 +157,13 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
         routes[position].parents = targets
             .into_iter()
             .map(|(parent, target)| {
-                attach::attach(kind, route, &compiled, parent, target, &mut gateways, &mut for_services, &index)
+                let gateway = target.gateway(&gateways);
+                let plan =
+                    attach::attach(kind, route, &compiled, parent, target, &mut gateways, &mut for_services, &index);
+                if let Some(gateway) = gateway.filter(|_| plan.accepted()) {
+                    backends.reached(compiled.backends(), gateway, &mut ways);
+                }
+                plan
             })
             .collect();
         compiled_routes.push(compiled);
@@ -170,6 +180,7 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     listeners.extend(settings.peers.map(peers::listener));
     let backends = backends.into_map(&policies);
     plans.append(&mut policies.plans);
+    plans.extend(tls.plans(&ways));
     let (places, policies) = policies.into_maps();
     Compiled {
         snapshot: Snapshot { listeners, backends, places, policies },

@@ -39,6 +39,8 @@ pub struct GatewayPlan {
     pub generation: Option<i64>,
     /// Whether it is accepted.
     pub accepted: Verdict,
+    /// Whether its own references can be followed.
+    pub resolved: Verdict,
     /// Its listeners, in its own order.
     pub listeners: Vec<ListenerPlan>,
     /// Why it cannot be programmed, whatever the proxy does.
@@ -143,6 +145,10 @@ fn gateway(owned: &Owned<'_>, gateways: &Gateways<'_>) -> GatewayPlan {
         name: name.to_owned(),
         generation: owned.gateway.metadata.generation,
         accepted: accepted(owned),
+        resolved: match &owned.client {
+            Ok(_) => Verdict::yes(condition::RESOLVED_REFS, reason::RESOLVED_REFS, "All references are resolved"),
+            Err(fault) => Verdict::no(condition::RESOLVED_REFS, fault.reason, fault.message.clone()),
+        },
         listeners: owned.lanes.iter().map(|lane| listener(lane, owned, gateways)).collect(),
         unusable: owned.fault.clone(),
     }
@@ -220,6 +226,8 @@ pub enum PolicyKind {
     Traffic,
     /// AccessPolicy.
     Access,
+    /// BackendTLSPolicy.
+    BackendTls,
 }
 
 impl PolicyKind {
@@ -229,6 +237,7 @@ impl PolicyKind {
         match self {
             Self::Traffic => "TrafficPolicy",
             Self::Access => "AccessPolicy",
+            Self::BackendTls => "BackendTLSPolicy",
         }
     }
 }

@@ -54,6 +54,15 @@ pub(super) struct Candidate {
 }
 
 impl Compiled {
+    /// The backends that its requests may be sent to.
+    pub(super) fn backends(&self) -> impl Iterator<Item = &BackendId> {
+        let weighted = self.drafts.iter().flat_map(|draft| match &draft.action {
+            Action::Forward { backends } => backends.as_slice(),
+            Action::Respond { .. } => &[],
+        });
+        weighted.map(|weighted| &weighted.backend)
+    }
+
     /// The proxy's rule for one of this route's candidates, that is reached through Gateways and by other places.
     pub(super) fn rule(&self, candidate: Candidate, through: Vec<Arc<str>>, mut places: Vec<PlaceId>) -> Rule {
         let draft = &self.drafts[candidate.draft];
@@ -64,6 +73,7 @@ impl Compiled {
             filters: draft.filters.clone(),
             action: draft.action.clone(),
             timeouts: draft.timeouts,
+            client: None,
             guard: Guard { through, places },
         }
     }

@@ -87,11 +87,13 @@ impl Made {
                 admits: admission.of(service, port, backends.index()),
                 shows: admission.shows(service, backends.index()),
             };
+            let secured = backends.has_tls(service, port);
             let mut rules = overrides.remove(&(namespace, name, number));
             for address in &addresses {
                 // The same rules again for a second address; all but dual-stack Services have one.
                 let rules = if addresses.len() > 1 { rules.clone() } else { rules.take() };
-                self.listen(service, port, (SocketAddr::new(*address, number), &asks), &backend, traffic, rules);
+                let bind = SocketAddr::new(*address, number);
+                self.listen(service, (port, secured), (bind, &asks), &backend, traffic, rules);
             }
         }
     }
@@ -99,7 +101,7 @@ impl Made {
     fn listen(
         &mut self,
         service: &Service,
-        port: &ServicePort,
+        (port, secured): (&ServicePort, bool),
         (bind, asks): (SocketAddr, &Asks),
         backend: &BackendId,
         traffic: &Traffic,
@@ -116,6 +118,8 @@ impl Made {
         };
         let protocol = match speech(port) {
             Speech::Http | Speech::H2c | Speech::WebSocket => ListenerProtocol::Http,
+            // A caller may leave TLS to the proxy; one that speaks it itself reaches the program.
+            Speech::Tls if secured => ListenerProtocol::Sniff { tcp: Arc::clone(backend) },
             Speech::Tcp | Speech::Tls => ListenerProtocol::Tcp { backend: Arc::clone(backend) },
             Speech::Unknown => ListenerProtocol::Sniff { tcp: Arc::clone(backend) },
         };
@@ -166,6 +170,7 @@ fn straight(backend: &BackendId, traffic: &Traffic) -> Rule {
             }],
         },
         timeouts: Timeouts::default(),
+        client: None,
         guard: Guard::default(),
     }
 }

@@ -69,6 +69,9 @@ pub(crate) mod reason {
     pub(crate) const PORT_UNAVAILABLE: &str = "PortUnavailable";
     pub(crate) const UNSUPPORTED_PROTOCOL: &str = "UnsupportedProtocol";
     pub(crate) const INVALID_CERTIFICATE_REF: &str = "InvalidCertificateRef";
+    pub(crate) const INVALID_CLIENT_CERTIFICATE_REF: &str = "InvalidClientCertificateRef";
+    pub(crate) const INVALID_CA_CERTIFICATE_REF: &str = "InvalidCACertificateRef";
+    pub(crate) const NO_VALID_CA_CERTIFICATE: &str = "NoValidCACertificate";
     pub(crate) const INVALID_ROUTE_KINDS: &str = "InvalidRouteKinds";
     pub(crate) const REF_NOT_PERMITTED: &str = "RefNotPermitted";
     pub(crate) const INVALID_KIND: &str = "InvalidKind";

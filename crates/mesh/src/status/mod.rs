@@ -90,7 +90,7 @@ pub(crate) fn gateway(
         .into_iter()
         .map(|address| GatewayStatusAddresses { r#type: Some("IPAddress".to_owned()), value: address.to_string() });
     let old = live.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let verdicts = [plan.accepted.clone(), programmed(plan, outcome)];
+    let verdicts = [plan.accepted.clone(), programmed(plan, outcome), plan.resolved.clone()];
     GatewayStatus {
         addresses: Some(addresses.collect()),
         attached_listener_sets: (plan.sets > 0).then_some(plan.sets),

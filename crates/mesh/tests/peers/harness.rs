@@ -188,6 +188,7 @@ fn all_to(backend: &str) -> Rule {
             backends: vec![Weighted { backend: backend.into(), weight: 1, filters: Vec::new(), policy: None }],
         },
         timeouts: Timeouts::default(),
+        client: None,
         guard: proxy::snapshot::Guard::default(),
     }
 }

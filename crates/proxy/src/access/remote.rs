@@ -22,7 +22,9 @@ use tokio_util::task::TaskTracker;
 use super::jwt::{KeySet, MOST_BYTES};
 use super::policy::{Origin, RemoteKeys};
 use crate::balance::Backend;
-use crate::upstream::client_config;
+use crate::identity::Speaker;
+use crate::told::Told;
+use crate::upstream::{Dial, client_config};
 
 /// The longest wait between two attempts at a set that cannot be had.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -138,7 +140,9 @@ async fn fetch(from: &RemoteKeys, backend: Option<&Backend>) -> Result<Vec<u8>, 
         Origin::Backend(id) => {
             let ticket = backend.and_then(|backend| backend.pick(&[]));
             let ticket = ticket.ok_or_else(|| format!("the backend {id} has no endpoint that is ready"))?;
-            let stream = TcpStream::connect(ticket.endpoint.address).await.map_err(no_connection)?;
+            let refused = Told::new();
+            let dial = Dial { limit: from.timeout, peers: None, refused: &refused, speaker: Speaker::Proxy };
+            let stream = dial.to(&ticket.endpoint, Some(b"http/1.1"), None).await.map_err(no_connection)?;
             get(stream, id.split(':').next().unwrap_or(id), &from.path).await
         }
         Origin::Host { host, port, tls, roots } => {

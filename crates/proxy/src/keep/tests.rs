@@ -31,6 +31,7 @@ fn full() -> Snapshot {
         ],
         action: Action::Respond { status: StatusCode::IM_A_TEAPOT, body: "short and stout".into() },
         timeouts: Timeouts { request: Some(Duration::from_millis(1500)), backend_request: None },
+        client: None,
         guard: Guard::default(),
     };
     let certificate =

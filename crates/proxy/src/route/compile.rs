@@ -150,6 +150,7 @@ fn choices(
             filters: weighted.filters.clone(),
             counter: counter(&weighted.backend),
             traffic: traffic.transpose()?,
+            client: rule.client.clone(),
         });
     }
     // What is never chosen must exist all the same, as the snapshot is checked whole.
@@ -171,6 +172,7 @@ fn beside(rule: &snapshot::Rule, with: &Ingredients<'_>) -> Result<(Vec<Mirror>,
                 }
                 mirrors.push(Mirror {
                     backend: resolve(&rule.id, &mirror.backend, with)?,
+                    client: rule.client.clone(),
                     numerator: mirror.numerator,
                     denominator: mirror.denominator,
                 });

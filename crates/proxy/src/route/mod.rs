@@ -29,6 +29,7 @@ use crate::balance::Backend;
 use crate::cors::Cors;
 use crate::egress::Egress;
 use crate::endpoint::Ticket;
+use crate::secured::ClientCertificate;
 use crate::snapshot::{Admits, Filter, Forwarded, Redirect, Timeouts};
 use crate::stats::Counter;
 use crate::traffic::Traffic;
@@ -90,6 +91,7 @@ pub(crate) struct Rule {
 /// A backend that gets copies of a share of a rule's requests.
 pub(crate) struct Mirror {
     pub(crate) backend: Arc<Backend>,
+    pub(crate) client: Option<Arc<ClientCertificate>>,
     pub(crate) numerator: u32,
     pub(crate) denominator: u32,
 }
@@ -110,15 +112,19 @@ pub(crate) struct Choice {
     pub(crate) counter: Arc<Counter>,
     /// None where the backend has no policy: then nothing of it is on the path of a request.
     pub(crate) traffic: Option<Arc<Traffic>>,
+    /// What a backend with TLS is shown where it asks for a certificate.
+    pub(crate) client: Option<Arc<ClientCertificate>>,
 }
 
 impl Choice {
     /// Chooses an endpoint that is not among those tried, and counts the request in there.
     pub(crate) fn pick(&self, tried: &[SocketAddr], key: Option<u64>) -> Option<Ticket> {
-        match &self.traffic {
+        let mut ticket = match &self.traffic {
             Some(traffic) => traffic.pick(&self.backend, tried, key),
             None => self.backend.pick(tried),
-        }
+        }?;
+        ticket.client.clone_from(&self.client);
+        Some(ticket)
     }
 
     /// What is said while there is no endpoint.

@@ -21,6 +21,7 @@ fn respond(id: &str, matches: Match) -> snapshot::Rule {
         filters: Vec::new(),
         action,
         timeouts: Timeouts::default(),
+        client: None,
         guard: snapshot::Guard::default(),
     }
 }

@@ -206,7 +206,7 @@ impl<'a> Sending<'a> {
 
     /// Chooses an endpoint that is not among those tried.
     fn pick(&self, tried: &[SocketAddr]) -> Option<Ticket> {
-        let mut ticket = self.traffic.pick(&self.choice.backend, tried, self.key)?;
+        let mut ticket = self.choice.pick(tried, self.key)?;
         ticket.place.clone_from(&self.place);
         Some(ticket)
     }

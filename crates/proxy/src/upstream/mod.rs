@@ -7,6 +7,7 @@ mod http1;
 mod http2;
 mod pool;
 mod roots;
+mod secure;
 mod stream;
 
 use std::pin::Pin;
@@ -24,6 +25,7 @@ pub(crate) use http1::{Http1, SendError};
 pub(crate) use http2::{Tasks, connect as connect_http2};
 pub(crate) use pool::{Http2Sender, Pool, Pools};
 pub(crate) use roots::client_config;
+pub(crate) use secure::{Secure, Secured};
 pub(crate) use stream::{Dial, Stream};
 
 /// The body of a request on its way to an endpoint.

@@ -1,4 +1,7 @@
-//! A connection to an endpoint: plain, or mutual TLS to another proxy or to a program that shows who it is.
+//! A connection to an endpoint: plain, TLS as the backend's owner asks for it, or mutual TLS to another proxy or to a program
+//! that shows who it is.
+//!
+//! Invariant: an endpoint of a backend with TLS is never sent anything in the clear.
 
 use std::io;
 use std::pin::Pin;
@@ -13,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 use crate::endpoint::Endpoint;
 use crate::identity::Speaker;
 use crate::peer::{Peers, Server};
+use crate::secured::ClientCertificate;
 use crate::told::Told;
 
 /// The bytes of a connection to an endpoint.
@@ -32,27 +36,54 @@ pub(crate) struct Dial<'a> {
 }
 
 impl Dial<'_> {
-    /// Connects, the handshake included, with a limit of time.
-    pub(crate) async fn to(&self, endpoint: &Endpoint, alpn: Option<&[u8]>) -> io::Result<Stream> {
+    /// Connects, the handshake included, with a limit of time. A server that asks for a certificate is shown `client`.
+    pub(crate) async fn to(
+        &self,
+        endpoint: &Endpoint,
+        alpn: Option<&[u8]>,
+        client: Option<&ClientCertificate>,
+    ) -> io::Result<Stream> {
         let connect = async {
-            let stream = TcpStream::connect(endpoint.address).await?;
-            stream.set_nodelay(true)?;
-            let server = match (&endpoint.peer, &endpoint.expects) {
-                (None, None) => return Ok(Stream::Plain(stream)),
-                (Some(name), _) => Server::Proxy(name),
-                (None, Some(id)) => Server::Workload(id),
-            };
-            let Some(peers) = self.peers else {
-                return Err(io::Error::other("it speaks mutual TLS, and this proxy has no certificates"));
-            };
-            let stream = peers.connect(stream, server, self.speaker, alpn).await.inspect_err(|error| {
-                if let Some(left_out) = self.refused.one() {
-                    tracing::warn!(target: "proxy::refused", peer = %endpoint.address, ?server, speaker = ?self.speaker, left_out,
-                        "no connection by mutual TLS: {error}");
-                }
-            })?;
-            Ok(Stream::Tls(Box::new(stream)))
+            let stream = self.plain(endpoint).await?;
+            match (&endpoint.peer, &endpoint.secure) {
+                (None, Some(secure)) => Ok(Stream::Tls(Box::new(secure.connect(stream, alpn, client).await?))),
+                _ => self.over(stream, endpoint, alpn).await,
+            }
         };
+        self.timely(connect).await
+    }
+
+    /// Connects for bytes that are TLS already, made for the program itself.
+    pub(crate) async fn as_it_is(&self, endpoint: &Endpoint) -> io::Result<Stream> {
+        self.timely(async { self.over(self.plain(endpoint).await?, endpoint, None).await }).await
+    }
+
+    async fn plain(&self, endpoint: &Endpoint) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(endpoint.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// What is spoken where the backend asks for nothing.
+    async fn over(&self, stream: TcpStream, endpoint: &Endpoint, alpn: Option<&[u8]>) -> io::Result<Stream> {
+        let server = match (&endpoint.peer, &endpoint.expects) {
+            (None, None) => return Ok(Stream::Plain(stream)),
+            (Some(name), _) => Server::Proxy(name),
+            (None, Some(id)) => Server::Workload(id),
+        };
+        let Some(peers) = self.peers else {
+            return Err(io::Error::other("it speaks mutual TLS, and this proxy has no certificates"));
+        };
+        let stream = peers.connect(stream, server, self.speaker, alpn).await.inspect_err(|error| {
+            if let Some(left_out) = self.refused.one() {
+                tracing::warn!(target: "proxy::refused", peer = %endpoint.address, ?server, speaker = ?self.speaker, left_out,
+                    "no connection by mutual TLS: {error}");
+            }
+        })?;
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+
+    async fn timely(&self, connect: impl Future<Output = io::Result<Stream>>) -> io::Result<Stream> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {:?}", self.limit));
         tokio::time::timeout(self.limit, connect).await.map_err(late)?
     }

@@ -187,6 +187,7 @@ pub(crate) fn rule(backends: &[(&str, u32)]) -> Rule {
         filters: Vec::new(),
         action: Action::Forward { backends: backends.iter().map(weighted).collect() },
         timeouts: Timeouts::default(),
+        client: None,
         guard: Guard::default(),
     }
 }

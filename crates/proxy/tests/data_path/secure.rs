@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 use crate::harness::*;
 use crate::protocols::certificate;
 
-async fn connect(
+pub(crate) async fn connect(
     address: std::net::SocketAddr,
     name: &'static str,
     roots: &rustls::RootCertStore,

@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod backend_tls;
 mod gateways;
 mod hosts;
 mod kinds;
@@ -53,6 +54,7 @@ pub(crate) fn world(yaml: &str) -> World {
             "Namespace" => push(&mut world.namespaces, document),
             "Resiliency" => push(&mut world.resiliencies, document),
             "TrafficPolicy" => push(&mut world.traffic, document),
+            "BackendTLSPolicy" => push(&mut world.backend_tls, document),
             "AccessPolicy" => push(&mut world.access, document),
             "Secret" if document["type"] == "Opaque" => push(&mut world.opaque, document),
             "ConfigMap" => push(&mut world.config_maps, document),

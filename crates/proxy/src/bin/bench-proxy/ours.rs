@@ -143,6 +143,7 @@ impl Make {
                 }],
             },
             timeouts: Timeouts::default(),
+            client: None,
             guard: guard.clone(),
         };
         let listener = Listener {
