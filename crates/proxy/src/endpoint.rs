@@ -185,7 +185,7 @@ pub(crate) struct Endpoints {
 
 impl Endpoints {
     pub(crate) fn new(threads: usize) -> Self {
-        Self { threads, all: Mutex::default() }
+        Self { threads, all: Mutex::default(), secured: Secured::default() }
     }
 
     /// The endpoint of that description; made or revived where it does not serve yet.

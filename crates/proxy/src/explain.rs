@@ -97,7 +97,7 @@ pub(crate) fn explain(table: &Table, question: &Question) -> Explanation {
     }
     let candidate = Candidate::new(&question.method, &question.uri, &question.headers);
     let host = question.host.trim_end_matches('.').to_ascii_lowercase();
-    let Some(rule) = table.find(&host, &candidate) else {
+    let Some(rule) = table.find(&host, &candidate, question.caller.as_ref()) else {
         explanation.own_answer = Some(StatusCode::NOT_FOUND);
         return explanation;
     };

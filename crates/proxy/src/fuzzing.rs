@@ -40,7 +40,7 @@ pub fn found(hosts: &[VirtualHost], asked: &Asked<'_>) -> Result<Option<Arc<str>
     let with = Ingredients { backends: &backends, places: &Places::default(), counters: &counters, states: &states };
     let table = compile(&listener(hosts.to_vec()), &with)?;
     let candidate = Candidate { method: asked.method, path: asked.path, query: asked.query, headers: asked.headers };
-    Ok(table.find(asked.host, &candidate).map(|rule| Arc::clone(&rule.id)))
+    Ok(table.find(asked.host, &candidate, None).map(|rule| Arc::clone(&rule.id)))
 }
 
 /// A listener `fuzz` that gives every request the same answer.
@@ -69,6 +69,7 @@ fn listener(hosts: Vec<VirtualHost>) -> Listener {
         admits: Admits::Anybody,
         peer_name: None,
         shows: None,
+        for_callers: Vec::new(),
         hosts,
     }
 }

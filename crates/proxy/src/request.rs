@@ -303,7 +303,7 @@ fn meet(
     loop {
         looks += 1;
         let table = caller.slot.table.load();
-        let Some(rule) = table.find(host, &candidate) else {
+        let Some(rule) = table.find(host, &candidate, caller.identity.as_deref()) else {
             let fault = Fault::new(StatusCode::NOT_FOUND, "no_route", "No route matches this host and path.");
             return Err(Unmet { fault, rule: None, counter: None });
         };

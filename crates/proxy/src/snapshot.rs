@@ -59,6 +59,7 @@ impl Snapshot {
                 names.iter_mut().for_each(|name| name.guard = Guard::default());
             }
             listener.hosts.iter_mut().flat_map(|host| &mut host.rules).for_each(Rule::rest);
+            listener.for_callers.iter_mut().flat_map(|own| &mut own.rules).for_each(Rule::rest);
         }
         Self { listeners, backends, places: BTreeMap::new(), policies: BTreeMap::new() }
     }
@@ -100,6 +101,20 @@ pub struct Listener {
     /// The hosts served; exactly the most specific one that matches a request is looked at (an exact name before the
     /// longest suffix before any), there is no falling through to the next. Each `host` occurs once.
     pub hosts: Vec<VirtualHost>,
+    /// Rules of some callers' own, which take the place of `hosts` for them, also where none of them matches. The first entry
+    /// that a caller is meant by counts.
+    #[serde(default)]
+    pub for_callers: Vec<CallerRules>,
+}
+
+/// The rules of some callers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallerRules {
+    /// How their identities begin.
+    pub callers: Arc<str>,
+    /// The first rule that matches is used, whatever the host.
+    pub rules: Vec<Rule>,
 }
 
 /// What is spoken on a listener's connections.

@@ -126,9 +126,9 @@ fn a_backend_with_tls_is_believed_by_its_owners_authority_alone() {
     answers(200);
     says("Accepted", "True", "Accepted");
     // Another authority is in its place from now on: the backend is not believed any more.
-    coracle.ok(&["apply", "-f", &write("other").to_string_lossy(), "--yes"]);
+    coracle.ok(&["apply", "-f", &write("other").to_string_lossy()]);
     answers(502);
-    coracle.ok(&["apply", "-f", &write("good").to_string_lossy(), "--yes"]);
+    coracle.ok(&["apply", "-f", &write("good").to_string_lossy()]);
     answers(200);
     // Without any, nothing is sent.
     coracle.ok(&["delete", "configmap/ca"]);

@@ -10,6 +10,7 @@ mod backend_tls;
 mod bad_input;
 mod certificates;
 mod clients;
+mod consumer;
 mod delivery;
 mod egress;
 mod first_light;

@@ -48,8 +48,9 @@ impl ParentPlan {
     }
 }
 
-/// Candidates of routes whose parent is a Service, by Service and port.
-pub(super) type ForServices<'w> = BTreeMap<(&'w str, &'w str, u16), Vec<Candidate>>;
+/// Candidates of routes whose parent is a Service, by Service and port, and then by the namespace whose callers they are for; none
+/// where they are for all.
+pub(super) type ForServices<'w> = BTreeMap<(&'w str, &'w str, u16), BTreeMap<Option<String>, Vec<Candidate>>>;
 
 /// What `parent` leads to. None where another controller has to answer for it.
 pub(super) fn target<'w>(
@@ -63,18 +64,12 @@ pub(super) fn target<'w>(
     match (parent.group.as_deref().unwrap_or(GROUP), parent.kind.as_deref().unwrap_or("Gateway")) {
         (GROUP, "Gateway") => gateways.position(false, namespace, &parent.name).map(Target::Gateway),
         (GROUP, "ListenerSet") => gateways.position(true, namespace, &parent.name).map(Target::Gateway),
-        ("", "Service") => Some(service_target(here, namespace, &parent.name, index)),
+        ("", "Service") => Some(service_target(namespace, &parent.name, index)),
         _ => None,
     }
 }
 
-fn service_target<'w>(here: &str, namespace: &str, name: &str, index: &Index<'w>) -> Target<'w> {
-    if namespace != here {
-        let message = format!(
-            "Service {namespace}/{name} is in another namespace; routes for the callers of one namespace are not supported yet"
-        );
-        return Target::NoService(Fault::new(reason::NO_MATCHING_PARENT, message));
-    }
+fn service_target<'w>(namespace: &str, name: &str, index: &Index<'w>) -> Target<'w> {
     match index.service(namespace, name) {
         Some(service) => Target::Service(service),
         None => {
@@ -101,7 +96,7 @@ pub(super) fn attach<'w>(
         Target::Service(_) if kind == RouteKind::Tls => {
             Err(Fault::new(reason::NO_MATCHING_PARENT, "a TLSRoute can be attached to Gateways only"))
         }
-        Target::Service(service) => to_service(compiled, parent, service, services),
+        Target::Service(service) => to_service(key(&route.metadata).0, compiled, parent, service, services),
         Target::NoService(fault) => Err(fault),
     };
     let accepted = match attached {
@@ -190,8 +185,10 @@ fn shared(hostnames: &[String], listener: &HostMatch) -> Vec<HostMatch> {
     found
 }
 
-/// Hostnames play no part here: a Service is called by many.
+/// Hostnames play no part here: a Service is called by many. A route of another namespace is for that namespace's callers
+/// alone.
 fn to_service<'w>(
+    here: &str,
     compiled: &Compiled,
     parent: &HttpRouteParentRefs,
     service: &'w Service,
@@ -211,8 +208,10 @@ fn to_service<'w>(
     if let Some(fault) = &compiled.refused {
         return Err(fault.clone());
     }
+    let callers = (here != namespace).then(|| here.to_owned());
     for port in meant {
-        services.entry((namespace, name, port)).or_default().extend_from_slice(&compiled.ranks);
+        let own = services.entry((namespace, name, port)).or_default().entry(callers.clone()).or_default();
+        own.extend_from_slice(&compiled.ranks);
     }
     Ok(())
 }

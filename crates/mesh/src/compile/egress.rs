@@ -10,7 +10,7 @@ use proxy::snapshot::{Admits, EgressLimit, Forwarded, HostMatch, Listener, Liste
 use resources::names::{EGRESS_ALLOW_ANNOTATION, EGRESS_PORT, EGRESS_SERVICE, SYSTEM_NAMESPACE};
 
 use super::index::key;
-use super::services::{Made, ServicePortPlan};
+use super::services::{Made, ServicePortPlan, callers_of};
 use crate::identity::TrustDomain;
 use crate::world::World;
 
@@ -43,6 +43,7 @@ pub(super) fn add(world: &World, served: &mut Made, domain: &TrustDomain) {
         admits: Admits::Anybody,
         peer_name: None,
         shows: None,
+        for_callers: Vec::new(),
         hosts: Vec::new(),
     });
 }
@@ -52,7 +53,7 @@ fn limit(namespace: &Namespace, domain: &TrustDomain) -> Option<EgressLimit> {
     let list = namespace.metadata.annotations.as_ref()?.get(EGRESS_ALLOW_ANNOTATION)?;
     let hosts = list.split([',', ' ', '\n']).map(str::trim).filter(|host| !host.is_empty());
     Some(EgressLimit {
-        callers: format!("spiffe://{domain}/ns/{}/", key(&namespace.metadata).1).into(),
+        callers: callers_of(key(&namespace.metadata).1, domain),
         hosts: hosts.map(HostMatch::parse).collect(),
     })
 }

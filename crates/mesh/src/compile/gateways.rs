@@ -303,6 +303,7 @@ impl Group {
             admits: proxy::snapshot::Admits::Anybody,
             peer_name: None,
             shows: None,
+            for_callers: Vec::new(),
             hosts,
         }
     }
@@ -332,6 +333,7 @@ impl Group {
             admits: proxy::snapshot::Admits::Anybody,
             peer_name: None,
             shows: None,
+            for_callers: Vec::new(),
             hosts: Vec::new(),
         }
     }

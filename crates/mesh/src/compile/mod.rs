@@ -57,6 +57,7 @@ pub(crate) use index::key;
 pub(crate) use verdict::{condition, reason};
 
 use crate::config::Settings;
+use crate::identity::TrustDomain;
 use crate::world::World;
 use access::Policies;
 use backend_tls::{BackendTlsPolicies, Ways};
@@ -168,7 +169,7 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
             .collect();
         compiled_routes.push(compiled);
     }
-    let mut overrides = overrides(for_services, &compiled_routes, &policies);
+    let mut overrides = overrides(for_services, &compiled_routes, &policies, &settings.trust_domain);
     let mut served = services::Made::default();
     for service in &world.services {
         served.add(service, &mut backends, &traffic, &mut overrides, &admission);
@@ -200,15 +201,20 @@ fn overrides<'w>(
     for_services: attach::ForServices<'w>,
     routes: &[routes::Compiled],
     policies: &Policies<'w>,
+    domain: &TrustDomain,
 ) -> services::Overrides<'w> {
-    let sorted = for_services.into_iter().map(|(port, mut candidates)| {
-        candidates.sort_unstable();
-        candidates.dedup();
+    let sorted = for_services.into_iter().map(|(port, by_callers)| {
         let place = policies.of_service(port.0, port.1, i32::from(port.2));
         let rule = |candidate: &routes::Candidate| {
             routes[candidate.route].rule(*candidate, Vec::new(), place.clone().into_iter().collect())
         };
-        (port, candidates.iter().map(rule).collect())
+        let rules = by_callers.into_iter().map(|(callers, mut candidates)| {
+            candidates.sort_unstable();
+            candidates.dedup();
+            let callers = callers.map(|namespace| services::callers_of(&namespace, domain));
+            (callers, candidates.iter().map(rule).collect())
+        });
+        (port, rules.collect())
     });
     sorted.collect()
 }

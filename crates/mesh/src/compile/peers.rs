@@ -35,6 +35,7 @@ pub(super) fn listener(bind: SocketAddr) -> Listener {
         admits: Admits::Anybody,
         peer_name: None,
         shows: None,
+        for_callers: Vec::new(),
         hosts: Vec::new(),
     }
 }

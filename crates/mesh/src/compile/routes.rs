@@ -6,7 +6,9 @@ use std::time::Duration;
 use http::StatusCode;
 use proxy::access::PlaceId;
 use proxy::snapshot::{Action, BackendId, Filter, Guard, Match, PathMatch, Rule, Timeouts, Weighted};
-use resources::gateway::httproutes::{HttpRoute, HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteRulesTimeouts};
+use resources::gateway::httproutes::{
+    HttpRoute, HttpRouteParentRefs, HttpRouteRules, HttpRouteRulesBackendRefs, HttpRouteRulesTimeouts,
+};
 
 use super::access::Policies;
 use super::backends::{Backends, Reference};
@@ -96,6 +98,7 @@ pub(super) fn compile(
     let (namespace, name) = key(&route.metadata);
     let mut compiler = Compiler {
         from: Subject { group: GROUP, kind: kind.name(), namespace, name },
+        parents: services(route),
         generation: route.metadata.generation.unwrap_or_default(),
         backends,
         traffic,
@@ -149,8 +152,22 @@ fn judge(mut faults: Vec<(String, Fault)>, rules: usize) -> (Option<Fault>, Opti
     (Some(Fault::new(first.reason, message)), None)
 }
 
+/// The Services of other namespaces that a route is attached to, where it is attached to Services alone: its callers reach
+/// them as well without it, so that it may send there without anybody's grant.
+fn services(route: &HttpRoute) -> Vec<(&str, &str)> {
+    let parents = route.spec.parent_refs.as_deref().unwrap_or_default();
+    let service =
+        |parent: &HttpRouteParentRefs| parent.group.as_deref() == Some("") && parent.kind.as_deref() == Some("Service");
+    if !parents.iter().all(service) {
+        return Vec::new();
+    }
+    parents.iter().filter_map(|parent| Some((parent.namespace.as_deref()?, parent.name.as_str()))).collect()
+}
+
 struct Compiler<'c, 'w> {
     from: Subject<'c>,
+    /// Where it may send without a grant, by namespace and name.
+    parents: Vec<(&'c str, &'c str)>,
     generation: i64,
     backends: &'c mut Backends<'w>,
     traffic: &'c Traffic,
@@ -189,7 +206,9 @@ impl Compiler<'_, '_> {
 
     /// The backend that is meant, or the one that stands for all that cannot be found.
     fn follow(&mut self, to: Reference<'_>) -> BackendId {
-        self.backends.resolve(self.from, to).unwrap_or_else(|fault| {
+        let own = to.namespace.filter(|namespace| self.parents.contains(&(namespace, to.name)));
+        let from = Subject { namespace: own.unwrap_or(self.from.namespace), ..self.from };
+        self.backends.resolve(from, to).unwrap_or_else(|fault| {
             self.unresolved.get_or_insert(fault);
             self.backends.unresolved()
         })

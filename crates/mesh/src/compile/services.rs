@@ -1,7 +1,8 @@
 //! A listener for every port of every Service that has a cluster address.
 //!
 //! Routes whose parent is the Service (Gateway API for mesh) replace what such a listener does with HTTP; without one, all
-//! goes to the Service's own endpoints. Headless Services and ExternalName have no address to listen on.
+//! goes to the Service's own endpoints. Those of another namespace replace it for the callers of that namespace, whatever
+//! routes the Service's own namespace has. Headless Services and ExternalName have no address to listen on.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use kube::Resource;
 use proxy::snapshot::{
-    Action, Admits, BackendId, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, Match, Rule, Timeouts,
-    VirtualHost, Weighted,
+    Action, Admits, BackendId, CallerRules, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, Match, Rule,
+    Timeouts, VirtualHost, Weighted,
 };
 
 use super::admission::Admission;
@@ -23,6 +24,7 @@ use super::speech::{Speech, speech, transport};
 use super::traffic::Traffic;
 use super::{FALLBACK_OFFSET, Notice, PRIVILEGED};
 use crate::handle::SERVICE_PREFIX;
+use crate::identity::TrustDomain;
 
 /// A listener of a Service's port, and whose it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +56,10 @@ struct Asks {
 }
 
 /// Rules that replace a Service port's own, by Service and port.
-pub(super) type Overrides<'w> = BTreeMap<(&'w str, &'w str, u16), Vec<Rule>>;
+pub(super) type Overrides<'w> = BTreeMap<(&'w str, &'w str, u16), ByCallers>;
+
+/// Rules by how the identities of the callers begin whom they are for; none for all others.
+pub(super) type ByCallers = BTreeMap<Option<Arc<str>>, Vec<Rule>>;
 
 impl Made {
     pub(super) fn add<'w>(
@@ -88,10 +93,10 @@ impl Made {
                 shows: admission.shows(service, backends.index()),
             };
             let secured = backends.has_tls(service, port);
-            let mut rules = overrides.remove(&(namespace, name, number));
+            let mut rules = overrides.remove(&(namespace, name, number)).unwrap_or_default();
             for address in &addresses {
                 // The same rules again for a second address; all but dual-stack Services have one.
-                let rules = if addresses.len() > 1 { rules.clone() } else { rules.take() };
+                let rules = if addresses.len() > 1 { rules.clone() } else { std::mem::take(&mut rules) };
                 let bind = SocketAddr::new(*address, number);
                 self.listen(service, (port, secured), (bind, &asks), &backend, traffic, rules);
             }
@@ -105,7 +110,7 @@ impl Made {
         (bind, asks): (SocketAddr, &Asks),
         backend: &BackendId,
         traffic: &Traffic,
-        rules: Option<Vec<Rule>>,
+        mut rules: ByCallers,
     ) {
         if !self.taken.insert(bind) {
             let note = format!("{bind} belongs to another Service already; this one is not served there");
@@ -123,12 +128,15 @@ impl Made {
             Speech::Tcp | Speech::Tls => ListenerProtocol::Tcp { backend: Arc::clone(backend) },
             Speech::Unknown => ListenerProtocol::Sniff { tcp: Arc::clone(backend) },
         };
-        let hosts = match protocol {
-            ListenerProtocol::Tcp { .. } => Vec::new(),
-            _ => vec![VirtualHost {
-                host: HostMatch::Any,
-                rules: rules.unwrap_or_else(|| vec![straight(backend, traffic)]),
-            }],
+        let for_all = rules.remove(&None);
+        let (hosts, for_callers) = match protocol {
+            ListenerProtocol::Tcp { .. } => (Vec::new(), Vec::new()),
+            _ => {
+                let rules_for_all = for_all.unwrap_or_else(|| vec![straight(backend, traffic)]);
+                let own =
+                    rules.into_iter().filter_map(|(callers, rules)| Some(CallerRules { callers: callers?, rules }));
+                (vec![VirtualHost { host: HostMatch::Any, rules: rules_for_all }], own.collect())
+            }
         };
         self.ports.push(ServicePortPlan {
             service: service.object_ref(&()),
@@ -151,8 +159,14 @@ impl Made {
             peer_name,
             shows: asks.shows.clone(),
             hosts,
+            for_callers,
         });
     }
+}
+
+/// How the identities of a namespace's Pods begin.
+pub(super) fn callers_of(namespace: &str, domain: &TrustDomain) -> Arc<str> {
+    format!("spiffe://{domain}/ns/{namespace}/").into()
 }
 
 /// All to the Service's own endpoints.

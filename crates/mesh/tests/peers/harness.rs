@@ -161,6 +161,7 @@ impl Instance {
             admits,
             peer_name: Some(ECHO.into()),
             shows: None,
+            for_callers: Vec::new(),
             hosts: vec![VirtualHost { host: HostMatch::Any, rules: vec![all_to("echo")] }],
         };
         let mesh = Listener {
@@ -168,6 +169,7 @@ impl Instance {
             protocol: ListenerProtocol::Mesh,
             admits: Admits::Anybody,
             peer_name: None,
+            for_callers: Vec::new(),
             hosts: Vec::new(),
             ..base.clone()
         };

@@ -45,6 +45,7 @@ fn full() -> Snapshot {
         admits: Admits::Known,
         peer_name: Some("x".into()),
         shows: Some("spiffe://a.test/w".into()),
+        for_callers: Vec::new(),
         hosts: vec![VirtualHost { host: HostMatch::Any, rules: vec![rule] }],
     };
     let endpoints = vec![Endpoint::plain(([127, 0, 0, 1], 1).into())];

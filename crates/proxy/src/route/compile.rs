@@ -28,16 +28,17 @@ pub(crate) struct Ingredients<'a> {
 /// Compiles a listener.
 pub(crate) fn compile(listener: &Listener, with: &Ingredients<'_>) -> Result<Table, Refused> {
     let mut hosts = HostTable::new();
+    let compiled = |rules: &[snapshot::Rule]| {
+        let rules = rules.iter().map(|rule| compile_rule(listener, rule, with).map(Arc::new));
+        rules.collect::<Result<Vec<_>, _>>().map(Rules::new)
+    };
     for virtual_host in &listener.hosts {
-        let rules = virtual_host
-            .rules
-            .iter()
-            .map(|rule| compile_rule(listener, rule, with).map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()?;
-        if !hosts.insert(&virtual_host.host, Rules::new(rules)) {
+        if !hosts.insert(&virtual_host.host, compiled(&virtual_host.rules)?) {
             return Err(Refused::DuplicateHost { listener: listener.id.clone(), host: written(&virtual_host.host) });
         }
     }
+    let own = listener.for_callers.iter().map(|own| Ok((Arc::clone(&own.callers), compiled(&own.rules)?)));
+    let for_callers = own.collect::<Result<_, _>>()?;
     let protocol = match &listener.protocol {
         ListenerProtocol::Http => Protocol::Http,
         ListenerProtocol::Https { certificates } => Protocol::Https(tls::server_config(&listener.id, certificates)?),
@@ -56,6 +57,7 @@ pub(crate) fn compile(listener: &Listener, with: &Ingredients<'_>) -> Result<Tab
         peer_name: listener.peer_name.clone(),
         shows: listener.shows.clone(),
         hosts,
+        for_callers,
         unmatched: with.counters.counter(&listener.id, &nothing, &nothing),
     })
 }

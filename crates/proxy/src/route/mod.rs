@@ -29,6 +29,7 @@ use crate::balance::Backend;
 use crate::cors::Cors;
 use crate::egress::Egress;
 use crate::endpoint::Ticket;
+use crate::identity::Identity;
 use crate::secured::ClientCertificate;
 use crate::snapshot::{Admits, Filter, Forwarded, Redirect, Timeouts};
 use crate::stats::Counter;
@@ -43,6 +44,8 @@ pub(crate) struct Table {
     pub(crate) peer_name: Option<Arc<str>>,
     pub(crate) shows: Option<Arc<str>>,
     pub(crate) hosts: HostTable<Rules>,
+    /// Rules of some callers' own, by how their identities begin.
+    pub(crate) for_callers: Vec<(Arc<str>, Rules)>,
     /// Counts requests that no rule matched.
     pub(crate) unmatched: Arc<Counter>,
 }
@@ -175,12 +178,19 @@ impl Table {
             peer_name: None,
             shows: None,
             hosts: HostTable::new(),
+            for_callers: Vec::new(),
             unmatched: Arc::clone(&self.unmatched),
         }
     }
 
-    /// The rule for a request to a host, which is in lower case and without a port.
-    pub(crate) fn find(&self, host: &str, candidate: &Candidate<'_>) -> Option<&Arc<Rule>> {
+    /// The rule for a caller's request to a host, which is in lower case and without a port. A caller with rules of its own
+    /// sees no others.
+    pub(crate) fn find(&self, host: &str, candidate: &Candidate<'_>, caller: Option<&Identity>) -> Option<&Arc<Rule>> {
+        if let Some(caller) = caller.filter(|_| !self.for_callers.is_empty())
+            && let Some((_, own)) = self.for_callers.iter().find(|(callers, _)| caller.id.starts_with(&**callers))
+        {
+            return own.find(candidate);
+        }
         self.hosts.find(host)?.find(candidate)
     }
 }

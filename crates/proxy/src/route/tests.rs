@@ -36,6 +36,7 @@ fn listener(hosts: Vec<VirtualHost>) -> Listener {
         admits: Admits::Anybody,
         peer_name: None,
         shows: None,
+        for_callers: Vec::new(),
         hosts,
     }
 }
@@ -60,7 +61,7 @@ fn found(table: &Table, host: &str, method: &str, target: &str, headers: &[(&str
     }
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let candidate = Candidate { method: &method, path, query, headers: &map };
-    table.find(host, &candidate).map(|rule| rule.id.to_string())
+    table.find(host, &candidate, None).map(|rule| rule.id.to_string())
 }
 
 fn prefix(path: &str) -> Match {

@@ -81,7 +81,7 @@ impl Secure {
         config.resumption = if client.is_some() { Resumption::disabled() } else { self.resumption.clone() };
         config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
         let name = ServerName::try_from(self.says.name.to_string()).map_err(io::Error::other)?;
-        let stream = Box::pin(TlsConnector::from(Arc::new(config)).connect(name, stream)).await;
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
         let stream = stream.map_err(|error| io::Error::new(error.kind(), format!("no TLS: {error}")))?;
         if alpn == Some(H2) && stream.get_ref().1.alpn_protocol() != Some(H2) {
             return Err(io::Error::other("no TLS for HTTP/2: the server does not offer h2 by ALPN"));

@@ -50,12 +50,13 @@ impl Dial<'_> {
                 _ => self.over(stream, endpoint, alpn).await,
             }
         };
-        self.timely(connect).await
+        // On the heap: most requests make no connection, and none should be larger for it.
+        self.timely(Box::pin(connect)).await
     }
 
     /// Connects for bytes that are TLS already, made for the program itself.
     pub(crate) async fn as_it_is(&self, endpoint: &Endpoint) -> io::Result<Stream> {
-        self.timely(async { self.over(self.plain(endpoint).await?, endpoint, None).await }).await
+        self.timely(Box::pin(async { self.over(self.plain(endpoint).await?, endpoint, None).await })).await
     }
 
     async fn plain(&self, endpoint: &Endpoint) -> io::Result<TcpStream> {

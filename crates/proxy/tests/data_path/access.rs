@@ -60,6 +60,29 @@ async fn connect(from: [u8; 4], to: SocketAddr) -> TcpStream {
     socket.connect(to).await.expect("connects")
 }
 
+#[tokio::test]
+async fn callers_with_rules_of_their_own_see_no_others() {
+    let upstream = Upstream::named("b").await;
+    let answered = |status: u16, path: &str| Rule {
+        matches: Match { path: PathMatch::Prefix(path.into()), ..Match::default() },
+        action: Action::Respond { status: StatusCode::from_u16(status).expect("a status"), body: "".into() },
+        ..rule(&[])
+    };
+    let mut snapshot = between(all_to(&[upstream.address]));
+    let own = |callers: &str, rules| CallerRules { callers: callers.into(), rules };
+    snapshot.listeners[0].for_callers =
+        vec![own(B, vec![answered(201, "/own")]), own("spiffe://cluster.local/ns/other/", vec![answered(202, "/")])];
+    let (running, address) = guarded(snapshot.clone()).await;
+    for (from, path, status) in
+        [(AS_B, "/own", 201), (AS_B, "/else", 404), (AS_A, "/own", 200), (NOBODY, "/own", 200), (AS_A, "/else", 200)]
+    {
+        assert_eq!(call(from, address, get(path)).await.status, status, "{from:?} {path}");
+    }
+    snapshot.listeners[0].for_callers.clear();
+    running.handle.apply(snapshot).await.expect("a good snapshot");
+    assert_eq!(call(AS_B, address, get("/else")).await.status, StatusCode::OK);
+}
+
 /// One request of a workload.
 pub(crate) async fn call(from: [u8; 4], to: SocketAddr, request: Request<ServedBody>) -> Answer {
     let stream = connect(from, to).await;

@@ -170,6 +170,7 @@ pub(crate) fn listener(id: &str, protocol: ListenerProtocol, rules: Vec<Rule>) -
         admits: proxy::snapshot::Admits::Anybody,
         peer_name: None,
         shows: None,
+        for_callers: Vec::new(),
         hosts: vec![VirtualHost { host: HostMatch::Any, rules }],
     }
 }

@@ -144,13 +144,71 @@ spec:
     assert_eq!(text::listener(&compiled, "service/shop/two:80"), ["*", "  / -> shop/two:80*1 (shop/two:80)"]);
 }
 
+/// Gateway API's consumer routes: for the callers of the route's namespace alone, and for them instead of all others.
+#[test]
+fn a_route_on_a_service_of_another_namespace_is_for_its_own_callers() {
+    let compiled = compiled(&edge(
+        r"
+kind: HTTPRoute
+metadata: {name: producer}
+spec:
+  parentRefs: [{group: '', kind: Service, name: one}]
+  rules: [{matches: [{path: {value: /v1}}], backendRefs: [{name: one, port: 80}]}]
+---
+kind: HTTPRoute
+metadata: {name: consumer, namespace: web}
+spec:
+  parentRefs: [{group: '', kind: Service, name: one, namespace: shop, port: 80}]
+  rules:
+  - {matches: [{path: {value: /v2}}], backendRefs: [{name: one, namespace: shop, port: 80}]}
+  - {matches: [{path: {value: /two}}], backendRefs: [{name: two, namespace: shop, port: 80}]}
+---
+kind: GRPCRoute
+metadata: {name: calls, namespace: web}
+spec:
+  parentRefs: [{group: '', kind: Service, name: one, namespace: shop, port: 80}]
+  rules: [{matches: [{method: {service: a.B}}], backendRefs: [{name: one, namespace: shop, port: 80}]}]
+---
+kind: HTTPRoute
+metadata: {name: both, namespace: web}
+spec:
+  parentRefs: [{group: '', kind: Service, name: two, namespace: shop}, {name: edge, namespace: shop}]
+  rules: [{backendRefs: [{name: two, namespace: shop, port: 80}]}]
+",
+    ));
+    let own = |id: &str| {
+        let found = compiled.snapshot.listeners.iter().find(|listener| &*listener.id == id);
+        let own = found.expect("a listener").for_callers.iter();
+        own.map(|own| (own.callers.to_string(), own.rules.iter().map(text::rule).collect::<Vec<_>>()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(text::listener(&compiled, "service/shop/one:80"), ["*", "  /v1 -> shop/one:80*1 (shop/producer/0)"]);
+    // Its own parent needs no grant; what it could not call without one does, and so does what a Gateway would reach by it.
+    assert_eq!(
+        own("service/shop/one:80"),
+        [(
+            "spiffe://cluster.local/ns/web/".to_owned(),
+            [
+                "/two -> unresolved*1 (web/consumer/1)",
+                "/a.B -> shop/one:80*1 (grpc:web/calls/0)",
+                "/v2 -> shop/one:80*1 (web/consumer/0)",
+            ]
+            .map(str::to_owned)
+            .to_vec()
+        )]
+    );
+    assert_eq!(text::listener(&compiled, "service/shop/two:80"), ["*", "  / -> shop/two:80*1 (shop/two:80)"]);
+    assert_eq!(own("service/shop/two:80")[0].1, ["/ -> unresolved*1 (web/both/0)"]);
+    assert_eq!(text::route(&compiled, "consumer"), ["one: Accepted !ResolvedRefs=RefNotPermitted"]);
+}
+
 #[test]
 fn a_route_on_a_service_that_cannot_be_is_told_so() {
     for (parent, said) in [
         ("{group: '', kind: Service, name: three}", "does not exist"),
         ("{group: '', kind: Service, name: one, port: 81}", "no TCP port on port 81"),
         ("{group: '', kind: Service, name: one, sectionName: grpc}", "no TCP port named grpc"),
-        ("{group: '', kind: Service, name: one, namespace: other}", "in another namespace"),
+        ("{group: '', kind: Service, name: one, namespace: other}", "does not exist"),
     ] {
         let yaml =
             format!("{{kind: HTTPRoute, metadata: {{name: r}}, spec: {{parentRefs: [{parent}], rules: [{{}}]}}}}");

@@ -154,6 +154,7 @@ impl Make {
             forwarded: if hop { Forwarded::Append } else { Forwarded::Replace },
             admits: if hop { Admits::Known } else { Admits::Anybody },
             peer_name: None,
+            for_callers: Vec::new(),
             shows: None,
             hosts: vec![VirtualHost { host: HostMatch::Any, rules: (0..self.routes).map(rule).collect() }],
         };
