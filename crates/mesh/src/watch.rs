@@ -34,6 +34,7 @@ use serde::de::DeserializeOwned;
 
 use crate::carrier;
 use crate::compile::{SECRET_TYPE, key};
+use crate::identity::DOMAIN_KEY;
 use crate::world::{Rejected, World};
 
 /// The longest value of a Secret or a ConfigMap that is kept, in bytes.
@@ -174,12 +175,12 @@ impl Matters for ConfigMap {
         self.data == other.data
     }
 
-    /// What is neither a key set nor a certificate is of no use here.
+    /// What is neither a key set nor a certificate, nor says whose those are, is of no use here.
     fn trim(&mut self) {
         self.binary_data = None;
         if let Some(data) = &mut self.data {
             let useful = |value: &str| value.contains("\"keys\"") || value.contains("-----BEGIN CERTIFICATE-----");
-            data.retain(|_, value| value.len() <= LONGEST_VALUE && useful(value));
+            data.retain(|key, value| value.len() <= LONGEST_VALUE && (key == DOMAIN_KEY || useful(value)));
         }
     }
 }

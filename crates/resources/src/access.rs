@@ -225,6 +225,10 @@ pub struct AccessPolicyJwks {
     /// A Service that it is fetched from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<AccessPolicyServiceRef>,
+    /// The keys of a trust domain's bundle, our own or one that is trusted: its JWT-SVIDs, which speak of its workloads alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub trust_domain: Option<String>,
     /// A ConfigMap with the certificate authorities that the URL's server is verified by; the system's where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<AccessPolicyKeyRef>,

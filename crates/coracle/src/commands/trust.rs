@@ -81,7 +81,7 @@ async fn add(api: &Api, add: &TrustAdd) -> anyhow::Result<()> {
     let map = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": { "name": name(&domain), "labels": { BUNDLE_LABEL: "foreign" } },
-        "data": { DOMAIN_KEY: domain.as_str(), BUNDLE_KEY: bundle.to_pem() },
+        "data": { DOMAIN_KEY: domain.as_str(), BUNDLE_KEY: bundle.to_spiffe().to_string() },
     });
     api.apply(&maps(&name(&domain)), &map, true, false).await?;
     let count = bundle.roots().len();

@@ -99,6 +99,16 @@ def raw():
     assert status == 200, status
     return status
 print("raw", eventually(raw), flush=True)
+with WorkloadApiClient() as client:
+    good, other = (client.fetch_jwt_svid(audience={audience}).token for audience in ["doors", "windows"])
+def doors(token):
+    connection = http.client.HTTPConnection(*address("doors"), timeout=30)
+    connection.request("GET", "/", headers={"authorization": "Bearer " + token} if token else {})
+    return connection.getresponse().status
+def opened():
+    assert doors(good) == 200
+    return 200
+print("doors", eventually(opened), doors(None), doors(other), doors(good[:-4] + "AAAA"), flush=True)
 def of_server(name):
     status, body = plain(name)
     assert status == 200, (status, body)
@@ -159,9 +169,24 @@ spec:
 ";
     // The same program once more, as bytes that nobody looks into.
     let raw = "apiVersion: v1\nkind: Service\nmetadata: {name: raw}\nspec: {selector: {app: guarded}, ports: [{name: tcp, port: 9090, targetPort: http}]}\n";
+    // Once more, for those who bring a token of the trust domain.
+    let doors = "apiVersion: v1
+kind: Service
+metadata: {name: doors, annotations: {mesh.coracle.dev/mtls: auto}}
+spec: {selector: {app: guarded}, ports: [{name: http, port: 9091, targetPort: http}]}
+---
+apiVersion: mesh.coracle.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: doors}
+spec:
+  targetRefs: [{kind: Service, name: doors}]
+  jwt: {providers: [{issuer: 'spiffe://cluster.local', audiences: [doors], jwks: {trustDomain: cluster.local}}]}
+  rules: [{jwt: {claims: [{name: sub, equals: 'spiffe://cluster.local/ns/default/sa/client'}]}}]
+";
     let services = [
         guarded,
         raw.to_owned(),
+        doors.to_owned(),
         program("server", "spiffe"),
         program("impostor", "spiffe://cluster.local/ns/default/sa/x"),
     ];
@@ -194,6 +219,7 @@ spec:
     assert!(line("certified").contains("['spiffe://cluster.local/ns/default/sa/default']"), "{said}");
     assert!(line("plain").starts_with("plain refused"), "{said}");
     assert!(line("bytes").starts_with("bytes refused") && line("raw") == "raw 200", "{said}");
+    assert_eq!(line("doors"), "doors 200 401 401 401", "{said}");
     assert!(line("bare").starts_with("bare refused"), "{said}");
     assert_eq!(line("server"), "server (('URI', 'spiffe://cluster.local/ns/default/sa/client'),)");
     assert!(line("impostor").starts_with("impostor 502"), "{said}");

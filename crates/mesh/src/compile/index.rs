@@ -75,6 +75,11 @@ impl<'w> Index<'w> {
         self.opaque.get(&(namespace, name)).copied()
     }
 
+    /// All ConfigMaps of a namespace.
+    pub(super) fn config_maps_of(&self, namespace: &str) -> impl Iterator<Item = &'w ConfigMap> {
+        self.config_maps.iter().filter(move |((of, _), _)| *of == namespace).map(|(_, map)| *map)
+    }
+
     pub(super) fn config_map(&self, namespace: &str, name: &str) -> Option<&'w ConfigMap> {
         self.config_maps.get(&(namespace, name)).copied()
     }

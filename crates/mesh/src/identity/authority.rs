@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::cache::{self, CacheError};
 use super::plan::{Policy, roots_plan};
 use super::spiffe::{SpiffeId, TrustDomain};
+use super::token::{self, TokenKey};
 
 /// How far before now a certificate begins, as clocks differ.
 const BACKDATED: i64 = 60;
@@ -90,6 +91,16 @@ pub trait Issuer: Send + Sync {
     /// Why not; nothing has changed then.
     fn issue(&self, id: &SpiffeId, now: Timestamp) -> Result<Svid, AuthorityError>;
 
+    /// Signs a JWT-SVID of `id`, meant for `audiences`.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn sign_token(&self, id: &SpiffeId, audiences: &[String], now: Timestamp) -> Result<String, AuthorityError>;
+
+    /// The public keys of JWT-SVIDs, as JWKs.
+    fn token_keys(&self) -> Vec<serde_json::Value>;
+
     /// The roots to be trusted, the one that signs first.
     fn roots(&self) -> Vec<CertificateDer<'static>>;
 }
@@ -110,6 +121,9 @@ struct Kept {
 struct File {
     trust_domain: String,
     roots: Vec<Kept>,
+    /// The keys of tokens; none in older files.
+    #[serde(default)]
+    tokens: Vec<TokenKey>,
 }
 
 /// Our own certificate authority, with its keys in a file.
@@ -118,6 +132,7 @@ pub struct Authority {
     domain: TrustDomain,
     policy: Policy,
     roots: Mutex<Vec<Kept>>,
+    tokens: Mutex<Vec<TokenKey>>,
 }
 
 impl Authority {
@@ -135,7 +150,7 @@ impl Authority {
                 remedy: "name that trust domain, or choose another data directory",
             });
         }
-        let authority = Self { path, domain, policy, roots: Mutex::new(file.roots) };
+        let authority = Self { path, domain, policy, roots: Mutex::new(file.roots), tokens: Mutex::new(file.tokens) };
         authority.turn(now)?;
         Ok(authority)
     }
@@ -154,6 +169,7 @@ impl Authority {
 
     /// Does what time asks for: makes the first root or the next one, and forgets those that nothing hangs on.
     fn turn(&self, now: Timestamp) -> Result<(), AuthorityError> {
+        self.turn_tokens(now)?;
         let mut roots = self.roots.lock();
         let times: Vec<_> = roots.iter().map(|root| (root.signs_from, root.ends)).collect();
         let plan = roots_plan(now, &times, &self.policy);
@@ -168,9 +184,28 @@ impl Authority {
     }
 
     fn keep(&self, roots: &mut Vec<Kept>, all: Vec<Kept>) -> Result<(), AuthorityError> {
-        let file = File { trust_domain: self.domain.as_str().to_owned(), roots: all };
+        let tokens = self.tokens.lock().clone();
+        let file = File { trust_domain: self.domain.as_str().to_owned(), roots: all, tokens };
         cache::write(&self.path, &file)?;
         *roots = file.roots;
+        Ok(())
+    }
+
+    /// The same for the keys of tokens.
+    fn turn_tokens(&self, now: Timestamp) -> Result<(), AuthorityError> {
+        let roots = self.roots.lock();
+        let before = self.tokens.lock().clone();
+        let after = token::turned(&before, now).map_err(|reason| AuthorityError::Certificate {
+            attempt: "make a key for tokens".into(),
+            reason,
+            remedy: "this is a defect of Coracle",
+        })?;
+        if after == before {
+            return Ok(());
+        }
+        let file = File { trust_domain: self.domain.as_str().to_owned(), roots: roots.clone(), tokens: after.clone() };
+        cache::write(&self.path, &file)?;
+        *self.tokens.lock() = after;
         Ok(())
     }
 
@@ -218,6 +253,19 @@ impl Issuer for Authority {
             chain: vec![CertificateDer::from(signed.der().to_vec())],
             key: pair.serialize_der().into(),
         })
+    }
+
+    fn sign_token(&self, id: &SpiffeId, audiences: &[String], now: Timestamp) -> Result<String, AuthorityError> {
+        let tokens = self.tokens.lock().clone();
+        token::sign(&tokens, id, audiences, now).map_err(|reason| AuthorityError::Certificate {
+            attempt: format!("sign a token for {id}"),
+            reason,
+            remedy: "restore identity/authority.json in the data directory from a backup",
+        })
+    }
+
+    fn token_keys(&self) -> Vec<serde_json::Value> {
+        self.tokens.lock().iter().map(TokenKey::public).collect()
     }
 
     fn roots(&self) -> Vec<CertificateDer<'static>> {

@@ -1,4 +1,4 @@
-//! Trust bundles: the roots of a trust domain, as PEM and as SPIFFE's own form, a JWK Set (SPIFFE Trust Domain and Bundle, section 4).
+//! Trust bundles: the roots of a trust domain and its keys for tokens, as PEM and as SPIFFE's own form, a JWK Set (SPIFFE Trust Domain and Bundle, section 4).
 //!
 //! Invariant: a bundle has at least one certificate, and each may sign.
 
@@ -31,6 +31,8 @@ pub struct BundleError(pub String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bundle {
     roots: Vec<CertificateDer<'static>>,
+    /// Keys of JWT-SVIDs, as JWKs without a use; each has a `kid`.
+    keys: Vec<Value>,
 }
 
 impl Bundle {
@@ -52,7 +54,7 @@ impl Bundle {
         }
         match roots.len() {
             0 => Err(BundleError("it has no certificate".into())),
-            1..=MOST => Ok(Self { roots }),
+            1..=MOST => Ok(Self { roots, keys: Vec::new() }),
             _ => Err(BundleError(format!("it has more than {MOST} certificates"))),
         }
     }
@@ -88,7 +90,31 @@ impl Bundle {
             let one = one.ok_or_else(|| BundleError("a key of use x509-svid has not exactly one `x5c`".into()))?;
             roots.push(CertificateDer::from(one));
         }
-        Self::new(roots)
+        let tokens = keys.iter().filter(|key| key["use"] == "jwt-svid").map(public);
+        Ok(Self::new(roots)?.with_keys(tokens.collect::<Result<Vec<_>, _>>()?))
+    }
+
+    /// The same with keys of JWT-SVIDs, as far as there is room.
+    #[must_use]
+    pub fn with_keys(mut self, keys: impl IntoIterator<Item = Value>) -> Self {
+        for key in keys {
+            if self.keys.len() < MOST && !self.keys.contains(&key) {
+                self.keys.push(key);
+            }
+        }
+        self
+    }
+
+    /// The keys of JWT-SVIDs.
+    #[must_use]
+    pub fn keys(&self) -> &[Value] {
+        &self.keys
+    }
+
+    /// The keys of JWT-SVIDs as a plain JWK Set; none where there are none.
+    #[must_use]
+    pub fn token_keys(&self) -> Option<String> {
+        (!self.keys.is_empty()).then(|| json!({ "keys": self.keys }).to_string())
     }
 
     /// The certificates, the one that signs first.
@@ -112,8 +138,21 @@ impl Bundle {
     /// The JWK Set.
     #[must_use]
     pub fn to_spiffe(&self) -> Value {
-        json!({ "keys": self.roots.iter().map(jwk).collect::<Vec<_>>() })
+        let tokens = self.keys.iter().cloned().map(|mut key| {
+            key["use"] = "jwt-svid".into();
+            key
+        });
+        json!({ "keys": self.roots.iter().map(jwk).chain(tokens).collect::<Vec<_>>() })
     }
+}
+
+/// The public part of a key of JWT-SVIDs (SPIFFE Trust Domain and Bundle, section 4.2.2: it needs a `kid`).
+fn public(key: &Value) -> Result<Value, BundleError> {
+    if !key["kid"].is_string() || !key["kty"].is_string() {
+        return Err(BundleError("a key of use jwt-svid has no `kid` or no `kty`".into()));
+    }
+    let parts = ["kid", "kty", "alg", "crv", "x", "y", "n", "e"];
+    Ok(parts.into_iter().filter_map(|part| Some((part.to_owned(), key.get(part)?.clone()))).collect())
 }
 
 fn pem(der: &[u8]) -> String {

@@ -77,7 +77,7 @@ struct KeptSvid {
 #[derive(Default, Serialize, Deserialize)]
 struct Kept {
     svids: BTreeMap<String, KeptSvid>,
-    /// Roots by trust domain, PEM, as they were last known.
+    /// Bundles by trust domain, as JWK Sets (PEM in older files), as they were last known.
     bundles: BTreeMap<String, String>,
 }
 
@@ -110,7 +110,7 @@ impl Cache {
         });
         let bundles = kept.bundles.into_iter().filter_map(|(domain, pem)| {
             let domain = domain.parse().ok()?;
-            Some((domain, Bundle::from_pem(pem.as_bytes()).ok()?))
+            Some((domain, Bundle::read(pem.as_bytes()).ok()?))
         });
         (svids.collect(), bundles.collect())
     }
@@ -125,7 +125,7 @@ impl Cache {
             let chain = svid.chain.iter().map(|der| encode(der)).collect();
             (svid.id.to_string(), KeptSvid { chain, key: encode(&svid.key) })
         });
-        let bundles = bundles.iter().map(|(domain, bundle)| (domain.to_string(), bundle.to_pem()));
+        let bundles = bundles.iter().map(|(domain, bundle)| (domain.to_string(), bundle.to_spiffe().to_string()));
         write(&self.path, &Kept { svids: svids.collect(), bundles: bundles.collect() })
     }
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use rustls::sign::CertifiedKey;
+use serde_json::Value;
 use tokio::sync::watch;
 
-use super::authority::Svid;
+use super::authority::{AuthorityError, Issuer, Svid};
 use super::bundle::{Bundle, Bundles};
 use super::judge::Trust;
 use super::plan::{Alarm, Held};
@@ -119,6 +120,7 @@ pub struct Handle {
     pub(super) domain: TrustDomain,
     pub(super) grace: SignedDuration,
     pub(super) clock: Clock,
+    pub(super) issuer: Arc<dyn Issuer>,
 }
 
 impl Handle {
@@ -144,6 +146,31 @@ impl Handle {
     #[must_use]
     pub fn bundles(&self) -> Bundles {
         self.material.borrow().bundles.clone()
+    }
+
+    /// A new JWT-SVID of `id`. It is signed on the spot: nothing of it is kept.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn token(&self, id: &SpiffeId, audiences: &[String]) -> Result<String, AuthorityError> {
+        self.issuer.sign_token(id, audiences, (self.clock)())
+    }
+
+    /// Whose a JWT-SVID is, and what it says, if it is one of a trust domain that is trusted and meant for `audience`.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not believed.
+    pub fn validate(&self, token: &str, audience: &str) -> Result<(SpiffeId, serde_json::Map<String, Value>), String> {
+        let subject = proxy::access::claimed_subject(token).ok_or("it is no token with a subject")?;
+        let id: SpiffeId = subject.parse().map_err(|error: super::BadId| error.to_string())?;
+        let keys = self.material.borrow().bundles.get(id.domain()).and_then(Bundle::token_keys);
+        let keys = keys.ok_or_else(|| format!("no keys of the trust domain {} are known here", id.domain()))?;
+        let now = std::time::Duration::from_secs(u64::try_from((self.clock)().as_second()).unwrap_or_default());
+        let subjects = format!("spiffe://{}/", id.domain());
+        let claims = proxy::access::verify_token(token, keys.as_bytes(), &subjects, audience, now)?;
+        Ok((id, claims))
     }
 
     /// How things are.

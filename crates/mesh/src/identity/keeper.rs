@@ -82,6 +82,7 @@ pub fn build(settings: Settings, issuer: Arc<dyn Issuer>, clock: Clock) -> (Keep
         domain: settings.domain.clone(),
         grace: settings.policy.grace,
         clock: Arc::clone(&clock),
+        issuer: Arc::clone(&issuer),
     };
     let keeper = Keeper {
         settings,
@@ -139,9 +140,14 @@ impl Keeper {
             Some(foreign) => foreign.clone(),
             None => before.iter().filter(|(domain, _)| *domain != own).map(|(d, b)| (d.clone(), b.clone())).collect(),
         };
-        let also = bundles.remove(own).into_iter().flat_map(|bundle| bundle.roots().to_vec()).collect::<Vec<_>>();
-        match Bundle::new(self.issuer.roots().into_iter().chain(also)) {
-            Ok(bundle) => drop(bundles.insert(own.clone(), bundle)),
+        let also = bundles.remove(own);
+        let roots = also.iter().flat_map(|bundle| bundle.roots().to_vec()).collect::<Vec<_>>();
+        let keys = also.iter().flat_map(|bundle| bundle.keys().to_vec()).collect::<Vec<_>>();
+        match Bundle::new(self.issuer.roots().into_iter().chain(roots)) {
+            Ok(bundle) => {
+                let bundle = bundle.with_keys(self.issuer.token_keys().into_iter().chain(keys));
+                bundles.insert(own.clone(), bundle);
+            }
             Err(_) => drop(before.get(own).map(|bundle| bundles.insert(own.clone(), bundle.clone()))),
         }
         bundles

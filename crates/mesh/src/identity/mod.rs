@@ -19,6 +19,7 @@ mod keeper;
 mod plan;
 mod spiffe;
 mod steward;
+mod token;
 pub mod workload_api;
 
 #[cfg(test)]
@@ -34,7 +35,7 @@ pub use keeper::{Keeper, Settings, Turn, build};
 pub use plan::{Alarm, Held, Plan, Policy, alarm, plan, roots_plan};
 pub use spiffe::{BadId, SpiffeId, TrustDomain};
 pub use steward::{
-    Away, BUNDLE_KEY, BUNDLE_LABEL, DOMAIN_KEY, INJECT, OWN_BUNDLE, STATUS_KEY, Steward, identity, in_mesh,
+    Away, BUNDLE_KEY, BUNDLE_LABEL, DOMAIN_KEY, INJECT, OWN_BUNDLE, SPIFFE_KEY, STATUS_KEY, Steward, identity, in_mesh,
 };
 
 /// The namespace of what is the platform's own: its identities, its bundle, and the bundles of others.

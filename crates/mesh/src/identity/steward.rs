@@ -35,6 +35,8 @@ pub const BUNDLE_LABEL: &str = "mesh.coracle.dev/trust-bundle";
 pub const DOMAIN_KEY: &str = "trust-domain";
 /// The key of a bundle's ConfigMap that holds it, as PEM or as a JWK Set.
 pub const BUNDLE_KEY: &str = "bundle";
+/// The key of our own bundle's ConfigMap that holds it as SPIFFE's JWK Set, keys for tokens included.
+pub const SPIFFE_KEY: &str = "bundle.json";
 /// The key of our own bundle's ConfigMap that says how things are.
 pub const STATUS_KEY: &str = "status.json";
 /// The label or annotation by which a Pod stays outside of the mesh, as Istio has it, with the value `false`.
@@ -135,11 +137,16 @@ fn foreign(map: &ConfigMap) -> Option<(TrustDomain, Bundle)> {
 
 /// The bundles of all, those of one trust domain together.
 fn merged<'a>(all: impl Iterator<Item = &'a (TrustDomain, Bundle)>) -> Bundles {
-    let mut roots: BTreeMap<TrustDomain, Vec<_>> = BTreeMap::new();
+    let mut roots: BTreeMap<TrustDomain, (Vec<_>, Vec<_>)> = BTreeMap::new();
     for (domain, bundle) in all {
-        roots.entry(domain.clone()).or_default().extend(bundle.roots().iter().cloned());
+        let (roots, keys) = roots.entry(domain.clone()).or_default();
+        roots.extend(bundle.roots().iter().cloned());
+        keys.extend(bundle.keys().iter().cloned());
     }
-    roots.into_iter().filter_map(|(domain, roots)| Some((domain, Bundle::new(roots).ok()?))).collect()
+    roots
+        .into_iter()
+        .filter_map(|(domain, (roots, keys))| Some((domain, Bundle::new(roots).ok()?.with_keys(keys))))
+        .collect()
 }
 
 impl Steward {
@@ -319,7 +326,8 @@ async fn publish(client: &Client, handle: &Handle, (bundle, report): &(Bundle, R
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": { "name": OWN_BUNDLE, "labels": { BUNDLE_LABEL: "own" } },
         "data": {
-            DOMAIN_KEY: handle.domain().as_str(), BUNDLE_KEY: bundle.to_pem(), STATUS_KEY: status.to_string(),
+            DOMAIN_KEY: handle.domain().as_str(), BUNDLE_KEY: bundle.to_pem(),
+            SPIFFE_KEY: bundle.to_spiffe().to_string(), STATUS_KEY: status.to_string(),
         },
     });
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
@@ -339,6 +347,14 @@ impl super::Issuer for Away {
     }
 
     fn roots(&self) -> Vec<rustls_pki_types::CertificateDer<'static>> {
+        Vec::new()
+    }
+
+    fn sign_token(&self, _: &SpiffeId, _: &[String], _: Timestamp) -> Result<String, super::AuthorityError> {
+        Err(super::AuthorityError::Away { reason: self.0.to_string() })
+    }
+
+    fn token_keys(&self) -> Vec<serde_json::Value> {
         Vec::new()
     }
 }

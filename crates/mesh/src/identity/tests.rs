@@ -171,6 +171,14 @@ impl Issuer for Switch {
     fn issue(&self, id: &SpiffeId, now: Timestamp) -> Result<Svid, AuthorityError> {
         self.up().and_then(|()| self.authority.issue(id, now))
     }
+    fn sign_token(&self, id: &SpiffeId, audiences: &[String], now: Timestamp) -> Result<String, AuthorityError> {
+        self.authority.sign_token(id, audiences, now)
+    }
+
+    fn token_keys(&self) -> Vec<serde_json::Value> {
+        self.authority.token_keys()
+    }
+
     fn roots(&self) -> Vec<CertificateDer<'static>> {
         if self.up().is_ok() { self.authority.roots() } else { Vec::new() }
     }

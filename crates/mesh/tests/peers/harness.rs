@@ -75,6 +75,14 @@ impl Issuer for Switch {
         self.up().and_then(|()| self.authority.issue(id, now))
     }
 
+    fn sign_token(&self, id: &SpiffeId, audiences: &[String], now: Timestamp) -> Result<String, AuthorityError> {
+        self.up().and_then(|()| self.authority.sign_token(id, audiences, now))
+    }
+
+    fn token_keys(&self) -> Vec<serde_json::Value> {
+        if self.up().is_ok() { self.authority.token_keys() } else { Vec::new() }
+    }
+
     fn roots(&self) -> Vec<CertificateDer<'static>> {
         if self.up().is_ok() { self.authority.roots() } else { Vec::new() }
     }

@@ -35,10 +35,16 @@ with WorkloadApiClient() as client:
     except Exception as error:
         print("refused:", error, flush=True)
         sys.exit()
-    try:
-        client.fetch_jwt_svid(audience={"x"})
-    except Exception as error:
-        print("jwt:", error, flush=True)
+    token = client.fetch_jwt_svid(audience={"shop", "bank"})
+    keys = client.fetch_jwt_bundles()
+    domains = sorted(bundle.trust_domain.name for bundle in keys._bundles.values())
+    seen = client.validate_jwt_svid(token.token, "shop")
+    print("jwt:", token.spiffe_id, sorted(token.audience), *domains, seen.spiffe_id, flush=True)
+    for what in [lambda: client.validate_jwt_svid(token.token, "other"), lambda: client.validate_jwt_svid(token.token[:-4] + "AAAA", "shop")]:
+        try:
+            print("believed:", what(), flush=True)
+        except Exception as error:
+            print("not believed:", error, flush=True)
     client.stream_x509_contexts(
         lambda context: print("serial", context.default_svid.leaf.serial_number, flush=True),
         lambda error: print("error", error, flush=True),
@@ -73,7 +79,12 @@ async fn spiffes_own_library_gets_a_certificate_and_every_renewal() {
     let mut lines = BufReader::new(python.stdout.take().expect("a pipe")).lines();
     assert_eq!(line(&mut lines).await, "spiffe://b.test/ns/shop/sa/web 1 a.test b.test");
     let jwt = line(&mut lines).await;
-    assert!(jwt.starts_with("jwt:") && jwt.contains("not issued here"), "{jwt}");
+    let id = "spiffe://b.test/ns/shop/sa/web";
+    assert_eq!(jwt, format!("jwt: {id} ['bank', 'shop'] a.test b.test {id}"));
+    for why in ["somebody else", "signature is wrong"] {
+        let said = line(&mut lines).await;
+        assert!(said.starts_with("not believed:") && said.contains(why), "{said}");
+    }
     let first = line(&mut lines).await;
     assert!(first.starts_with("serial "), "{first}");
     time.pass(SignedDuration::from_hours(15));

@@ -79,7 +79,13 @@ impl Issuers {
             self.all.iter().position(|(issuer, _)| Some(&*issuer.name) == named.as_deref() && at_home(issuer));
         let position = position.ok_or(Flaw::Issuer)?;
         let (issuer, verifier) = &self.all[position];
-        let expected = Expected { issuer: &issuer.name, audiences: &issuer.audiences, leeway: issuer.leeway, now };
+        let expected = Expected {
+            issuer: Some(&issuer.name),
+            subjects: issuer.subjects.as_deref(),
+            audiences: &issuer.audiences,
+            leeway: issuer.leeway,
+            now,
+        };
         match verifier {
             Verifier::Here(keys) => Ok((position, unverified.verify(keys, &expected)?)),
             Verifier::There(set) => {

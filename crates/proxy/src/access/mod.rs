@@ -22,6 +22,7 @@ mod tests;
 mod visit;
 mod written;
 
+pub use jwt::{claimed_subject, verify_token};
 pub use policy::{
     AccessRule, ApiKeys, Condition, Effect, External, Issuer, Jwt, Keys, Origin, Place, PlaceId, Policy, PolicyId,
     RemoteKeys, Source, TokenFrom, TokenMatch,

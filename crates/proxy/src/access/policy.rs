@@ -80,6 +80,8 @@ pub struct Jwt {
 pub struct Issuer {
     /// What tokens must have as `iss`.
     pub name: Arc<str>,
+    /// How `sub` must begin, where not everybody is this issuer's to speak of.
+    pub subjects: Option<Arc<str>>,
     /// Any of these must be in `aud`; not looked at where there is none.
     pub audiences: Vec<Arc<str>>,
     /// What verifies them.

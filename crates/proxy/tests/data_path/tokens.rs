@@ -47,6 +47,7 @@ impl Idp {
 
 fn issuer(keys: Keys) -> Issuer {
     Issuer {
+        subjects: None,
         name: ISSUER.into(),
         audiences: vec!["shop".into()],
         keys,

@@ -1,5 +1,6 @@
 //! What a policy knows callers by: issuers of tokens with their keys, and clients with theirs. An error names the field.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Uri;
@@ -14,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::super::backends::Reference;
 use super::super::index::Subject;
 use super::read::{Reader, each};
+use crate::identity::{BUNDLE_KEY, BadId, Bundle, DOMAIN_KEY, OWN_BUNDLE, SPIFFE_KEY, SYSTEM_NAMESPACE, TrustDomain};
 
 /// The group of our kinds.
 const GROUP: &str = "mesh.coracle.dev";
@@ -39,6 +41,7 @@ impl Reader<'_, '_> {
         Ok(Issuer {
             name: provider.issuer.as_str().into(),
             audiences: provider.audiences.iter().map(|audience| audience.as_str().into()).collect(),
+            subjects: provider.jwks.trust_domain.as_ref().map(|domain| format!("spiffe://{domain}/").into()),
             keys: self.jwks(&provider.jwks).map_err(|error| format!("jwks.{error}"))?,
             from: each("tokenFrom", &provider.token_from, token_from)?,
             leeway: duration("leeway", provider.leeway.as_deref(), 60, 0, 300)?,
@@ -56,9 +59,11 @@ impl Reader<'_, '_> {
             jwks.secret.is_some(),
             jwks.uri.is_some(),
             jwks.service.is_some(),
+            jwks.trust_domain.is_some(),
         ];
         if given.iter().filter(|given| **given).count() != 1 {
-            return Err("inline: exactly one of inline, configMap, secret, uri and service must be given".to_owned());
+            return Err("inline: exactly one of inline, configMap, secret, uri, service and trustDomain must be given"
+                .to_owned());
         }
         if let Some(text) = &jwks.inline {
             return Ok(Keys::Here(text.as_str().into()));
@@ -68,6 +73,9 @@ impl Reader<'_, '_> {
         }
         if let Some(to) = &jwks.secret {
             return Ok(Keys::Here(self.secret(to).map_err(|error| format!("secret: {error}"))?.into()));
+        }
+        if let Some(domain) = &jwks.trust_domain {
+            return Ok(Keys::Here(self.bundle_keys(domain).map_err(|error| format!("trustDomain: {error}"))?.into()));
         }
         let (at, path) = match (&jwks.uri, &jwks.service) {
             (Some(uri), _) => self.uri(uri, jwks.ca.as_ref())?,
@@ -87,6 +95,25 @@ impl Reader<'_, '_> {
             refresh: duration("refresh", jwks.refresh.as_deref(), 600, 10, 86_400)?,
             pause: PAUSE,
         }))
+    }
+
+    /// The keys for tokens of a trust domain's bundle.
+    fn bundle_keys(&self, domain: &str) -> Result<String, String> {
+        let domain: TrustDomain = domain.parse().map_err(|error: BadId| error.to_string())?;
+        let keys = |text: &String| Bundle::read(text.as_bytes()).ok().and_then(|bundle| bundle.token_keys());
+        let found = if domain == *self.domain {
+            let own = self.index.config_map(SYSTEM_NAMESPACE, OWN_BUNDLE);
+            own.and_then(|map| map.data.as_ref()?.get(SPIFFE_KEY).and_then(keys))
+        } else {
+            let mut foreign = self.index.config_maps_of(SYSTEM_NAMESPACE).filter_map(|map| map.data.as_ref());
+            let ours = |data: &&BTreeMap<String, String>| {
+                data.get(DOMAIN_KEY).is_some_and(|name| name.trim() == domain.as_str())
+            };
+            foreign.by_ref().filter(ours).find_map(|data| data.get(BUNDLE_KEY).and_then(keys))
+        };
+        found.ok_or_else(|| {
+            format!("no bundle of {domain} with keys for tokens is known here; `coracle trust add` adds one")
+        })
     }
 
     fn uri(&self, text: &str, ca: Option<&AccessPolicyKeyRef>) -> Result<(Origin, String), String> {

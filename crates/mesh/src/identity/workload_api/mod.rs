@@ -3,7 +3,7 @@
 //!
 //! Invariants: who asks is told by the kernel (`SO_PEERCRED`), never by what is asked; a call without the metadata
 //! `workload.spiffe.io: true` is refused, so that nobody is talked into making it; whoever is no workload of this instance
-//! learns nothing; calls, connections and messages are bounded. JWT-SVIDs are not issued: those calls answer UNIMPLEMENTED.
+//! learns nothing; calls, connections and messages are bounded; a token is signed for whoever asks and for nobody else.
 
 mod authority;
 mod calls;
@@ -158,8 +158,8 @@ async fn serve(
     tracing::debug!(?pid, id = id.as_ref().map(SpiffeId::as_str), "a program asks the Workload API");
     let ending = stop.clone();
     let service = service_fn(move |request| {
-        let answer = calls::answer(&request, id.as_ref(), pid, &handle, &ending);
-        async move { Ok::<_, std::convert::Infallible>(answer) }
+        let answer = calls::answer(request, id.clone(), pid, handle.clone(), ending.clone());
+        async move { Ok::<_, std::convert::Infallible>(answer.await) }
     });
     let mut builder = http2::Builder::new(Tasks(tasks));
     builder
