@@ -31,25 +31,27 @@ const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 /// Names the object that could not be read or written, or the definition that did not come to be served.
 pub async fn install(client: Client) -> Result<(), InstallError> {
     let definitions: Vec<_> = crds::crds().into_iter().chain(crds::own_crds()).collect();
-    future::try_join_all(definitions.iter().map(|crd| install_definition(&client, crd))).await?;
-    for crd in crds::foreign_crds() {
-        // Whoever the kind belongs to knows it better.
-        let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-        let name = crd.name_any();
-        let there = api.get_metadata_opt(&name).await.map_err(|source| InstallError::Request {
-            verb: "get",
-            kind: "CustomResourceDefinition",
-            name,
-            source: Box::new(source),
-        })?;
-        if there.is_none() {
-            install_definition(&client, &crd).await?;
-        }
-    }
+    let foreign = crds::foreign_crds();
+    let ours = future::try_join_all(definitions.iter().map(|crd| install_definition(&client, crd)));
+    let theirs = future::try_join_all(foreign.iter().map(|crd| install_where_absent(&client, crd)));
+    future::try_join(ours, theirs).await?;
     ensure::<GatewayClass>(&client, "GatewayClass", &crate::class::gateway_class()).await?;
     let ports = serde_json::json!([{"name": "http-proxy", "port": EGRESS_PORT, "targetPort": EGRESS_PORT}]);
     own_service::ensure(client, EGRESS_SERVICE, &ports, None).await?;
     Ok(())
+}
+
+/// Installs a definition of somebody else's, unless it is there: whoever the kind belongs to knows it better.
+async fn install_where_absent(client: &Client, crd: &CustomResourceDefinition) -> Result<(), InstallError> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let name = crd.name_any();
+    let there = api.get_metadata_opt(&name).await.map_err(|source| InstallError::Request {
+        verb: "get",
+        kind: "CustomResourceDefinition",
+        name,
+        source: Box::new(source),
+    })?;
+    if there.is_none() { install_definition(client, crd).await } else { Ok(()) }
 }
 
 async fn install_definition(client: &Client, crd: &CustomResourceDefinition) -> Result<(), InstallError> {

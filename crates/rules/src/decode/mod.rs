@@ -76,12 +76,23 @@ pub fn decode(bytes: &[u8], format: Format) -> Result<Decoded, DecodeError> {
     bound(bytes.len())?;
     match format {
         Format::Json => json(bytes),
+        // What programs send as YAML is mostly JSON, which is read ten times as fast.
+        Format::Yaml
+            if looks_like_json(bytes)
+                && let Ok(decoded) = json(bytes) =>
+        {
+            Ok(decoded)
+        }
         Format::Yaml => {
             let text = std::str::from_utf8(bytes).map_err(|e| DecodeError::NotText { at: e.valid_up_to() })?;
             let tree: Tree = serde_saphyr::from_str_with_options(text, yaml_options()).map_err(|e| yaml_error(&e))?;
             Ok(tree.finish())
         }
     }
+}
+
+fn looks_like_json(bytes: &[u8]) -> bool {
+    bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
 }
 
 /// Decodes every document of a YAML text (JSON is YAML too); empty documents are skipped.

@@ -31,6 +31,19 @@ fn yaml_scalars_are_those_of_kubernetes() {
 }
 
 #[test]
+fn json_in_the_place_of_yaml_means_the_same() {
+    let text =
+        r#" {"a": 1, "b": 1.5, "f": 2.0, "i": 1e3, "s": "x\u00e9", "n": null, "big": 12345678901234567890, "a": 2} "#;
+    let (as_yaml, as_json) = (yaml(text), decode(text.as_bytes(), Format::Json).expect("well-formed"));
+    assert_eq!(as_yaml.value, as_json.value);
+    assert_eq!(as_yaml.duplicates, as_json.duplicates);
+    assert_eq!(as_yaml.value["f"], 2);
+    let flow = yaml("{a: 1, b: [x, z]}");
+    assert_eq!(flow.value, json!({"a": 1, "b": ["x", "z"]}), "flow style that is not JSON is YAML still");
+    assert_eq!(yaml("{\"a\": 1}\n# a comment\n").value, json!({"a": 1}));
+}
+
+#[test]
 fn yaml_merge_keys_and_anchors_work() {
     let decoded = yaml("base: &b\n  x: 1\nuse:\n  <<: *b\n  y: 2\n");
     assert_eq!(decoded.value["use"], json!({"x":1,"y":2}));
