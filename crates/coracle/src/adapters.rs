@@ -2,10 +2,13 @@
 
 use apiserver::{LogOptions, LogsError, PodLogs};
 use bytes::Bytes;
+use delivery::sync::programs::{self, Programs};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -133,6 +136,61 @@ impl node::Traffic for DataPlane {
 
     fn nameserver(&self) -> Option<IpAddr> {
         self.mesh.nameserver().filter(|address| address.port() == 53).map(|address| address.ip())
+    }
+}
+
+/// The Git sync's view of recipes: the node builds them and keeps what they make.
+pub(crate) struct CommitPrograms(pub(crate) node::recipe::Shelf);
+
+fn tree(tree: &programs::Tree) -> node::recipe::Tree {
+    let programs::Tree { repository, commit, manifests, recipe, text, files } = tree.clone();
+    node::recipe::Tree { repository, commit, manifests, recipe, text, files }
+}
+
+/// A line of a build, as a pusher reads it.
+fn build_line(progress: node::recipe::BuildProgress<'_>) -> Option<String> {
+    use node::recipe::BuildProgress as P;
+    match progress {
+        P::Started { images, command } => Some(format!("building {}: {command}", images.join(", "))),
+        P::Line { text, .. } => Some(format!("  {text}")),
+        P::Finished { images, elapsed } => {
+            Some(format!("built {} in {:.1} s", images.join(", "), elapsed.as_secs_f64()))
+        }
+        P::Unchanged { .. } => None,
+    }
+}
+
+impl Programs for CommitPrograms {
+    fn digests(&self, of: &programs::Tree, images: &BTreeSet<String>) -> Result<BTreeMap<String, String>, String> {
+        // The path in the repository says enough, and it begins with none of the disk's.
+        self.0.digests(&tree(of), images).map_err(|error| error.to_string().trim_start_matches('/').to_owned())
+    }
+
+    fn has(&self, image: &str, digest: &str) -> bool {
+        self.0.has(image, digest)
+    }
+
+    fn room(&self, commit: &str) -> PathBuf {
+        self.0.room(commit)
+    }
+
+    fn make(
+        &self,
+        of: Arc<programs::Tree>,
+        images: BTreeSet<String>,
+        directory: PathBuf,
+        mut say: programs::Say,
+    ) -> BoxFuture<'static, Result<(), String>> {
+        let shelf = self.0.clone();
+        Box::pin(async move {
+            let show = |progress: node::recipe::BuildProgress<'_>| build_line(progress).into_iter().for_each(&mut say);
+            let made = shelf.make(&tree(&of), &images, &directory, show).await;
+            made.map_err(|error| error.to_string().replace(&format!("{}/", directory.display()), ""))
+        })
+    }
+
+    fn keep(&self, used: &BTreeSet<String>) {
+        self.0.keep(used);
     }
 }
 

@@ -6,13 +6,15 @@ use anyhow::Context;
 use delivery::sync;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+use crate::adapters::CommitPrograms;
 use crate::cli::GitOptions;
 
 /// How long a pusher waits to hear how it went.
-const WAIT: Duration = Duration::from_secs(600);
+const WAIT: Duration = Duration::from_secs(1200);
 /// The port that is tried where none is given, so that a remote's URL holds over restarts.
 const PORT: u16 = 9418;
 
@@ -24,8 +26,14 @@ pub(crate) struct GitSync {
 
 impl GitSync {
     /// Makes the sync and listens. State is below the data directory.
-    pub(crate) async fn build(data: &Path, client: kube::Client, options: &GitOptions) -> anyhow::Result<Self> {
+    pub(crate) async fn build(
+        data: &Path,
+        client: kube::Client,
+        options: &GitOptions,
+        shelf: node::recipe::Shelf,
+    ) -> anyhow::Result<Self> {
         let mut settings = sync::Settings::new(data.join("sync"));
+        settings.programs = Some(Arc::new(CommitPrograms(shelf)));
         if let Some(every) = options.git_poll {
             settings.period = sync::repository::Period { every: Duration::from_secs(every), jitter: Duration::ZERO };
         }

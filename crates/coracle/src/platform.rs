@@ -211,6 +211,9 @@ impl Platform {
         let dependencies = node::Dependencies { client: client(&user), traffic: Arc::new(traffic) };
         let mut node_settings = node::Settings::new(data.path().to_owned(), settings.recipes);
         node_settings.environment = identities::environment(data.path());
+        let shelf = node::recipe::Shelf::open(data.path().join("programs"));
+        let shelf = shelf.context("cannot read the programs of commits that were pushed")?;
+        node_settings.shelf = shelf.clone();
         let (node, node_handle) = node::build(node_settings, dependencies)?;
         logs.connect(node_handle.clone());
         callers.connect(node_handle.clone());
@@ -251,7 +254,7 @@ impl Platform {
         let pods = Role::start("node", |stop| Box::pin(node.run(stop)));
         let controllers = Role::start("controllers", |stop| Box::pin(controllers.run(stop)));
 
-        let git = GitSync::build(data.path(), client("system:coracle:sync"), &settings.git).await?;
+        let git = GitSync::build(data.path(), client("system:coracle:sync"), &settings.git, shelf).await?;
         let git_url = git.url();
         let git = Role::start("Git sync", |stop| Box::pin(git.run(stop)));
 

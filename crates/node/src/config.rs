@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::recipe::Recipes;
+use crate::recipe::{Recipes, Shelf};
 
 /// How this node runs.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// What each image means on this machine.
     pub recipes: Recipes,
+    /// Programs that were made of commits.
+    pub shelf: Shelf,
     /// The executable that is re-executed as `<shim> container-shim`. `/proc/self/exe` stays right even when the file on
     /// disk is replaced while Coracle runs.
     pub shim: PathBuf,
@@ -37,6 +39,7 @@ impl Settings {
             name: resources::names::NODE.to_owned(),
             data_dir,
             recipes,
+            shelf: Shelf::default(),
             shim: PathBuf::from("/proc/self/exe"),
             shutdown_limit: Duration::from_secs(30),
             environment: BTreeMap::new(),

@@ -8,23 +8,24 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-struct Work {
+/// A repository of somebody who pushes.
+pub(crate) struct Work {
     all: TempDir,
 }
 
 impl Work {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let this = Self { all: tempfile::tempdir().expect("a temporary directory") };
         std::fs::create_dir(this.path()).expect("a directory");
         this.git(&["init", "-q", "-b", "main"]);
         this
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.all.path().join("shop")
     }
 
-    fn try_git(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn try_git(&self, arguments: &[&str]) -> Output {
         let mut git = Command::new("git");
         git.arg("-C").arg(self.path()).args(arguments).env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", self.all.path());
         for (name, value) in [("NAME", "Ann"), ("EMAIL", "ann@example.com")] {
@@ -33,26 +34,26 @@ impl Work {
         git.env("GIT_TERMINAL_PROMPT", "0").output().expect("git runs")
     }
 
-    fn git(&self, arguments: &[&str]) -> String {
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
         let output = self.try_git(arguments);
         assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
     }
 
-    fn write(&self, name: &str, content: &str) {
+    pub(crate) fn write(&self, name: &str, content: &str) {
         let path = self.path().join(name);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
         std::fs::write(path, content).expect("a file");
     }
 
-    fn commit(&self, message: &str) -> String {
+    pub(crate) fn commit(&self, message: &str) -> String {
         self.git(&["add", "-A"]);
         self.git(&["commit", "-q", "-m", message]);
         self.git(&["rev-parse", "HEAD"])
     }
 
     /// Pushes, and returns what was said.
-    fn push(&self) -> String {
+    pub(crate) fn push(&self) -> String {
         let output = self.try_git(&["push", "coracle", "HEAD:main"]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");
@@ -60,7 +61,7 @@ impl Work {
     }
 }
 
-fn remote(coracle: &Coracle, work: &Work) {
+pub(crate) fn remote(coracle: &Coracle, work: &Work) {
     let path = work.path();
     coracle.ok(&["git", "add-remote", "shop", "--repository", path.to_str().expect("UTF-8")]);
 }
@@ -80,7 +81,7 @@ fn colour(coracle: &Coracle) -> Value {
     object["data"]["colour"].clone()
 }
 
-fn application(coracle: &Coracle) -> Value {
+pub(crate) fn application(coracle: &Coracle) -> Value {
     coracle.get(&["applications/shop", "-n", "argocd"])
 }
 

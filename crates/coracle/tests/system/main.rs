@@ -21,6 +21,7 @@ mod load;
 mod mtls;
 mod names;
 mod probes;
+mod pushed_programs;
 mod resilience;
 mod rollouts;
 mod seen;

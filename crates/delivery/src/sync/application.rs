@@ -93,6 +93,8 @@ pub struct Application {
     pub suspended: bool,
     /// What is wrong that does not keep it from working.
     pub warnings: Vec<String>,
+    /// Whether recipes in its repositories are built; where nothing is said, those of repositories on this machine.
+    pub build: Option<bool>,
 }
 
 /// One place in one repository.

@@ -25,6 +25,7 @@ mod guard;
 pub mod http;
 mod install;
 pub mod manifests;
+pub mod programs;
 pub mod report;
 pub mod repository;
 mod service;

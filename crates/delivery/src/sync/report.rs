@@ -175,6 +175,8 @@ pub struct Report {
     pub judging: bool,
     /// What is awaited before anything is done.
     pub waiting: Option<String>,
+    /// The programs that are being made for the target.
+    pub building: Option<String>,
 }
 
 /// A time as the API writes it.
@@ -321,6 +323,9 @@ impl Report {
                 _ => "ReconciliationFailed",
             };
             return ("False", reason, message.clone());
+        }
+        if let Some(building) = &self.building {
+            return ("Unknown", "Progressing", building.clone());
         }
         if let Some(waiting) = &self.waiting {
             return ("False", "DependencyNotReady", waiting.clone());

@@ -24,10 +24,14 @@ use super::credentials::Credentials;
 use super::front::flux;
 use super::front::project::Project;
 use super::git::{Git, GitError, Limits};
+use super::programs::Programs;
 use super::repository::{Period, Repositories};
 use super::source_status;
 use crate::api::Api;
 use crate::object;
+
+/// How many lines of builds are kept for those who listen slowly.
+const LINES: usize = 1024;
 
 /// How the sync is to run.
 #[derive(Clone)]
@@ -40,6 +44,8 @@ pub struct Settings {
     pub period: Period,
     /// Where commit statuses are told.
     pub commit_status: Option<Endpoint>,
+    /// Who makes programs of commits; where nobody does, recipes are not looked at.
+    pub programs: Option<Arc<dyn Programs>>,
 }
 
 impl Settings {
@@ -47,7 +53,7 @@ impl Settings {
     #[must_use]
     pub fn new(home: PathBuf) -> Self {
         let period = Period { every: Duration::from_secs(120), jitter: Duration::from_secs(60) };
-        Self { home, limits: Limits::default(), period, commit_status: None }
+        Self { home, limits: Limits::default(), period, commit_status: None, programs: None }
     }
 }
 
@@ -88,6 +94,11 @@ impl Handle {
         self.shared.standings.subscribe()
     }
 
+    /// What builds say from now on: the repository and a line.
+    pub(crate) fn said(&self) -> tokio::sync::broadcast::Receiver<(String, String)> {
+        self.shared.said.subscribe()
+    }
+
     /// The API.
     #[must_use]
     pub fn api(&self) -> &Api {
@@ -124,6 +135,8 @@ pub fn build(settings: Settings, client: kube::Client) -> Result<(Sync, Handle),
         flux: watch::Sender::default(),
         standings: watch::Sender::default(),
         statuses: reporter,
+        programs: settings.programs,
+        said: tokio::sync::broadcast::Sender::new(LINES),
     });
     Ok((Sync { shared: Arc::clone(&shared), statuses }, Handle { shared }))
 }

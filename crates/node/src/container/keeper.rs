@@ -57,6 +57,7 @@ struct Course {
     started: Timestamp,
     capture: AbortOnDropHandle<()>,
     last_words: std::path::PathBuf,
+    image_id: String,
 }
 
 /// How far a run's end has got.
@@ -133,7 +134,15 @@ impl Keeper {
             ports: self.setup.ports.clone(),
         };
         let id = self.id();
-        Course { process, reach, id, started: Timestamp::now(), capture, last_words }
+        Course {
+            process,
+            reach,
+            id,
+            started: Timestamp::now(),
+            capture,
+            last_words,
+            image_id: prepared.image_id.clone(),
+        }
     }
 
     fn launcher(&self) -> Launcher {
@@ -178,9 +187,7 @@ impl Keeper {
     /// Follows a running program: its hooks, its probes, its end.
     async fn follow(&self, mut course: Course) -> Ended {
         let began = Instant::now();
-        let image_id = super::launch::recipe(&self.container, &self.context.settings.recipes)
-            .map(super::launch::image_id)
-            .unwrap_or_default();
+        let image_id = course.image_id.clone();
         self.tell(News::Running { id: course.id.clone(), image_id, at: course.started }).await;
         let mut probes = JoinSet::new();
         let mut hook: Option<Pending<Result<(), String>>> = self.post_start(&course.reach);

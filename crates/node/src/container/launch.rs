@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::Container;
 
 use crate::env::expand;
-use crate::recipe::{Recipe, Recipes, image_name};
+use crate::recipe::{Found, Recipe, Recipes, Shelf, image_name};
 
 /// Why a container can't be started as it is declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,16 +24,35 @@ impl Refused {
     }
 }
 
-/// The recipe of a container's image; `None` for the host's own programs.
-pub(crate) fn recipe<'a>(container: &Container, recipes: &'a Recipes) -> Result<Option<&'a Recipe>, Refused> {
+/// The recipe of a container's image; `None` for the host's own programs. A program of a commit is meant by its digest; without
+/// one the recipes that Coracle was started with go first.
+pub(crate) fn recipe(container: &Container, recipes: &Recipes, shelf: &Shelf) -> Result<Option<Recipe>, Refused> {
     let image = container.image.as_deref().unwrap_or_default();
     if image_name(image) == resources::names::HOST_IMAGE {
         return Ok(None);
     }
-    if let Some(recipe) = recipes.lookup(image) {
-        return Ok(Some(recipe));
+    let known = recipes.lookup(image);
+    if let Some(recipe) = known.filter(|_| !image.contains('@')) {
+        return Ok(Some(recipe.clone()));
     }
-    let never = container.image_pull_policy.as_deref() == Some("Never");
+    let found = shelf.lookup(image);
+    if let Found::Program(recipe) = found {
+        return Ok(Some(*recipe));
+    }
+    let reason = match container.image_pull_policy.as_deref() {
+        Some("Never") => "ErrImageNeverPull",
+        _ => "ErrImagePull",
+    };
+    if matches!(found, Found::Gone) {
+        let message = format!(
+            "the program of image \"{image}\" is not kept any more: only the newest of each repository are, and those that Pods \
+             use; push or sync the commit again, which builds it"
+        );
+        return Err(Refused { reason, message });
+    }
+    if let Some(recipe) = known {
+        return Ok(Some(recipe.clone()));
+    }
     let file = recipes.file().unwrap_or(Path::new(crate::recipe::FILE));
     let message = format!(
         "image \"{image}\" has no recipe here: say how to run it under `images:` in {}, as \"{}\" with a `command`, or use \
@@ -42,7 +61,7 @@ pub(crate) fn recipe<'a>(container: &Container, recipes: &'a Recipes) -> Result<
         image_name(image),
         resources::names::HOST_IMAGE,
     );
-    Err(Refused { reason: if never { "ErrImageNeverPull" } else { "ErrImagePull" }, message })
+    Err(Refused { reason, message })
 }
 
 /// How an image's recipe is told in a status.
@@ -124,28 +143,33 @@ mod tests {
             (json!({"image": "coracle.dev/host", "command": ["sleep", "1"]}), vec!["sleep", "1"]),
         ] {
             let container = container(spec.clone());
-            let recipe = recipe(&container, &recipes).expect("known");
-            assert_eq!(command(&container, recipe, &env).expect("a command"), expected, "{spec}");
+            let recipe = recipe(&container, &recipes, &Shelf::default()).expect("known");
+            assert_eq!(command(&container, recipe.as_ref(), &env).expect("a command"), expected, "{spec}");
         }
         let known = container(json!({"image": "shop/a"}));
-        let found = recipe(&known, &recipes).expect("known");
-        assert_eq!(working_dir(&known, found), Path::new("/w/bin"));
+        let found = recipe(&known, &recipes, &Shelf::default()).expect("known");
+        assert_eq!(working_dir(&known, found.as_ref()), Path::new("/w/bin"));
     }
 
     #[test]
     fn what_can_not_run_names_the_ways_out() {
         let recipes = recipes();
-        let unknown = recipe(&container(json!({"image": "shop/b:2"})), &recipes).expect_err("unknown");
+        let unknown =
+            recipe(&container(json!({"image": "shop/b:2"})), &recipes, &Shelf::default()).expect_err("unknown");
         assert_eq!(unknown.reason, "ErrImagePull");
         for part in ["shop/b:2", "images:", "/w/coracle.yaml", "coracle.dev/host"] {
             assert!(unknown.message.contains(part), "{}", unknown.message);
         }
-        let never = recipe(&container(json!({"image": "shop/b", "imagePullPolicy": "Never"})), &recipes);
+        let never =
+            recipe(&container(json!({"image": "shop/b", "imagePullPolicy": "Never"})), &recipes, &Shelf::default());
         assert_eq!(never.expect_err("unknown").reason, "ErrImageNeverPull");
         for image in ["coracle.dev/host", "bare"] {
             let container = container(json!({"image": image}));
-            let recipe = recipe(&container, &recipes).expect("known");
-            assert_eq!(command(&container, recipe, &BTreeMap::new()).expect_err("none").reason, "CreateContainerError");
+            let recipe = recipe(&container, &recipes, &Shelf::default()).expect("known");
+            assert_eq!(
+                command(&container, recipe.as_ref(), &BTreeMap::new()).expect_err("none").reason,
+                "CreateContainerError"
+            );
         }
     }
 }

@@ -39,7 +39,8 @@ pub(super) async fn prepare(
     container: &Container,
     setup: &Setup,
 ) -> Result<Prepared, Refused> {
-    let recipe = launch::recipe(container, &context.settings.recipes)?;
+    let recipe = launch::recipe(container, &context.settings.recipes, &context.settings.shelf)?;
+    let recipe = recipe.as_ref();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let (maps, secrets) = env::references(container);
     let asked = |e: kube::Error| Refused::config(format!("can't look up what the environment refers to: {e}"));

@@ -93,6 +93,17 @@ impl Recipes {
         state_dir: &Path,
         progress: impl FnMut(BuildProgress<'_>) + Send,
     ) -> Result<(), BuildFailed> {
+        self.build_with(names, state_dir, &[], progress).await
+    }
+
+    /// As [`Recipes::build`], with variables for the commands.
+    pub(super) async fn build_with(
+        &self,
+        names: &[String],
+        state_dir: &Path,
+        environment: &[(&str, String)],
+        progress: impl FnMut(BuildProgress<'_>) + Send,
+    ) -> Result<(), BuildFailed> {
         let mut progress = progress;
         for job in jobs(self, names) {
             let recorded = state_dir.join("builds").join(&job.key);
@@ -103,7 +114,7 @@ impl Recipes {
             }
             // A build that fails or is killed must not leave the record of an older success behind.
             let _ = std::fs::remove_file(&recorded);
-            job.run(&mut progress).await?;
+            job.run(environment, &mut progress).await?;
             // Taken again: a build may write beside its inputs (a lock file), and that is no change.
             if let Some(after) = job.fingerprint() {
                 let kept = recorded.parent().map(std::fs::create_dir_all).transpose();
@@ -185,7 +196,11 @@ impl Job {
         fingerprint::of(&self.directory, &self.inputs)
     }
 
-    async fn run(&self, progress: &mut (impl FnMut(BuildProgress<'_>) + Send)) -> Result<(), BuildFailed> {
+    async fn run(
+        &self,
+        environment: &[(&str, String)],
+        progress: &mut (impl FnMut(BuildProgress<'_>) + Send),
+    ) -> Result<(), BuildFailed> {
         let began = Instant::now();
         progress(BuildProgress::Started { images: &self.images, command: &self.command });
         let failed = |source| BuildFailed::Start {
@@ -198,6 +213,7 @@ impl Job {
             .arg("-c")
             .arg(&self.command)
             .current_dir(&self.directory)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

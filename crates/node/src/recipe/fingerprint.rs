@@ -82,7 +82,7 @@ fn entries(directory: &Path) -> Vec<(String, PathBuf)> {
 }
 
 /// Matches one path segment against a pattern with `*` and `?`, in linear time but for the one backtrack point.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
+pub(super) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n, mut star) = (0, 0, None);
     while n < name.len() {
         match pattern.get(p) {

@@ -1,13 +1,15 @@
 //! Recipes: what an image means on this machine, as `coracle.yaml` beside the manifests says it under `images:`.
 //!
 //! Invariants: a file is taken whole or refused whole, with the line of what is wrong; an image is looked up by its name
-//! alone, so that a tag or a digest in a manifest never matters here.
+//! alone, so that a tag in a manifest never matters here; a digest does where a [`Shelf`] has programs of that name.
 //!
 //! It must not know Pods: merging a recipe with a container's own `command` is `container::launch`'s affair.
 
 mod build;
+mod digest;
 mod fingerprint;
 mod name;
+mod shelf;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 pub use build::{BuildFailed, BuildProgress};
+pub use digest::Tree;
 pub(crate) use name::image_name;
+pub(crate) use shelf::Found;
+pub use shelf::{MakeError, Shelf};
 
 /// The name of the file that holds recipes.
 pub const FILE: &str = "coracle.yaml";

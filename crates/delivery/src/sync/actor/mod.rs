@@ -5,6 +5,7 @@
 
 mod judge;
 mod leave;
+mod make;
 mod say;
 pub(crate) mod target;
 mod turn;
@@ -49,6 +50,10 @@ pub(crate) struct Shared {
     /// How every application stands.
     pub(crate) standings: watch::Sender<BTreeMap<AppId, Standing>>,
     pub(crate) statuses: Option<super::commit_status::Reporter>,
+    /// Who makes programs of commits.
+    pub(crate) programs: Option<Arc<dyn super::programs::Programs>>,
+    /// What builds say: the repository and a line.
+    pub(crate) said: tokio::sync::broadcast::Sender<(String, String)>,
 }
 
 /// How an application stands, for those who wait for it.
@@ -112,6 +117,10 @@ pub(crate) struct Actor {
     kinds: Option<Kinds>,
     report: Report,
     running: Option<Running>,
+    /// Programs that are being made.
+    making: Option<make::Making>,
+    /// A content whose programs could not be made, and why.
+    unmade: Option<(Content, String)>,
     judge: Option<judge::Judge>,
     /// What members there were, for the record of a break-glass session.
     seen: BTreeMap<crate::object::ObjectId, String>,
@@ -158,6 +167,8 @@ impl Actor {
             kinds: None,
             report,
             running: None,
+            making: None,
+            unmade: None,
             judge: None,
             seen: BTreeMap::new(),
             handled: None,
@@ -192,6 +203,7 @@ impl Actor {
                 _ = standings.changed(), if depends => {}
                 event = judge::pods(&mut self.judge) => judge::take(&mut self.judge, event),
                 note = next_note(&mut self.running) => self.take_note(note),
+                outcome = make::made(&mut self.making) => self.take_made(outcome),
                 () = tokio::time::sleep(pause.min(LONGEST)) => {}
             }
         }

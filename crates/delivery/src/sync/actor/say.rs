@@ -69,7 +69,7 @@ impl Actor {
         if let Some((_, message)) = wrong {
             return (Stage::Failed, message.clone());
         }
-        if let Some(waiting) = &report.waiting {
+        if let Some(waiting) = report.building.as_ref().or(report.waiting.as_ref()) {
             return (Stage::Working, waiting.clone());
         }
         if report.target.is_none() || !report.compared {

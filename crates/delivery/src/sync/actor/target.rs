@@ -1,6 +1,6 @@
 //! What the repositories say an application is to be: resolved, fetched, checked and rendered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,8 +12,9 @@ use super::Shared;
 use crate::sync::application::{Application, Source};
 use crate::sync::credentials::decoded;
 use crate::sync::engine::decide::Content;
-use crate::sync::git::{Commit, Credential, Keys, Reference, Resolved, Verdict};
+use crate::sync::git::{Commit, Credential, Export, Keys, Reference, Resolved, Verdict};
 use crate::sync::manifests::{self, Made};
+use crate::sync::programs::{self, Tree};
 use crate::sync::repository::{Known, Repository};
 
 /// A content, rendered.
@@ -41,6 +42,22 @@ pub(crate) enum NoTarget {
     Later(String),
     /// The content is wrong; only other content helps.
     Wrong(Option<Content>, String),
+    /// Its programs have to be made first.
+    Make(Content, Vec<Order>),
+}
+
+/// Programs that are to be made of a commit.
+#[derive(Clone)]
+pub(crate) struct Order {
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) tree: Arc<Tree>,
+    pub(crate) images: BTreeSet<String>,
+}
+
+impl std::fmt::Debug for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Order({:?} of {})", self.images, self.tree.commit)
+    }
 }
 
 impl Sources {
@@ -109,15 +126,25 @@ impl Sources {
         let mut objects = Vec::new();
         let mut made = Made::Directory;
         let mut first: Option<Commit> = None;
+        let mut orders = Vec::new();
         for ((source, repository, known), resolved) in self.followed.iter().zip(resolved) {
             let credential = known.borrow().credential.clone();
             let commit = obtain(repository, resolved, &credential).await.map_err(NoTarget::Later)?;
             verify(shared, source, repository, &commit).await.map_err(wrong)?;
             let values = values(shared, application, source).await.map_err(NoTarget::Later)?;
-            let (more, how) = read(shared, source, repository, &commit, &values).await.map_err(wrong)?;
-            objects.extend(more);
-            made = how;
+            let mut read = read(shared, source, repository, &commit, &values).await.map_err(wrong)?;
+            if let (Some(tree), true) = (read.tree.take(), builds(application, source)) {
+                let images = resolve(shared, application, &tree, &mut read.objects).map_err(wrong)?;
+                if !images.is_empty() {
+                    orders.push(Order { repository: Arc::clone(repository), tree: Arc::new(tree), images });
+                }
+            }
+            objects.extend(read.objects);
+            made = read.made;
             first.get_or_insert(commit);
+        }
+        if !orders.is_empty() {
+            return Err(NoTarget::Make(content, orders));
         }
         let commit = first.map_or(
             Value::Null,
@@ -221,24 +248,68 @@ impl Drop for Scratch {
     }
 }
 
+/// What was read of one source.
+struct Read {
+    objects: Vec<Value>,
+    made: Made,
+    /// What programs can be made of, where there are recipes.
+    tree: Option<Tree>,
+}
+
+/// Whether the recipes of a source are built.
+fn builds(application: &Application, source: &Source) -> bool {
+    let here = || {
+        crate::sync::file_events::local_path(&source.url).is_some()
+            || source.url.starts_with("http://127.0.0.1:") && source.url.contains("/git/")
+    };
+    application.build.unwrap_or_else(here)
+}
+
+/// Writes the digests of a commit's programs into the objects; the images whose programs are not there yet.
+fn resolve(
+    shared: &Shared,
+    application: &Application,
+    tree: &Tree,
+    objects: &mut [Value],
+) -> Result<BTreeSet<String>, String> {
+    let Some(made) = &shared.programs else { return Ok(BTreeSet::new()) };
+    let images = programs::images(objects);
+    let digests = made.digests(tree, &images)?;
+    programs::stamp(objects, &digests, &application.policy.options);
+    let missing = digests.iter().filter(|(image, digest)| !made.has(image, digest));
+    Ok(missing.map(|(image, _)| image.clone()).collect())
+}
+
 async fn read(
     shared: &Shared,
     source: &Source,
     repository: &Repository,
     commit: &Commit,
     values: &BTreeMap<String, String>,
-) -> Result<(Vec<Value>, Made), String> {
+) -> Result<Read, String> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let scratch = Scratch(shared.trees.join(name));
     let export =
         repository.mirror.export(&commit.sha, &source.path, &scratch.0).await.map_err(|error| error.to_string())?;
+    let tree = if shared.programs.is_some() { tree(source, commit, &export) } else { None };
     let (root, source, values) = (export.root.clone(), source.clone(), values.clone());
     // Building reads files and may take its time.
     let built = tokio::task::spawn_blocking(move || manifests::read(&root, &source, &values)).await;
     let outcome = built.unwrap_or_else(|error| Err(format!("building the manifests broke: {error}")));
-    outcome.map_err(|reason| match export.left_out.first() {
+    let (objects, made) = outcome.map_err(|reason| match export.left_out.first() {
         Some(left) => format!("{reason} (left out of the repository: {}: {})", left.path, left.reason),
         None => reason,
-    })
+    })?;
+    Ok(Read { objects, made, tree })
+}
+
+/// The commit as programs are made of it, where it has recipes.
+fn tree(source: &Source, commit: &Commit, export: &Export) -> Option<Tree> {
+    let parts: Vec<&str> = source.path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let manifests = parts.join("/");
+    let recipe = programs::places(&manifests).into_iter().find(|place| export.files.contains_key(place))?;
+    let text = std::fs::read_to_string(export.root.join(&recipe)).ok()?;
+    let (repository, commit) = (source.url.clone(), commit.sha.clone());
+    Some(Tree { repository, commit, manifests, recipe, text, files: export.files.clone() })
 }

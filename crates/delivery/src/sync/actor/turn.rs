@@ -47,6 +47,7 @@ impl Actor {
         self.next_look = None;
         self.report.conditions.clear();
         self.report.waiting = None;
+        self.report.building = None;
         self.finish(now).await;
         self.read_spec(&object);
         if !object["metadata"]["deletionTimestamp"].is_null() {
@@ -138,6 +139,8 @@ impl Actor {
         }
         self.handled = asked;
         self.sources.poke();
+        // What failed for a reason outside of the repository may go well now.
+        self.unmade = None;
         if self.id.front == Front::Argo {
             let patch = json!({ "metadata": { "annotations": { REFRESH: null } } });
             if let Err(error) = self.shared.api.merge(&self.id.path(), &patch, compare::MANAGER).await {
@@ -416,6 +419,14 @@ impl Actor {
     async fn put_back(&mut self, application: &Application, object: &Value, now: Timestamp) {
         let Some(content) = self.report.memory.good.as_ref().map(|good| good.content.clone()) else { return };
         if self.good.as_ref().is_none_or(|good| good.content != content) {
+            if let Some((_, reason)) = self.unmade.as_ref().filter(|(unmade, _)| *unmade == content) {
+                let message = format!("the last good revision {} cannot be put back: {reason}", content.short());
+                self.report.conditions.push(("SyncError", message));
+                return;
+            }
+            if self.making_of(&content).is_some() {
+                return;
+            }
             let rendered = match self.sources.again(application, &content) {
                 Some(resolved) => self.sources.render(&self.shared, application, &resolved).await,
                 None => Err(NoTarget::Later("its path or options were others then".to_owned())),
@@ -428,6 +439,7 @@ impl Actor {
                     self.look_later(ASK_SELDOM);
                     return;
                 }
+                Err(NoTarget::Make(content, orders)) => return self.make(content, orders),
                 Err(NoTarget::NotYet) => return,
             }
         }

@@ -26,7 +26,7 @@ impl Actor {
         }
         let resolved = match self.sources.resolve() {
             Ok(resolved) => resolved,
-            Err(NoTarget::NotYet) => return None,
+            Err(NoTarget::NotYet | NoTarget::Make(..)) => return None,
             Err(NoTarget::Later(reason) | NoTarget::Wrong(_, reason)) => {
                 if !self.report.conditions.iter().any(|(kind, _)| *kind == "SourceError") {
                     self.report.conditions.push(("ComparisonError", reason));
@@ -41,6 +41,15 @@ impl Actor {
             self.report.compared = false;
             return None;
         }
+        self.drop_stale_making(&content);
+        if let Some((_, reason)) = self.unmade.as_ref().filter(|(unmade, _)| *unmade == content) {
+            self.report.conditions.push(("ComparisonError", format!("revision {}: {reason}", content.short())));
+            self.report.compared = false;
+            return None;
+        }
+        if self.is_being_made(&content) {
+            return None;
+        }
         // Variables from ConfigMaps may change though the commit does not.
         let substitutes =
             application.sources.iter().any(|one| one.build.substitute.as_ref().is_some_and(|s| !s.from.is_empty()));
@@ -49,6 +58,11 @@ impl Actor {
             match self.sources.render(&self.shared, &application, &resolved).await {
                 Ok(rendered) => self.take_rendered(rendered, &application).await?,
                 Err(NoTarget::NotYet) => return None,
+                Err(NoTarget::Make(content, orders)) => {
+                    self.make(content.clone(), orders);
+                    self.is_being_made(&content);
+                    return None;
+                }
                 Err(NoTarget::Later(reason)) => {
                     self.report.conditions.push(("ComparisonError", reason));
                     self.look_later(ASK_AGAIN);
@@ -63,6 +77,14 @@ impl Actor {
             }
         }
         Some(content)
+    }
+
+    /// Whether the programs of a content are being made, which is said then.
+    fn is_being_made(&mut self, content: &Content) -> bool {
+        self.report.building = self.making_of(content);
+        // What was compared before was not this.
+        self.report.compared &= self.report.building.is_none();
+        self.report.building.is_some()
     }
 
     async fn take_rendered(&mut self, rendered: Rendered, application: &Application) -> Option<()> {

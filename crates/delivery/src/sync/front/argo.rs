@@ -71,6 +71,7 @@ pub fn read(object: &Value) -> Result<Application, Vec<String>> {
         depends_on: Vec::new(),
         suspended: false,
         warnings,
+        build: super::build(object),
     })
 }
 

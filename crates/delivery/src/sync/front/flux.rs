@@ -163,6 +163,7 @@ pub fn kustomization(object: &Value, repository: &Repository) -> Result<Applicat
         depends_on,
         suspended: spec["suspend"] == true || repository.suspended,
         warnings: Vec::new(),
+        build: super::build(object),
     })
 }
 

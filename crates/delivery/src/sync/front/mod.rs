@@ -18,3 +18,12 @@ pub(crate) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 pub(crate) fn texts(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
+
+/// What an application says of the building of recipes.
+fn build(object: &Value) -> Option<bool> {
+    match crate::object::annotation(object, super::programs::BUILD) {
+        Some("enabled" | "true") => Some(true),
+        Some("disabled" | "false") => Some(false),
+        _ => None,
+    }
+}

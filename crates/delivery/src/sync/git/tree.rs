@@ -5,6 +5,7 @@
 //! What is wrong below the wanted path refuses the commit; what is wrong elsewhere in the repository is left out and told.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::GitError;
@@ -20,6 +21,8 @@ pub struct Export {
     pub root: PathBuf,
     /// What was left out, which is nothing below the wanted path.
     pub left_out: Vec<LeftOut>,
+    /// Every file and link that was written, with the name of its content (and `+x` where it may be run).
+    pub files: BTreeMap<String, String>,
 }
 
 /// Something that was not written.
@@ -35,6 +38,8 @@ pub struct LeftOut {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     kind: Kind,
+    /// Whether it may be run.
+    program: bool,
     object: String,
     size: u64,
 }
@@ -54,6 +59,19 @@ impl Mirror {
     ///
     /// When the commit holds what is refused, or a disk fails.
     pub async fn export(&self, commit: &str, path: &str, into: &Path) -> Result<Export, GitError> {
+        self.write_out(commit, path, into, self.git.limits().file).await
+    }
+
+    /// As [`Mirror::export`], for programs to be made there: a single file may be as large as all together.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mirror::export`].
+    pub async fn check_out(&self, commit: &str, path: &str, into: &Path) -> Result<Export, GitError> {
+        self.write_out(commit, path, into, self.git.limits().tree).await
+    }
+
+    async fn write_out(&self, commit: &str, path: &str, into: &Path, most: u64) -> Result<Export, GitError> {
         let path = normal(path).map_err(|reason| self.refuse(commit, path, reason))?;
         let listing = self.list(commit).await?;
         let (mut entries, mut left_out) = (BTreeMap::new(), Vec::new());
@@ -61,7 +79,7 @@ impl Mirror {
         let mut sum = 0;
         for (name, outcome) in listing {
             let matters = path.is_empty() || name == path || name.starts_with(&format!("{path}/"));
-            let outcome = outcome.and_then(|entry| bounded(entry, limits.file));
+            let outcome = outcome.and_then(|entry| bounded(entry, most));
             match outcome {
                 Ok(entry) => {
                     sum += entry.size;
@@ -87,7 +105,9 @@ impl Mirror {
             reason: error.to_string(),
         })?;
         left_out.truncate(100);
-        Ok(Export { root: into.to_owned(), left_out })
+        let content = |entry: &Entry| format!("{}{}", entry.object, if entry.program { "+x" } else { "" });
+        let files = entries.iter().map(|(name, entry)| (name.clone(), content(entry))).collect();
+        Ok(Export { root: into.to_owned(), left_out, files })
     }
 
     fn refuse(&self, commit: &str, path: &str, reason: impl Into<String>) -> GitError {
@@ -200,7 +220,8 @@ fn entry(line: &[u8]) -> (String, Result<Entry, String>) {
         _ => return (text.to_owned(), Err("it is no file, link or directory".to_owned())),
     };
     let size = size.and_then(|size| size.parse().ok()).unwrap_or(0);
-    (text.to_owned(), Ok(Entry { kind, object: object.unwrap_or_default().to_owned(), size }))
+    let program = mode == Some("100755");
+    (text.to_owned(), Ok(Entry { kind, program, object: object.unwrap_or_default().to_owned(), size }))
 }
 
 fn bounded(entry: Entry, most: u64) -> Result<Entry, String> {
@@ -278,7 +299,13 @@ fn write(
             }
             match (entry.kind, links.get(name)) {
                 (Kind::Link, Some(target)) => std::os::unix::fs::symlink(target, &path),
-                (Kind::File, _) => std::fs::write(&path, contents.get(&entry.object).map_or(&[][..], Vec::as_slice)),
+                (Kind::File, _) => {
+                    std::fs::write(&path, contents.get(&entry.object).map_or(&[][..], Vec::as_slice))?;
+                    if entry.program {
+                        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+                    }
+                    Ok(())
+                }
                 _ => Ok(()),
             }
         };

@@ -26,7 +26,7 @@ use crate::sync::git::{GitError, Held, remove_leftovers};
 /// How many repositories there may be.
 const REPOSITORIES: usize = 100;
 /// How long one request may take.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1500);
 /// How much of a request is looked at for what the client can do.
 const SNIFFED: usize = 4096;
 /// The longest line that is told a pusher, in bytes.

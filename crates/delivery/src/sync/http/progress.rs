@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{broadcast, mpsc};
 
 use crate::api::ApplyMode;
 use crate::sync::actor::{Stage, Standing};
@@ -16,6 +17,9 @@ use crate::sync::service::Handle;
 /// Where manifests are looked for in a repository that no Application follows yet.
 const PLACES: [&str; 4] = ["deploy", "manifests", "k8s", "kubernetes"];
 
+/// How many lines of builds a pusher is told.
+const BUILD_LINES: usize = 1000;
+
 /// A branch that was pushed.
 #[derive(Debug, Clone)]
 pub(super) struct Pushed {
@@ -25,14 +29,61 @@ pub(super) struct Pushed {
     pub(super) commit: String,
 }
 
+/// Whether a URL means the repository in a directory.
+fn means(url: &str, directory: &Path) -> bool {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    let local = crate::sync::file_events::local_path(url).is_some_and(|path| path == directory);
+    // However this server is reached, its path says which repository is meant.
+    local || url.starts_with("http://127.0.0.1") && url.ends_with(&format!("/git/{name}"))
+}
+
 /// Whether an application follows the repository in a directory.
 fn follows(standing: &Standing, directory: &Path) -> bool {
-    let name = directory.file_name().unwrap_or_default().to_string_lossy();
-    standing.repositories.iter().any(|url| {
-        let local = crate::sync::file_events::local_path(url).is_some_and(|path| path == directory);
-        // However this server is reached, its path says which repository is meant.
-        local || url.starts_with("http://127.0.0.1") && url.ends_with(&format!("/git/{name}"))
-    })
+    standing.repositories.iter().any(|url| means(url, directory))
+}
+
+/// What builds say, as far as a pusher is told.
+struct Builds {
+    said: broadcast::Receiver<(String, String)>,
+    left: usize,
+}
+
+/// The pusher is gone.
+struct Away;
+
+impl Builds {
+    /// Tells everything that waits.
+    async fn pass_on(&mut self, directory: &Path, lines: &mpsc::Sender<String>) -> Result<(), Away> {
+        loop {
+            let line = match self.said.try_recv() {
+                Ok(line) => Ok(line),
+                Err(TryRecvError::Lagged(count)) => Err(RecvError::Lagged(count)),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(()),
+            };
+            self.say(line, directory, lines).await?;
+        }
+    }
+
+    async fn say(
+        &mut self,
+        line: Result<(String, String), RecvError>,
+        directory: &Path,
+        lines: &mpsc::Sender<String>,
+    ) -> Result<(), Away> {
+        let text = match line {
+            Ok((url, text)) if means(&url, directory) => text,
+            Ok(_) => return Ok(()),
+            Err(RecvError::Lagged(count)) => format!("… {count} lines of a build are left out"),
+            Err(RecvError::Closed) => return Err(Away),
+        };
+        let text = match self.left {
+            0 => return Ok(()),
+            1 => format!("… {BUILD_LINES} lines of builds are shown, and no more"),
+            _ => text,
+        };
+        self.left -= 1;
+        lines.send(text).await.map_err(|_| Away)
+    }
 }
 
 /// Makes an Application for a repository that nobody follows.
@@ -72,10 +123,8 @@ pub(super) async fn tell(
     lines: &mpsc::Sender<String>,
 ) {
     let mut standings = handle.standings();
-    handle.poke(|url| {
-        let standing = Standing { repositories: vec![url.to_owned()], ..Standing::default() };
-        follows(&standing, directory)
-    });
+    let mut builds = Builds { said: handle.said(), left: BUILD_LINES };
+    handle.poke(|url| means(url, directory));
     let followed = standings.borrow().values().any(|standing| follows(standing, directory));
     if !followed && let Some(first) = pushed.first() {
         let said = adopt(handle, directory, first, folders).await;
@@ -94,6 +143,10 @@ pub(super) async fn tell(
                 let ours = all.iter().filter(|(_, standing)| follows(standing, directory));
                 ours.map(|(id, standing)| (id.clone(), standing.clone())).collect()
             };
+            // What builds said before they stood so.
+            if builds.pass_on(directory, lines).await.is_err() {
+                return;
+            }
             for (id, standing) in &now {
                 if told.get(id) == Some(standing) || !is_about(standing, pushed) {
                     continue;
@@ -109,8 +162,9 @@ pub(super) async fn tell(
             if !now.is_empty() && now.iter().all(through) {
                 return;
             }
-            if standings.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = standings.changed() => if changed.is_err() { return },
+                line = builds.said.recv() => if builds.say(line, directory, lines).await.is_err() { return },
             }
         }
     };
