@@ -3,6 +3,7 @@
 //! Invariant: when it fails, that is said, and everything else goes on: what was synced keeps running.
 
 use anyhow::Context;
+use delivery::drift::board::Board;
 use delivery::sync;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -21,6 +22,7 @@ const PORT: u16 = 9418;
 /// The sync, ready to run.
 pub(crate) struct GitSync {
     sync: sync::Sync,
+    drifts: Arc<Board>,
     server: sync::http::HttpServer,
 }
 
@@ -40,6 +42,7 @@ impl GitSync {
         settings.commit_status = endpoint(options)?;
         let limits = settings.limits.clone();
         let (sync, handle) = sync::build(settings, client).context("cannot begin the Git sync")?;
+        let drifts = handle.drifts();
         let http = |port: u16| sync::http::HttpSettings {
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             repositories: data.join("git"),
@@ -55,7 +58,12 @@ impl GitSync {
                 Err(_) => sync::http::listen(http(0), handle).await?,
             },
         };
-        Ok(Self { sync, server })
+        Ok(Self { sync, drifts, server })
+    }
+
+    /// How much has drifted.
+    pub(crate) fn drifts(&self) -> Arc<Board> {
+        Arc::clone(&self.drifts)
     }
 
     /// The base URL of the remote; `/NAME.git` follows.

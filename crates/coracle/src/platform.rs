@@ -256,6 +256,7 @@ impl Platform {
 
         let git = GitSync::build(data.path(), client("system:coracle:sync"), &settings.git, shelf).await?;
         let git_url = git.url();
+        pages.count_drift(git.drifts());
         let git = Role::start("Git sync", |stop| Box::pin(git.run(stop)));
 
         let holder = Holder { pid: std::process::id(), api: Some(api.url()), gateway: None, git: Some(git_url) };

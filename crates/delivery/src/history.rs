@@ -26,9 +26,9 @@ const PIECE: usize = 600 * 1024;
 const LARGEST: u64 = 512 * 1024 * 1024;
 /// The type of our Secrets.
 const TYPE: &str = "coracle.dev/revision";
-const SET_ID: &str = "coracle.dev/set";
+pub(crate) const SET_ID: &str = "coracle.dev/set";
 const NUMBER: &str = "coracle.dev/revision";
-const PART: &str = "coracle.dev/part";
+pub(crate) const PART: &str = "coracle.dev/part";
 const RECORD: &str = "coracle.dev/record";
 const MANAGER: &str = "coracle-history";
 

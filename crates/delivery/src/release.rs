@@ -5,6 +5,7 @@
 
 use crate::api::ApiError;
 use crate::apply::{self, ApplyError, Outcome, Progress};
+use crate::fault;
 use crate::history::{self, HistoryError, Provenance, Revision, State};
 use crate::lock::{self, LockError, Request};
 use crate::object;
@@ -68,6 +69,7 @@ pub async fn release(
     progress: Progress<'_>,
 ) -> Result<Released, ReleaseError> {
     let lock = lock::acquire(client.clone(), &plan.set, &options.lock).await?;
+    fault::point("apply.locked");
     let lost = lock.lost();
     let result = tokio::select! {
         result = locked(client, plan, options, progress) => result,
@@ -95,6 +97,7 @@ async fn locked(
     apply::check(client.clone(), plan, &options.apply).await.map_err(refused)?;
     let summary = show::summary(plan);
     let revision = history::begin(client.clone(), &plan.set, &plan.desired, &options.provenance, summary).await?;
+    fault::point("apply.noted");
     let end = |state, cause: String| {
         let (client, set, revision) = (client.clone(), plan.set.clone(), revision.clone());
         async move { history::finish(client, &set, &revision, state, &cause, options.keep).await }
@@ -102,6 +105,7 @@ async fn locked(
     match apply::apply(client.clone(), plan, &options.apply, progress).await {
         Ok(outcome) => {
             end(State::Healthy, String::new()).await?;
+            fault::point("apply.finished");
             Ok(Released { outcome, revision: Some(revision) })
         }
         Err(cause) => {

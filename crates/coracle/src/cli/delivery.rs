@@ -150,7 +150,7 @@ pub(crate) struct Apply {
 Example:
   coracle history shop -n default")]
 pub(crate) struct History {
-    /// The set
+    /// The set, or an application of the Git sync (application/NAME, kustomization/NAME)
     #[arg(value_name = "SET")]
     pub(crate) set: String,
     #[command(flatten)]
@@ -166,9 +166,10 @@ pub(crate) struct History {
 #[command(after_help = "\
 Examples:
   coracle rollback shop        to the last healthy revision that differs from the present one
-  coracle rollback shop 7      to revision 7")]
+  coracle rollback shop 7      to revision 7
+  coracle rollback application/shop    an application that is synced only when asked")]
 pub(crate) struct Rollback {
-    /// The set
+    /// The set, or an application of the Git sync (application/NAME)
     #[arg(value_name = "SET")]
     pub(crate) set: String,
     /// The revision [default: the last healthy one before the present]

@@ -7,7 +7,7 @@ use crate::commands::{release, say};
 use crate::connect::{self, Api};
 use crate::kinds::{Kinds, Resource};
 use crate::manifests::Manifest;
-use crate::{exit, manifests, order};
+use crate::{colour, exit, manifests, order};
 use serde_json::Value;
 use std::process::ExitCode;
 
@@ -57,7 +57,8 @@ async fn by_themselves(arguments: Apply) -> anyhow::Result<ExitCode> {
         return Err(exit::bad_input("there is no manifest in what was given"));
     }
     manifests::check(&found, manifests::Unknown::LeftToTheApi)?;
-    let api = Api::of(&arguments.wanted.target).await?;
+    let client = connect::client_of(&arguments.wanted.target).await?;
+    let api = Api::over(client.clone());
     order::for_apply(&mut found, |manifest| &manifest.object);
     let mut applier = Applier::new(&api, &arguments.wanted.scope.namespace, arguments.force_conflicts).await?;
     if !arguments.dry_run {
@@ -67,8 +68,26 @@ async fn by_themselves(arguments: Apply) -> anyhow::Result<ExitCode> {
     for manifest in &found {
         let outcome = applier.apply(manifest, arguments.dry_run).await?;
         say(&format!("{}/{} {}", outcome.resource.label(), manifest.name(), outcome.word));
+        if outcome.word == "configured" && !arguments.dry_run {
+            warn_of_owner(&client, &outcome.object, manifest).await;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What Git keeps is not kept as somebody else writes it.
+async fn warn_of_owner(client: &kube::Client, object: &Value, manifest: &Manifest) {
+    let api = delivery::api::Api::over(client.clone());
+    // A warning that cannot be had keeps nobody from anything.
+    if let Ok(Some(owner)) = delivery::ownership::of_object(&api, object).await {
+        eprintln!(
+            "{} {}/{}: {}",
+            colour::error("warning:"),
+            manifest.kind().to_lowercase(),
+            manifest.name(),
+            owner.advice()
+        );
+    }
 }
 
 /// What happened to one object.

@@ -1,7 +1,7 @@
-//! `coracle history`: the revisions of a set, the newest first.
+//! `coracle history`: the revisions of a set, or of what an application synced, the newest first.
 
 use crate::cli::{Form, History};
-use crate::commands::say;
+use crate::commands::{say, synced};
 use crate::{connect, exit};
 use delivery::applyset::Set;
 use delivery::history::{self, Revision, State};
@@ -10,14 +10,20 @@ use std::process::ExitCode;
 pub(crate) async fn run(arguments: History) -> anyhow::Result<ExitCode> {
     let client = connect::client_of(&arguments.target).await?;
     let set = Set::new(arguments.scope.namespace.clone(), arguments.set.clone());
-    let all = history::list(client, &set).await?;
+    let mut all = if set.name.contains('/') { Vec::new() } else { history::list(client.clone(), &set).await? };
+    if all.is_empty()
+        && let Some(synced) = synced::find(&client, &set.name, &set.namespace).await?
+    {
+        eprintln!("{} is kept as Git says; this is what was synced", synced.label());
+        all = synced.history();
+    }
     if arguments.output == Form::Json {
         say(&serde_json::to_string_pretty(&all)?);
         return Ok(ExitCode::SUCCESS);
     }
     if all.is_empty() {
         let what = format!(
-            "the set {} in {} has no history; nothing was applied with `coracle apply DIR`",
+            "the set {} in {} has no history: nothing was applied with `coracle apply DIR`, or synced from Git under that name",
             set.name, set.namespace
         );
         return Err(exit::bad_input(what));

@@ -1,7 +1,7 @@
 //! `coracle lock list|release`: who is applying which set.
 
 use crate::cli::{Form, Lock, LockCommand};
-use crate::commands::say;
+use crate::commands::{say, synced};
 use crate::{connect, exit};
 use delivery::applyset::Set;
 use delivery::lock;
@@ -10,12 +10,15 @@ use std::process::ExitCode;
 pub(crate) async fn run(arguments: Lock) -> anyhow::Result<ExitCode> {
     match arguments.what {
         LockCommand::List { target, output } => {
-            let held = lock::list(connect::client_of(&target).await?, None).await?;
+            let client = connect::client_of(&target).await?;
+            let held = lock::list(client.clone(), None).await?;
             if output == Form::Json {
                 say(&serde_json::to_string_pretty(&held)?);
                 return Ok(ExitCode::SUCCESS);
             }
-            if held.is_empty() {
+            let syncs = synced::under_way(&client).await?;
+            syncs.iter().for_each(|line| say(line));
+            if held.is_empty() && syncs.is_empty() {
                 say("nobody is applying anything");
             }
             for one in held {

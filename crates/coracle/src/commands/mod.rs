@@ -23,6 +23,7 @@ mod release;
 mod rollback;
 mod serve;
 mod status;
+mod synced;
 mod top;
 mod trace;
 mod trust;

@@ -1,7 +1,7 @@
 //! `coracle rollback`: an earlier revision, planned and applied like any other set.
 
 use crate::cli::Rollback;
-use crate::commands::release;
+use crate::commands::{release, synced};
 use crate::connect::{self, MANAGER};
 use delivery::applyset::Set;
 use delivery::history::{self, Provenance};
@@ -10,7 +10,12 @@ use std::process::ExitCode;
 pub(crate) async fn run(arguments: Rollback) -> anyhow::Result<ExitCode> {
     let client = connect::client_of(&arguments.target).await?;
     let set = Set::new(arguments.scope.namespace.clone(), arguments.set.clone());
-    let all = history::list(client.clone(), &set).await?;
+    let all = if set.name.contains('/') { Vec::new() } else { history::list(client.clone(), &set).await? };
+    if all.is_empty()
+        && let Some(synced) = synced::find(&client, &set.name, &set.namespace).await?
+    {
+        return synced::roll_back(&client, &synced, arguments.revision).await;
+    }
     let chosen = history::choose(&all, arguments.revision)?;
     let desired = delivery::release::manifests_of(client.clone(), &set, chosen).await?;
     let options = delivery::plan::Options {

@@ -105,6 +105,17 @@ pub(crate) fn records(counts: telemetry::Counts) -> Vec<Family> {
     ]
 }
 
+/// How many objects are not as they were brought, for each application and applied set.
+pub(crate) fn drift(board: &delivery::drift::board::Board) -> Family {
+    let help = "Objects that are no longer as they were applied, by application or applied set.";
+    let mut objects = Family::gauge("coracle_drifted_objects", help);
+    for (subject, count) in board.all() {
+        let labels = vec![("kind", subject.kind.to_owned()), ("namespace", subject.namespace), ("name", subject.name)];
+        objects.number(labels, count as f64);
+    }
+    objects
+}
+
 /// Which build this is.
 pub(crate) fn build() -> Family {
     let mut info = Family::gauge("coracle_build_info", "Always 1; the version is a label.");

@@ -21,9 +21,15 @@ struct Sources {
 #[derive(Clone, Default)]
 pub(crate) struct TrafficPages {
     sources: Arc<OnceLock<Sources>>,
+    drifts: Arc<OnceLock<Arc<delivery::drift::board::Board>>>,
 }
 
 impl TrafficPages {
+    /// Says where drift is counted; only the first word counts.
+    pub(crate) fn count_drift(&self, board: Arc<delivery::drift::board::Board>) {
+        let _ = self.drifts.set(board);
+    }
+
     /// Says where the numbers are to be had; only the first word counts.
     pub(crate) fn connect(
         &self,
@@ -43,7 +49,7 @@ impl apiserver::Pages for TrafficPages {
             let starting = || PageError::Unavailable("the data plane is still starting; try again".to_owned());
             let sources = this.sources.get().ok_or_else(starting)?;
             match request.path.as_str() {
-                "metrics" => Ok(metrics_page(sources, request.accept.as_deref())),
+                "metrics" => Ok(metrics_page(sources, this.drifts.get(), request.accept.as_deref())),
                 "coracle/v1/edges" => Ok(edges_page(sources)),
                 "coracle/v1/listeners" => {
                     Ok(json_page(&explain::listeners(&sources.proxy, sources.identities.domain().as_str())))
@@ -58,13 +64,14 @@ impl apiserver::Pages for TrafficPages {
     }
 }
 
-fn metrics_page(sources: &Sources, accept: Option<&str>) -> Page {
+fn metrics_page(sources: &Sources, drifts: Option<&Arc<delivery::drift::board::Board>>, accept: Option<&str>) -> Page {
     let format = Format::accepted(accept);
     let stats = sources.proxy.stats();
     let mut families = metrics::traffic(&stats, &edges::of(&stats));
     families.extend(metrics::api(sources.api.load()));
     families.extend(metrics::records(sources.telemetry.counts()));
     families.extend(metrics::identities(sources.identities.gauges()));
+    families.extend(drifts.map(|board| metrics::drift(board)));
     families.extend(process::families());
     families.push(metrics::build());
     Page { media: format.media(), body: render(&families, format).into() }

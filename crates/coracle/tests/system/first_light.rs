@@ -188,3 +188,26 @@ fn kill_minus_nine_in_a_rollout_loses_nothing() {
 fn kill_minus_nine_in_fifty_rollouts_loses_nothing() {
     killed(50);
 }
+
+#[test]
+fn a_kustomization_is_built_and_brought_up() {
+    let directory = manifests(&[
+        (
+            "web.yaml",
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 3\n  selector: {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web}}\n    spec:\n      containers:\n      - {name: web, image: fixture, envFrom: [{configMapRef: {name: settings}}], readinessProbe: {httpGet: {path: /readyz, port: 8080}}, ports: [{containerPort: 8080}]}\n",
+        ),
+        ("notes.yaml", "this: is no manifest, and no resource of the kustomization\n"),
+        (
+            "kustomization.yaml",
+            "namePrefix: my-\nresources: [web.yaml]\nreplicas: [{name: web, count: 1}]\nconfigMapGenerator: [{name: settings, literals: [COLOUR=green]}]\n",
+        ),
+    ]);
+    let coracle = Coracle::up(directory.path());
+    let web = coracle.get(&["deployments/my-web"]);
+    assert_eq!(web["spec"]["replicas"], 1);
+    assert_eq!(web["status"]["readyReplicas"], 1, "up waits until it is ready");
+    let settings = web["spec"]["template"]["spec"]["containers"][0]["envFrom"][0]["configMapRef"]["name"].clone();
+    let settings = settings.as_str().expect("a name");
+    assert!(settings.starts_with("my-settings-"), "{settings}");
+    assert_eq!(coracle.get(&[&format!("configmaps/{settings}")])["data"]["COLOUR"], "green");
+}

@@ -84,6 +84,33 @@ impl Coracle {
         Self::start(&arguments, data)
     }
 
+    /// As [`Coracle::up_on`], with a point at which the process ends itself as `kill -9` would.
+    pub(crate) fn up_until(directory: &Path, data: &Path, more: &[&str], fault: &str) -> Result<Self, String> {
+        let directory = directory.to_str().expect("a path in UTF-8");
+        let mut arguments = vec!["up", directory, "--gateway-port", "0", "-o", "json"];
+        arguments.extend(more);
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let mut command = command(home.path());
+        command.env("CORACLE_FAULT", fault);
+        Self::launch(command, home, &arguments, data)
+    }
+
+    /// Runs a command that ends itself at a point as `kill -9` would; whether it came to that.
+    pub(crate) fn ended_at(&self, fault: &str, arguments: &[&str]) -> bool {
+        let mut command = command(self.home.path());
+        command.env("CORACLE_FAULT", fault).args(arguments).arg("--data").arg(&self.data_path).stdin(Stdio::null());
+        let status = command.output().expect("the binary starts").status;
+        std::os::unix::process::ExitStatusExt::signal(&status) == Some(9)
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) fn wait_for_end(&mut self) {
+        eventually("the process ends", || match self.child.try_wait().expect("a child to wait for") {
+            Some(_) => Ok(()),
+            None => Err("it runs".to_owned()),
+        });
+    }
+
     /// `coracle serve` with a data directory of its own.
     #[allow(dead_code, reason = "not every set of tests serves without manifests")]
     pub(crate) fn serve(more: &[&str]) -> Self {

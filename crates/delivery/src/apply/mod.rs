@@ -11,6 +11,7 @@ mod write;
 
 use crate::api::{Api, ApiError, ApplyMode};
 use crate::applyset::{self, Contents};
+use crate::fault;
 use crate::health::Health;
 use crate::kinds::{Kinds, Resource};
 use crate::object::{self, ObjectId};
@@ -147,11 +148,13 @@ pub async fn apply(
     let mut run = Run { api: &api, kinds, plan, options, progress, versions, done: 0 };
     let wanted = Contents::of(&plan.set, plan.desired.iter().map(ObjectId::of).collect::<Vec<_>>().iter());
     run.record(&plan.contents.union(&wanted)).await?;
+    fault::point("apply.recorded");
     for (wave, changes) in waves(plan) {
         run.wave(wave, &changes).await?;
     }
     let kept = run.deletions().await?;
     run.record(&wanted.union(&Contents::of(&plan.set, kept.iter()))).await?;
+    fault::point("apply.forgotten");
     Ok(Outcome { done: run.done, unchanged: plan.unchanged })
 }
 
@@ -238,6 +241,7 @@ impl Run<'_> {
             }
             written.extend(results);
         }
+        fault::point("apply.wave");
         tracing::debug!(wave, objects = written.len(), "a wave is written");
         self.converge(&written, self.options.wait).await?;
         for change in changes.iter().filter(|change| change.action == Action::Move) {
@@ -256,7 +260,10 @@ impl Run<'_> {
                 .buffer_unordered(self.options.concurrency.max(1));
             while let Some(result) = writes.next().await {
                 match result {
-                    Ok(object) => results.push(object),
+                    Ok(object) => {
+                        results.push(object);
+                        fault::point("apply.object");
+                    }
                     Err(error) => {
                         first = Some(error);
                         break;
@@ -298,6 +305,7 @@ impl Run<'_> {
                 .try_for_each_concurrent(self.options.concurrency.max(1), |change| run.remove(change))
                 .await?;
             self.done += count;
+            fault::point("apply.deleted");
         }
         Ok(kept)
     }

@@ -8,8 +8,10 @@ use crate::diff::{self, FieldChange};
 use crate::kinds::Kinds;
 use crate::moves;
 use crate::object::{self, ObjectId};
+use crate::ownership::Owner;
 use crate::{fields, order, protect};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Decides what happens.
 pub(super) fn decide(world: World, set: &Set, options: &Options) -> Plan {
@@ -31,7 +33,7 @@ pub(super) fn decide(world: World, set: &Set, options: &Options) -> Plan {
         plan.problems.push(Problem { object, message });
     }
     for asked in world.asked {
-        match one(&world.desired[asked.index], asked, set, options) {
+        match one(&world.desired[asked.index], asked, set, options, &world.owners) {
             Ok(Some(change)) => plan.changes.push(change),
             Ok(None) => plan.unchanged += 1,
             Err(problem) => plan.problems.push(problem),
@@ -53,7 +55,13 @@ pub(super) fn decide(world: World, set: &Set, options: &Options) -> Plan {
 }
 
 /// What becomes of one manifest; nothing where nothing does.
-fn one(desired: &Value, asked: Asked, set: &Set, options: &Options) -> Result<Option<Change>, Problem> {
+fn one(
+    desired: &Value,
+    asked: Asked,
+    set: &Set,
+    options: &Options,
+    owners: &BTreeMap<String, Owner>,
+) -> Result<Option<Change>, Problem> {
     let id = ObjectId::of(desired);
     let problem = |message: String| Problem { object: id.clone(), message };
     let live = asked.live;
@@ -62,8 +70,19 @@ fn one(desired: &Value, asked: Asked, set: &Set, options: &Options) -> Result<Op
             return Err(problem(going_away(live)));
         }
         let other = object::label(live, PART_OF).filter(|other| *other != set.id());
-        if let Some(other) = other.filter(|_| !options.take_over) {
-            return Err(problem(format!("it belongs to another set ({other}); take it from there with --take-over")));
+        match other.map(|other| (other, owners.get(other))) {
+            // Whoever takes it would have it taken back.
+            Some((_, Some(Owner::Sync(owner)))) => return Err(problem(owner.advice())),
+            Some((_, Some(Owner::Set(set)))) if !options.take_over => {
+                let (namespace, name) = (&set.namespace, &set.name);
+                let what = format!("it belongs to the set {name} in {namespace}; take it from there with --take-over");
+                return Err(problem(what));
+            }
+            Some((other, None)) if !options.take_over => {
+                let what = format!("it belongs to another set ({other}); take it from there with --take-over");
+                return Err(problem(what));
+            }
+            _ => {}
         }
     }
     let mut change = Change {

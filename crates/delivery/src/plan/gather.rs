@@ -9,6 +9,7 @@ use crate::applyset::{Contents, PART_OF, SOURCE, Set, split_group_kind};
 use crate::fields;
 use crate::kinds::{Kinds, Resource};
 use crate::object::{self, ObjectId};
+use crate::ownership::{self, Owner};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -53,6 +54,8 @@ pub(super) struct World {
     pub(super) contents: Contents,
     /// Manifests of kinds that nobody knows.
     pub(super) unknown: Vec<ObjectId>,
+    /// Who keeps what is in other sets, by the sets' ids.
+    pub(super) owners: BTreeMap<String, Owner>,
 }
 
 pub(super) async fn gather(api: &Api, desired: Vec<Value>, set: &Set, options: &Options) -> Result<World, PlanError> {
@@ -98,6 +101,9 @@ pub(super) async fn gather(api: &Api, desired: Vec<Value>, set: &Set, options: &
     }
     world.unchanged = seen.iter().filter(|seen| matches!(seen, Some(Seen::Applied))).count();
     ask(api, &kinds, &coming, options, &mut world, seen).await?;
+    let others = world.asked.iter().filter_map(|asked| object::label(asked.live.as_ref()?, PART_OF));
+    let others = others.filter(|id| *id != set.id()).map(str::to_owned).collect();
+    world.owners = ownership::of_sets(api, &others).await?;
     for object in &world.going {
         if let Some(why) = super::decide::holds_data(api, &kinds, object).await? {
             world.holding.insert(ObjectId::of(object), why);

@@ -26,6 +26,7 @@ pub mod http;
 mod install;
 pub mod manifests;
 pub mod programs;
+mod receivers;
 pub mod report;
 pub mod repository;
 mod service;

@@ -68,6 +68,9 @@ pub struct Memory {
     /// Contents that failed, newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<Failed>,
+    /// What is being brought. It is written before the first object is, so that a sync that was cut short is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub under_way: Option<Content>,
     /// The last sync: content, outcome, attempts, time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<LastSync>,
@@ -175,6 +178,8 @@ pub struct Report {
     pub judging: bool,
     /// What is awaited before anything is done.
     pub waiting: Option<String>,
+    /// What others changed of what was brought.
+    pub drift: Vec<crate::drift::Drift>,
     /// The programs that are being made for the target.
     pub building: Option<String>,
 }
@@ -268,6 +273,10 @@ impl Report {
         if self.conditions.iter().any(|(kind, _)| *kind == "InvalidSpecError") {
             conditions.push(condition(before, object, ("Stalled", "True", "InvalidSpec", &message), now));
         }
+        if !self.drift.is_empty() {
+            let message = crate::drift::summary(&self.drift).2;
+            conditions.push(condition(before, object, ("Drifted", "True", "Drifted", &message), now));
+        }
         let (health, why) = self.health();
         if application.is_some_and(|application| application.policy.wait) && self.compared {
             let good = if health == Status::Healthy { ("True", "Succeeded") } else { ("False", "HealthCheckFailed") };
@@ -315,7 +324,7 @@ impl Report {
         if application.is_some_and(|application| application.suspended) {
             return ("Unknown", "Suspended", "reconciliation is suspended".to_owned());
         }
-        if let Some((kind, message)) = self.conditions.first() {
+        if let Some((kind, message)) = self.conditions.iter().find(|(kind, _)| *kind != "Drifted") {
             let reason = match *kind {
                 "InvalidSpecError" => "InvalidSpec",
                 "ComparisonError" => "BuildFailed",

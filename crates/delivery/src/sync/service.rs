@@ -94,6 +94,16 @@ impl Handle {
         self.shared.standings.subscribe()
     }
 
+    /// How many objects of each application and applied set have drifted.
+    #[must_use]
+    pub fn drifts(&self) -> Arc<crate::drift::board::Board> {
+        Arc::clone(&self.shared.drifts)
+    }
+
+    pub(crate) fn receivers(&self) -> &super::receivers::Receivers {
+        &self.shared.receivers
+    }
+
     /// What builds say from now on: the repository and a line.
     pub(crate) fn said(&self) -> tokio::sync::broadcast::Receiver<(String, String)> {
         self.shared.said.subscribe()
@@ -135,6 +145,8 @@ pub fn build(settings: Settings, client: kube::Client) -> Result<(Sync, Handle),
         flux: watch::Sender::default(),
         standings: watch::Sender::default(),
         statuses: reporter,
+        drifts: Arc::default(),
+        receivers: Arc::default(),
         programs: settings.programs,
         said: tokio::sync::broadcast::Sender::new(LINES),
     });
@@ -231,10 +243,16 @@ impl Sync {
         });
         let stop_glass = CancellationToken::new();
         rest.spawn(keep_records(Arc::clone(&self.shared), stop_glass.clone()));
+        let stop_drift = CancellationToken::new();
+        let (client, drifts) = (self.shared.client.clone(), Arc::clone(&self.shared.drifts));
+        rest.spawn(crate::drift::watch::run(client.clone(), drifts, stop_drift.clone()));
+        rest.spawn(crate::protect::claims::run(client.clone(), stop_drift.clone()));
+        rest.spawn(super::receivers::run(client, Arc::clone(&self.shared.receivers), stop_drift.clone()));
         let stop_sources = CancellationToken::new();
         rest.spawn(source_status::run(Arc::clone(&self.shared), stop_sources.clone()));
         let outcome = Supervisor::new(Arc::clone(&self.shared)).run(&shutdown).await;
         self.shared.repositories.stop().await;
+        stop_drift.cancel();
         stop_sources.cancel();
         stop_glass.cancel();
         if let Some(stop) = stop_statuses {
@@ -346,6 +364,14 @@ impl Supervisor {
             }
             Watched::GitRepository => {
                 let read = flux::repository(&object).map_err(|wrong| wrong.join("; "));
+                if let Ok(now) = read.as_ref() {
+                    let known = self.shared.flux.borrow();
+                    let before = known.get(&key(&object)).and_then(|before| before.as_ref().ok());
+                    // The first look is made without being asked for.
+                    if now.requested.is_some() && before.is_some_and(|before| before.requested != now.requested) {
+                        self.shared.repositories.poke(|url| url == now.source.url);
+                    }
+                }
                 self.shared.flux.send_if_modified(|all| all.insert(key(&object), read.clone()).as_ref() != Some(&read));
             }
             Watched::BreakGlass => {

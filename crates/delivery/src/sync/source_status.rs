@@ -90,6 +90,9 @@ fn status(
     let condition = json!({ "type": "Ready", "status": ready, "reason": reason, "message": message,
         "lastTransitionTime": since.unwrap_or_else(now) });
     let mut status = json!({ "conditions": [condition] });
+    if let Some(requested) = read.as_ref().ok().and_then(|repository| repository.requested.as_ref()) {
+        status["lastHandledReconcileAt"] = requested.as_str().into();
+    }
     match revision {
         Some(revision) => {
             let seen = before.filter(|before| before["artifact"]["revision"] == revision.as_str());

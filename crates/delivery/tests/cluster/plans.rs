@@ -114,7 +114,7 @@ async fn objects_that_are_there_are_adopted_and_those_of_others_are_not() {
     let other = delivery::applyset::Set::new("default", "other");
     let plan =
         delivery::plan::plan(cluster.client.clone(), vec![object.clone()], &other, &Options::default()).await.unwrap();
-    assert!(plan.problems[0].message.contains("another set"), "{:?}", plan.problems);
+    assert!(plan.problems[0].message.contains("the set shop in default"), "{:?}", plan.problems);
     assert!(matches!(cluster.apply(&plan).await, Err(ApplyError::Problems(_))));
     cluster.stop().await;
 }

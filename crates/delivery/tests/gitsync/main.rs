@@ -4,3 +4,6 @@ mod applications;
 mod faults;
 mod harness;
 mod kustomizations;
+mod receivers;
+mod sources;
+mod windows;

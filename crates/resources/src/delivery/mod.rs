@@ -1,5 +1,5 @@
 //! The definitions of the kinds that say what is to be in sync with Git: Argo CD's `Application` and `AppProject`, Flux's
-//! `GitRepository` and `Kustomization`.
+//! `GitRepository`, `Kustomization` and `Receiver`.
 //!
 //! The schemas are our own wording of the fields that are acted on; fields beyond them are kept as they are, so that a manifest
 //! for the original passes unchanged. No IO.
@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 /// On each definition: which revision of these schemas it is.
 pub const REVISION_ANNOTATION: &str = "coracle.dev/definition-revision";
 /// Counts up with every change of a schema.
-const REVISION: &str = "1";
+const REVISION: &str = "2";
 
 /// Every definition, as JSON ready to be applied.
 #[must_use]
 pub fn definitions() -> Vec<Value> {
-    vec![application(), app_project(), git_repository(), kustomization()]
+    vec![application(), app_project(), git_repository(), kustomization(), receiver()]
 }
 
 /// A kind's names and columns.
@@ -139,6 +139,9 @@ fn app_project() -> Value {
         "namespaceResourceWhitelist": kinds(), "namespaceResourceBlacklist": kinds(),
         "destinationServiceAccounts":
             list(object(json!({ "server": text(), "namespace": text(), "defaultServiceAccount": text() }))),
+        "syncWindows": list(object(json!({ "kind": text(), "schedule": text(), "duration": text(), "timeZone": text(),
+            "applications": list(text()), "namespaces": list(text()), "clusters": list(text()), "manualSync": flag(),
+            "useAndOperator": flag() }))),
     }));
     let naming = Naming {
         group: "argoproj.io",
@@ -176,6 +179,28 @@ fn git_repository() -> Value {
         kind: "GitRepository",
         plural: "gitrepositories",
         short: &["gitrepo"],
+        columns: READY,
+        status: true,
+    };
+    definition(&naming, root(json!({ "spec": spec, "status": anything() })))
+}
+
+fn receiver() -> Value {
+    let target = object(json!({ "apiVersion": text(), "kind": text(), "name": text(), "namespace": text(),
+        "matchLabels": texts() }));
+    let spec = required(
+        object(json!({
+            "type": text(), "interval": text(), "events": list(text()), "resources": list(required(target, &["kind", "name"])),
+            "secretRef": required(object(json!({ "name": text() })), &["name"]), "suspend": flag(), "resourceFilter": text(),
+        })),
+        &["type", "resources", "secretRef"],
+    );
+    let naming = Naming {
+        group: "notification.toolkit.fluxcd.io",
+        version: "v1",
+        kind: "Receiver",
+        plural: "receivers",
+        short: &[],
         columns: READY,
         status: true,
     };

@@ -6,10 +6,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Actor;
+use super::farewell::FINALIZERS;
 use super::turn::Next;
 use crate::kinds::Kinds;
 use crate::object::{self, ObjectId};
 use crate::sync::application::{Deletion, Front};
+use crate::sync::engine::steps::Phase;
 use crate::sync::engine::{cause, compare, steps};
 use crate::sync::front::{argo, flux};
 
@@ -33,39 +35,63 @@ impl Actor {
         }
     }
 
-    /// The application is being deleted: its objects go first, where it says so.
+    /// The application is being deleted: its hooks and objects go first, where it says so.
     pub(super) async fn leave(&mut self, object: &Value) -> Next {
         self.running = None;
-        let ours = match self.id.front {
-            Front::Argo => |name: &str| name.starts_with(argo::FINALIZER),
-            Front::Flux => |name: &str| name == flux::FINALIZER,
+        self.take_requests(object).await;
+        let all = finalizers(object);
+        let front = self.id.front;
+        let ours = move |name: &str| match front {
+            Front::Argo => name.starts_with(argo::FINALIZER),
+            Front::Flux => name == flux::FINALIZER,
         };
-        let (held, rest): (Vec<String>, Vec<String>) = finalizers(object).into_iter().partition(|name| ours(name));
-        if held.is_empty() {
+        let of_hooks = |wanted: Phase| FINALIZERS.iter().find(|(_, phase)| *phase == wanted).map(|(name, _)| *name);
+        let [before, after] = [Phase::PreDelete, Phase::PostDelete]
+            .map(|phase| of_hooks(phase).filter(|name| all.iter().any(|one| one == name)));
+        let objects = all.iter().any(|name| ours(name));
+        if before.is_none() && after.is_none() && !objects {
             return Next::At(None);
         }
-        let orphan = self.application.as_ref().is_some_and(|one| one.policy.deletion == Deletion::Orphan);
-        if !orphan {
-            let Some(kinds) = self.kinds(&[]).await else { return Next::At(self.next_look) };
-            self.follow(&kinds).await;
-            let left = self.delete_all(&kinds).await;
-            if !left.is_empty() {
-                let reasons = left.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
-                self.report.conditions.push(("DeletionError", format!("waiting for objects to be gone: {reasons}")));
-                self.write(object, Timestamp::now()).await;
-                self.look_later(AGAIN);
-                return Next::At(self.next_look);
-            }
+        let Some(kinds) = self.kinds(&[]).await else { return Next::At(self.next_look) };
+        let (done, waiting) = if let Some(name) = before {
+            (vec![name.to_owned()], self.hooks(Phase::PreDelete, &kinds).await)
+        } else if objects {
+            let done = all.iter().filter(|name| ours(name)).cloned().collect();
+            (done, self.objects_gone(&kinds).await)
+        } else {
+            (after.map(str::to_owned).into_iter().collect(), self.hooks(Phase::PostDelete, &kinds).await)
+        };
+        if let Some(waiting) = waiting {
+            self.report.conditions.retain(|(kind, _)| *kind != "ComparisonError");
+            self.report.conditions.push(("DeletionError", waiting));
+            self.write(object, Timestamp::now()).await;
+            self.look_later(AGAIN);
+            return Next::At(self.next_look);
         }
-        if !orphan && let Err(error) = self.shared.api.delete(&self.set.path(), "").await {
-            tracing::debug!(%error, "the inventory of a deleted application could not be deleted");
-        }
+        let rest: Vec<&String> = all.iter().filter(|name| !done.contains(name)).collect();
         let patch = json!({ "metadata": { "finalizers": rest, "resourceVersion": object::resource_version(object) } });
         match self.shared.api.merge(&self.id.path(), &patch, compare::MANAGER).await {
             Err(error) if !error.is_not_found() => self.look_later(AGAIN),
             _ => {}
         }
         Next::At(self.next_look)
+    }
+
+    /// Deletes the objects and their inventory. None once they are gone, else what is awaited.
+    async fn objects_gone(&mut self, kinds: &Kinds) -> Option<String> {
+        if self.application.as_ref().is_some_and(|one| one.policy.deletion == Deletion::Orphan) {
+            return None;
+        }
+        self.follow(kinds).await;
+        let left = self.delete_all(kinds).await;
+        if !left.is_empty() {
+            let reasons = left.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
+            return Some(format!("waiting for objects to be gone: {reasons}"));
+        }
+        if let Err(error) = self.shared.api.delete(&self.set.path(), "").await {
+            tracing::debug!(%error, "the inventory of a deleted application could not be deleted");
+        }
+        None
     }
 
     /// Deletes what may be deleted; what is left, and why.
@@ -95,7 +121,7 @@ impl Actor {
     }
 }
 
-fn finalizers(object: &Value) -> Vec<String> {
+pub(super) fn finalizers(object: &Value) -> Vec<String> {
     let all = object["metadata"]["finalizers"].as_array().into_iter().flatten();
     all.filter_map(Value::as_str).map(str::to_owned).collect()
 }

@@ -60,7 +60,9 @@ impl Actor {
     /// Lets go of what is made for nobody any more.
     pub(super) fn drop_stale_making(&mut self, target: &Content) {
         let good = self.report.memory.good.as_ref().map(|good| &good.content);
-        if self.making.as_ref().is_some_and(|one| one.content != *target && Some(&one.content) != good) {
+        let wanted =
+            |content: &Content| content == target || Some(content) == good || Some(content) == self.asked.as_ref();
+        if self.making.as_ref().is_some_and(|one| !wanted(&one.content)) {
             self.making = None;
         }
     }
@@ -109,10 +111,13 @@ async fn one(shared: &Shared, programs: &dyn Programs, order: Order) -> Result<(
             return Err(error.to_string());
         }
     };
+    crate::fault::point("push.written");
     for left in export.left_out.iter().take(10) {
         say(format!("left out of the build: {}: {}", left.path, left.reason));
     }
-    programs.make(order.tree, missing, directory, say).await
+    programs.make(order.tree, missing, directory, say).await?;
+    crate::fault::point("push.made");
+    Ok(())
 }
 
 /// Lets go of the programs that nothing uses.

@@ -3,6 +3,9 @@
 //! Invariants: a turn never waits for a cluster to become healthy; a sync that goes on belongs to the actor and ends with it; the
 //! status is written only where it differs; a failure of this task leaves everything in the cluster as it is.
 
+mod asked;
+mod drifted;
+mod farewell;
 mod judge;
 mod leave;
 mod make;
@@ -50,6 +53,10 @@ pub(crate) struct Shared {
     /// How every application stands.
     pub(crate) standings: watch::Sender<BTreeMap<AppId, Standing>>,
     pub(crate) statuses: Option<super::commit_status::Reporter>,
+    /// How much has drifted.
+    pub(crate) drifts: Arc<crate::drift::board::Board>,
+    /// Who answers notices for Flux's Receivers.
+    pub(crate) receivers: Arc<super::receivers::Receivers>,
     /// Who makes programs of commits.
     pub(crate) programs: Option<Arc<dyn super::programs::Programs>>,
     /// What builds say: the repository and a line.
@@ -88,8 +95,10 @@ pub enum Stage {
 /// A sync that goes on.
 struct Running {
     content: Content,
-    /// Whether it puts back what was there before.
-    back: bool,
+    /// Whether it brings something else than the repository says now.
+    other: bool,
+    /// What its commit says of itself.
+    commit: Value,
     task: AbortOnDropHandle<Result<(), String>>,
     notes: mpsc::Receiver<Note>,
     attempts: u32,
@@ -119,9 +128,14 @@ pub(crate) struct Actor {
     running: Option<Running>,
     /// Programs that are being made.
     making: Option<make::Making>,
+    /// Another revision that was asked for and is on its way here.
+    asked: Option<Content>,
     /// A content whose programs could not be made, and why.
     unmade: Option<(Content, String)>,
     judge: Option<judge::Judge>,
+    /// Hooks of its end that run, and how those before ended.
+    leaving: Option<farewell::Leaving>,
+    left: BTreeMap<super::engine::steps::Phase, Result<(), String>>,
     /// What members there were, for the record of a break-glass session.
     seen: BTreeMap<crate::object::ObjectId, String>,
     /// The refresh or the sync that was asked for last, so that each is done once.
@@ -148,8 +162,9 @@ impl Actor {
             }
             super::application::Front::Flux => Vec::new(),
         };
-        let report = Report { memory, history, ..Report::default() };
-        Self {
+        let operation = memory.under_way.as_ref().map(|content| cut_short(content, &first));
+        let report = Report { memory, history, operation, ..Report::default() };
+        let this = Self {
             shared,
             id,
             set,
@@ -169,11 +184,19 @@ impl Actor {
             running: None,
             making: None,
             unmade: None,
+            asked: None,
             judge: None,
+            leaving: None,
+            left: BTreeMap::new(),
             seen: BTreeMap::new(),
             handled: None,
             next_look: None,
+        };
+        let mut conditions = first["status"]["conditions"].as_array().into_iter().flatten();
+        if conditions.any(|one| one["type"] == "Drifted") {
+            this.shared.drifts.known(&this.subject());
         }
+        this
     }
 
     /// Runs until told to stop, or until the application is gone.
@@ -204,10 +227,27 @@ impl Actor {
                 event = judge::pods(&mut self.judge) => judge::take(&mut self.judge, event),
                 note = next_note(&mut self.running) => self.take_note(note),
                 outcome = make::made(&mut self.making) => self.take_made(outcome),
+                outcome = farewell::left(&mut self.leaving) => self.take_left(outcome),
                 () = tokio::time::sleep(pause.min(LONGEST)) => {}
             }
         }
         self.shared.standings.send_modify(|all| drop(all.remove(&self.id)));
+        self.shared.drifts.forget(&self.subject());
+    }
+}
+
+/// What is said of a sync in the middle of which an earlier life ended, until it is done again.
+fn cut_short(content: &Content, object: &Value) -> super::report::Operation {
+    let now = Timestamp::now();
+    super::report::Operation {
+        phase: "Error",
+        message: "Coracle ended in the middle of this sync; where syncs happen by themselves it is done again, else ask again".to_owned(),
+        content: content.clone(),
+        started: now,
+        finished: Some(now),
+        retries: 0,
+        operation: object["status"]["operationState"]["operation"].clone(),
+        done: Vec::new(),
     }
 }
 

@@ -32,6 +32,9 @@ impl Actor {
             let message = format!("Failed sync attempt to {}: {}", operation.content.short(), operation.message);
             report.conditions.push(("SyncError", message));
         }
+        if !report.drift.is_empty() {
+            report.conditions.push(("Drifted", crate::drift::summary(&report.drift).2));
+        }
         report.judging = self.judge.is_some();
         let (stage, message) = self.stage();
         let report = &self.report;
@@ -59,8 +62,9 @@ impl Actor {
 
     fn stage(&self) -> (Stage, String) {
         let report = &self.report;
-        let wrong =
-            report.conditions.iter().find(|(kind, _)| !matches!(*kind, "SpecWarning" | "SourceError" | "BreakGlass"));
+        let wrong = report.conditions.iter().find(|(kind, _)| {
+            !matches!(*kind, "SpecWarning" | "SourceError" | "BreakGlass" | "Drifted" | "SyncWindow")
+        });
         let (health, why) = report.health();
         let going = report.operation.as_ref().filter(|operation| operation.finished.is_none());
         if let (Some(operation), None) = (going, wrong) {
@@ -85,6 +89,10 @@ impl Actor {
             (Code::Synced, _) => (Stage::Working, format!("waiting for health: {}", why.join("; "))),
             _ if self.application.as_ref().is_some_and(|one| one.policy.automated.is_none()) => {
                 (Stage::Held, "it differs, and is synced only when asked".to_owned())
+            }
+            _ if report.conditions.iter().any(|(kind, _)| *kind == "SyncWindow") => {
+                let found = report.conditions.iter().find(|(kind, _)| *kind == "SyncWindow");
+                (Stage::Held, found.map(|(_, message)| message.clone()).unwrap_or_default())
             }
             _ => (Stage::Working, "it differs and will be synced".to_owned()),
         }

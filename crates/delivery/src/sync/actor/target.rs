@@ -12,7 +12,7 @@ use super::Shared;
 use crate::sync::application::{Application, Source};
 use crate::sync::credentials::decoded;
 use crate::sync::engine::decide::Content;
-use crate::sync::git::{Commit, Credential, Export, Keys, Reference, Resolved, Verdict};
+use crate::sync::git::{Commit, Credential, Export, Keys, Reference, Resolved, Verdict, Wanted};
 use crate::sync::manifests::{self, Made};
 use crate::sync::programs::{self, Tree};
 use crate::sync::repository::{Known, Repository};
@@ -114,6 +114,19 @@ impl Sources {
         self.followed.iter().map(one).collect()
     }
 
+    /// The commits that are wanted, with another revision of the first source.
+    pub(crate) fn resolve_at(&self, revision: &str) -> Result<Vec<Resolved>, NoTarget> {
+        let mut all = self.resolve()?;
+        let Some((source, _, known)) = self.followed.first() else { return Ok(all) };
+        let known = known.borrow();
+        let Some(refs) = &known.refs else { return Err(NoTarget::NotYet) };
+        all[0] = refs.resolve(&Wanted::Any(revision.to_owned())).map_err(|reason| {
+            let shown = crate::sync::git::shown(&source.url);
+            NoTarget::Later(format!("{shown} has no revision {revision:?}: {reason}"))
+        })?;
+        Ok(all)
+    }
+
     /// Fetches and renders commits.
     pub(crate) async fn render(
         &self,
@@ -143,6 +156,7 @@ impl Sources {
             made = read.made;
             first.get_or_insert(commit);
         }
+        crate::fault::point("push.rendered");
         if !orders.is_empty() {
             return Err(NoTarget::Make(content, orders));
         }
@@ -163,7 +177,6 @@ impl Sources {
 }
 
 fn wanted(source: &Source) -> String {
-    use crate::sync::git::Wanted;
     match &source.wanted {
         Wanted::Any(text)
         | Wanted::Branch(text)

@@ -56,10 +56,16 @@ impl Actor {
         self.keep_finalizer(&object).await;
         self.take_requests(&object).await;
         let target = self.find_target().await;
+        if target.is_some() {
+            self.keep_hook_finalizers(&object).await;
+        }
         let compared = match &target {
             Some(_) => self.compare().await,
             None => false,
         };
+        if let Some(target) = target.as_ref().filter(|_| compared) {
+            self.find_drift(target);
+        }
         self.judge_revision(now).await;
         if compared {
             self.approve_what_is_there(now);
@@ -67,6 +73,7 @@ impl Actor {
         self.decide(&object, now).await;
         self.record_acts(now);
         self.conclude();
+        self.tell_drift(&object).await;
         self.write(&object, now).await;
         Next::At(self.next_look)
     }
@@ -128,7 +135,7 @@ impl Actor {
     }
 
     /// Looks at the repositories at once, where somebody asks.
-    async fn take_requests(&mut self, object: &Value) {
+    pub(super) async fn take_requests(&mut self, object: &Value) {
         let asked = match self.id.front {
             Front::Argo => object::annotation(object, REFRESH).map(str::to_owned),
             Front::Flux => flux::requested_at(object).map(str::to_owned),
@@ -141,6 +148,7 @@ impl Actor {
         self.sources.poke();
         // What failed for a reason outside of the repository may go well now.
         self.unmade = None;
+        self.left.retain(|_, outcome| outcome.is_ok());
         if self.id.front == Front::Argo {
             let patch = json!({ "metadata": { "annotations": { REFRESH: null } } });
             if let Err(error) = self.shared.api.merge(&self.id.path(), &patch, compare::MANAGER).await {
@@ -253,15 +261,19 @@ impl Actor {
             Ok(outcome) => outcome,
             Err(error) => Err(format!("the sync broke: {error}")),
         };
+        crate::fault::point("sync.told");
         let members = self.desired.members.iter().map(ObjectId::of).collect();
         let last =
             Last { content: running.content.clone(), succeeded: outcome.is_ok(), attempts: running.attempts, at: now };
         self.report.memory.synced(&last);
+        self.report.memory.under_way = None;
         let automated = self.application.as_ref().is_some_and(|one| one.policy.automated.is_some());
+        let asked_for = |operation: &Operation| operation.operation["initiatedBy"]["automated"] != true;
+        let back = running.other && self.report.operation.as_ref().is_none_or(|operation| !asked_for(operation));
         if let Some(operation) = &mut self.report.operation {
             operation.finished = Some(now);
             (operation.phase, operation.message) = match &outcome {
-                Ok(()) if running.back => ("Succeeded", "the last good revision was put back".to_owned()),
+                Ok(()) if back => ("Succeeded", "the last good revision was put back".to_owned()),
                 Ok(()) => ("Succeeded", "successfully synced (all tasks run)".to_owned()),
                 Err(reason) => ("Failed", reason.clone()),
             };
@@ -270,11 +282,11 @@ impl Actor {
             Ok(()) => {
                 self.remember(&running, now);
                 let deadline = self.application.as_ref().map(|one| one.policy.deadline).unwrap_or_default();
-                if !running.back {
+                if !running.other {
                     self.judge = Some(Judge::new(running.content, members, deadline));
                 }
             }
-            Err(reason) if automated && !running.back => {
+            Err(reason) if automated && !running.other => {
                 let retry = self.application.as_ref().map(|one| one.policy.retry.clone()).unwrap_or_default();
                 if decide::given_up(&retry, running.attempts) {
                     self.report.memory.fail(&running.content, &reason, now);
@@ -294,7 +306,7 @@ impl Actor {
             deployed_at: stamp(now),
             initiated_by: operation.operation["initiatedBy"].clone(),
             source: self.object.borrow()["spec"]["source"].clone(),
-            commit: if running.back { Value::Null } else { self.report.commit.clone() },
+            commit: running.commit.clone(),
         });
         let most = self.application.as_ref().map_or(10, |one| one.history).max(1);
         let over = self.report.history.len().saturating_sub(most);
@@ -350,6 +362,10 @@ impl Actor {
             return;
         }
         let asked = object["operation"]["sync"].is_object();
+        let open = self.windows(&application, asked, now);
+        if asked && open.1 && self.bring_asked(object, now).await {
+            return;
+        }
         let member_trouble = self.report.states.iter().any(|state| !state.extra && state.trouble.is_some());
         if member_trouble && !asked {
             return;
@@ -381,7 +397,9 @@ impl Actor {
             failed: &failed,
             good: memory.good.as_ref().map(|good| &good.content),
             running: self.running.as_ref().map(|running| &running.content),
+            cut: self.running.is_none() && memory.under_way.is_some(),
             asked,
+            open,
         };
         match decide::decide(&picture) {
             Action::Rest => {}
@@ -449,7 +467,7 @@ impl Actor {
     }
 
     /// Begins a sync; one that goes on ends first.
-    async fn start(&mut self, rendered: &Rendered, back: bool, why: Why, object: &Value, now: Timestamp) {
+    pub(super) async fn start(&mut self, rendered: &Rendered, other: bool, why: Why, object: &Value, now: Timestamp) {
         let Some(application) = self.application.clone() else { return };
         if let Some(mut running) = self.running.take() {
             running.task.abort();
@@ -468,7 +486,7 @@ impl Actor {
         let view = self.live.view();
         let extra = view.all().into_keys().filter(|id| !wanted.contains(id)).collect();
         let synced =
-            self.report.states.iter().filter(|one| !back && one.code == Code::Synced).map(|one| one.id.clone());
+            self.report.states.iter().filter(|one| !other && one.code == Code::Synced).map(|one| one.id.clone());
         let last = self.report.memory.last();
         let again = last.filter(|last| last.content == rendered.content && !last.succeeded && why != Why::Asked);
         let attempts = again.map_or(1, |last| last.attempts.saturating_add(1));
@@ -487,11 +505,13 @@ impl Actor {
             deadline: application.policy.deadline,
         };
         let tools = Tools { api, own: self.shared.api.clone(), live: view, kinds };
-        let (sender, notes) = mpsc::channel(NOTES);
-        let task = tokio::spawn(async move { operation::run(&job, &tools, &sender).await });
         self.report.operation = Some(Operation {
             phase: "Running",
-            message: if back { "putting back the last good revision".to_owned() } else { String::new() },
+            message: if other && why != Why::Asked {
+                "putting back the last good revision".to_owned()
+            } else {
+                String::new()
+            },
             content: rendered.content.clone(),
             started: now,
             finished: None,
@@ -499,6 +519,11 @@ impl Actor {
             operation,
             done: Vec::new(),
         });
+        // Said before anything is done, so that an end of this process in the middle is known to the next.
+        self.report.memory.under_way = Some(rendered.content.clone());
+        self.write(object, now).await;
+        let (sender, notes) = mpsc::channel(NOTES);
+        let task = tokio::spawn(async move { operation::run(&job, &tools, &sender).await });
         if why == Why::Asked {
             let patch = json!({ "operation": null });
             if let Err(error) = self.shared.api.merge(&self.id.path(), &patch, compare::MANAGER).await {
@@ -506,7 +531,8 @@ impl Actor {
             }
         }
         let task = AbortOnDropHandle::new(task);
-        self.running = Some(Running { content: rendered.content.clone(), back, task, notes, attempts });
+        let commit = rendered.commit.clone();
+        self.running = Some(Running { content: rendered.content.clone(), other, commit, task, notes, attempts });
     }
 
     /// Whether a person has agreed to deletions since the last sync.

@@ -14,6 +14,7 @@ use super::live::View;
 use super::{cause, steps};
 use crate::api::{Api, ApplyMode};
 use crate::applyset::PART_OF;
+use crate::diff::{self, FieldChange};
 use crate::health::{self, Health, Status};
 use crate::kinds::{Kinds, Resource};
 use crate::object::{self, ObjectId};
@@ -23,6 +24,8 @@ use crate::sync::front::project::Project;
 
 /// The name under which synced fields are owned.
 pub const MANAGER: &str = "coracle-sync";
+/// How many fields of an object that differ are told.
+const FIELDS: usize = 20;
 /// How many objects are rehearsed at once.
 const AT_ONCE: usize = 16;
 
@@ -66,6 +69,8 @@ pub struct State {
     pub wave: i64,
     /// Why it cannot be brought.
     pub trouble: Option<String>,
+    /// What is not as the rehearsal would have it; not every field where there are many.
+    pub fields: Vec<FieldChange>,
 }
 
 /// Objects as they are to be applied: with their namespace and the label of their set.
@@ -159,6 +164,13 @@ pub struct Memo {
 struct Outcome {
     code: Code,
     trouble: Option<String>,
+    fields: Vec<FieldChange>,
+}
+
+impl Outcome {
+    fn of(code: Code) -> Self {
+        Self { code, trouble: None, fields: Vec::new() }
+    }
 }
 
 impl Memo {
@@ -221,6 +233,7 @@ fn state(object: &Value, live: Option<&Value>, outcome: Outcome) -> State {
         extra: false,
         wave: order::wave(object),
         trouble: outcome.trouble,
+        fields: outcome.fields,
     }
 }
 
@@ -240,6 +253,7 @@ fn extra(object: &Value) -> Option<State> {
         extra: true,
         wave: order::wave(object),
         trouble: cause::of_deletion(object),
+        fields: Vec::new(),
     })
 }
 
@@ -259,7 +273,7 @@ pub(crate) fn resource<'k>(kinds: &'k Kinds, object: &Value) -> Result<&'k Resou
 
 async fn rehearse(question: &Question<'_>, object: &Value, live: Option<Arc<Value>>) -> (Option<Arc<Value>>, Outcome) {
     let id = ObjectId::of(object);
-    let trouble = |reason: String| Outcome { code: Code::OutOfSync, trouble: Some(reason) };
+    let trouble = |reason: String| Outcome { trouble: Some(reason), ..Outcome::of(Code::OutOfSync) };
     if let Err(reason) = question.project.allows_object(&id) {
         return (live, trouble(format!("{} {}: permission: {reason}", id.group_kind(), id.name)));
     }
@@ -267,7 +281,7 @@ async fn rehearse(question: &Question<'_>, object: &Value, live: Option<Arc<Valu
     let resource = match resource(question.kinds, object) {
         Ok(resource) => resource,
         Err(_) if options.skip_missing_kinds || question.coming.contains(&(id.group.clone(), id.kind.clone())) => {
-            return (None, Outcome { code: Code::OutOfSync, trouble: None });
+            return (None, Outcome::of(Code::OutOfSync));
         }
         Err(reason) => return (None, trouble(reason)),
     };
@@ -294,7 +308,7 @@ async fn rehearse(question: &Question<'_>, object: &Value, live: Option<Arc<Valu
     }
     let Some(there) = live.clone() else {
         let trouble = if options.replace { None } else { refused(question, &path, object, &id).await };
-        return (None, Outcome { code: Code::OutOfSync, trouble });
+        return (None, Outcome { trouble, ..Outcome::of(Code::OutOfSync) });
     };
     if let Some(reason) = cause::of_deletion(&there) {
         return (live, trouble(reason));
@@ -302,11 +316,15 @@ async fn rehearse(question: &Question<'_>, object: &Value, live: Option<Arc<Valu
     let wanted = if options.respect_ignored { keep_ignored(object, &there, question.ignore) } else { object.clone() };
     match question.api.apply(&path, &wanted, mode(true)).await {
         Ok(after) => {
-            let same = differs(&there, &after, question.ignore).is_none();
-            (live, Outcome { code: if same { Code::Synced } else { Code::OutOfSync }, trouble: None })
+            if differs(&there, &after, question.ignore).is_none() {
+                return (live, Outcome::of(Code::Synced));
+            }
+            let mut fields = diff::changes(&there, &after);
+            fields.truncate(FIELDS);
+            (live, Outcome { fields, ..Outcome::of(Code::OutOfSync) })
         }
         // What cannot be changed is replaced, where that is asked for.
-        Err(_) if options.replace || options.force => (live, Outcome { code: Code::OutOfSync, trouble: None }),
+        Err(_) if options.replace || options.force => (live, Outcome::of(Code::OutOfSync)),
         Err(error) => (live, trouble(cause::of_refusal(&id, &error))),
     }
 }

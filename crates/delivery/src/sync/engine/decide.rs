@@ -78,8 +78,12 @@ pub struct Picture<'a> {
     pub good: Option<&'a Content>,
     /// What is being brought now.
     pub running: Option<&'a Content>,
+    /// An earlier life was ended in the middle of a sync. What it left may look whole, and its hooks have not run.
+    pub cut: bool,
     /// Somebody asks for a sync.
     pub asked: bool,
+    /// Whether the project's windows let a sync begin: by itself, and where somebody asks.
+    pub open: (bool, bool),
 }
 
 /// What to do.
@@ -114,7 +118,7 @@ pub enum Why {
 #[must_use]
 pub fn decide(picture: &Picture<'_>) -> Action {
     let Some(target) = picture.target else { return Action::Rest };
-    if picture.asked {
+    if picture.asked && picture.open.1 {
         // One at a time; the next begins when this one ends.
         return if picture.running.is_some() { Action::Rest } else { Action::Sync(Why::Asked) };
     }
@@ -126,7 +130,8 @@ pub fn decide(picture: &Picture<'_>) -> Action {
     if picture.failed.contains(target) {
         return put_back(picture, target);
     }
-    if picture.running == Some(target) {
+    // What is bad is taken back at any time; nothing else begins.
+    if picture.running == Some(target) || !picture.open.0 {
         return Action::Rest;
     }
     let extra = if automated.prune { difference.extra } else { 0 };
@@ -134,7 +139,7 @@ pub fn decide(picture: &Picture<'_>) -> Action {
         return Action::RefuseEmpty;
     }
     let Some(last) = picture.last.filter(|last| last.content == *target) else {
-        return if difference.changed + extra > 0 || picture.running.is_some() {
+        return if difference.changed + extra > 0 || picture.running.is_some() || picture.cut {
             Action::Sync(Why::New)
         } else {
             Action::Rest
@@ -145,6 +150,9 @@ pub fn decide(picture: &Picture<'_>) -> Action {
             Some(pause) => after(last.at, pause, picture.now, Why::Again),
             None => Action::Rest,
         };
+    }
+    if picture.cut {
+        return Action::Sync(Why::Again);
     }
     if difference.changed + extra == 0 {
         return Action::Rest;
@@ -224,7 +232,9 @@ mod tests {
             failed: &[],
             good: None,
             running: None,
+            cut: false,
             asked: false,
+            open: (true, true),
         };
         change(&mut picture);
         decide(&picture)
@@ -254,6 +264,25 @@ mod tests {
         assert_eq!(with(|p| (p.asked, p.failed) = (true, &failed)), Action::Sync(Why::Asked));
         assert_eq!(with(|p| (p.asked, p.automated) = (true, None)), Action::Sync(Why::Asked));
         assert_eq!(with(|p| (p.asked, p.running) = (true, Some(&new))), Action::Rest);
+    }
+
+    #[test]
+    fn windows_keep_syncs_from_beginning_and_nothing_from_being_put_back() {
+        let (failed, good) = ([content("new")], content("good"));
+        assert_eq!(with(|p| p.open = (false, false)), Action::Rest);
+        assert_eq!(with(|p| (p.open, p.asked) = ((false, false), true)), Action::Rest);
+        assert_eq!(with(|p| (p.open, p.asked) = ((false, true), true)), Action::Sync(Why::Asked));
+        assert_eq!(with(|p| (p.open, p.asked) = ((true, false), true)), Action::Sync(Why::New));
+        let put_back = with(|p| (p.open, p.failed, p.good) = ((false, false), &failed, Some(&good)));
+        assert_eq!(put_back, Action::PutBack);
+    }
+
+    #[test]
+    fn what_was_cut_short_is_done_again_though_it_looks_whole() {
+        let (old, done) = (last("old", true, 1), last("new", true, 1));
+        assert_eq!(with(|p| (p.cut, p.difference, p.last) = (true, Some(NONE), Some(&old))), Action::Sync(Why::New));
+        assert_eq!(with(|p| (p.cut, p.difference, p.last) = (true, Some(NONE), Some(&done))), Action::Sync(Why::Again));
+        assert_eq!(with(|p| (p.cut, p.automated) = (true, None)), Action::Rest);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::live::View;
 use super::steps::{self, Phase, Step};
 use crate::api::{Api, ApiError, ApplyMode};
 use crate::applyset::{Contents, MANAGER as SET_MANAGER, Set};
+use crate::fault;
 use crate::health::{self, Status};
 use crate::kinds::Kinds;
 use crate::object::{self, ObjectId};
@@ -111,6 +112,21 @@ pub async fn run(job: &Job, tools: &Tools, notes: &mpsc::Sender<Note>) -> Result
     outcome
 }
 
+/// Runs hooks alone, outside of a sync.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn run_hooks(steps: &[Step], job: &Job, tools: &Tools) -> Result<(), String> {
+    // Nobody listens.
+    let (notes, _) = mpsc::channel(1);
+    let mut running = Running { job, tools, notes: &notes, kinds: tools.kinds.clone() };
+    for step in steps {
+        running.step(step, false).await?;
+    }
+    Ok(())
+}
+
 async fn kinds(api: &Api) -> Result<Kinds, String> {
     api.kinds().await.map_err(|error| format!("cannot read the kinds of the API: {error}"))
 }
@@ -132,6 +148,7 @@ impl Running<'_> {
         let ids: Vec<ObjectId> = self.job.desired.members.iter().map(ObjectId::of).collect();
         let wanted = Contents::of(&self.job.set, &ids);
         let before = self.claim(&wanted).await?;
+        fault::point("sync.claimed");
         self.make_namespace().await?;
         let last_sync = steps.iter().rposition(|step| step.phase == Phase::Sync);
         let mut pruned = false;
@@ -150,6 +167,7 @@ impl Running<'_> {
         if before != wanted && (self.job.prune || self.job.extra.is_empty()) {
             self.write_parent(&wanted).await?;
         }
+        fault::point("sync.done");
         Ok(())
     }
 
@@ -255,7 +273,10 @@ impl Running<'_> {
             return self.replace(&path, &kept, &options).await.map_err(|error| refused(&error));
         }
         match apply(api, &path, &kept, options.validate).await {
-            Ok(written) => Ok(self.written(written, live.as_deref())),
+            Ok(written) => {
+                fault::point("sync.object");
+                Ok(self.written(written, live.as_deref()))
+            }
             Err(error) if options.force && matches!(error.code, Some(409 | 422)) => {
                 self.anew(&path, &kept).await.map_err(|error| refused(&error))
             }
@@ -351,6 +372,7 @@ impl Running<'_> {
             }
         }
         let made = apply(api, &path, hook, self.job.options.validate).await.map_err(|error| refused(&error))?;
+        fault::point("sync.hook");
         self.note(Note::Object(Done { hook: Some("Running"), ..done_with(hook, "Synced", String::new(), phase) }))
             .await;
         Ok((made, path))
@@ -394,7 +416,10 @@ impl Running<'_> {
             let outcome = match allowed {
                 Err(why) => ("PruneSkipped", format!("ignored (requires pruning): {why}")),
                 Ok(()) => match self.delete(&object, &id).await {
-                    Ok(()) => ("Pruned", "pruned".to_owned()),
+                    Ok(()) => {
+                        fault::point("sync.pruned");
+                        ("Pruned", "pruned".to_owned())
+                    }
                     Err(reason) => {
                         failures.push(reason.clone());
                         ("SyncFailed", reason)

@@ -1,6 +1,6 @@
 //! In which steps a sync goes: hooks before, objects wave by wave, hooks after; and what becomes of hooks.
 //!
-//! Pure. The words are Argo CD's: phases PreSync, Sync, PostSync, SyncFail; `argocd.argoproj.io/hook`, `…/hook-delete-policy`,
+//! Pure. The words are Argo CD's: phases PreSync, Sync, PostSync, SyncFail, and PreDelete and PostDelete around an application's end; `argocd.argoproj.io/hook`, `…/hook-delete-policy`,
 //! `…/sync-wave`. What is deleted goes in reverse waves.
 
 use std::collections::BTreeMap;
@@ -26,6 +26,10 @@ pub enum Phase {
     PostSync,
     /// Instead of what is left, once something failed.
     SyncFail,
+    /// Before the objects of a deleted application go.
+    PreDelete,
+    /// After they have gone.
+    PostDelete,
 }
 
 impl Phase {
@@ -37,11 +41,14 @@ impl Phase {
             Self::Sync => "Sync",
             Self::PostSync => "PostSync",
             Self::SyncFail => "SyncFail",
+            Self::PreDelete => "PreDelete",
+            Self::PostDelete => "PostDelete",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::PreSync, Self::Sync, Self::PostSync, Self::SyncFail].into_iter().find(|phase| phase.as_str() == text)
+        let all = [Self::PreSync, Self::Sync, Self::PostSync, Self::SyncFail, Self::PreDelete, Self::PostDelete];
+        all.into_iter().find(|phase| phase.as_str() == text)
     }
 }
 
@@ -81,7 +88,9 @@ pub fn part(object: &Value) -> Result<Part, String> {
             None if word == "Skip" => return Ok(Part::Skipped),
             None => {
                 let id = ObjectId::of(object);
-                return Err(format!("{id}: {HOOK}: {word:?} is none of PreSync, Sync, PostSync, SyncFail, Skip"));
+                return Err(format!(
+                    "{id}: {HOOK}: {word:?} is none of PreSync, Sync, PostSync, SyncFail, PreDelete, PostDelete, Skip"
+                ));
             }
         }
     }
@@ -136,7 +145,22 @@ pub fn arrange(objects: &[Value]) -> Result<(Vec<Step>, Vec<Step>), Vec<String>>
     if !wrong.is_empty() {
         return Err(wrong);
     }
+    steps.retain(|(phase, _), _| *phase <= Phase::SyncFail);
     Ok(steps.into_values().partition(|step| step.phase != Phase::SyncFail))
+}
+
+/// The steps of one phase, for what happens outside of syncs: the hooks alone, wave by wave.
+#[must_use]
+pub fn of_phase(objects: &[Value], phase: Phase) -> Vec<Step> {
+    let mut steps: BTreeMap<(Phase, i64), Step> = BTreeMap::new();
+    let mut sorted: Vec<&Value> = objects.iter().collect();
+    sorted.sort_by_cached_key(|object| order::place(object));
+    for object in sorted {
+        if matches!(part(object), Ok(Part::Hook(phases)) if phases.contains(&phase)) {
+            step(&mut steps, phase, order::wave(object)).hooks.push(object.clone());
+        }
+    }
+    steps.into_values().collect()
 }
 
 fn step(steps: &mut BTreeMap<(Phase, i64), Step>, phase: Phase, wave: i64) -> &mut Step {
@@ -184,8 +208,17 @@ mod tests {
         let wanted = ["PreSync 0 |both", "PreSync 9 |before", "Sync 0 plain|", "Sync 3 late|amid", "PostSync 0 |both"];
         assert_eq!(shown(&steps), wanted);
         assert_eq!(shown(&failing), ["SyncFail 0 |mourn"]);
-        let error = arrange(&[object("x", json!({ HOOK: "PreDelete" }))]).expect_err("unknown");
-        assert!(error[0].contains("PreDelete"), "{error:?}");
+        let error = arrange(&[object("x", json!({ HOOK: "PreLunch" }))]).expect_err("unknown");
+        assert!(error[0].contains("PreLunch"), "{error:?}");
+        // What belongs to the end has no part in a sync.
+        let ends = [
+            object("first", json!({ HOOK: "PreDelete", order::WAVE: "-1" })),
+            object("bye", json!({ HOOK: "PreDelete,PostDelete" })),
+        ];
+        let (steps, failing) = arrange(&ends).expect("all is known");
+        assert!(steps.is_empty() && failing.is_empty());
+        assert_eq!(shown(&of_phase(&ends, Phase::PreDelete)), ["PreDelete -1 |first", "PreDelete 0 |bye"]);
+        assert_eq!(shown(&of_phase(&ends, Phase::PostDelete)), ["PostDelete 0 |bye"]);
     }
 
     #[test]

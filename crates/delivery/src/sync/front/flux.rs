@@ -22,6 +22,8 @@ pub struct Repository {
     pub source: Source,
     /// Whether nothing is to be fetched for now.
     pub suspended: bool,
+    /// The last request for a look.
+    pub requested: Option<String>,
 }
 
 fn time(value: &Value, place: &str, wrong: &mut Vec<String>) -> Option<Duration> {
@@ -82,7 +84,11 @@ pub fn repository(object: &Value) -> Result<Repository, Vec<String>> {
         interval,
         verify: secret(&verify["secretRef"]),
     };
-    if wrong.is_empty() { Ok(Repository { source, suspended: spec["suspend"] == true }) } else { Err(wrong) }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let requested = requested_at(object).map(str::to_owned);
+    Ok(Repository { source, suspended: spec["suspend"] == true, requested })
 }
 
 /// The GitRepository that a Kustomization names: namespace and name.

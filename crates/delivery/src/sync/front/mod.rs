@@ -4,8 +4,10 @@
 //! is refused by its name.
 
 pub mod argo;
+pub mod cron;
 pub mod flux;
 pub mod project;
+pub mod window;
 
 use serde_json::Value;
 

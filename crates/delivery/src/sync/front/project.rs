@@ -5,12 +5,13 @@
 
 use serde_json::Value;
 
+use super::window::Window;
 use super::{text, texts};
 use crate::object::{self, ObjectId};
 use crate::sync::application::Application;
 
 /// What applications of a project may do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Project {
     /// Its name.
     pub name: String,
@@ -23,8 +24,8 @@ pub struct Project {
     accounts: Vec<(String, String)>,
     /// Keys that must have signed: the names that the project lists.
     pub signature_keys: Vec<String>,
-    /// Times in which no sync is made, and others are not supported.
-    pub windows: bool,
+    /// When syncs may begin, or why that cannot be told.
+    pub windows: Result<Vec<Window>, String>,
 }
 
 impl Project {
@@ -42,7 +43,7 @@ impl Project {
             namespaced_denied: Vec::new(),
             accounts: Vec::new(),
             signature_keys: Vec::new(),
-            windows: false,
+            windows: Ok(Vec::new()),
         }
     }
 
@@ -81,7 +82,7 @@ impl Project {
                 .flatten()
                 .map(|key| text(key, "keyID").to_owned())
                 .collect(),
-            windows: spec["syncWindows"].as_array().is_some_and(|all| !all.is_empty()),
+            windows: windows(&spec["syncWindows"]),
         }
     }
 
@@ -133,11 +134,8 @@ impl Project {
             let (name, namespace) = (&self.name, &application.namespace);
             found.push(format!("project {name} does not allow the namespace {namespace} (spec.destinations)"));
         }
-        if self.windows {
-            found.push(format!(
-                "project {}: spec.syncWindows are not supported; remove them, or sync by hand",
-                self.name
-            ));
+        if let Err(reason) = &self.windows {
+            found.push(format!("project {}: {reason}", self.name));
         }
         if !self.signature_keys.is_empty() {
             let name = &self.name;
@@ -187,6 +185,11 @@ fn allowed<'a>(patterns: impl Iterator<Item = &'a str>, text: &str) -> bool {
         }
     }
     good
+}
+
+fn windows(entries: &Value) -> Result<Vec<Window>, String> {
+    let entries = entries.as_array().into_iter().flatten().enumerate();
+    entries.map(|(at, one)| Window::read(one).map_err(|reason| format!("spec.syncWindows[{at}]: {reason}"))).collect()
 }
 
 /// Whether a text fits a pattern in which `*` stands for any run of characters.

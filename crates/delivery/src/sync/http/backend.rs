@@ -175,6 +175,10 @@ async fn run(
 ) -> Result<Response<Body>, String> {
     let (head, mut body) = request.into_parts();
     let before = if rest == "git-receive-pack" { Some(branches(front, directory).await) } else { None };
+    if let Some(before) = &before {
+        note_push(directory, before);
+        crate::fault::point("push.begun");
+    }
     let mut command = command(front, &head, directory, rest, user);
     let mut child = command.spawn().map_err(|error| format!("cannot run git: {error}; is it installed?"))?;
     let (Some(mut stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
@@ -204,9 +208,12 @@ async fn run(
             let ((), held) = tokio::join!(feed, pass);
             let ended = child.wait().await;
             if let (Some(before), Some(held)) = (before, held) {
+                crate::fault::point("push.stored");
                 let talks = String::from_utf8_lossy(&sniffed).contains("side-band-64k");
-                if ended.is_ok_and(|status| status.success()) && talks {
-                    tell(&front, &directory, &before, &frames).await;
+                if ended.is_ok_and(|status| status.success()) {
+                    tell(&front, &directory, &before, talks.then_some(&frames)).await;
+                } else {
+                    forget_push(&directory);
                 }
                 let _ = frames.send(held).await;
             }
@@ -327,16 +334,68 @@ fn heads(bytes: &[u8]) -> (StatusCode, HeaderMap) {
     (status, headers)
 }
 
-/// Says what becomes of a push, as `remote:` lines.
-async fn tell(front: &Front, directory: &Path, before: &[(String, String)], frames: &mpsc::Sender<Bytes>) {
+/// The file that stands in a repository from the beginning of a push until it is sure that the push will be looked at.
+const NOTE: &str = "coracle-push";
+
+/// Notes which branches there are before a push.
+fn note_push(directory: &Path, before: &[(String, String)]) {
+    let text = serde_json::to_vec(before).unwrap_or_default();
+    if let Err(error) = std::fs::write(directory.join(NOTE), text) {
+        tracing::warn!(%error, "a push could not be noted; if Coracle is killed now, push again after a change");
+    }
+}
+
+fn forget_push(directory: &Path) {
+    let _ = std::fs::remove_file(directory.join(NOTE));
+}
+
+/// The branches that a push has changed.
+async fn pushed(front: &Front, directory: &Path, before: &[(String, String)]) -> Vec<Pushed> {
     let after = branches(front, directory).await;
     let changed = after.into_iter().filter(|branch| !before.contains(branch));
-    let pushed: Vec<Pushed> = changed.map(|(branch, commit)| Pushed { branch, commit }).collect();
-    let Some(first) = pushed.first() else { return };
+    changed.map(|(branch, commit)| Pushed { branch, commit }).collect()
+}
+
+/// Has everything looked at that was pushed when an earlier life was killed.
+pub(super) async fn finish_pushes(front: &Front) {
+    for entry in std::fs::read_dir(&front.settings.repositories).into_iter().flatten().flatten() {
+        let directory = entry.path();
+        let Ok(text) = std::fs::read(directory.join(NOTE)) else { continue };
+        // A note that was cut short itself is one of an empty repository.
+        let before: Vec<(String, String)> = serde_json::from_slice(&text).unwrap_or_default();
+        let pushed = pushed(front, &directory, &before).await;
+        let folders = match pushed.first() {
+            Some(first) => folders(front, &directory, &first.commit).await,
+            None => Vec::new(),
+        };
+        match progress::follow(&front.handle, &directory, &pushed, &folders).await {
+            Ok(said) => {
+                tracing::info!(repository = %directory.display(), said = said.unwrap_or_default(), "a push of an earlier life is looked at");
+                forget_push(&directory);
+            }
+            Err(reason) => {
+                tracing::warn!(repository = %directory.display(), reason, "a push of an earlier life could not be looked at")
+            }
+        }
+    }
+}
+
+/// Says what becomes of a push, as `remote:` lines, to a client that takes them.
+async fn tell(front: &Front, directory: &Path, before: &[(String, String)], frames: Option<&mpsc::Sender<Bytes>>) {
+    let pushed = pushed(front, directory, before).await;
+    let Some(first) = pushed.first() else { return forget_push(directory) };
     let folders = folders(front, directory, &first.commit).await;
+    let Some(frames) = frames else {
+        match progress::follow(&front.handle, directory, &pushed, &folders).await {
+            Ok(_) => forget_push(directory),
+            Err(reason) => tracing::warn!(reason, "a push could not be looked at"),
+        }
+        return;
+    };
     let (sender, mut lines) = mpsc::channel(64);
     let telling = async {
-        progress::tell(&front.handle, directory, &pushed, &folders, front.settings.wait, &sender).await;
+        let begun = || forget_push(directory);
+        progress::tell(&front.handle, directory, &pushed, &folders, begun, front.settings.wait, &sender).await;
         drop(sender);
     };
     let passing = async {

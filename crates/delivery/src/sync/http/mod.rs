@@ -6,7 +6,7 @@
 mod backend;
 mod progress;
 pub mod scan;
-mod webhook;
+pub(crate) mod webhook;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -113,6 +113,13 @@ impl HttpServer {
     /// Answers until `shutdown`; then lets requests under way end, within bounds.
     pub async fn run(self, shutdown: CancellationToken) {
         let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let front = Arc::clone(&self.front);
+        self.front.tasks.spawn(async move {
+            tokio::select! {
+                () = front.stop.cancelled() => {}
+                () = backend::finish_pushes(&front) => {}
+            }
+        });
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -173,8 +180,22 @@ async fn answer(front: &Arc<Front>, request: Request<Incoming>) -> Response<Body
     }
     match (request.method(), path.as_str()) {
         (&Method::POST, "/hooks" | "/api/webhook") => notice(front, request).await,
-        _ => say(StatusCode::NOT_FOUND, "there is /git/NAME.git for git, and /hooks for notices of pushes\n"),
+        (&Method::POST, _) if path.starts_with("/hook/") => receive(front, request, &path).await,
+        _ => say(
+            StatusCode::NOT_FOUND,
+            "there is /git/NAME.git for git, and /hooks and the paths of Receivers for notices of pushes\n",
+        ),
     }
+}
+
+/// A notice for one of Flux's Receivers.
+async fn receive(front: &Front, request: Request<Incoming>, path: &str) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let read = tokio::time::timeout(HEAD, Limited::new(body, NOTICE).collect()).await;
+    let Ok(Ok(body)) = read else { return say(StatusCode::PAYLOAD_TOO_LARGE, "the notice is too large or too slow\n") };
+    let (api, receivers) = (front.handle.api(), front.handle.receivers());
+    let (status, said) = super::receivers::answer(api, receivers, path, &head.headers, &body.to_bytes()).await;
+    say(status, &format!("{said}\n"))
 }
 
 /// Somebody says that a repository has something new.

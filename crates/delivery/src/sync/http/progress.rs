@@ -113,27 +113,59 @@ async fn adopt(handle: &Handle, directory: &Path, pushed: &Pushed, folders: &[St
     ))
 }
 
-/// Says what becomes of a push, a line at a time, until every application that follows it is through, or `limit` has passed.
+/// Whether anything in the cluster follows the repository in a directory, ready or not.
+async fn is_followed(handle: &Handle, directory: &Path) -> Result<bool, String> {
+    let api = handle.api();
+    let failed = |error: crate::api::ApiError| error.to_string();
+    let applications = api.list("/apis/argoproj.io/v1alpha1/applications", "").await.map_err(failed)?;
+    let repositories = api.list("/apis/source.toolkit.fluxcd.io/v1/gitrepositories", "").await.map_err(failed)?;
+    let here = |url: &serde_json::Value| url.as_str().is_some_and(|url| means(url, directory));
+    let named = |one: &serde_json::Value| {
+        let mut sources = one["spec"]["sources"].as_array().into_iter().flatten();
+        here(&one["spec"]["source"]["repoURL"]) || sources.any(|source| here(&source["repoURL"]))
+    };
+    Ok(applications.iter().any(named) || repositories.iter().any(|one| here(&one["spec"]["url"])))
+}
+
+/// Has a push looked at, and makes an Application where nothing follows the repository; what is to be said of that.
+pub(super) async fn follow(
+    handle: &Handle,
+    directory: &Path,
+    pushed: &[Pushed],
+    folders: &[String],
+) -> Result<Option<String>, String> {
+    handle.poke(|url| means(url, directory));
+    let Some(first) = pushed.first() else { return Ok(None) };
+    if is_followed(handle, directory).await? {
+        return Ok(None);
+    }
+    let said = adopt(handle, directory, first, folders).await?;
+    crate::fault::point("push.adopted");
+    Ok(Some(said))
+}
+
+/// Says what becomes of a push, a line at a time, until every application that follows it is through, or `limit` has
+/// passed. `begun` is called once it is sure that the push will be looked at.
 pub(super) async fn tell(
     handle: &Handle,
     directory: &Path,
     pushed: &[Pushed],
     folders: &[String],
+    begun: impl FnOnce(),
     limit: Duration,
     lines: &mpsc::Sender<String>,
 ) {
     let mut standings = handle.standings();
     let mut builds = Builds { said: handle.said(), left: BUILD_LINES };
-    handle.poke(|url| means(url, directory));
-    let followed = standings.borrow().values().any(|standing| follows(standing, directory));
-    if !followed && let Some(first) = pushed.first() {
-        let said = adopt(handle, directory, first, folders).await;
-        let said = said.unwrap_or_else(|reason| {
-            format!("no Application follows this repository, and none could be made: {reason}")
-        });
-        if lines.send(said).await.is_err() {
-            return;
-        }
+    let said = follow(handle, directory, pushed, folders).await;
+    begun();
+    let said = said.unwrap_or_else(|reason| {
+        Some(format!("no Application follows this repository, and none could be made: {reason}"))
+    });
+    if let Some(said) = said
+        && lines.send(said).await.is_err()
+    {
+        return;
     }
     let mut told: BTreeMap<AppId, Standing> = BTreeMap::new();
     let talk = async {

@@ -47,13 +47,30 @@ pub(super) fn check(headers: &HeaderMap, body: &[u8], secrets: &BTreeMap<String,
         ));
     };
     let given = text(header);
-    let wanted =
-        if sender == "gitlab" { secret.clone() } else { format!("sha256={}", hex(&hmac(secret.as_bytes(), body))) };
+    let wanted = if sender == "gitlab" { secret.clone() } else { signature(secret, body) };
     if same(given.as_bytes(), wanted.as_bytes()) {
         Ok(())
     } else {
         Err(format!("{header} does not fit the secret for {sender}"))
     }
+}
+
+/// A body's signature, as `X-Hub-Signature-256` has it.
+pub(crate) fn signature(secret: &str, body: &[u8]) -> String {
+    format!("sha256={}", hex(&hmac(secret.as_bytes(), body)))
+}
+
+/// Whether a header signs a body.
+///
+/// # Errors
+///
+/// A sentence that says what is wrong.
+pub(crate) fn signed(given: &str, header: &str, secret: &str, body: &[u8]) -> Result<(), String> {
+    if !given.starts_with("sha256=") {
+        return Err(format!("{header} is missing, or no sha256=… which alone is taken"));
+    }
+    let good = same(given.as_bytes(), signature(secret, body).as_bytes());
+    if good { Ok(()) } else { Err(format!("{header} does not fit the token")) }
 }
 
 /// The repositories that a notice may mean, as [`plain`] writes them.
@@ -109,7 +126,8 @@ fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()
 }
 
-fn same(a: &[u8], b: &[u8]) -> bool {
+/// Takes the same time whatever differs.
+pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 

@@ -4,7 +4,11 @@
 //! manifest cannot take it away; our API server's admission holds it against everyone, and an example
 //! ValidatingAdmissionPolicy does so on other clusters.
 //!
+//! What a StatefulSet claims by itself is marked by [`claims`], as it comes to be.
+//!
 //! It must not know: how objects are fetched; what a definition or a namespace holds is told to it.
+
+pub(crate) mod claims;
 
 use crate::object;
 use resources::names::{CONFIRM_DELETE, DELETE_REASON, PROTECT};

@@ -1,6 +1,10 @@
 //! Where live objects are no longer as they were last applied: which field, by which manager, when.
 //!
-//! A one-shot for people and, as [`summary`], what a controller puts into a condition and a metric.
+//! A one-shot for people; [`watch`] and the Git sync look continuously, and put [`summary`] into a condition, the [`board`]'s numbers
+//! into a metric, and what comes and goes into Events.
+
+pub mod board;
+pub(crate) mod watch;
 
 use crate::api::ApiError;
 use crate::applyset::Set;

@@ -1,0 +1,252 @@
+//! What the Git sync has applied, told by the commands that tell of sets: its history, the way back, what goes on now.
+
+use anyhow::Context;
+use delivery::api::Api;
+use delivery::history::{Provenance, Revision, State};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::exit;
+
+/// How long a way back may take.
+const WITHIN: Duration = Duration::from_secs(600);
+/// Kind, collection, and the words for it.
+const KINDS: [(&str, &str, &[&str]); 2] = [
+    ("Application", "/apis/argoproj.io/v1alpha1/applications", &["application", "applications", "app"]),
+    (
+        "Kustomization",
+        "/apis/kustomize.toolkit.fluxcd.io/v1/kustomizations",
+        &["kustomization", "kustomizations", "ks"],
+    ),
+];
+
+/// An application of the sync.
+pub(crate) struct Synced {
+    pub(crate) kind: &'static str,
+    pub(crate) object: Value,
+}
+
+fn text<'a>(object: &'a Value, name: &str) -> &'a str {
+    object["metadata"][name].as_str().unwrap_or_default()
+}
+
+impl Synced {
+    fn path(&self) -> String {
+        let collection = KINDS.iter().find(|(kind, ..)| *kind == self.kind).map_or("", |(_, collection, _)| collection);
+        let (group, plural) = collection.rsplit_once('/').unwrap_or((collection, ""));
+        format!("{group}/namespaces/{}/{plural}/{}", text(&self.object, "namespace"), text(&self.object, "name"))
+    }
+
+    pub(crate) fn label(&self) -> String {
+        let (namespace, name) = (text(&self.object, "namespace"), text(&self.object, "name"));
+        format!("{} {name} in {namespace}", self.kind.to_lowercase())
+    }
+
+    /// What it applied, the newest first, in the words of a set's history.
+    pub(crate) fn history(&self) -> Vec<Revision> {
+        let status = &self.object["status"];
+        let entries = status["history"].as_array().into_iter().flatten().enumerate();
+        let mut all: Vec<Revision> = entries.map(|(at, entry)| revision(at, entry, status)).collect();
+        if self.kind == "Application" {
+            all.reverse();
+        }
+        let known: Vec<String> = all.iter().map(|one| one.provenance.commit.clone()).collect();
+        // What was never applied to its end, newest first already.
+        let failed = status["coracle"]["failed"].as_array().into_iter().flatten();
+        let failed = failed.filter(|one| !known.iter().any(|commit| one["content"]["revisions"][0] == commit.as_str()));
+        let mut failed: Vec<Revision> = failed.map(failed_revision).collect();
+        failed.append(&mut all);
+        failed.sort_by(|a, b| b.time.cmp(&a.time));
+        failed
+    }
+}
+
+fn words(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn blank(number: u64, state: State, commit: String) -> Revision {
+    Revision {
+        number,
+        state,
+        time: String::new(),
+        provenance: Provenance { commit, ..Provenance::default() },
+        objects: 0,
+        summary: String::new(),
+        digest: String::new(),
+        pieces: 0,
+        cause: String::new(),
+    }
+}
+
+fn revision(at: usize, entry: &Value, status: &Value) -> Revision {
+    let commit = entry["revision"].as_str().or_else(|| entry["metadata"]["revision"].as_str()).unwrap_or_default();
+    let failed = status["coracle"]["failed"].as_array().into_iter().flatten();
+    let failed = failed.clone().find(|one| one["content"]["revisions"][0] == commit);
+    let number = entry["id"].as_u64().unwrap_or(at as u64);
+    let mut revision = blank(number, if failed.is_some() { State::Failed } else { State::Healthy }, commit.to_owned());
+    revision.time = words(&entry["deployedAt"]);
+    if revision.time.is_empty() {
+        revision.time = words(&entry["lastReconciled"]);
+    }
+    let by = &entry["initiatedBy"];
+    let person = by["username"].as_str().unwrap_or("by hand");
+    revision.provenance.applied_by =
+        if by["automated"] == false || by.is_null() && entry["id"].is_u64() { person } else { "git sync" }.to_owned();
+    revision.provenance.author = words(&entry["commit"]["author"]);
+    revision.provenance.source = words(&entry["source"]["repoURL"]);
+    revision.summary = words(&entry["commit"]["message"]).lines().next().unwrap_or_default().to_owned();
+    revision.cause = failed.map(|one| words(&one["reason"])).unwrap_or_default();
+    revision
+}
+
+fn failed_revision(one: &Value) -> Revision {
+    let mut revision = blank(0, State::Failed, words(&one["content"]["revisions"][0]));
+    (revision.time, revision.cause) = (words(&one["at"]), words(&one["reason"]));
+    revision.provenance.applied_by = "git sync".to_owned();
+    revision
+}
+
+/// The application that is meant by `application/NAME`, or by a plain name.
+pub(crate) async fn find(client: &kube::Client, named: &str, namespace: &str) -> anyhow::Result<Option<Synced>> {
+    let api = Api::over(client.clone());
+    let (word, name) = named.split_once('/').map_or((None, named), |(word, name)| (Some(word), name));
+    let mut found = Vec::new();
+    for (kind, collection, words) in KINDS {
+        if word.is_some_and(|word| !words.contains(&word)) {
+            continue;
+        }
+        let query = format!("fieldSelector=metadata.name%3D{}", delivery::api::escape(name));
+        match api.list(collection, &query).await {
+            Ok(all) => found.extend(all.into_iter().map(|object| Synced { kind, object })),
+            // A cluster without the sync has no such kind.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if found.len() > 1 {
+        found.retain(|one| text(&one.object, "namespace") == namespace);
+        if found.len() != 1 {
+            return Err(exit::bad_input(format!("there are several called {named}; say which with -n NAMESPACE")));
+        }
+    }
+    if found.is_empty() && word.is_some() {
+        return Err(exit::bad_input(format!("there is no {named} in any namespace")));
+    }
+    Ok(found.pop())
+}
+
+/// Brings an earlier commit of an application back, where that lasts.
+pub(crate) async fn roll_back(client: &kube::Client, synced: &Synced, number: Option<u64>) -> anyhow::Result<ExitCode> {
+    let label = synced.label();
+    let automated = &synced.object["spec"]["syncPolicy"]["automated"];
+    let by_itself = synced.kind == "Kustomization" || automated.is_object() && automated["enabled"] != false;
+    if by_itself {
+        return Err(exit::bad_input(format!(
+            "{label} follows its repository by itself and would undo it: `git revert COMMIT` and push, which is live in a moment; a commit that does not become healthy is taken back without being asked"
+        )));
+    }
+    let all = synced.history();
+    let now = synced.object["status"]["operationState"]["syncResult"]["revision"].as_str().unwrap_or_default();
+    let fits = |one: &&Revision| match number {
+        Some(number) => one.number == number,
+        None => one.state == State::Healthy && one.provenance.commit != now,
+    };
+    let Some(chosen) = all.iter().find(fits) else {
+        let have = all.iter().map(|one| one.number.to_string()).collect::<Vec<_>>().join(", ");
+        return Err(exit::bad_input(format!("{label} has no such revision to go back to; it has {have}")));
+    };
+    let api = Api::over(client.clone());
+    let by = crate::commands::release::who();
+    let operation = json!({ "operation": { "initiatedBy": { "username": by },
+        "sync": { "revision": chosen.provenance.commit, "prune": true } } });
+    let asked = api.merge(&synced.path(), &operation, crate::connect::MANAGER).await?;
+    let before = synced.object["status"]["operationState"]["startedAt"].clone();
+    let state = tokio::time::timeout(WITHIN, ended(&api, synced, &asked, &before))
+        .await
+        .with_context(|| format!("{label} was not back within {} s; it goes on", WITHIN.as_secs()))??;
+    let message = state["message"].as_str().unwrap_or_default();
+    if state["phase"] != "Succeeded" {
+        return Err(anyhow::anyhow!("{label} could not be brought back: {message}"));
+    }
+    crate::commands::say(&format!("{label} is back at {} (revision {})", chosen.provenance.commit, chosen.number));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How the operation that was asked for ended.
+async fn ended(api: &Api, synced: &Synced, asked: &Value, before: &Value) -> anyhow::Result<Value> {
+    let path = synced.path();
+    let (collection, name) = path.rsplit_once('/').unwrap_or((path.as_str(), ""));
+    let version = asked["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    let query = format!("fieldSelector=metadata.name%3D{name}&resourceVersion={version}");
+    let mut events = Box::pin(api.watch(collection, &query).await?);
+    while let Some(event) = events.next().await {
+        let object = event?["object"].take();
+        let state = &object["status"]["operationState"];
+        let over = matches!(state["phase"].as_str(), Some("Succeeded" | "Failed" | "Error"));
+        if object["operation"].is_null() && over && (state["startedAt"] != *before || state["phase"] == "Error") {
+            return Ok(state.clone());
+        }
+    }
+    anyhow::bail!("the API ended before {} was back", synced.label())
+}
+
+/// The syncs that go on now, a line each.
+pub(crate) async fn under_way(client: &kube::Client) -> anyhow::Result<Vec<String>> {
+    let api = Api::over(client.clone());
+    let all = match api.list(KINDS[0].1, "").await {
+        Ok(all) => all,
+        Err(error) if error.is_not_found() => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let running = all.iter().filter(|one| one["status"]["operationState"]["phase"] == "Running");
+    let line = |one: &Value| {
+        let state = &one["status"]["operationState"];
+        let revision: String = state["syncResult"]["revision"].as_str().unwrap_or_default().chars().take(12).collect();
+        format!(
+            "{}/application.{}: git sync since {}: syncing {revision} {}",
+            text(one, "namespace"),
+            text(one, "name"),
+            state["startedAt"].as_str().unwrap_or_default(),
+            state["message"].as_str().unwrap_or_default()
+        )
+    };
+    Ok(running.map(line).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_sync_applied_is_told_as_a_history() {
+        let object = json!({ "metadata": { "name": "shop", "namespace": "argocd" }, "status": {
+            "history": [
+                { "id": 0, "revision": "aaa", "deployedAt": "2026-01-01T00:00:00Z", "initiatedBy": { "automated": true },
+                    "commit": { "author": "Ann", "message": "First\nmore" } },
+                { "id": 1, "revision": "bbb", "deployedAt": "2026-01-02T00:00:00Z", "initiatedBy": { "username": "bob@desk" } },
+            ],
+            "coracle": { "failed": [
+                { "content": { "revisions": ["ccc"], "parameters": "p" }, "reason": "quota", "at": "2026-01-03T00:00:00Z" },
+                { "content": { "revisions": ["bbb"], "parameters": "p" }, "reason": "crashed", "at": "2026-01-02T00:01:00Z" },
+            ] } } });
+        let told = Synced { kind: "Application", object }.history();
+        let told: Vec<(&str, State, &str, &str, &str)> = told
+            .iter()
+            .map(|one| {
+                let by = one.provenance.applied_by.as_str();
+                (one.provenance.commit.as_str(), one.state, by, one.summary.as_str(), one.cause.as_str())
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("ccc", State::Failed, "git sync", "", "quota"),
+                ("bbb", State::Failed, "bob@desk", "", "crashed"),
+                ("aaa", State::Healthy, "git sync", "First", ""),
+            ]
+        );
+    }
+}
