@@ -92,9 +92,9 @@ fn revision(at: usize, entry: &Value, status: &Value) -> Revision {
         revision.time = words(&entry["lastReconciled"]);
     }
     let by = &entry["initiatedBy"];
-    let person = by["username"].as_str().unwrap_or("by hand");
-    revision.provenance.applied_by =
-        if by["automated"] == false || by.is_null() && entry["id"].is_u64() { person } else { "git sync" }.to_owned();
+    let by_hand = entry["id"].is_u64() && by["automated"] != true;
+    let nobody = if by_hand { "by hand" } else { "git sync" };
+    revision.provenance.applied_by = by["username"].as_str().unwrap_or(nobody).to_owned();
     revision.provenance.author = words(&entry["commit"]["author"]);
     revision.provenance.source = words(&entry["source"]["repoURL"]);
     revision.summary = words(&entry["commit"]["message"]).lines().next().unwrap_or_default().to_owned();

@@ -239,7 +239,7 @@ impl Sshd {
         let this = Self { child, home, port };
         let waiting = async {
             while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-                tokio::task::yield_now().await
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
         tokio::time::timeout(LIMIT, waiting).await.expect("sshd listens");

@@ -12,8 +12,8 @@ use crate::sync::report::stamp;
 const WRITE_AGAIN: i64 = 5;
 
 impl Actor {
-    /// Says how the application stands, to those who wait for it.
-    pub(super) fn conclude(&mut self) {
+    /// Concludes how the application stands.
+    pub(super) fn conclude(&mut self) -> Standing {
         let report = &mut self.report;
         let failure = report.target.as_ref().and_then(|target| report.memory.failure(target)).cloned();
         if let Some(failed) = &failure {
@@ -38,7 +38,7 @@ impl Actor {
         report.judging = self.judge.is_some();
         let (stage, message) = self.stage();
         let report = &self.report;
-        let standing = Standing {
+        Standing {
             repositories: self
                 .application
                 .iter()
@@ -47,7 +47,11 @@ impl Actor {
             revisions: report.target.as_ref().map(|target| target.revisions.clone()).unwrap_or_default(),
             stage,
             message,
-        };
+        }
+    }
+
+    /// Tells those who wait for it, once the status says it too.
+    pub(super) fn publish(&self, standing: Standing) {
         let changed = self.shared.standings.send_if_modified(|all| {
             let changed = all.get(&self.id) != Some(&standing);
             if changed {

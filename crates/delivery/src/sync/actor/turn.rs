@@ -72,9 +72,10 @@ impl Actor {
         }
         self.decide(&object, now).await;
         self.record_acts(now);
-        self.conclude();
+        let standing = self.conclude();
         self.tell_drift(&object).await;
         self.write(&object, now).await;
+        self.publish(standing);
         Next::At(self.next_look)
     }
 
