@@ -28,7 +28,9 @@ use resources::gateway::listenersets::ListenerSet;
 use resources::gateway::referencegrants::ReferenceGrant;
 use resources::gateway::tlsroutes::TlsRoute;
 use resources::istio::PeerAuthentication;
-use resources::names::{EGRESS_ALLOW_ANNOTATION, MTLS_ANNOTATION, PEER_ANNOTATION, PROGRAM_TLS_ANNOTATION};
+use resources::names::{
+    EGRESS_ALLOW_ANNOTATION, EGRESS_LOCAL_ANNOTATION, MTLS_ANNOTATION, PEER_ANNOTATION, PROGRAM_TLS_ANNOTATION,
+};
 use resources::traffic::TrafficPolicy;
 use serde::de::DeserializeOwned;
 
@@ -147,6 +149,7 @@ impl Matters for Namespace {
         self.metadata.labels == other.metadata.labels
             && same_annotation(&self.metadata, &other.metadata, MTLS_ANNOTATION)
             && same_annotation(&self.metadata, &other.metadata, EGRESS_ALLOW_ANNOTATION)
+            && same_annotation(&self.metadata, &other.metadata, EGRESS_LOCAL_ANNOTATION)
     }
 }
 impl Matters for Pod {

@@ -18,6 +18,8 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// The longest that a TLS handshake may take.
     pub handshake_timeout: Duration,
+    /// After what time the name of an endpoint is asked for again; what it stood for serves until then.
+    pub resolve_again: Duration,
     /// How long an unused connection to an endpoint is kept.
     pub pool_idle: Duration,
     /// How many unused connections are kept for each endpoint, by each thread.
@@ -52,6 +54,7 @@ impl Default for Settings {
             response_timeout: Some(Duration::from_secs(300)),
             header_timeout: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(10),
+            resolve_again: Duration::from_secs(30),
             pool_idle: Duration::from_secs(30),
             pool_size: 256,
             attempts: 3,

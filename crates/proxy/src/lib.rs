@@ -31,6 +31,7 @@ mod identity;
 mod keep;
 mod listen;
 mod mirror;
+mod names;
 mod observe;
 mod passthrough;
 mod peer;

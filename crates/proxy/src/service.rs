@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Audit, Places};
 use crate::balance::{Backend, Members};
 use crate::config::Settings;
-use crate::endpoint::Endpoints;
+use crate::endpoint::{Endpoint, Endpoints};
 use crate::error::{BindError, Refused, RunError};
 use crate::explain::{self, Explanation, Question};
 use crate::handle::{Applied, Bound, Handle};
@@ -26,6 +26,7 @@ use crate::identity::{Callers, Credentials, Dependencies, Speaker};
 use crate::keep;
 use crate::listen::{self, Slot};
 use crate::mirror;
+use crate::names::{Names, Resolved};
 use crate::observe::{Observer, Sampler};
 use crate::peer::Peers;
 use crate::route::{Ingredients, Table, compile};
@@ -110,6 +111,9 @@ pub struct Proxy {
     backends: HashMap<BackendId, (snapshot::Backend, Arc<Backend>)>,
     tables: HashMap<Arc<str>, (Listener, Arc<Table>)>,
     places: Places,
+    names: Names,
+    /// Ports at this machine that no name may lead to.
+    taken: HashSet<u16>,
     /// Where snapshots are kept, if they are.
     keep: Option<watch::Sender<Option<Snapshot>>>,
 }
@@ -170,6 +174,8 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
         backends: HashMap::new(),
         tables: HashMap::new(),
         places: Places::default(),
+        names: Names::default(),
+        taken: HashSet::new(),
         keep: None,
     };
     (proxy, handle)
@@ -218,6 +224,7 @@ impl Proxy {
                     }
                     None => handles = false,
                 },
+                resolved = self.names.found() => self.learn(resolved),
                 _ = sweep.tick() => self.shared.endpoints.sweep(Instant::now()),
                 // A listener that went with an earlier snapshot has drained.
                 Some(_) = self.ended.join_next() => {}
@@ -288,6 +295,8 @@ impl Proxy {
         compiled
             .places
             .serve(&self.places, &self.shared, |id| compiled.backends.get(id).map(|(_, backend)| Arc::clone(backend)));
+        self.names.follow(compiled.backends.values().map(|(backend, _)| backend), &self.shared);
+        self.taken = self.taken(&compiled);
         self.serve_backends(&compiled)?;
         let sockets: HashSet<SocketKey> = compiled.tables.iter().map(|(listener, _)| SocketKey::of(listener)).collect();
         self.unbind_others(&sockets).await;
@@ -301,15 +310,53 @@ impl Proxy {
         self.backends = compiled.backends;
         self.shared.states.sweep();
         self.places = compiled.places;
-        let serving: HashSet<&snapshot::Endpoint> =
-            self.backends.values().flat_map(|(backend, _)| &backend.endpoints).collect();
-        self.shared.endpoints.retire_others(|endpoint| serving.contains(endpoint));
+        self.retire();
         let bound: Bound = Arc::new(bound);
         self.bound.send_replace(Arc::clone(&bound));
         if let (Some(keep), Some(at_rest)) = (&self.keep, at_rest) {
             keep.send_replace(Some(at_rest));
         }
         Ok(Applied { bound })
+    }
+
+    /// The ports that listed endpoints and listeners have.
+    fn taken(&self, compiled: &Compiled) -> HashSet<u16> {
+        let endpoints = compiled.backends.values().flat_map(|(backend, _)| &backend.endpoints);
+        let listeners = compiled.tables.iter().flat_map(|(listener, _)| [Some(listener.bind), listener.fallback]);
+        let bound = self.listeners.values().map(|running| running.address.port());
+        endpoints.map(|e| e.address.port()).chain(listeners.flatten().map(|at| at.port())).chain(bound).collect()
+    }
+
+    /// Sends to what a name stands for now.
+    fn learn(&mut self, resolved: Resolved) {
+        let Some(host) = self.names.learn(resolved) else { return };
+        for (backend, live) in self.backends.values() {
+            if backend.names.iter().any(|name| name.host == host) {
+                let (protocol, when_empty, place) = (backend.protocol, backend.when_empty, live.place());
+                live.replace(Members { endpoints: self.endpoints(backend), protocol, when_empty, place });
+            }
+        }
+        self.retire();
+    }
+
+    /// What a backend sends to now.
+    fn endpoints(&self, backend: &snapshot::Backend) -> Vec<Arc<Endpoint>> {
+        let serving = |endpoint: &snapshot::Endpoint| self.shared.endpoints.serving(endpoint);
+        if backend.names.is_empty() {
+            return backend.endpoints.iter().map(serving).collect();
+        }
+        self.names.endpoints(backend, &self.taken).iter().map(serving).collect()
+    }
+
+    /// Lets go of endpoints that no backend has.
+    fn retire(&self) {
+        let all = || self.backends.values().map(|(backend, _)| backend);
+        let named: HashSet<snapshot::Endpoint> = all()
+            .filter(|backend| !backend.names.is_empty())
+            .flat_map(|backend| self.names.endpoints(backend, &self.taken))
+            .collect();
+        let listed: HashSet<&snapshot::Endpoint> = all().flat_map(|backend| &backend.endpoints).collect();
+        self.shared.endpoints.retire_others(|endpoint| listed.contains(endpoint) || named.contains(endpoint));
     }
 
     /// Lets other proxies ask for what they now may.
@@ -361,11 +408,11 @@ impl Proxy {
     /// Gives every backend its endpoints of now. Endpoints that are in none any more go on serving until they are retired.
     fn serve_backends(&self, compiled: &Compiled) -> Result<(), Refused> {
         for (id, (backend, live)) in &compiled.backends {
-            if self.backends.get(id).is_some_and(|(before, _)| before == backend) {
+            if backend.names.is_empty() && self.backends.get(id).is_some_and(|(before, _)| before == backend) {
                 continue;
             }
             live.replace(Members {
-                endpoints: backend.endpoints.iter().map(|e| self.shared.endpoints.serving(e)).collect(),
+                endpoints: self.endpoints(backend),
                 protocol: backend.protocol,
                 when_empty: backend.when_empty,
                 place: backend.place.as_ref().map(|place| compiled.places.get(id, place)).transpose()?,

@@ -51,6 +51,7 @@ impl Snapshot {
         let (mut listeners, mut backends) = (self.listeners.clone(), self.backends.clone());
         for backend in backends.values_mut() {
             backend.endpoints.clear();
+            backend.names.clear();
             backend.place = None;
         }
         backends.insert(AT_REST.into(), Backend::default());
@@ -496,6 +497,9 @@ pub struct Timeouts {
 pub struct Backend {
     /// The endpoints that are ready; one that is not gets no request and is not listed.
     pub endpoints: Vec<Endpoint>,
+    /// Endpoints by name: all addresses that a name stands for, as the machine resolves it, and again in time.
+    #[serde(default)]
+    pub names: Vec<NamedEndpoint>,
     /// What they speak.
     pub protocol: BackendProtocol,
     /// The answer while there is no endpoint: 503 for a Service without ready Pods, 500 for a reference that cannot be followed.
@@ -510,11 +514,27 @@ impl Default for Backend {
     fn default() -> Self {
         Self {
             endpoints: Vec::new(),
+            names: Vec::new(),
             protocol: BackendProtocol::Auto,
             when_empty: StatusCode::SERVICE_UNAVAILABLE,
             place: None,
         }
     }
+}
+
+/// A name, and a port at each of its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedEndpoint {
+    /// The host, in lower case.
+    pub host: Arc<str>,
+    /// The port.
+    pub port: u16,
+    /// Whether it may stand for this machine; ports of listed endpoints and of listeners are left out all the same.
+    pub local: bool,
+    /// As in [`Endpoint`].
+    #[serde(skip)]
+    pub tls: Option<Arc<BackendTls>>,
 }
 
 /// One address that answers for a backend.

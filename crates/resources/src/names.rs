@@ -69,3 +69,6 @@ pub const EGRESS_ANNOTATION: &str = "mesh.coracle.dev/egress";
 /// Annotation on a namespace: the hosts to which its Pods may go by [`EGRESS_SERVICE`], `*.example.com` with all below, by
 /// commas. Without it, anywhere.
 pub const EGRESS_ALLOW_ANNOTATION: &str = "mesh.coracle.dev/egress-allow";
+
+/// Annotation on a namespace: `true` lets names outside of the cluster that its Services send to stand for this machine.
+pub const EGRESS_LOCAL_ANNOTATION: &str = "mesh.coracle.dev/egress-local";

@@ -35,6 +35,12 @@ pub(crate) fn traffic(stats: &Stats, edges: &[Edge]) -> Vec<Family> {
             policies.number(labels, series.count(event) as f64);
         }
     }
+    let mut refused =
+        Family::counter("coracle_access_refusals", "What access policies have refused, by policy and reason.");
+    for refusals in &stats.refusals {
+        let labels = vec![("policy", refusals.policy.to_string()), ("reason", refusals.reason.to_owned())];
+        refused.number(labels, refusals.count as f64);
+    }
     let open = Family::gauge("coracle_connections", "Client connections that are open.");
     let under_way = Family::gauge("coracle_requests_in_flight", "Requests and tunnels under way.");
     vec![
@@ -43,6 +49,7 @@ pub(crate) fn traffic(stats: &Stats, edges: &[Edge]) -> Vec<Family> {
         sent,
         received,
         policies,
+        refused,
         open.with(stats.connections as f64),
         under_way.with(stats.in_flight as f64),
     ]

@@ -23,6 +23,7 @@ mod kubectl;
 mod load;
 mod mtls;
 mod names;
+mod outside;
 mod probes;
 mod pushed_programs;
 mod resilience;

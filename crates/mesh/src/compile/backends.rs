@@ -10,13 +10,14 @@ use std::sync::Arc;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
-use proxy::snapshot::{Backend, BackendId, BackendProtocol, Endpoint};
+use proxy::snapshot::{Backend, BackendId, BackendProtocol, Endpoint, Filter};
 
 use super::access::Policies;
 use super::admission::Admission;
 use super::backend_tls::{BackendTlsPolicies, Ways};
 use super::index::{Index, Subject, key};
 use super::kind::RouteKind;
+use super::outside;
 use super::peers::{self, is_peer};
 use super::speech::{Speech, speech, transport};
 use super::verdict::{Fault, reason};
@@ -39,12 +40,14 @@ pub(super) struct Backends<'w> {
     admission: &'w Admission<'w>,
     tls: &'w BackendTlsPolicies<'w>,
     made: BTreeMap<BackendId, Backend>,
+    /// What is changed about requests to backends of one name.
+    hosts: HashMap<BackendId, Filter>,
     ids: HashMap<(&'w str, &'w str, u16), BackendId>,
 }
 
 impl<'w> Backends<'w> {
     pub(super) fn new(index: &'w Index<'w>, admission: &'w Admission<'w>, tls: &'w BackendTlsPolicies<'w>) -> Self {
-        Self { index, admission, tls, made: BTreeMap::new(), ids: HashMap::new() }
+        Self { index, admission, tls, made: BTreeMap::new(), hosts: HashMap::new(), ids: HashMap::new() }
     }
 
     pub(super) fn index(&self) -> &'w Index<'w> {
@@ -92,17 +95,26 @@ impl<'w> Backends<'w> {
         let peer_name = peers::name(namespace, name, number);
         let port_name = port.name.as_deref().unwrap_or_default();
         let expects = |target: Option<&ObjectReference>| self.admission.expects(service, target);
-        let mut endpoints = endpoints(self.index.slices(namespace, name), port_name, &peer_name, expects);
+        let slices = self.index.slices(namespace, name);
+        let mut endpoints = endpoints(slices, port_name, &peer_name, expects);
+        let mut names = outside::names(service, port, slices, self.index.may_be_local(namespace));
+        if let Some(rewrite) = outside::rewrite(&names).filter(|_| endpoints.is_empty()) {
+            self.hosts.insert(Arc::clone(&id), rewrite);
+        }
         let mut when_empty = Backend::default().when_empty;
         match self.tls.of(namespace, name, number) {
             None => {}
-            Some(Some(tls)) => endpoints.iter_mut().filter(|endpoint| endpoint.peer.is_none()).for_each(|endpoint| {
-                // What the Service's owner says of its TLS comes before what is known of the program.
-                (endpoint.tls, endpoint.expects) = (Some(Arc::clone(tls)), None);
-            }),
+            Some(Some(tls)) => {
+                names.iter_mut().for_each(|name| name.tls = Some(Arc::clone(tls)));
+                endpoints.iter_mut().filter(|endpoint| endpoint.peer.is_none()).for_each(|endpoint| {
+                    // What the Service's owner says of its TLS comes before what is known of the program.
+                    (endpoint.tls, endpoint.expects) = (Some(Arc::clone(tls)), None);
+                });
+            }
             Some(None) => {
                 // Never in the clear: rather not at all.
                 endpoints.clear();
+                names.clear();
                 when_empty = StatusCode::INTERNAL_SERVER_ERROR;
             }
         }
@@ -111,20 +123,22 @@ impl<'w> Backends<'w> {
             Speech::WebSocket => BackendProtocol::Http1,
             Speech::Http | Speech::Tcp | Speech::Tls | Speech::Unknown => BackendProtocol::Auto,
         };
-        self.made.insert(Arc::clone(&id), Backend { endpoints, protocol, when_empty, place: None });
+        self.made.insert(Arc::clone(&id), Backend { endpoints, names, protocol, when_empty, place: None });
         self.ids.insert((namespace, name, number), Arc::clone(&id));
         id
+    }
+
+    /// What is changed about requests to a backend, whoever sends them: one of a name outside is asked by that name.
+    pub(super) fn rewrite(&self, id: &BackendId) -> Option<&Filter> {
+        self.hosts.get(id)
     }
 
     /// The backend that answers 500 to the share of a reference that cannot be followed.
     pub(super) fn unresolved(&mut self) -> BackendId {
         let id: BackendId = UNRESOLVED.into();
-        self.made.entry(Arc::clone(&id)).or_insert_with(|| Backend {
-            endpoints: Vec::new(),
-            protocol: BackendProtocol::Auto,
-            when_empty: StatusCode::INTERNAL_SERVER_ERROR,
-            place: None,
-        });
+        self.made
+            .entry(Arc::clone(&id))
+            .or_insert_with(|| Backend { when_empty: StatusCode::INTERNAL_SERVER_ERROR, ..Backend::default() });
         id
     }
 
@@ -154,8 +168,8 @@ impl<'w> Backends<'w> {
     /// The backend of the referred port, checked for being one that HTTP, or just bytes, can be sent to.
     fn port_of(&mut self, service: &'w Service, port: Option<i32>, name: &str, raw: bool) -> Result<BackendId, Fault> {
         let spec = service.spec.as_ref();
-        if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
-            let message = format!("{name} is of type ExternalName, which has no endpoints to send to");
+        if let Some(host) = outside::external(service).filter(|host| outside::is_inside(host)) {
+            let message = format!("{name} stands for {host:?}, a name of the cluster; refer to that Service itself");
             return Err(Fault::new(reason::BACKEND_NOT_FOUND, message));
         }
         let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
@@ -201,13 +215,9 @@ fn endpoints(
     expects: impl Fn(Option<&ObjectReference>) -> Option<Arc<str>>,
 ) -> Vec<Endpoint> {
     let mut found = BTreeMap::new();
-    for slice in slices {
-        let numbers = slice.ports.iter().flatten().filter(|candidate| {
-            candidate.name.as_deref().unwrap_or_default() == port
-                && candidate.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
-        });
+    for slice in slices.iter().filter(|slice| !outside::has_names(slice)) {
         let peer = is_peer(slice);
-        for number in numbers.filter_map(|port| port.port).filter_map(|port| u16::try_from(port).ok()) {
+        for number in numbers(slice, port) {
             for endpoint in slice.endpoints.iter().filter(|endpoint| serves(endpoint)) {
                 let expects = if peer { None } else { expects(endpoint.target_ref.as_ref()) };
                 let addresses = endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok());
@@ -221,6 +231,16 @@ fn endpoints(
         ..Endpoint::plain(address)
     };
     found.into_iter().map(endpoint).collect()
+}
+
+/// The numbers that a slice has for the port called `port`.
+pub(super) fn numbers<'s>(slice: &'s EndpointSlice, port: &str) -> impl Iterator<Item = u16> + use<'s> {
+    let port = port.to_owned();
+    let named = slice.ports.iter().flatten().filter(move |candidate| {
+        candidate.name.as_deref().unwrap_or_default() == port
+            && candidate.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
+    });
+    named.filter_map(|port| port.port).filter_map(|port| u16::try_from(port).ok())
 }
 
 /// Absent readiness means ready, as the API says; what ends gets nothing new.

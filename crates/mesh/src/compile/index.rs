@@ -1,12 +1,12 @@
 //! Look-ups over the picture of the cluster, made once for each compilation.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use resources::gateway::referencegrants::ReferenceGrant;
-use resources::names::SERVICE_NAME_LABEL;
+use resources::names::{EGRESS_LOCAL_ANNOTATION, SERVICE_NAME_LABEL};
 
 use crate::world::World;
 
@@ -27,6 +27,8 @@ pub(super) struct Index<'w> {
     opaque: HashMap<(&'w str, &'w str), &'w Secret>,
     config_maps: HashMap<(&'w str, &'w str), &'w ConfigMap>,
     labels: HashMap<&'w str, &'w BTreeMap<String, String>>,
+    /// The namespaces whose Services may send to names of this machine.
+    local: HashSet<&'w str>,
     grants: HashMap<&'w str, Vec<&'w ReferenceGrant>>,
 }
 
@@ -52,6 +54,11 @@ impl<'w> Index<'w> {
                 index.labels.insert(key(&namespace.metadata).1, labels);
             }
         }
+        let local = world.namespaces.iter().filter(|namespace| {
+            let annotations = namespace.metadata.annotations.as_ref();
+            annotations.and_then(|all| all.get(EGRESS_LOCAL_ANNOTATION)).is_some_and(|value| value == "true")
+        });
+        index.local = local.map(|namespace| key(&namespace.metadata).1).collect();
         for grant in &world.grants {
             index.grants.entry(key(&grant.metadata).0).or_default().push(grant);
         }
@@ -82,6 +89,11 @@ impl<'w> Index<'w> {
 
     pub(super) fn config_map(&self, namespace: &str, name: &str) -> Option<&'w ConfigMap> {
         self.config_maps.get(&(namespace, name)).copied()
+    }
+
+    /// Whether names that Services of a namespace send to may stand for this machine.
+    pub(super) fn may_be_local(&self, namespace: &str) -> bool {
+        self.local.contains(namespace)
     }
 
     /// The labels of a namespace; None where it has none.

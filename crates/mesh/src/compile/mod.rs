@@ -24,6 +24,7 @@ mod index;
 mod kind;
 mod listeners;
 mod matches;
+mod outside;
 mod peers;
 mod plan;
 mod precedence;

@@ -192,7 +192,9 @@ impl Compiler<'_, '_> {
             filters::of_rule(rule.filters.as_deref().unwrap_or_default(), prefix_only, &mut |to| self.follow(to));
         let timeouts = timeouts(rule.timeouts.as_ref());
         // References are followed even where the rule is faulty: the condition says all that is wrong at once.
-        let action = self.action(&id, rule.backend_refs.as_deref().unwrap_or_default());
+        let rewrites = |filter: &Filter| matches!(filter, Filter::Rewrite { host: Some(_), .. });
+        let rewrites = filters.as_ref().is_ok_and(|filters| filters.iter().any(rewrites));
+        let action = self.action(&id, rule.backend_refs.as_deref().unwrap_or_default(), rewrites);
         let (filters, timeouts, action) = match (filters, timeouts, action) {
             (Ok(filters), Ok(timeouts), Ok(action)) => (filters, timeouts, action),
             (Err(fault), _, _) | (_, Err(fault), _) | (_, _, Err(fault)) => {
@@ -214,7 +216,8 @@ impl Compiler<'_, '_> {
         })
     }
 
-    fn action(&mut self, rule: &Arc<str>, refs: &[HttpRouteRulesBackendRefs]) -> Result<Action, Fault> {
+    /// `rewrites` says whether the rule itself says which host is asked for.
+    fn action(&mut self, rule: &Arc<str>, refs: &[HttpRouteRulesBackendRefs], rewrites: bool) -> Result<Action, Fault> {
         let mut backends = Vec::with_capacity(refs.len());
         for to in refs {
             let reference = Reference {
@@ -228,7 +231,9 @@ impl Compiler<'_, '_> {
             let backend = self.follow(reference);
             let weight = to.weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(0));
             let policy = self.traffic.of(rule, &backend);
-            backends.push(Weighted { backend, weight, filters: filters?, policy });
+            let mut filters = filters?;
+            filters.extend(self.backends.rewrite(&backend).filter(|_| !rewrites).cloned());
+            backends.push(Weighted { backend, weight, filters, policy });
         }
         Ok(match backends.iter().any(|weighted| weighted.weight > 0) {
             true => Action::Forward { backends },

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use kube::Resource;
 use proxy::snapshot::{
-    Action, Admits, BackendId, CallerRules, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, Match, Rule,
-    Timeouts, VirtualHost, Weighted,
+    Action, Admits, BackendId, CallerRules, Filter, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, Match,
+    Rule, Timeouts, VirtualHost, Weighted,
 };
 
 use super::admission::Admission;
 use super::backends::Backends;
 use super::egress;
 use super::index::key;
+use super::outside;
 use super::peers;
 use super::speech::{Speech, speech, transport};
 use super::traffic::Traffic;
@@ -73,7 +74,7 @@ impl Made {
         let Some(spec) = &service.spec else { return };
         // The DNS server itself listens there, and the way out is no way to endpoints.
         let own = crate::dns::is_own(service) || egress::is_own(service);
-        if spec.type_.as_deref() == Some("ExternalName") || own {
+        if outside::external(service).is_some() || own {
             return;
         }
         let addresses = addresses(spec.cluster_ips.as_deref().unwrap_or_default(), spec.cluster_ip.as_deref());
@@ -98,7 +99,14 @@ impl Made {
                 // The same rules again for a second address; all but dual-stack Services have one.
                 let rules = if addresses.len() > 1 { rules.clone() } else { std::mem::take(&mut rules) };
                 let bind = SocketAddr::new(*address, number);
-                self.listen(service, (port, secured), (bind, &asks), &backend, traffic, rules);
+                self.listen(
+                    service,
+                    (port, secured),
+                    (bind, &asks),
+                    &backend,
+                    (traffic, backends.rewrite(&backend)),
+                    rules,
+                );
             }
         }
     }
@@ -109,7 +117,7 @@ impl Made {
         (port, secured): (&ServicePort, bool),
         (bind, asks): (SocketAddr, &Asks),
         backend: &BackendId,
-        traffic: &Traffic,
+        (traffic, rewrite): (&Traffic, Option<&Filter>),
         mut rules: ByCallers,
     ) {
         if !self.taken.insert(bind) {
@@ -132,7 +140,7 @@ impl Made {
         let (hosts, for_callers) = match protocol {
             ListenerProtocol::Tcp { .. } => (Vec::new(), Vec::new()),
             _ => {
-                let rules_for_all = for_all.unwrap_or_else(|| vec![straight(backend, traffic)]);
+                let rules_for_all = for_all.unwrap_or_else(|| vec![straight(backend, traffic, rewrite)]);
                 let own =
                     rules.into_iter().filter_map(|(callers, rules)| Some(CallerRules { callers: callers?, rules }));
                 (vec![VirtualHost { host: HostMatch::Any, rules: rules_for_all }], own.collect())
@@ -170,7 +178,7 @@ pub(super) fn callers_of(namespace: &str, domain: &TrustDomain) -> Arc<str> {
 }
 
 /// All to the Service's own endpoints.
-fn straight(backend: &BackendId, traffic: &Traffic) -> Rule {
+fn straight(backend: &BackendId, traffic: &Traffic, rewrite: Option<&Filter>) -> Rule {
     Rule {
         id: Arc::clone(backend),
         matches: Match::default(),
@@ -179,7 +187,7 @@ fn straight(backend: &BackendId, traffic: &Traffic) -> Rule {
             backends: vec![Weighted {
                 backend: Arc::clone(backend),
                 weight: 1,
-                filters: Vec::new(),
+                filters: rewrite.cloned().into_iter().collect(),
                 policy: traffic.of(backend, backend),
             }],
         },

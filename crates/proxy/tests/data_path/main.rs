@@ -10,6 +10,7 @@ mod external;
 mod floods;
 mod harness;
 mod hostile;
+mod names;
 mod observed;
 mod policies;
 mod policies_admit;

@@ -6,6 +6,7 @@ mod backend_tls;
 mod gateways;
 mod hosts;
 mod kinds;
+mod outside;
 mod precedence;
 mod references;
 mod services;
