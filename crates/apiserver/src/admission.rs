@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     not_acted_on,
     crate::definitions::admit,
     crate::policy::admit,
+    crate::grants::admit,
     crate::protection::carry,
 ];
 

@@ -1,4 +1,4 @@
-//! What follows a write that was done: addresses are let go, definitions take effect.
+//! What follows a write that was done: addresses are let go, definitions take effect, aggregated roles show it.
 //!
 //! It runs before the write is answered, so that a client which has seen its answer sees the effect too.
 
@@ -34,6 +34,10 @@ pub(crate) fn written<'a>(
             if let Some(definition) = new.filter(|definition| object::is_terminating(definition)) {
                 definitions::clean_up(server, object::name(definition)).await;
             }
+        }
+        // At the start they are all written, and shown once at the end.
+        if resource.is(rules::rbac::GROUP, "clusterroles") && *server.ready.borrow() {
+            crate::roles::show_aggregated(server).await;
         }
         if let (Some(custom), None) = (&resource.custom, new)
             && custom.terminating

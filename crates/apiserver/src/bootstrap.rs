@@ -1,4 +1,4 @@
-//! What must be there before anyone is served: the system namespaces and the Service of this server itself.
+//! What must be there before anyone is served: the system namespaces, the first roles, and the Service of this server itself.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::error::RunError;
-use crate::identity::User;
 use crate::object;
+use crate::roles;
 use crate::route::Target;
 use crate::server::Server;
 use crate::verb::change::{Change, Part, change};
@@ -21,6 +21,9 @@ pub(crate) async fn run(server: &Arc<Server>, address: SocketAddr) -> Result<(),
     for name in NAMESPACES {
         ensure(server, "namespaces", None, &json!({ "metadata": { "name": name } }), |_| None).await?;
     }
+    roles::install(server)
+        .await
+        .map_err(|failure| RunError::Bootstrap { object: "the first roles".into(), reason: failure.message })?;
     let port = address.port();
     let ports = json!([{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": port }]);
     let service = json!({
@@ -64,7 +67,6 @@ async fn ensure(
     let failed = |reason: String| RunError::Bootstrap { object: format!("{plural} {name}"), reason };
     let resource = catalog.get(group, "v1", plural).ok_or_else(|| failed("the kind is not served".into()))?;
     let mut call = Call::internal("coracle-bootstrap", jiff::Timestamp::now());
-    call.user = Arc::new(User::component("system:apiserver"));
     let mut target = Target { namespace: namespace.map(str::to_owned), name: Some(name.clone()), ..Target::default() };
     let how = Change { part: Part::Whole, applied: false };
     let found = change(server, &mut call, (resource, &target), how, &mut |_, current| {

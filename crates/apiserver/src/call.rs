@@ -33,7 +33,7 @@ impl Call {
     pub(crate) fn internal(manager: &str, now: jiff::Timestamp) -> Self {
         Self {
             method: http::Method::PUT,
-            user: Arc::new(User::component("system:apiserver")),
+            user: Arc::new(User::server()),
             query: Query::default(),
             accept: None,
             content_type: None,

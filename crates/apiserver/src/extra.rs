@@ -1,6 +1,6 @@
 //! Pages beside the Kubernetes API that other parts of the program make: `/metrics` and all below `/coracle/`.
 //!
-//! They pass the same steps as everything else: who asks is known before a page is asked for. What is on them is nobody's
+//! They pass the same steps as everything else: who asks is known, and may, before a page is asked for. What is on them is nobody's
 //! business here.
 
 use bytes::Bytes;

@@ -60,9 +60,10 @@ impl Handle {
     }
 
     /// The server as a service in this process, for requests made as `user` (say `system:node:coracle`). They take the
-    /// same way as requests over TLS; only the credential is replaced by this name.
+    /// same way as requests over TLS, and may what the roles of this user allow; only the credential is replaced by this name.
+    /// `system:admin` is the administrator.
     pub fn service_as(&self, user: &str) -> InProcess {
-        InProcess { server: self.server.clone(), user: Arc::new(crate::identity::User::component(user)) }
+        InProcess { server: self.server.clone(), user: Arc::new(crate::identity::User::part(user)) }
     }
 }
 

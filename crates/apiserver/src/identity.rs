@@ -1,59 +1,72 @@
-//! Who makes a request: bearer credentials, service account tokens, names of parts of this program, impersonation.
+//! Who makes a request: bearer credentials, service account tokens, names of parts of this program.
 //!
-//! Invariants: a credential is compared in constant time; nothing but health and version is answered to strangers.
-//! Roles are not enforced in this version: everyone who is known may do everything.
+//! Invariants: a credential is compared in constant time; a token is good only for the audience that it was made for; a name
+//! brings groups with it only where this program itself gave it.
 
+use std::collections::BTreeMap;
+
+use rules::rbac::{AUTHENTICATED, MASTERS, Subject, UNAUTHENTICATED, account_groups, account_user, service_account};
 use serde_json::{Value, json};
 
-use crate::credential::{Credentials, same};
+use crate::credential::{AUDIENCE, Credentials, same};
 use crate::status::{Answer, Failure};
 
-/// Why a review allows everything.
-pub(crate) const NOT_ENFORCED: &str =
-    "RBAC is stored but not enforced in this version: every authenticated user may do everything";
-
 /// Who makes a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) name: String,
     pub(crate) uid: Option<String>,
     pub(crate) groups: Vec<String>,
+    pub(crate) extra: BTreeMap<String, Vec<String>>,
+    /// Another user asked to be taken for this one.
+    pub(crate) impersonated: bool,
+    /// It is a part of this program, which is to know what it may do.
+    pub(crate) part: bool,
 }
 
 impl User {
+    fn new(name: &str, groups: Vec<String>) -> Self {
+        Self { name: name.into(), groups, ..Self::default() }
+    }
+
     /// The holder of the generated credential.
     pub(crate) fn admin() -> Self {
-        Self {
-            name: "kubernetes-admin".into(),
-            uid: None,
-            groups: vec!["system:masters".into(), "system:authenticated".into()],
-        }
+        Self::new("kubernetes-admin", vec![MASTERS.into(), AUTHENTICATED.into()])
+    }
+
+    /// This server itself.
+    pub(crate) fn server() -> Self {
+        Self::new("system:apiserver", vec![MASTERS.into(), AUTHENTICATED.into()])
     }
 
     /// Someone without a credential.
     pub(crate) fn anonymous() -> Self {
-        Self { name: "system:anonymous".into(), uid: None, groups: vec!["system:unauthenticated".into()] }
+        Self::new("system:anonymous", vec![UNAUTHENTICATED.into()])
     }
 
-    /// A part of this program.
-    pub(crate) fn component(name: &str) -> Self {
-        let mut groups = vec!["system:authenticated".to_owned()];
+    /// A part of this program, by the name that it was given. `system:admin` acts for whoever started it.
+    pub(crate) fn part(name: &str) -> Self {
+        let mut groups = vec![AUTHENTICATED.to_owned()];
+        if name == "system:admin" {
+            groups.insert(0, MASTERS.into());
+        }
         if name.starts_with("system:node:") {
             groups.insert(0, "system:nodes".into());
         }
-        if let Some(rest) = name.strip_prefix("system:serviceaccount:") {
-            groups = service_account_groups(rest.split(':').next().unwrap_or_default());
+        if let Some((namespace, _)) = service_account(name) {
+            groups = account_groups(namespace);
         }
-        Self { name: name.into(), uid: None, groups }
+        Self { part: true, ..Self::new(name, groups) }
     }
 
     /// A service account, by token.
     pub(crate) fn service_account(namespace: &str, name: &str, uid: &str) -> Self {
-        Self {
-            name: format!("system:serviceaccount:{namespace}:{name}"),
-            uid: Some(uid.into()),
-            groups: service_account_groups(namespace),
-        }
+        Self { uid: Some(uid.into()), ..Self::new(&account_user(namespace, name), account_groups(namespace)) }
+    }
+
+    /// As the authorizer is asked about it.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        Subject { name: &self.name, groups: &self.groups }
     }
 
     /// As `userInfo` of the authentication API.
@@ -62,12 +75,11 @@ impl User {
         if let Some(uid) = &self.uid {
             info["uid"] = uid.as_str().into();
         }
+        if !self.extra.is_empty() {
+            info["extra"] = json!(self.extra);
+        }
         info
     }
-}
-
-fn service_account_groups(namespace: &str) -> Vec<String> {
-    vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}"), "system:authenticated".into()]
 }
 
 /// Says who sent `headers`, or `None` for a stranger without any credential. A wrong credential is refused.
@@ -86,7 +98,20 @@ pub(crate) fn authenticate(
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim())
         .ok_or_else(Failure::unauthorized)?;
-    by_token(token, credentials, now, account_uid).map(Some).ok_or_else(Failure::unauthorized)
+    let held = by_token(token, credentials, now, account_uid).ok_or_else(Failure::unauthorized)?;
+    // A token that was made to be shown to somebody else is not taken here: they could use it in its owner's name.
+    if held.audiences.is_some_and(|audiences| !audiences.iter().any(|one| one == AUDIENCE)) {
+        return Err(Failure::unauthorized());
+    }
+    Ok(Some(held.user))
+}
+
+/// Whose token it is, and for whom it was made.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) user: User,
+    /// `None`: for everybody.
+    pub(crate) audiences: Option<Vec<String>>,
 }
 
 /// Whose token this is.
@@ -95,39 +120,16 @@ pub(crate) fn by_token(
     credentials: &Credentials,
     now: jiff::Timestamp,
     account_uid: &dyn Fn(&str, &str) -> Option<String>,
-) -> Option<User> {
+) -> Option<Held> {
     if same(token.as_bytes(), credentials.admin_token().as_bytes()) {
-        return Some(User::admin());
+        return Some(Held { user: User::admin(), audiences: None });
     }
     let claims = credentials.verify(token, now)?;
     let uid = account_uid(&claims.namespace, &claims.account)?;
-    (uid == claims.uid).then(|| User::service_account(&claims.namespace, &claims.account, &uid))
-}
-
-/// The user that a known user asks to be taken for (`kubectl --as`).
-pub(crate) fn impersonate(user: User, headers: &http::HeaderMap) -> Answer<User> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let groups: Vec<String> = headers
-        .get_all("impersonate-group")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .map(str::to_owned)
-        .collect();
-    let Some(name) = text("impersonate-user") else {
-        if !groups.is_empty() || headers.contains_key("impersonate-uid") {
-            return Err(Failure::bad_request("requested impersonation of a group or uid without impersonating a user"));
-        }
-        return Ok(user);
-    };
-    let mut other = User::component(&name);
-    if !groups.is_empty() {
-        other.groups = groups;
-        if !other.groups.iter().any(|group| group == "system:authenticated") {
-            other.groups.push("system:authenticated".into());
-        }
-    }
-    other.uid = text("impersonate-uid");
-    Ok(other)
+    (uid == claims.uid).then(|| Held {
+        user: User::service_account(&claims.namespace, &claims.account, &uid),
+        audiences: Some(claims.audiences),
+    })
 }
 
 #[cfg(test)]
@@ -165,17 +167,39 @@ mod tests {
         let (token, _) = credentials.issue("shop", "robot", "u-1", &[], now, 600);
         let with = |uid: &'static str| move |_: &str, _: &str| Some(uid.to_owned());
         let user = by_token(&token, &credentials, now, &with("u-1")).expect("the account");
-        assert_eq!(user.name, "system:serviceaccount:shop:robot");
+        assert_eq!(user.user.name, "system:serviceaccount:shop:robot");
         assert_eq!(by_token(&token, &credentials, now, &with("u-2")), None, "another account of that name");
         let later = now + jiff::SignedDuration::from_secs(601);
         assert_eq!(by_token(&token, &credentials, later, &with("u-1")), None, "expired");
     }
 
     #[test]
-    fn impersonation_replaces_the_user() {
-        let asked = headers(&[("impersonate-user", "bob"), ("impersonate-group", "dev")]);
-        let bob = impersonate(User::admin(), &asked).expect("bob");
-        assert_eq!((bob.name.as_str(), bob.groups.len()), ("bob", 2));
-        assert_eq!(impersonate(User::admin(), &headers(&[("impersonate-group", "dev")])).map_err(|f| f.code), Err(400));
+    fn a_token_for_others_is_not_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let credentials = Credentials::open(folder.path()).expect("credentials");
+        let now = jiff::Timestamp::now();
+        let uid = |_: &str, _: &str| Some("u".to_owned());
+        for (audiences, code) in [(&["vault"][..], 401), (&[AUDIENCE], 200), (&["vault", AUDIENCE], 200), (&[], 200)] {
+            let audiences: Vec<String> = audiences.iter().map(|one| (*one).to_owned()).collect();
+            let (token, _) = credentials.issue("shop", "robot", "u", &audiences, now, 600);
+            let headers = headers(&[("authorization", &format!("Bearer {token}"))]);
+            let asked = authenticate(&headers, &credentials, now, &uid).map_or_else(|failure| failure.code, |_| 200);
+            assert_eq!(asked, code, "{audiences:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_parts_bring_their_groups() {
+        for (name, groups) in [
+            ("system:coracle:mesh", &["system:authenticated"][..]),
+            ("system:admin", &["system:masters", "system:authenticated"]),
+            ("system:node:coracle", &["system:nodes", "system:authenticated"]),
+            (
+                "system:serviceaccount:kube-system:job-controller",
+                &["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"],
+            ),
+        ] {
+            assert_eq!(User::part(name).groups, groups, "{name}");
+        }
     }
 }

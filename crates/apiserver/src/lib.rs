@@ -7,14 +7,16 @@
 //! - A 2xx for a write comes after the store has it on disk.
 //! - A write that changes nothing does not change `resourceVersion`.
 //! - What reaches the store is whole and valid; a refused request changes nothing.
-//! - Requests in process go through the same steps as requests over TLS.
+//! - Requests in process go through the same steps as requests over TLS: nobody may do what no role allows.
 //!
 //! It must not know what controllers, the node or the proxy do. What it needs from them it asks through the traits it
 //! owns ([`PodLogs`], [`Pages`]).
 
+mod access;
 mod addresses;
 mod admission;
 mod aftermath;
+mod authorize;
 mod body;
 mod bootstrap;
 mod call;
@@ -29,8 +31,10 @@ mod events;
 mod expiry;
 mod extra;
 mod files;
+mod grants;
 mod handle;
 mod identity;
+mod impersonation;
 mod intake;
 mod kubeconfig;
 mod list;
@@ -43,6 +47,7 @@ mod pki;
 mod policy;
 mod protection;
 mod query;
+mod roles;
 mod route;
 mod selection;
 mod server;

@@ -1,6 +1,6 @@
 //! The server's shared state, and the way every request takes.
 //!
-//! The steps, in this order: authenticate, route, read the body, then per verb: decode, validate fields, default,
+//! The steps, in this order: authenticate, route, authorize, read the body, then per verb: decode, validate fields, default,
 //! validate, merge, admit, store, encode.
 
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use store::Store;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::addresses::Addresses;
 use crate::body::{Body, BoxError};
 use crate::call::{Call, Reply};
@@ -29,7 +30,7 @@ use crate::policy::Policies;
 use crate::query::Query;
 use crate::route::{self, Route, Target};
 use crate::status::{Answer, Failure};
-use crate::{discovery, encode, list, openapi, subresource, verb, watch};
+use crate::{authorize, discovery, encode, impersonation, list, openapi, subresource, verb, watch};
 
 /// Everything a request may need.
 pub(crate) struct Server {
@@ -38,6 +39,7 @@ pub(crate) struct Server {
     pub(crate) catalog: ArcSwap<Catalog>,
     pub(crate) definitions: Definitions,
     pub(crate) credentials: Credentials,
+    pub(crate) access: Access,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) logs: Arc<dyn PodLogs>,
     pub(crate) pages: Option<Arc<dyn Pages>>,
@@ -74,7 +76,7 @@ impl Server {
         response
     }
 
-    /// Authenticates, routes, and reads the body.
+    /// Authenticates, routes, authorizes, and reads the body.
     async fn prepare<B>(&self, request: Request<B>, user: Option<Arc<User>>) -> Answer<(Call, Route)>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -90,15 +92,10 @@ impl Server {
                 identity::authenticate(&head.headers, &self.credentials, now, &uid)?.map(Arc::new)
             }
         };
-        let user = match user {
-            Some(user)
-                if head.headers.contains_key("impersonate-user") || head.headers.contains_key("impersonate-group") =>
-            {
-                Arc::new(identity::impersonate((*user).clone(), &head.headers)?)
-            }
-            Some(user) => user,
-            None if matches!(route, Route::Health(_) | Route::Version) => Arc::new(User::anonymous()),
-            None => return Err(Failure::unauthorized()),
+        let user = user.unwrap_or_else(|| Arc::new(User::anonymous()));
+        let user = match impersonation::impersonate(&user, &head.headers, &self.access)? {
+            Some(other) => Arc::new(other),
+            None => user,
         };
         let text =
             |name: header::HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -106,6 +103,8 @@ impl Server {
         if matches!(&route, Route::Resource(target) if target.watch) {
             query.set("watch", "true");
         }
+        let question = authorize::question(&route, head.uri.path(), &head.method, &query);
+        self.access.require(&user, &question.attributes())?;
         let call = Call {
             user,
             query,

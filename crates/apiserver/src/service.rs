@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::addresses::Addresses;
 use crate::config::{Limits, Settings};
 use crate::credential::Credentials;
@@ -72,6 +73,7 @@ pub fn build(settings: Settings, store: Arc<dyn Store>, deps: Dependencies) -> R
     let server = Arc::new(Server {
         catalog: ArcSwap::from_pointee(definitions.empty()),
         settings,
+        access: Access::new(store.clone()),
         store,
         definitions,
         credentials,

@@ -125,6 +125,23 @@ impl Failure {
             .on(resource, name)
     }
 
+    /// The user may not do it. `group`, `resource` and `name` are empty for what is no resource.
+    pub(crate) fn not_allowed(group: &str, resource: &str, name: &str, message: &str) -> Self {
+        let qualified = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+        let about = match (resource, name) {
+            ("", _) => String::new(),
+            (_, "") => format!("{qualified} is "),
+            (_, name) => format!("{qualified} {name:?} is "),
+        };
+        let mut failure = Self::new(403, "Forbidden", format!("{about}forbidden: {message}"));
+        for (field, value) in [("name", name), ("group", group), ("kind", resource)] {
+            if !value.is_empty() {
+                failure.details.insert(field.into(), value.into());
+            }
+        }
+        failure
+    }
+
     /// Nothing new may be made in a namespace that is going away.
     /// A policy does not let it pass; `reason` is one that policies may give (`Invalid` where it is none of them).
     pub(crate) fn denied(resource: &Resource, name: &str, reason: &str, why: &str) -> Self {

@@ -77,6 +77,14 @@ impl Watch {
         }
     }
 
+    /// The next event, if there is one already. [`Watch::next`] without the wait.
+    ///
+    /// # Errors
+    /// As [`Watch::next`].
+    pub fn try_next(&mut self) -> Result<Option<WatchItem>, Compacted> {
+        self.look()
+    }
+
     /// The highest revision up to which every event of the prefix has been handed out: a bookmark may say it.
     pub fn progress(&self) -> u64 {
         let state = self.shared.state.read();

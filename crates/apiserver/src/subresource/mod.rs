@@ -54,7 +54,7 @@ pub(crate) async fn review(server: &Arc<Server>, call: &mut Call, place: Place<'
     if place.0.is("", "bindings") {
         return pods::bind(server, call, place).await;
     }
-    reviews::answer(server, call, place.0)
+    reviews::answer(server, call, place)
 }
 
 /// `namespaces/NAME/finalize`: `spec.finalizers` and nothing else.

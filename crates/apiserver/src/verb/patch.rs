@@ -144,6 +144,7 @@ async fn apply(
     if part != Part::Whole || !object::meta(&configuration, "uid").is_empty() {
         return Err(Failure::not_found(resource, name));
     }
+    server.access.require_on(&call.user, "create", resource, target.namespace.as_deref(), name)?;
     let new = merge(call, resource, subresource, None, &configuration, force)?;
     let new = insert(server, call, at, new, true).await?;
     Ok(Reply::Object(201, resource.clone(), new))

@@ -44,6 +44,7 @@ pub(crate) async fn replace(
     if part != Part::Whole || !may_create(resource) {
         return Err(Failure::not_found(resource, name));
     }
+    server.access.require_on(&call.user, "create", resource, target.namespace.as_deref(), name)?;
     let new = insert(server, call, (resource, target), body, false).await?;
     Ok(Reply::Object(201, resource.clone(), new))
 }

@@ -1,5 +1,6 @@
 //! The API server as its clients see it: a real server over a real store, in process and over TLS.
 
+mod access;
 mod client;
 mod definitions;
 mod lists;

@@ -92,7 +92,7 @@ impl Harness {
     }
 
     pub(crate) fn service(&self) -> InProcess {
-        self.handle.service_as("system:test")
+        self.handle.service_as("system:admin")
     }
 
     pub(crate) fn client(&self) -> kube::Client {

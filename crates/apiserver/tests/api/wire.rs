@@ -82,6 +82,44 @@ async fn strangers_see_health_and_version_alone() {
 }
 
 #[tokio::test]
+async fn a_token_of_an_account_gets_what_is_bound_and_nothing_else() {
+    let server = Harness::start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    server.make(accounts, json!({ "metadata": { "name": "robot" } })).await;
+    let issue = |audiences: Value| {
+        let server = &server;
+        async move {
+            let ask = json!({ "spec": { "audiences": audiences } });
+            let made = server.make(&format!("{accounts}/robot/token"), ask).await;
+            made["status"]["token"].as_str().expect("a token").to_owned()
+        }
+    };
+    let (token, vault) = (issue(json!([])).await, issue(json!(["vault"])).await);
+    for (path, code) in
+        [("/version", 200), ("/apis", 200), ("/openapi/v3", 200), ("/metrics", 403), (PODS, 403), (CONFIG_MAPS, 403)]
+    {
+        assert_eq!(get(&server, path, Some(&token)).await.0, code, "{path}");
+        assert_eq!(get(&server, path, Some(&vault)).await.0, 401, "{path}, by a token that is for others");
+    }
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+    let view = json!({ "metadata": { "name": "see" }, "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "robot", "namespace": "default" }] });
+    server.make(bindings, view).await;
+    for (path, code) in [
+        (PODS, 200),
+        (CONFIG_MAPS, 200),
+        ("/api/v1/namespaces/default/secrets", 403),
+        ("/api/v1/namespaces/kube-system/configmaps", 403),
+        ("/api/v1/configmaps", 403),
+    ] {
+        assert_eq!(get(&server, path, Some(&token)).await.0, code, "{path}");
+    }
+    server.delete(&format!("{bindings}/see"), Value::Null).await;
+    assert_eq!(get(&server, PODS, Some(&token)).await.0, 403, "what is taken away is gone at once");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn the_certificate_is_good_for_every_name() {
     let server = Harness::start().await;
     for name in ["127.0.0.1", "::1", "localhost", "kubernetes", "kubernetes.default.svc.cluster.local", "127.96.0.1"] {

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -16,6 +16,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// The binary under test.
 pub(crate) const CORACLE: &str = env!("CARGO_BIN_EXE_coracle");
+
+/// What Coracle says when one of its own parts is refused by its own API. It fails the test.
+const DENIED: &str = "a part of this program asks for more than its role allows";
 
 /// The program of `examples/fixture.rs`, which `cargo test` builds beside the binary.
 pub(crate) fn fixture() -> PathBuf {
@@ -49,6 +52,8 @@ pub(crate) struct Coracle {
     home: TempDir,
     /// The network namespace that it is in, where it is in one of its own.
     namespace: Option<String>,
+    /// What a part of it asked for that its role does not allow.
+    asked_for_more: Arc<Mutex<Option<String>>>,
 }
 
 /// A command of the binary, in an environment of its own.
@@ -178,6 +183,8 @@ impl Coracle {
             let _ = said.send(lines.next().and_then(Result::ok));
             lines.for_each(drop);
         });
+        let asked_for_more = Arc::new(Mutex::new(None));
+        let denied = asked_for_more.clone();
         let errors = std::thread::spawn(move || {
             let mut kept = Vec::new();
             let mut buffer = [0; 4096];
@@ -187,6 +194,10 @@ impl Coracle {
                 }
                 kept.extend_from_slice(&buffer[..count]);
                 kept.drain(..kept.len().saturating_sub(64 * 1024));
+                if let Some(at) = String::from_utf8_lossy(&kept).find(DENIED) {
+                    let line = String::from_utf8_lossy(&kept)[at..].lines().next().map(str::to_owned);
+                    *denied.lock().expect("nobody panics with it") = line;
+                }
             }
             String::from_utf8_lossy(&kept).into_owned()
         });
@@ -194,7 +205,8 @@ impl Coracle {
         match heard.recv_timeout(Duration::from_secs(900)) {
             Ok(Some(line)) => {
                 let ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("stdout is {line:?}: {e}"));
-                Ok(Self { child, ready, data: None, data_path: data.to_owned(), home, namespace: None })
+                let data_path = data.to_owned();
+                Ok(Self { child, ready, data: None, data_path, home, namespace: None, asked_for_more })
             }
             Ok(None) => {
                 let status = child.wait().expect("a child to wait for");
@@ -272,6 +284,10 @@ impl Drop for Coracle {
         // Its shims see the end and take everything with them.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let denied = self.asked_for_more.lock().map_or(None, |mut denied| denied.take());
+        if let (Some(line), false) = (denied, std::thread::panicking()) {
+            panic!("{line}; a role in crates/rules/src/rbac/bootstrap/parts.rs lacks it, or the part should not ask");
+        }
     }
 }
 

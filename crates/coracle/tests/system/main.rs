@@ -26,6 +26,7 @@ mod names;
 mod outside;
 mod probes;
 mod pushed_programs;
+mod rbac;
 mod resilience;
 mod rollouts;
 mod seen;

@@ -12,6 +12,7 @@
 //!
 //! It must not know: how the API is served, how Pods run, or how traffic flows.
 
+mod account;
 mod actor;
 pub mod application;
 pub mod break_glass;

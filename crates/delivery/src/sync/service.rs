@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::account::Accounts;
 use super::actor::{Actor, Shared, Standing};
 use super::application::{AppId, Front};
 use super::break_glass::{self, Glass};
@@ -137,6 +138,7 @@ pub fn build(settings: Settings, client: kube::Client) -> Result<(Sync, Handle),
     };
     let shared = Arc::new(Shared {
         client,
+        accounts: Arc::new(Accounts::new(api.clone())),
         api,
         repositories,
         trees,
@@ -248,6 +250,8 @@ impl Sync {
         rest.spawn(crate::drift::watch::run(client.clone(), drifts, stop_drift.clone()));
         rest.spawn(crate::protect::claims::run(client.clone(), stop_drift.clone()));
         rest.spawn(super::receivers::run(client, Arc::clone(&self.shared.receivers), stop_drift.clone()));
+        let accounts = Arc::clone(&self.shared.accounts);
+        rest.spawn(async move { accounts.sweep().await });
         let stop_sources = CancellationToken::new();
         rest.spawn(source_status::run(Arc::clone(&self.shared), stop_sources.clone()));
         let outcome = Supervisor::new(Arc::clone(&self.shared)).run(&shutdown).await;
@@ -424,8 +428,10 @@ impl Supervisor {
         let stop = CancellationToken::new();
         let actor = Actor::new(Arc::clone(&self.shared), id.clone(), receiver);
         let (ended, token) = (id.clone(), stop.clone());
+        let accounts = Arc::clone(&self.shared.accounts);
         self.actors.spawn(async move {
             actor.run(token).await;
+            accounts.leave(&ended).await;
             ended
         });
         self.held.insert(id, Held { object: sender, stop });

@@ -1,5 +1,6 @@
 //! The Git sync against a real API server, a real store and real repositories, in one process.
 
+mod accounts;
 mod applications;
 mod faults;
 mod harness;

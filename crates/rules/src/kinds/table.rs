@@ -298,6 +298,7 @@ pub(super) const KINDS: &[Kind] = &[
         plural: "clusterrolebindings",
         singular: "clusterrolebinding",
         namespaced: false,
+        acted_on: true,
         schema: "io.k8s.api.rbac.v1.ClusterRoleBinding",
         ..STORED
     },
@@ -307,6 +308,7 @@ pub(super) const KINDS: &[Kind] = &[
         plural: "clusterroles",
         singular: "clusterrole",
         namespaced: false,
+        acted_on: true,
         schema: "io.k8s.api.rbac.v1.ClusterRole",
         ..STORED
     },
@@ -315,6 +317,7 @@ pub(super) const KINDS: &[Kind] = &[
         kind: "RoleBinding",
         plural: "rolebindings",
         singular: "rolebinding",
+        acted_on: true,
         schema: "io.k8s.api.rbac.v1.RoleBinding",
         ..STORED
     },
@@ -323,6 +326,7 @@ pub(super) const KINDS: &[Kind] = &[
         kind: "Role",
         plural: "roles",
         singular: "role",
+        acted_on: true,
         schema: "io.k8s.api.rbac.v1.Role",
         ..STORED
     },

@@ -79,7 +79,7 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         let token = shutdown.clone();
         tasks.spawn(async move { server.run(token).await.expect("the server runs") });
-        let client = Client::new(handle.service_as("system:test"), "default");
+        let client = Client::new(handle.service_as("system:admin"), "default");
         let cluster =
             Cluster { handle, client, shutdown, controllers: None, tasks, store: Some(task), _folder: folder };
         cluster

@@ -3,6 +3,7 @@
 //! Invariants: a turn never waits for a cluster to become healthy; a sync that goes on belongs to the actor and ends with it; the
 //! status is written only where it differs; a failure of this task leaves everything in the cluster as it is.
 
+mod account;
 mod asked;
 mod drifted;
 mod farewell;
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::account::Accounts;
 use super::application::{AppId, Application};
 use super::break_glass::Glass;
 use super::engine::compare::{Desired, Memo};
@@ -43,6 +45,7 @@ use crate::kinds::Kinds;
 pub(crate) struct Shared {
     pub(crate) client: kube::Client,
     pub(crate) api: Api,
+    pub(crate) accounts: Arc<Accounts>,
     pub(crate) repositories: Arc<Repositories>,
     /// Where commits are written out for a moment.
     pub(crate) trees: PathBuf,

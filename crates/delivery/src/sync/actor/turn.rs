@@ -10,7 +10,6 @@ use tokio_util::task::AbortOnDropHandle;
 use super::judge::{Judge, Look};
 use super::target::{NoTarget, Rendered};
 use super::{Actor, Running, Stage};
-use crate::api::Api;
 use crate::applyset::split_group_kind;
 use crate::kinds::Kinds;
 use crate::object::{self, ObjectId};
@@ -20,7 +19,6 @@ use crate::sync::engine::decide::{self, Action, Content, Difference, Last, Pictu
 use crate::sync::engine::operation::{self, Job, Note, Tools};
 use crate::sync::front::project::Project;
 use crate::sync::front::{argo, flux};
-use crate::sync::guard::Guard;
 use crate::sync::report::{Deployed, Operation, stamp};
 
 /// How many notes of a sync may wait to be read.
@@ -55,6 +53,7 @@ impl Actor {
         }
         self.keep_finalizer(&object).await;
         self.take_requests(&object).await;
+        self.keep_account().await;
         let target = self.find_target().await;
         if target.is_some() {
             self.keep_hook_finalizers(&object).await;
@@ -178,20 +177,6 @@ impl Actor {
                 None
             }
         }
-    }
-
-    /// The API as this application.
-    pub(super) fn guarded(&self, kinds: &Kinds) -> Result<Api, String> {
-        let project = self.project()?;
-        let namespace = self.application.as_ref().map(|one| one.namespace.clone()).unwrap_or_default();
-        let own = self.application.as_ref().and_then(|one| one.account.clone());
-        let default = || {
-            let namespace = if namespace.is_empty() { "default" } else { &namespace };
-            format!("system:serviceaccount:{namespace}:coracle-sync")
-        };
-        let account = own.or_else(|| project.account(&namespace)).unwrap_or_else(default);
-        let client = Guard::client(self.shared.client.clone(), project, kinds.clone(), account, self.id.to_string());
-        Ok(Api::over(client))
     }
 
     /// Compares what is wanted with what is there. False where that could not be done.

@@ -92,6 +92,34 @@ impl Project {
         allowed(self.destinations.iter().map(|(pattern, _)| pattern.as_str()), namespace)
     }
 
+    /// Whether objects may be in every namespace.
+    #[must_use]
+    pub fn allows_every_namespace(&self) -> bool {
+        let mut patterns = self.destinations.iter().map(|(pattern, _)| pattern);
+        patterns.clone().any(|pattern| pattern == "*") && !patterns.any(|pattern| pattern.starts_with('!'))
+    }
+
+    /// Whether there is nothing in the cluster that may not be written.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let all = |list: &[(String, String)]| list.iter().any(|(group, kind)| group == "*" && kind == "*");
+        self.allows_every_namespace()
+            && all(&self.cluster_allowed)
+            && self.cluster_denied.is_empty()
+            && self.namespaced_allowed.as_deref().is_none_or(all)
+            && self.namespaced_denied.is_empty()
+    }
+
+    /// Whether objects of a kind may be written where namespaces allow it.
+    #[must_use]
+    pub fn allows_kind(&self, group: &str, kind: &str, namespaced: bool) -> bool {
+        let any = |list: &[(String, String)]| list.iter().any(|(g, k)| matches(g, group) && matches(k, kind));
+        match namespaced {
+            true => self.namespaced_allowed.as_deref().is_none_or(any) && !any(&self.namespaced_denied),
+            false => any(&self.cluster_allowed) && !any(&self.cluster_denied),
+        }
+    }
+
     /// Whether a kind may be written, in a namespace or (where it is empty) outside of all.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -85,6 +85,17 @@ pub(super) async fn answer(front: &Arc<Front>, request: Request<Incoming>) -> Re
         Err(reason) => return say(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}\n")),
     };
     let pushing = rest == "git-receive-pack" || request.uri().query().unwrap_or_default().contains("git-receive-pack");
+    let (verb, path) = (if pushing { "update" } else { "get" }, format!("/git/{name}.git"));
+    match may(front, &user, verb, &path).await {
+        Ok(true) => {}
+        Ok(false) => {
+            let user = text(&user, "username");
+            let hint = format!("a ClusterRole with nonResourceURLs [{path:?}] and verbs [{verb:?}] allows it");
+            return say(StatusCode::FORBIDDEN, &format!("User {user:?} cannot {verb} path {path:?}; {hint}\n"));
+        }
+        Err(reason) => return say(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}\n")),
+    }
+    let user = text(&user, "username").to_owned();
     let directory = front.settings.repositories.join(format!("{name}.git"));
     if !directory.is_dir() {
         if !pushing {
@@ -100,17 +111,30 @@ pub(super) async fn answer(front: &Arc<Front>, request: Request<Incoming>) -> Re
     }
 }
 
-/// Whose token this is.
-async fn who(front: &Front, headers: &HeaderMap) -> Result<Option<String>, String> {
+fn text<'v>(value: &'v Value, field: &str) -> &'v str {
+    value[field].as_str().unwrap_or_default()
+}
+
+/// Whether somebody may do something with a repository: roles say so, as of a path of the API.
+async fn may(front: &Front, user: &Value, verb: &str, path: &str) -> Result<bool, String> {
+    let review = json!({ "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {
+        "user": user["username"], "groups": user["groups"], "nonResourceAttributes": { "verb": verb, "path": path } } });
+    let reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let answer = front.handle.api().create(reviews, &review, crate::sync::engine::compare::MANAGER).await;
+    let answer = answer.map_err(|error| format!("whether it is allowed cannot be checked: {error}"))?;
+    Ok(answer["status"]["allowed"] == true)
+}
+
+/// Whose token this is: the `user` of a review.
+async fn who(front: &Front, headers: &HeaderMap) -> Result<Option<Value>, String> {
     let Some(token) = headers.get(header::AUTHORIZATION).and_then(|value| token(value.to_str().ok()?)) else {
         return Ok(None);
     };
     let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": { "token": token } });
     let path = "/apis/authentication.k8s.io/v1/tokenreviews";
     let answer = front.handle.api().create(path, &review, crate::sync::engine::compare::MANAGER).await;
-    let status = answer.map_err(|error| format!("the token cannot be checked: {error}"))?["status"].take();
-    let name = status["user"]["username"].as_str().unwrap_or_default().to_owned();
-    Ok((status["authenticated"] == true).then_some(name))
+    let mut status = answer.map_err(|error| format!("the token cannot be checked: {error}"))?["status"].take();
+    Ok((status["authenticated"] == true).then(|| status["user"].take()))
 }
 
 /// The token of `Bearer TOKEN`, or the password of `Basic …`.

@@ -212,10 +212,15 @@ const OTHERS: &[Role] = &[
     Role::new(
         "system:coracle:sync",
         &[
-            On(READ_WRITE, "argoproj.io source.toolkit.fluxcd.io kustomize.toolkit.fluxcd.io", "*"),
+            On(
+                READ_WRITE,
+                "argoproj.io source.toolkit.fluxcd.io kustomize.toolkit.fluxcd.io notification.toolkit.fluxcd.io",
+                "*",
+            ),
             On("get list watch create patch update", DEFINITIONS, "customresourcedefinitions"),
-            // What is live is compared with what is wanted, whatever its kind.
-            On("get list watch", "*", "*"),
+            // What is live is compared with what is wanted, whatever its kind; to look for drift, an apply is rehearsed, which
+            // is a write to the authorizer.
+            On("get list watch create patch", "*", "*"),
             On("create patch update", "core", "namespaces"),
             On("create patch update delete", "core", "configmaps secrets"),
             On(READ_WRITE, "coordination.k8s.io", "leases"),

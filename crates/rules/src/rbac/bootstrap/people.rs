@@ -83,7 +83,7 @@ pub(super) const ROLES: &[Role] = &[
         grants: &[
             On(READ, OUR_KINDS, "*"),
             On(READ, "argoproj.io", "applications appprojects"),
-            On(READ, "source.toolkit.fluxcd.io kustomize.toolkit.fluxcd.io", "*"),
+            On(READ, "source.toolkit.fluxcd.io kustomize.toolkit.fluxcd.io notification.toolkit.fluxcd.io", "*"),
         ],
     },
     Role::new(

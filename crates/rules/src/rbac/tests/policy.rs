@@ -62,7 +62,7 @@ fn everyone_gets_what_they_need() {
         ("system:coracle:mesh", "create apps/deployments shop -", false),
         ("system:coracle:sync", "impersonate core/serviceaccounts shop deployer", true),
         ("system:coracle:sync", "impersonate core/groups - system:masters", false),
-        ("system:coracle:sync", "create apps/deployments shop -", false),
+        ("system:coracle:sync", "delete apps/deployments shop web", false),
     ] {
         assert_eq!(may(&index, user, question), expected, "{user}: {question}");
     }
