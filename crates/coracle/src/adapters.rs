@@ -6,11 +6,14 @@ use delivery::sync::programs::{self, Programs};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use std::collections::{BTreeMap, BTreeSet};
+use proxy::Ground;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::net::TcpSocket;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The API server's view of the node's logs. The node is built after the API server, so it is told later.
@@ -102,11 +105,56 @@ fn identity(trust_domain: &str, pod: &node::PodRef) -> Option<proxy::Identity> {
 }
 
 impl proxy::Callers for PodCallers {
-    fn identify(&self, peer: SocketAddr, local: SocketAddr) -> proxy::Identifying {
+    fn identify(&self, ground: Ground, peer: SocketAddr, local: SocketAddr) -> proxy::Identifying {
         let (node, trust_domain) = (self.node.get().cloned(), self.trust_domain.clone());
         Box::pin(async move {
-            let pod = node?.pod_of_socket(peer, local).await?;
+            let pod = match ground {
+                Ground::Machine => node?.pod_of_socket(peer, local).await?,
+                // The kernel lets no Pod send from there but the one whose address it is.
+                Ground::Network => node?.pod_at(peer.ip())?,
+            };
             identity(&trust_domain, &pod).map(Arc::new)
+        })
+    }
+}
+
+/// The data plane's view of the network of Pods that have namespaces of their own. The node is built after the proxy, so it is
+/// told later.
+#[derive(Default)]
+pub(crate) struct Pods {
+    network: watch::Sender<Option<node::PodNetwork>>,
+}
+
+impl Pods {
+    /// Says whose network it is.
+    pub(crate) fn connect(&self, network: node::PodNetwork) {
+        self.network.send_replace(Some(network));
+    }
+}
+
+impl proxy::Network for Pods {
+    fn ready(&self) -> proxy::Asked<()> {
+        let mut told = self.network.subscribe();
+        Box::pin(async move {
+            let network = told.wait_for(Option::is_some).await.ok().and_then(|network| network.clone());
+            match network {
+                Some(network) => network.ready().await,
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        self.network.borrow().as_ref().is_some_and(|network| network.has(address))
+    }
+
+    fn socket(&self) -> proxy::Asked<io::Result<TcpSocket>> {
+        let network = self.network.borrow().clone();
+        Box::pin(async move {
+            match network {
+                Some(network) => network.tcp().await,
+                None => Err(io::Error::other("there is no pod network")),
+            }
         })
     }
 }
@@ -136,6 +184,10 @@ impl node::Traffic for DataPlane {
 
     fn nameserver(&self) -> Option<IpAddr> {
         self.mesh.nameserver().filter(|address| address.port() == 53).map(|address| address.ip())
+    }
+
+    fn pod_nameserver(&self) -> Option<IpAddr> {
+        self.mesh.nameserver().map(|address| address.ip())
     }
 }
 

@@ -6,7 +6,7 @@
 //! node's Pods, the DNS server, the rest of the data plane, what it told, the API server, and the store last, so that every
 //! status written on the way is kept.
 
-use crate::adapters::{DataPlane, NodeLogs, PodCallers};
+use crate::adapters::{DataPlane, NodeLogs, PodCallers, Pods};
 use crate::cli::Start;
 use crate::connect::Api;
 use crate::data_dir::{DataDir, Holder};
@@ -18,10 +18,11 @@ use crate::{cli, identities, instances, readiness};
 use anyhow::Context;
 use futures::{FutureExt, StreamExt};
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -141,6 +142,19 @@ async fn dns(client: kube::Client, addresses: &Block, mesh: &mesh::Handle) -> an
     }
 }
 
+/// The DNS server's sockets in the pod network, on its declared port, once there is that network.
+async fn dns_for_pods(network: node::PodNetwork, address: IpAddr) -> Option<(UdpSocket, TcpListener)> {
+    network.ready().await;
+    let address = SocketAddr::new(address, 53);
+    let bound = async {
+        let (udp, tcp) = (network.udp(address).await?, network.tcp().await?);
+        tcp.set_reuseaddr(true)?;
+        tcp.bind(address)?;
+        std::io::Result::Ok((udp, tcp.listen(128)?))
+    };
+    bound.await.inspect_err(|error| tracing::warn!(%address, %error, "no DNS in the pod network")).ok()
+}
+
 /// A running platform.
 pub(crate) struct Platform {
     data: DataDir,
@@ -183,6 +197,7 @@ impl Platform {
         let client = |user: &str| kube::Client::new(api.service_as(user), "default");
 
         let domain = settings.identity.domain.to_string();
+        let pods = Arc::new(Pods::default());
         let callers = Arc::new(PodCallers::new(&domain));
         let mesh_settings = mesh::Settings {
             first_gateway_port: settings.gateway_port,
@@ -195,6 +210,7 @@ impl Platform {
         let (telemetry, told) = telemetry::build(seen::telemetry(&settings.seen, data.path())?)?;
         let dependencies = proxy::Dependencies {
             callers: Some(callers.clone()),
+            network: Some(pods.clone()),
             credentials: Some(Arc::new(identities.handle())),
             observer: Some(Arc::new(Recorder(told.clone()))),
         };
@@ -210,6 +226,8 @@ impl Platform {
         let user = format!("system:node:{}", resources::names::NODE);
         let dependencies = node::Dependencies { client: client(&user), traffic: Arc::new(traffic) };
         let mut node_settings = node::Settings::new(data.path().to_owned(), settings.recipes);
+        let (network, prefix) = addresses.cidr();
+        node_settings.services = node::Block { network, prefix };
         node_settings.environment = identities::environment(data.path());
         let shelf = node::recipe::Shelf::open(data.path().join("programs"));
         let shelf = shelf.context("cannot read the programs of commits that were pushed")?;
@@ -217,6 +235,7 @@ impl Platform {
         let (node, node_handle) = node::build(node_settings, dependencies)?;
         logs.connect(node_handle.clone());
         callers.connect(node_handle.clone());
+        pods.connect(node_handle.network().clone());
 
         let controllers = workloads::Settings { ca_pem: api.ca_pem().to_owned(), ..workloads::Settings::default() };
         let controllers =
@@ -240,10 +259,12 @@ impl Platform {
         let names = dns(client("system:coracle:mesh"), &addresses, &mesh_handle).await?;
         let records = Role::start("telemetry", |stop| Box::pin(telemetry.run(stop).map(Ok::<_, anyhow::Error>)));
         let routes = Role::start("mesh", |stop| Box::pin(mesh.run(stop)));
+        let pod_network = node_handle.network().clone();
         let names = names.map(|dns| {
             Role::start::<std::convert::Infallible>("DNS server", |stop| {
                 Box::pin(async move {
-                    dns.run(stop).await;
+                    let beside = dns_for_pods(pod_network, dns.address().ip());
+                    dns.run(beside, stop).await;
                     Ok(())
                 })
             })

@@ -3,13 +3,14 @@
 //! It must not know where settings come from (command line, file): whoever wires the node fills them in.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use crate::network::Block;
 use crate::recipe::{Recipes, Shelf};
 
 /// How this node runs.
@@ -30,6 +31,10 @@ pub struct Settings {
     pub shutdown_limit: Duration,
     /// Variables that every program gets beside what its manifest says, which goes before them.
     pub environment: BTreeMap<String, String>,
+    /// Whether Pods have a network namespace of their own where they do not say.
+    pub isolated: bool,
+    /// The addresses of Services, to which such Pods have a way.
+    pub services: Block,
 }
 
 impl Settings {
@@ -43,6 +48,8 @@ impl Settings {
             shim: PathBuf::from("/proc/self/exe"),
             shutdown_limit: Duration::from_secs(30),
             environment: BTreeMap::new(),
+            isolated: false,
+            services: Block { network: Ipv4Addr::new(127, 96, 0, 0), prefix: 12 },
         }
     }
 }
@@ -65,6 +72,9 @@ pub trait Traffic: Send + Sync {
     /// could not be bound).
     fn service_port(&self, cluster_ip: IpAddr, port: u16) -> Option<u16>;
 
-    /// The cluster's DNS server, where programs can reach it: on port 53.
+    /// The cluster's DNS server, where programs on the machine's network can reach it: on port 53.
     fn nameserver(&self) -> Option<IpAddr>;
+
+    /// The same for programs in the pod network, where port 53 can be had whoever runs Coracle.
+    fn pod_nameserver(&self) -> Option<IpAddr>;
 }

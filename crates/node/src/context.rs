@@ -15,6 +15,7 @@ use crate::config::{Settings, Traffic};
 use crate::env::{HOST, Lookups};
 use crate::events::Recorder;
 use crate::logs::Logs;
+use crate::network::PodNetwork;
 use crate::owners::Owners;
 use crate::ports::Ports;
 
@@ -25,6 +26,7 @@ pub(crate) struct Context {
     pub traffic: Arc<dyn Traffic>,
     pub logs: Arc<Logs>,
     pub ports: Ports,
+    pub network: PodNetwork,
     pub owners: Owners,
     pub events: Recorder,
     /// All Services, as the watch last told them.

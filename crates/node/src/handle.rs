@@ -3,7 +3,7 @@
 //! It must not know how logs are kept (`logs` does) nor change anything on the node.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 
 use crate::error::LogError;
 use crate::logs::Logs;
+use crate::network::PodNetwork;
 use crate::owners::{Owners, PodRef};
 use crate::view::PodView;
 
@@ -80,6 +81,7 @@ pub struct Handle {
     pub(crate) pods: PodView,
     pub(crate) logs: Arc<Logs>,
     pub(crate) owners: Owners,
+    pub(crate) network: PodNetwork,
 }
 
 impl Handle {
@@ -99,6 +101,18 @@ impl Handle {
     /// found out within 100 ms.
     pub async fn pod_of_socket(&self, own: SocketAddr, other: SocketAddr) -> Option<PodRef> {
         self.owners.of_socket(own, other).await
+    }
+
+    /// The network of Pods that have namespaces of their own.
+    #[must_use]
+    pub fn network(&self) -> &PodNetwork {
+        &self.network
+    }
+
+    /// The Pod that has this address in the pod network.
+    #[must_use]
+    pub fn pod_at(&self, address: IpAddr) -> Option<PodRef> {
+        self.network.pod_at(address).map(|pod| self.owners.as_told(&pod))
     }
 
     /// All lines of all Pods from now on. A slow reader loses lines and is told how many.

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Seek, Write};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,12 +13,12 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use crate::env::service_address;
 
 /// The text of a Pod's hosts file.
-pub(crate) fn text(pod: &Pod, services: &[Arc<Service>], machine: &str) -> String {
+pub(crate) fn text(pod: &Pod, own: IpAddr, services: &[Arc<Service>], machine: &str) -> String {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let mut out = String::from("# Services of this Coracle, then the machine's own names.\n");
     let spec = pod.spec.as_ref();
     let hostname = spec.and_then(|s| s.hostname.as_deref()).or(pod.metadata.name.as_deref()).unwrap_or_default();
-    let _ = writeln!(out, "127.0.0.1\t{hostname}");
+    let _ = writeln!(out, "{own}\t{hostname}");
     for alias in spec.iter().flat_map(|s| s.host_aliases.iter().flatten()) {
         let _ =
             writeln!(out, "{}\t{}", alias.ip, alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t"));
@@ -56,6 +57,7 @@ pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use std::net::Ipv4Addr;
 
     use super::*;
 
@@ -74,6 +76,7 @@ mod tests {
         };
         let text = text(
             &pod,
+            Ipv4Addr::LOCALHOST.into(),
             &[service("shop", "127.96.0.2"), service("b", "127.96.0.3"), service("c", "None")],
             "127.0.0.1 localhost\n",
         );

@@ -1,4 +1,4 @@
-//! Runs Pods as plain processes of this machine.
+//! Runs Pods as processes of this machine: plain ones, or with a network namespace for each Pod.
 //!
 //! The node watches the Pods that are bound to it, resolves each container's image to a recipe, starts the program under
 //! a small supervising process (the [`shim`]), probes it, restarts it, keeps its logs and reports its status as a kubelet
@@ -24,6 +24,7 @@ mod hosts;
 mod leftovers;
 mod logs;
 mod machine;
+mod network;
 mod owners;
 mod pod;
 mod ports;
@@ -38,5 +39,6 @@ mod volumes;
 pub use config::{Dependencies, Settings, Traffic};
 pub use error::{BuildError, Error, LogError};
 pub use handle::{Handle, Lagged, Lines, LogLine, LogQuery, LogStream};
+pub use network::{Block, PodNetwork};
 pub use owners::PodRef;
 pub use service::{Node, build};

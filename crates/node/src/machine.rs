@@ -9,7 +9,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use resources::names::{ISOLATED_RUNTIME, PLAIN_RUNTIME};
 use serde_json::{Value, json};
 
 use crate::env::ADDRESS;
@@ -115,6 +118,23 @@ pub(crate) async fn register(client: &kube::Client, name: &str, now: Timestamp) 
         Err(error) => return Err(error),
     }
     report(client, name, true, now, now).await
+}
+
+/// Makes the classes by which a Pod says how it is to run, unless they are there.
+pub(crate) async fn make_classes(client: &kube::Client) -> Result<(), kube::Error> {
+    let api: Api<RuntimeClass> = Api::all(client.clone());
+    for name in [ISOLATED_RUNTIME, PLAIN_RUNTIME] {
+        let class = RuntimeClass {
+            metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+            handler: name.to_owned(),
+            ..RuntimeClass::default()
+        };
+        match api.create(&PostParams::default(), &class).await {
+            Err(kube::Error::Api(answer)) if answer.reason == "AlreadyExists" => {}
+            other => drop(other?),
+        }
+    }
+    Ok(())
 }
 
 /// Tells the Node's status.

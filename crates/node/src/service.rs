@@ -25,6 +25,7 @@ use crate::error::{BuildError, Error};
 use crate::events;
 use crate::handle::Handle;
 use crate::logs::Logs;
+use crate::network::{self, PodNetwork};
 use crate::owners::Owners;
 use crate::pod::{Mail, Worker};
 use crate::ports::Ports;
@@ -44,6 +45,7 @@ pub struct Node {
     services: Writer<Service>,
     events: events::Writer,
     claims: claims::Controller,
+    network: network::Keeper,
 }
 
 /// Puts a node together; nothing runs yet.
@@ -70,14 +72,16 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> Result<(Node, Ha
         Arc::clone(&volumes),
     );
     let owners = Owners::new(store.clone());
+    let (pod_network, keeper) = PodNetwork::new(settings.shim.clone(), settings.services);
     let view = PodView { pods: store, root: Arc::clone(&root) };
-    let handle = Handle { pods: view, logs: Arc::clone(&logs), owners: owners.clone() };
+    let handle = Handle { pods: view, logs: Arc::clone(&logs), owners: owners.clone(), network: pod_network.clone() };
     let context = Context {
         settings,
         client: dependencies.client,
         traffic: dependencies.traffic,
         logs,
         ports: Ports::default(),
+        network: pod_network,
         owners,
         events: recorder,
         services: service_store,
@@ -85,13 +89,13 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> Result<(Node, Ha
         volumes,
         claim_users,
     };
-    Ok((Node { context: Arc::new(context), pods, services, events, claims }, handle))
+    Ok((Node { context: Arc::new(context), pods, services, events, claims, network: keeper }, handle))
 }
 
 impl Node {
     /// Runs until `shutdown`; then ends all Pods' processes within their grace periods and keeps the objects.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Node { context, pods, services, events, claims } = self;
+        let Node { context, pods, services, events, claims, network } = self;
         let left = leftovers::kill_processes(&context.root).await;
         if left > 0 {
             tracing::warn!(left, "processes of an earlier life were still there and have been killed");
@@ -103,6 +107,8 @@ impl Node {
         let ended = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(events.run(ended.clone()));
+        tasks.spawn(network.run(ended.clone()));
+        tasks.spawn(classes(context.client.clone(), ended.clone()));
         tasks.spawn(heartbeat(Arc::clone(&context), registered, ended.clone()));
         let keeping = CancellationToken::new();
         let mut keeper = JoinSet::new();
@@ -135,6 +141,15 @@ async fn register(context: &Context) -> Result<Timestamp, Error> {
         }
         tried += 1;
         tokio::time::sleep(REGISTER_WAIT).await;
+    }
+}
+
+async fn classes(client: kube::Client, ended: CancellationToken) {
+    tokio::select! {
+        made = machine::make_classes(&client) => if let Err(error) = made {
+            tracing::warn!(%error, "the RuntimeClasses of this node could not be made");
+        },
+        () = ended.cancelled() => {}
     }
 }
 

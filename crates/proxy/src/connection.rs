@@ -28,6 +28,7 @@ use crate::config::Settings;
 use crate::headers;
 use crate::identity::{Client, Identity};
 use crate::listen::{Life, Slot};
+use crate::network::Ground;
 use crate::passthrough;
 use crate::prefixed::Prefixed;
 use crate::request::{self, Caller, speaker};
@@ -105,10 +106,15 @@ async fn asked(
 }
 
 /// Serves a connection.
-pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
+    stream: TcpStream,
+    (ground, peer): (Ground, SocketAddr),
+) {
     let table = slot.table.load_full();
-    let identity = identify(&shared, &table, &stream, peer).await;
-    let client = Client { peer, scheme: "http", identity };
+    let identity = identify(&shared, &table, &stream, (ground, peer)).await;
+    let client = Client { ground, peer, scheme: "http", identity };
     let ended = match &table.protocol {
         Protocol::Http => serve_service(&shared, &slot, stream, client, None).await,
         Protocol::Sniff(backend) => serve_service(&shared, &slot, stream, client, Some(backend)).await,
@@ -138,12 +144,17 @@ pub(crate) async fn serve(shared: Arc<Shared>, slot: Arc<Slot>, stream: TcpStrea
 }
 
 /// Who the client is, where somebody can tell. What faces the outside has no workloads for clients.
-async fn identify(shared: &Shared, table: &Table, stream: &TcpStream, peer: SocketAddr) -> Option<Arc<Identity>> {
+async fn identify(
+    shared: &Shared,
+    table: &Table,
+    stream: &TcpStream,
+    (ground, peer): (Ground, SocketAddr),
+) -> Option<Arc<Identity>> {
     if table.forwarded == Forwarded::Replace {
         return None;
     }
     let callers = shared.callers.as_ref()?;
-    callers.identify(peer, stream.local_addr().ok()?).await
+    callers.identify(ground, peer, stream.local_addr().ok()?).await
 }
 
 pub(crate) type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;

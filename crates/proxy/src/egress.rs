@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,6 +30,7 @@ use crate::connection::Ended;
 use crate::headers;
 use crate::identity::{Client, Identity};
 use crate::listen::Slot;
+use crate::network::Ground;
 use crate::route::HostTable;
 use crate::service::Shared;
 use crate::snapshot::EgressLimit;
@@ -201,6 +203,7 @@ impl Exit {
             Ok(stream) => stream,
             Err(error) => {
                 let status = match error.kind() {
+                    io::ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
                     io::ErrorKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
                     _ => StatusCode::BAD_GATEWAY,
                 };
@@ -231,6 +234,11 @@ impl Exit {
         let found = tokio::time::timeout(settings.connect_timeout, lookup_host((to.host.as_str(), to.port))).await;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
         for address in found.map_err(|_| late("finding its address"))??.take(settings.attempts as usize) {
+            if self.client.ground == Ground::Network && is_machine(address.ip()) {
+                last =
+                    io::Error::new(io::ErrorKind::PermissionDenied, "it is the machine itself, which is not outside");
+                continue;
+            }
             match tokio::time::timeout(settings.connect_timeout, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     stream.set_nodelay(true)?;
@@ -286,6 +294,13 @@ impl Exit {
     }
 }
 
+/// Whether an address leads to what listens on this machine alone. Programs of the machine's own network reach that by
+/// themselves; to those of another it is closed.
+fn is_machine(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    address.is_loopback() || address.is_unspecified()
+}
+
 fn refuse(caller: Option<&Identity>, to: &Destination) -> Response<Body> {
     let who = caller.map_or("nobody known", |caller| &caller.id);
     tracing::info!(caller = who, host = to.host, port = to.port, "not let out: the host is not in its allow-list");
@@ -308,6 +323,22 @@ mod tests {
         assert_eq!(of("CONNECT", "example.com:443").as_deref(), Ok("example.com 443"));
         for (method, uri) in [("GET", "/x"), ("GET", "https://example.com/"), ("CONNECT", "example.com")] {
             assert!(of(method, uri).is_err(), "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn the_machine_itself_is_not_outside() {
+        for (address, machine) in [
+            ("127.0.0.1", true),
+            ("127.96.4.7", true),
+            ("0.0.0.0", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("::", true),
+            ("192.0.2.1", false),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(is_machine(address.parse().expect("an address")), machine, "{address}");
         }
     }
 

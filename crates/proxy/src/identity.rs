@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
+use crate::network::{Ground, Network};
 use crate::observe::Observer;
 
 /// The workload at the other end of a connection.
@@ -24,11 +25,11 @@ pub struct Identity {
 /// What [`Callers::identify`] brings.
 pub type Identifying = Pin<Box<dyn Future<Output = Option<Arc<Identity>>> + Send>>;
 
-/// Tells who made a connection, by its two addresses. The proxy owns this trait; whoever runs workloads implements it.
+/// Tells who made a connection, by its two addresses and the network it came over. The proxy owns this trait; whoever runs workloads implements it.
 pub trait Callers: Send + Sync {
     /// The workload whose socket `peer` is, as seen from the accepted socket at `local`; none where it is nobody's that is
     /// known. It must answer within milliseconds: the connection waits.
-    fn identify(&self, peer: SocketAddr, local: SocketAddr) -> Identifying;
+    fn identify(&self, ground: Ground, peer: SocketAddr, local: SocketAddr) -> Identifying;
 }
 
 /// In whose name the proxy speaks to another one.
@@ -83,6 +84,8 @@ pub struct Dependencies {
     pub credentials: Option<Arc<dyn Credentials>>,
     /// Tells who callers are, asked on listeners between services alone; without it, only certificates do.
     pub callers: Option<Arc<dyn Callers>>,
+    /// Another network in which there are callers and endpoints.
+    pub network: Option<Arc<dyn Network>>,
     /// Takes records of requests; without it, they are counted only, and traces pass through untouched.
     pub observer: Option<Arc<dyn Observer>>,
 }
@@ -90,6 +93,7 @@ pub struct Dependencies {
 /// A client's connection, as far as it is known when it is accepted.
 #[derive(Clone)]
 pub(crate) struct Client {
+    pub(crate) ground: Ground,
     pub(crate) peer: SocketAddr,
     pub(crate) scheme: &'static str,
     pub(crate) identity: Option<Arc<Identity>>,

@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection;
+use crate::network::Ground;
 use crate::route::Table;
 use crate::service::Shared;
 
 /// How many clients may wait in a socket's own queue.
-const BACKLOG: u32 = 1024;
+pub(crate) const BACKLOG: u32 = 1024;
 
 /// How long forced connections get to notice.
 const LAST: Duration = Duration::from_secs(1);
@@ -118,6 +119,7 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts until the listener drains, then waits for its connections. Returns how many had to be closed by force.
 pub(crate) async fn run(
     listener: TcpListener,
+    ground: Ground,
     slot: Arc<Slot>,
     shared: Arc<Shared>,
     closed: oneshot::Sender<()>,
@@ -129,7 +131,7 @@ pub(crate) async fn run(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => admit(stream, peer, &slot, &shared).await,
+            Ok((stream, peer)) => admit(stream, (ground, peer), &slot, &shared).await,
             Err(error) => {
                 // No more descriptors, most likely: those who wait in the socket's queue go on waiting.
                 tracing::warn!(listener = &*slot.table.load().id, %error, "cannot accept connections");
@@ -144,7 +146,7 @@ pub(crate) async fn run(
         Ok(listener) => {
             // No more than the queue holds.
             for (stream, peer) in (0..BACKLOG).map_while(|_| listener.accept().ok()) {
-                admit_late(stream, peer, &slot, &shared);
+                admit_late(stream, (ground, peer), &slot, &shared);
             }
         }
         Err(error) => tracing::debug!(%error, "a listener was closed with clients in its queue"),
@@ -163,7 +165,7 @@ pub(crate) async fn run(
     left
 }
 
-async fn admit(stream: TcpStream, peer: SocketAddr, slot: &Arc<Slot>, shared: &Arc<Shared>) {
+async fn admit(stream: TcpStream, peer: (Ground, SocketAddr), slot: &Arc<Slot>, shared: &Arc<Shared>) {
     let permit = tokio::select! {
         permit = Arc::clone(&shared.permits).acquire_owned() => permit,
         () = slot.life.draining() => return,
@@ -173,7 +175,7 @@ async fn admit(stream: TcpStream, peer: SocketAddr, slot: &Arc<Slot>, shared: &A
     spawn(stream, peer, slot, shared, permit);
 }
 
-fn admit_late(stream: std::net::TcpStream, peer: SocketAddr, slot: &Arc<Slot>, shared: &Arc<Shared>) {
+fn admit_late(stream: std::net::TcpStream, peer: (Ground, SocketAddr), slot: &Arc<Slot>, shared: &Arc<Shared>) {
     let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) else { return };
     if let Ok(permit) = Arc::clone(&shared.permits).try_acquire_owned() {
         spawn(stream, peer, slot, shared, permit);
@@ -182,7 +184,7 @@ fn admit_late(stream: std::net::TcpStream, peer: SocketAddr, slot: &Arc<Slot>, s
 
 fn spawn(
     stream: TcpStream,
-    peer: SocketAddr,
+    peer: (Ground, SocketAddr),
     slot: &Arc<Slot>,
     shared: &Arc<Shared>,
     permit: tokio::sync::OwnedSemaphorePermit,

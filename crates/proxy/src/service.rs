@@ -27,6 +27,7 @@ use crate::keep;
 use crate::listen::{self, Slot};
 use crate::mirror;
 use crate::names::{Names, Resolved};
+use crate::network::{self, Ground, Network};
 use crate::observe::{Observer, Sampler};
 use crate::peer::Peers;
 use crate::route::{Ingredients, Table, compile};
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) upstreams: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) callers: Option<Arc<dyn Callers>>,
+    /// The network beside the machine's own.
+    pub(crate) network: Option<Arc<dyn Network>>,
     /// What other proxies may ask for.
     pub(crate) named: ArcSwap<HashMap<Arc<str>, Arc<Table>>>,
     /// Connections with other proxies, where there are certificates for them.
@@ -86,7 +89,13 @@ pub(crate) struct Shared {
 impl Shared {
     /// How connections to endpoints are made in the name of `speaker`.
     pub(crate) fn dial<'a>(&'a self, speaker: Speaker<'a>) -> Dial<'a> {
-        Dial { limit: self.settings.connect_timeout, peers: self.peers.as_ref(), refused: &self.refused, speaker }
+        Dial {
+            limit: self.settings.connect_timeout,
+            peers: self.peers.as_ref(),
+            network: self.network.as_ref(),
+            refused: &self.refused,
+            speaker,
+        }
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -114,6 +123,8 @@ pub struct Proxy {
     names: Names,
     /// Ports at this machine that no name may lead to.
     taken: HashSet<u16>,
+    /// There is the network beside the machine's own.
+    joined: bool,
     /// Where snapshots are kept, if they are.
     keep: Option<watch::Sender<Option<Snapshot>>>,
 }
@@ -137,6 +148,20 @@ struct Running {
     address: SocketAddr,
     slot: Arc<Slot>,
     closed: oneshot::Receiver<()>,
+    /// Its sockets in the other network.
+    beside: Vec<oneshot::Receiver<()>>,
+}
+
+impl Running {
+    /// Tells connections to finish, and waits until its sockets are closed.
+    async fn unbind(self) -> Arc<Slot> {
+        self.slot.life.drain();
+        for closed in self.beside.into_iter().chain([self.closed]) {
+            // An error means that its task is gone, and the socket with it.
+            let _ = closed.await;
+        }
+        self.slot
+    }
 }
 
 /// Makes a proxy that serves nothing yet.
@@ -155,6 +180,7 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
         upstreams: TaskTracker::new(),
         stop: CancellationToken::new(),
         callers: dependencies.callers,
+        network: dependencies.network,
         named: ArcSwap::default(),
         peers: dependencies.credentials.and_then(peers),
         observer: dependencies.observer,
@@ -176,6 +202,7 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
         places: Places::default(),
         names: Names::default(),
         taken: HashSet::new(),
+        joined: false,
         keep: None,
     };
     (proxy, handle)
@@ -206,6 +233,13 @@ impl Proxy {
         let pause = (self.shared.settings.pool_idle / 2).max(Duration::from_millis(10));
         let mut sweep = tokio::time::interval(pause);
         let mut handles = true;
+        let network = self.shared.network.clone();
+        let mut joined = std::pin::pin!(async move {
+            match network {
+                Some(network) => network.ready().await,
+                None => std::future::pending().await,
+            }
+        });
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -225,6 +259,10 @@ impl Proxy {
                     None => handles = false,
                 },
                 resolved = self.names.found() => self.learn(resolved),
+                () = &mut joined, if !self.joined => {
+                    self.joined = true;
+                    self.listen_beside().await;
+                }
                 _ = sweep.tick() => self.shared.endpoints.sweep(Instant::now()),
                 // A listener that went with an earlier snapshot has drained.
                 Some(_) = self.ended.join_next() => {}
@@ -263,10 +301,7 @@ impl Proxy {
         let sockets = ids.iter().filter_map(|id| self.tables.get(id)).map(|(listener, _)| SocketKey::of(listener));
         let mut slots = Vec::new();
         for running in sockets.filter_map(|key| self.listeners.remove(&key)).collect::<Vec<_>>() {
-            running.slot.life.drain();
-            // An error means that its task is gone, and the socket with it.
-            let _ = running.closed.await;
-            slots.push(running.slot);
+            slots.push(running.unbind().await);
         }
         slots
     }
@@ -307,6 +342,7 @@ impl Proxy {
         self.name(&compiled);
         self.tables =
             compiled.tables.into_iter().map(|(listener, table)| (listener.id.clone(), (listener, table))).collect();
+        self.listen_beside().await;
         self.backends = compiled.backends;
         self.shared.states.sweep();
         self.places = compiled.places;
@@ -425,9 +461,7 @@ impl Proxy {
     async fn unbind_others(&mut self, wanted: &HashSet<SocketKey>) {
         let gone: Vec<SocketKey> = self.listeners.keys().filter(|key| !wanted.contains(*key)).cloned().collect();
         for running in gone.iter().filter_map(|key| self.listeners.remove(key)).collect::<Vec<_>>() {
-            running.slot.life.drain();
-            // An error means that its task is gone, and the socket with it.
-            let _ = running.closed.await;
+            running.unbind().await;
         }
     }
 
@@ -453,8 +487,34 @@ impl Proxy {
     fn start(&mut self, socket: TcpListener, address: SocketAddr, table: &Arc<Table>) -> Running {
         let slot = Arc::new(Slot::new(Arc::clone(table)));
         let (tell, closed) = oneshot::channel();
-        self.ended.spawn(listen::run(socket, Arc::clone(&slot), Arc::clone(&self.shared), tell));
-        Running { address, slot, closed }
+        self.ended.spawn(listen::run(socket, Ground::Machine, Arc::clone(&slot), Arc::clone(&self.shared), tell));
+        Running { address, slot, closed, beside: Vec::new() }
+    }
+
+    /// Listens in the other network, once there is one, wherever that has not been done.
+    async fn listen_beside(&mut self) {
+        let Some(network) = self.shared.network.clone().filter(|_| self.joined) else { return };
+        for (listener, _) in self.tables.values().filter(|(listener, _)| network::concerns(listener)) {
+            let Some(running) = self.listeners.get_mut(&SocketKey::of(listener)) else { continue };
+            if !running.beside.is_empty() {
+                continue;
+            }
+            // Programs there may have been told of either, where it is not the declared port that is bound.
+            let addresses = [Some(listener.bind), Some(running.address).filter(|address| *address != listener.bind)];
+            for address in addresses.into_iter().flatten() {
+                match network::listen(&network, address, listen::BACKLOG).await {
+                    Ok(socket) => {
+                        let (tell, closed) = oneshot::channel();
+                        let (slot, shared) = (Arc::clone(&running.slot), Arc::clone(&self.shared));
+                        self.ended.spawn(listen::run(socket, Ground::Network, slot, shared, tell));
+                        running.beside.push(closed);
+                    }
+                    Err(error) => {
+                        tracing::warn!(listener = &*listener.id, %address, %error, "cannot listen in the pod network");
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -9,6 +9,12 @@ pub const NODE: &str = "coracle";
 /// the node allocated for it, for example `{"8080":41235}`. Written before the first container starts.
 pub const PORTS_ANNOTATION: &str = "coracle.dev/ports";
 
+/// The RuntimeClass of Pods with a network namespace of their own.
+pub const ISOLATED_RUNTIME: &str = "isolated";
+
+/// The RuntimeClass of Pods that are plain processes on the machine's network.
+pub const PLAIN_RUNTIME: &str = "plain";
+
 /// The GatewayClass that is there from the start.
 pub const GATEWAY_CLASS: &str = "coracle";
 

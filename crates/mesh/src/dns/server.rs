@@ -3,6 +3,7 @@
 //! Invariants: questions about the cluster are answered without waiting for anything; the number of questions and connections under way is
 //! bounded; it answers until it is told to end, from the last zone it was given.
 
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -118,13 +119,26 @@ impl Dns {
         self.address
     }
 
-    /// Answers until `shutdown`.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let udp = Arc::new(self.udp);
+    /// Answers until `shutdown`; over the sockets that `beside` brings too, once it does.
+    pub async fn run(
+        self,
+        beside: impl Future<Output = Option<(UdpSocket, TcpListener)>>,
+        shutdown: CancellationToken,
+    ) {
         let questions = TaskTracker::new();
         let mut loops = JoinSet::new();
-        loops.spawn(datagrams(Arc::clone(&udp), Arc::clone(&self.server), questions.clone(), shutdown.clone()));
-        loops.spawn(connections(self.tcp, self.server, shutdown));
+        let serve = |loops: &mut JoinSet<()>, udp: UdpSocket, tcp: TcpListener| {
+            let (server, questions) = (Arc::clone(&self.server), questions.clone());
+            loops.spawn(datagrams(Arc::new(udp), Arc::clone(&server), questions, shutdown.clone()));
+            loops.spawn(connections(tcp, server, shutdown.clone()));
+        };
+        serve(&mut loops, self.udp, self.tcp);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            more = beside => if let Some((udp, tcp)) = more {
+                serve(&mut loops, udp, tcp);
+            }
+        }
         while loops.join_next().await.is_some() {}
         questions.close();
         questions.wait().await;

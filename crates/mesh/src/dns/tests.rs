@@ -88,7 +88,7 @@ async fn start(zone: Zone) -> Running {
     let sockets = pair("127.0.0.1:0".parse().expect("an address")).expect("bound");
     let dns = Dns::new(sockets, receiver, file);
     let (at, stop) = (dns.address(), CancellationToken::new());
-    tokio::spawn(dns.run(stop.clone()));
+    tokio::spawn(dns.run(std::future::pending(), stop.clone()));
     tokio::spawn(resolver(other, stop.clone()));
     Running { at, zone: sender, stop, _folder: folder }
 }
@@ -286,7 +286,7 @@ async fn nobody_to_ask_is_a_failure_in_time() {
     let (_zone, receiver) = watch::channel(Arc::new(zone("")));
     let dns = Dns::new(pair("127.0.0.1:0".parse().expect("an address")).expect("bound"), receiver, file);
     let (at, stop) = (dns.address(), CancellationToken::new());
-    let running = tokio::spawn(dns.run(stop.clone()));
+    let running = tokio::spawn(dns.run(std::future::pending(), stop.clone()));
     for name in ["www.example.org", "outside.shop.svc.cluster.local"] {
         assert_eq!(ask(at, name, Rtype::A).await.rcode, Rcode::SERVFAIL, "{name}");
     }

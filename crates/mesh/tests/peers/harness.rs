@@ -92,7 +92,7 @@ impl Issuer for Switch {
 struct Everybody(Option<Arc<Identity>>);
 
 impl proxy::Callers for Everybody {
-    fn identify(&self, _: SocketAddr, _: SocketAddr) -> Identifying {
+    fn identify(&self, _: proxy::Ground, _: SocketAddr, _: SocketAddr) -> Identifying {
         let identity = self.0.clone();
         Box::pin(async move { identity })
     }

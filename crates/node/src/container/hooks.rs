@@ -1,12 +1,13 @@
 //! What is to happen after a container's start and before its end.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler};
 
 use super::process::{Ran, exec};
-use crate::env::ADDRESS;
+use crate::network::PodNetwork;
 use crate::owners::Launcher;
 use crate::probe::{Target, check, get, port};
 use crate::shim::Config;
@@ -18,6 +19,10 @@ pub(super) struct Reach {
     pub config: Config,
     pub container: Container,
     pub ports: BTreeMap<u16, u16>,
+    /// The Pod's address.
+    pub address: IpAddr,
+    /// The network in which that is, where it is not the machine's.
+    pub network: Option<PodNetwork>,
 }
 
 impl Reach {
@@ -33,7 +38,7 @@ impl Reach {
             .ok_or_else(|| format!("the port {:?} is none of container {}", action.port, self.container.name))?;
         Ok(Target::Http {
             secure: action.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")),
-            host: action.host.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| ADDRESS.to_owned()),
+            host: action.host.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| self.address.to_string()),
             port: at,
             path: action.path.clone().unwrap_or_else(|| "/".to_owned()),
             headers: action.http_headers.clone().unwrap_or_default(),
@@ -53,9 +58,9 @@ impl Reach {
         }
         if let Some(action) = &handler.http_get {
             let target = self.http(action)?;
-            return match tokio::time::timeout(limit, get(&target)).await {
+            return match tokio::time::timeout(limit, get(&target, self.network.as_ref())).await {
                 Ok(result) => result,
-                Err(_) => check(&target, Duration::ZERO).await,
+                Err(_) => check(&target, self.network.as_ref(), Duration::ZERO).await,
             };
         }
         if let Some(action) = &handler.sleep {

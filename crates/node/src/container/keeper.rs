@@ -1,6 +1,6 @@
 //! The task that keeps one run of one container.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -132,6 +132,8 @@ impl Keeper {
             config,
             container: self.container.clone(),
             ports: self.setup.ports.clone(),
+            address: self.setup.address(),
+            network: self.setup.sandbox.as_ref().map(|sandbox| sandbox.network().clone()),
         };
         let id = self.id();
         Course {
@@ -304,7 +306,9 @@ impl Keeper {
     /// Where this container may be reached.
     fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let ports = self.container.ports.iter().flatten().filter_map(|p| u16::try_from(p.container_port).ok());
-        ports.filter_map(|p| self.setup.ports.get(&p)).map(|p| SocketAddr::from((Ipv4Addr::LOCALHOST, *p)))
+        let (setup, own) = (&self.setup, self.setup.sandbox.is_some());
+        let reached = ports.filter_map(move |p| if own { Some(p) } else { setup.ports.get(&p).copied() });
+        reached.map(|p| SocketAddr::new(self.setup.address(), p))
     }
 
     async fn ended(&self, course: Course, code: Option<i32>, signal: Option<i32>) -> Ended {

@@ -11,7 +11,9 @@ mod probing;
 mod process;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,6 +23,7 @@ pub(crate) use keeper::Keeper;
 pub(crate) use launch::Refused;
 pub(crate) use prepare::{MARK, RESOLVER, mark};
 
+use crate::network::Sandbox;
 use crate::probe::Kind;
 
 /// What all containers of a Pod share.
@@ -32,6 +35,15 @@ pub(crate) struct Setup {
     pub ports: BTreeMap<u16, u16>,
     /// Where each volume lies.
     pub places: BTreeMap<String, PathBuf>,
+    /// The Pod's own network; none where it is on the machine's.
+    pub sandbox: Option<Arc<Sandbox>>,
+}
+
+impl Setup {
+    /// The Pod's address.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.sandbox.as_ref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |sandbox| sandbox.address())
+    }
 }
 
 /// An order to end.

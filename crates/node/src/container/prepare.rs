@@ -46,7 +46,9 @@ pub(super) async fn prepare(
     let asked = |e: kube::Error| Refused::config(format!("can't look up what the environment refers to: {e}"));
     let lookups = context.lookups(namespace, maps, secrets).await.map_err(asked)?;
     let services = context.services(namespace).await.map_err(asked)?;
-    ports_known(context, namespace, &services).await;
+    if setup.sandbox.is_none() {
+        ports_known(context, namespace, &services).await;
+    }
     let directory = setup.directory.join(&container.name);
     let last_words = directory.join("termination-log");
     let made = |what: &Path| {
@@ -64,8 +66,13 @@ pub(super) async fn prepare(
         recipe,
         lookups: &lookups,
         services: &services,
-        reached: &|address, port| context.traffic.service_port(address, port),
+        // In a network of its own every port is as declared.
+        reached: &|address, port| match setup.sandbox {
+            Some(_) => None,
+            None => context.traffic.service_port(address, port),
+        },
         ports: &setup.ports,
+        address: setup.address(),
         volumes: &setup.places,
         host: &host_environment(),
         extra: &extra,
@@ -85,6 +92,7 @@ pub(super) async fn prepare(
             mounts,
             staging,
             join: None,
+            network: setup.sandbox.as_ref().map(|sandbox| sandbox.names()),
         },
         image_id: launch::image_id(recipe),
         last_words,

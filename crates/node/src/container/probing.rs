@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::hooks::Reach;
 use super::process::Ran;
-use crate::env::ADDRESS;
 use crate::probe::{Kind, Schedule, Target, check, port, timeout};
 
 /// What an attempt came to, where it counts.
@@ -58,7 +57,7 @@ impl Prober {
         let target = if let Some(action) = &probe.http_get {
             self.reach.http(action)?
         } else if let Some(action) = &probe.tcp_socket {
-            let host = action.host.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| ADDRESS.to_owned());
+            let host = action.host.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| self.reach.address.to_string());
             let at = port(&action.port, &self.reach.container, &self.reach.ports);
             Target::Tcp {
                 host,
@@ -68,12 +67,13 @@ impl Prober {
             let number = k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(action.port);
             let at = port(&number, &self.reach.container, &self.reach.ports);
             Target::Grpc {
+                host: self.reach.address.to_string(),
                 port: at.ok_or_else(|| format!("the port {} is no port", action.port))?,
                 service: action.service.clone().unwrap_or_default(),
             }
         } else {
             return Err("missing probe handler".to_owned());
         };
-        check(&target, limit).await
+        check(&target, self.reach.network.as_ref(), limit).await
     }
 }

@@ -10,6 +10,7 @@ mod egress;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
@@ -56,6 +57,8 @@ pub(crate) struct Input<'a> {
     pub reached: &'a dyn Reached,
     /// Container port to host port.
     pub ports: &'a BTreeMap<u16, u16>,
+    /// The Pod's address.
+    pub address: IpAddr,
     /// Where each volume lies on the host.
     pub volumes: &'a BTreeMap<String, PathBuf>,
     /// What of Coracle's own environment programs get.
@@ -174,6 +177,9 @@ fn value_from(input: &Input<'_>, var: &k8s_openapi::api::core::v1::EnvVar) -> Re
         };
     }
     if let Some(reference) = &source.field_ref {
+        if matches!(reference.field_path.as_str(), "status.podIP" | "status.podIPs") {
+            return Ok(Some(input.address.to_string()));
+        }
         return field(input.pod, &reference.field_path)
             .map(Some)
             .ok_or_else(|| EnvError(format!("env {}: unsupported fieldPath: {}", var.name, reference.field_path)));

@@ -159,7 +159,7 @@ impl Owners {
     }
 
     /// The Pod as the API last told it; as it was when it started, where it is not there any more.
-    fn as_told(&self, pod: &Pod) -> PodRef {
+    pub(crate) fn as_told(&self, pod: &Pod) -> PodRef {
         let meta = &pod.metadata;
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let found = self.inner.pods.get(&ObjectRef::new(meta.name.as_deref().unwrap_or_default()).within(namespace));

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::container::{RESOLVER, Setup};
 use crate::context::Context;
+use crate::network::{self, SandboxError};
 use crate::{claims, hosts, ports, resolver, volumes};
 
 /// What stands in the way.
@@ -23,6 +24,8 @@ pub(super) enum SetupError {
     Unbound(volumes::VolumeError),
     #[error("{0}")]
     Port(#[from] ports::PortError),
+    #[error("{0}")]
+    Sandbox(#[from] SandboxError),
     #[error("can't {what}: {source}")]
     Api { what: &'static str, source: Box<kube::Error> },
     #[error("can't write {path}: {source}")]
@@ -45,21 +48,25 @@ impl SetupError {
 }
 
 /// Makes everything be there; done again, it changes nothing.
-pub(super) async fn prepare(context: &Context, pod: &Pod, directory: &Path) -> Result<Setup, SetupError> {
+pub(super) async fn prepare(context: &Context, pod: &Arc<Pod>, directory: &Path) -> Result<Setup, SetupError> {
     let file = |source| SetupError::File { path: directory.display().to_string(), source };
     std::fs::create_dir_all(directory).map_err(file)?;
+    let isolated = network::is_wanted(pod, context.settings.isolated)?;
     let recorded = ports::recorded(pod);
-    let ports = context.ports.allocate(pod, &recorded)?;
+    // In a network of its own every port is as declared.
+    let ports = if isolated { BTreeMap::new() } else { context.ports.allocate(pod, &recorded)? };
     if ports != recorded {
         tell_ports(context, pod, &ports::record(&ports)).await?;
     }
     let claimed = claimed(context, pod).await?;
     fill(context, pod, directory).await?;
-    write_hosts(context, pod, directory).map_err(file)?;
-    write_resolver(context, pod, directory).map_err(file)?;
     let mut places = volumes::places(pod, directory);
     places.extend(claimed);
-    Ok(Setup { directory: directory.to_owned(), ports, places })
+    let sandbox = if isolated { Some(Arc::new(context.network.sandbox(pod).await?)) } else { None };
+    let setup = Setup { directory: directory.to_owned(), ports, places, sandbox };
+    write_hosts(context, pod, &setup).map_err(file)?;
+    write_resolver(context, pod, &setup).map_err(file)?;
+    Ok(setup)
 }
 
 async fn tell_ports(context: &Context, pod: &Pod, record: &str) -> Result<(), SetupError> {
@@ -109,17 +116,21 @@ pub(super) async fn fill(context: &Context, pod: &Pod, directory: &Path) -> Resu
 }
 
 /// Writes the Pod's hosts file, or brings it up to date.
-pub(super) fn write_hosts(context: &Context, pod: &Pod, directory: &Path) -> std::io::Result<()> {
+pub(super) fn write_hosts(context: &Context, pod: &Pod, setup: &Setup) -> std::io::Result<()> {
     let machine = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     let services: Vec<Arc<_>> = context.services.state();
-    hosts::write(&directory.join("hosts"), &hosts::text(pod, &services, &machine))
+    hosts::write(&setup.directory.join("hosts"), &hosts::text(pod, setup.address(), &services, &machine))
 }
 
 /// Writes the Pod's resolv.conf, where it is to have one.
-fn write_resolver(context: &Context, pod: &Pod, directory: &Path) -> std::io::Result<()> {
+fn write_resolver(context: &Context, pod: &Pod, setup: &Setup) -> std::io::Result<()> {
     let machine = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    match resolver::text(pod, context.traffic.nameserver(), &machine) {
-        Some(text) => hosts::write(&directory.join(RESOLVER), &text),
+    let cluster = match setup.sandbox {
+        Some(_) => context.traffic.pod_nameserver(),
+        None => context.traffic.nameserver(),
+    };
+    match resolver::text(pod, cluster, &machine) {
+        Some(text) => hosts::write(&setup.directory.join(RESOLVER), &text),
         None => Ok(()),
     }
 }

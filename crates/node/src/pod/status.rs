@@ -4,6 +4,7 @@
 //! conditions are merged by their type.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -21,7 +22,10 @@ pub(crate) struct Input<'a> {
     pub records: &'a [Record],
     pub policy: Policy,
     pub phase: Phase,
-    pub prepared: bool,
+    /// The Pod's address, once what it needs is there.
+    pub address: Option<IpAddr>,
+    /// What stands in the way of that.
+    pub obstacle: Option<(&'a str, &'a str)>,
     pub initialized: bool,
     /// The Pod is ending: nothing of it is ready.
     pub ending: bool,
@@ -69,9 +73,9 @@ pub(crate) fn status(input: &Input<'_>, known: &mut Conditions) -> Value {
     if !init.is_empty() {
         status["initContainerStatuses"] = init.into();
     }
-    if input.prepared {
-        status["podIP"] = ADDRESS.into();
-        status["podIPs"] = json!([{ "ip": ADDRESS }]);
+    if let Some(address) = input.address {
+        status["podIP"] = json!(address);
+        status["podIPs"] = json!([{ "ip": address }]);
     }
     status
 }
@@ -199,8 +203,8 @@ fn conditions(input: &Input<'_>, known: &mut Conditions) -> Vec<Value> {
     let all = [
         (
             "PodReadyToStartContainers",
-            input.prepared && (active || !input.phase.over()),
-            (String::new(), String::new()),
+            input.address.is_some() && (active || !input.phase.over()),
+            input.obstacle.map(|(reason, why)| (reason.to_owned(), why.to_owned())).unwrap_or_default(),
         ),
         ("Initialized", initialized || done, (not_initialized.0.to_owned(), not_initialized.1)),
         ("ContainersReady", containers_ready, (not_ready.0.to_owned(), not_ready.1)),

@@ -73,6 +73,8 @@ pub(crate) struct Worker {
     setup: Option<Arc<Setup>>,
     setup_at: Option<Timestamp>,
     setup_tries: usize,
+    /// What stands in the way of the setup.
+    obstacle: Option<(&'static str, String)>,
     ending: Option<(Ending, Instant)>,
     failure: Option<(&'static str, &'static str)>,
     initialized: bool,
@@ -119,6 +121,7 @@ impl Worker {
             setup: None,
             setup_at: None,
             setup_tries: 0,
+            obstacle: None,
             ending: None,
             started,
             publisher,
@@ -204,13 +207,17 @@ impl Worker {
             self.publish(&plan);
         }
         match setup::prepare(&self.context, &self.pod, &self.directory).await {
-            Ok(setup) => self.setup = Some(Arc::new(setup)),
+            Ok(setup) => {
+                self.setup = Some(Arc::new(setup));
+                self.obstacle = None;
+            }
             Err(error) => {
                 let wait = SETUP_RETRY[self.setup_tries.min(SETUP_RETRY.len() - 1)];
                 self.setup_tries += 1;
                 self.setup_at = now.checked_add(SignedDuration::from_secs(wait)).ok();
                 if !error.may_pass() || self.started.checked_add(QUIET).is_ok_and(|told| told <= now) {
                     self.context.events.warning(&self.pod, None, error.reason(), error.to_string());
+                    self.obstacle = Some((error.reason(), error.to_string()));
                 }
             }
         }
@@ -228,7 +235,8 @@ impl Worker {
             records: &self.records,
             policy,
             phase: plan.phase,
-            prepared: self.setup.is_some(),
+            address: self.setup.as_ref().map(|setup| setup.address()),
+            obstacle: self.obstacle.as_ref().map(|(reason, why)| (*reason, why.as_str())),
             initialized: self.initialized,
             ending: self.ending.is_some(),
             failure: self.failure,
@@ -518,11 +526,11 @@ impl Worker {
         if self.ending.is_some() {
             return;
         }
-        if self.setup.is_none() {
+        let Some(setup) = &self.setup else {
             self.setup_at = None;
             return;
-        }
-        if let Err(error) = setup::write_hosts(&self.context, &self.pod, &self.directory) {
+        };
+        if let Err(error) = setup::write_hosts(&self.context, &self.pod, setup) {
             tracing::warn!(%error, pod = self.name(), "the hosts file could not be brought up to date");
         }
         if crate::volumes::follow(&self.pod)

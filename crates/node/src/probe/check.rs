@@ -3,6 +3,7 @@
 //! It must not know processes: what a command says is asked elsewhere.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::network::PodNetwork;
+
 /// As much of an answer is read as upstream reads.
 const BODY_LIMIT: usize = 10 << 10;
 
@@ -23,19 +26,22 @@ const BODY_LIMIT: usize = 10 << 10;
 pub(crate) enum Target {
     Http { secure: bool, host: String, port: u16, path: String, headers: Vec<HTTPHeader> },
     Tcp { host: String, port: u16 },
-    Grpc { port: u16, service: String },
+    Grpc { host: String, port: u16, service: String },
 }
 
 /// Asks once. `Err` says why it is no success, in upstream's words.
-pub(crate) async fn check(target: &Target, limit: Duration) -> Result<(), String> {
+pub(crate) async fn check(target: &Target, network: Option<&PodNetwork>, limit: Duration) -> Result<(), String> {
     let attempt = async {
         match target {
-            Target::Http { .. } => get(target).await,
-            Target::Tcp { host, port } => match TcpStream::connect((host.as_str(), *port)).await {
+            Target::Http { .. } => get(target, network).await,
+            Target::Tcp { host, port } => match connect(host, *port, network).await {
                 Ok(_) => Ok(()),
                 Err(error) => Err(format!("dial tcp {host}:{port}: {}", refused(&error))),
             },
-            Target::Grpc { port, service } => super::grpc::check(*port, service).await,
+            Target::Grpc { host, port, service } => match connect(host, *port, network).await {
+                Ok(stream) => super::grpc::check(stream, *port, service).await,
+                Err(error) => Err(format!("timeout: failed to connect service \"{host}:{port}\": {error}")),
+            },
         }
     };
     match tokio::time::timeout(limit, attempt).await {
@@ -53,6 +59,14 @@ pub(crate) async fn check(target: &Target, limit: Duration) -> Result<(), String
     }
 }
 
+/// Connects over the network in which the address is.
+async fn connect(host: &str, port: u16, network: Option<&PodNetwork>) -> io::Result<TcpStream> {
+    match (network, host.parse::<IpAddr>()) {
+        (Some(network), Ok(address)) if network.has(address) => network.connect(SocketAddr::new(address, port)).await,
+        _ => TcpStream::connect((host, port)).await,
+    }
+}
+
 fn refused(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
@@ -66,19 +80,18 @@ fn url(target: &Target) -> String {
             format!("{}://{host}:{port}{path}", if *secure { "https" } else { "http" })
         }
         Target::Tcp { host, port } => format!("tcp://{host}:{port}"),
-        Target::Grpc { port, .. } => format!("grpc://127.0.0.1:{port}"),
+        Target::Grpc { host, port, .. } => format!("grpc://{host}:{port}"),
     }
 }
 
 /// One GET; any answer from 200 to 399 is a success.
-pub(crate) async fn get(target: &Target) -> Result<(), String> {
+pub(crate) async fn get(target: &Target, network: Option<&PodNetwork>) -> Result<(), String> {
     let Target::Http { secure, host, port, .. } = target else {
         return Err("not an HTTP target".to_owned());
     };
     let failed = |why: String| format!("Get \"{}\": {why}", url(target));
-    let stream = TcpStream::connect((host.as_str(), *port))
-        .await
-        .map_err(|e| failed(format!("dial tcp {host}:{port}: {}", refused(&e))))?;
+    let stream =
+        connect(host, *port, network).await.map_err(|e| failed(format!("dial tcp {host}:{port}: {}", refused(&e))))?;
     let _ = stream.set_nodelay(true);
     if *secure {
         let name = ServerName::try_from(host.clone()).map_err(|e| failed(e.to_string()))?;
@@ -216,7 +229,7 @@ mod tests {
             ("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", Err("HTTP probe failed with statuscode: 503".to_owned())),
         ] {
             let (port, task) = server(answer).await;
-            assert_eq!(check(&http(port), LIMIT).await, expected);
+            assert_eq!(check(&http(port), None, LIMIT).await, expected);
             let request = task.await.expect("served");
             assert!(
                 request.starts_with("GET /ready?x=1 HTTP/1.1\r\n") && request.contains("x-probe: yes"),
@@ -229,10 +242,11 @@ mod tests {
     async fn a_closed_port_is_refused_and_a_silent_one_times_out() {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("bound");
         let port = listener.local_addr().expect("an address").port();
-        let silent = check(&http(port), Duration::from_millis(50)).await.expect_err("silent");
+        let silent = check(&http(port), None, Duration::from_millis(50)).await.expect_err("silent");
         assert!(silent.contains("context deadline exceeded"), "{silent}");
         drop(listener);
-        let refused = check(&Target::Tcp { host: "127.0.0.1".to_owned(), port }, LIMIT).await.expect_err("closed");
+        let refused =
+            check(&Target::Tcp { host: "127.0.0.1".to_owned(), port }, None, LIMIT).await.expect_err("closed");
         assert_eq!(refused, format!("dial tcp 127.0.0.1:{port}: connect: connection refused"));
     }
 }

@@ -8,9 +8,8 @@ use tokio::net::TcpStream;
 const ANSWER_LIMIT: usize = 4096;
 
 /// Whether the server says that the service is SERVING.
-pub(super) async fn check(port: u16, service: &str) -> Result<(), String> {
+pub(super) async fn check(stream: TcpStream, port: u16, service: &str) -> Result<(), String> {
     let failed = |e: &dyn std::fmt::Display| format!("timeout: failed to connect service \"127.0.0.1:{port}\": {e}");
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|e| failed(&e))?;
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
         .map_err(|e| failed(&e))?;

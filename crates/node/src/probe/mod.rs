@@ -48,7 +48,7 @@ pub(crate) fn timeout(probe: &Probe) -> Duration {
     Duration::from_secs(probe.timeout_seconds.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0).unwrap_or(1))
 }
 
-/// The port of this machine that a probe's or hook's port means: container ports by number or name, through the map.
+/// The port of the Pod's address that a probe's or hook's port means: container ports by number or name, through the map.
 pub(crate) fn port(port: &IntOrString, container: &Container, map: &BTreeMap<u16, u16>) -> Option<u16> {
     let number = match port {
         IntOrString::Int(number) => u16::try_from(*number).ok()?,

@@ -5,18 +5,21 @@
 //! - *supervise* ([`supervise`]) adopts every descendant (child subreaper), watches its control socket, reports the
 //!   program's pid and end, and kills all descendants when the program has ended, when told, and when the socket closes because
 //!   Coracle is gone.
-//! - *start* ([`start`]) is supervise's child: it prepares the mount namespace, becomes a session leader, and turns
+//! - *start* ([`start`]) is supervise's child: it prepares the namespaces, becomes a session leader, and turns
 //!   into the program.
 //!
 //! The control socket is standard input; standard output and error are the program's own. It must not know Pods, the API or
 //! the async runtime.
+//!
+//! The same hidden subcommand is the pod network's helper, which has the same needs (see `network`).
 
 mod mounts;
 mod reap;
 mod start;
 mod supervise;
+pub(crate) mod user;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -29,6 +32,10 @@ pub(crate) use reap::{Process, marked, parent, tree, trees};
 pub const SUBCOMMAND: &str = "container-shim";
 /// The argument that makes a shim the second step.
 const START: &str = "start";
+/// The argument that makes a shim the one who says who is who in a user namespace.
+const MAP: &str = "map";
+/// The argument that makes a shim the pod network's helper.
+pub(crate) const NETWORK: &str = "network";
 /// No control line is longer: an environment is bounded by the kernel well below.
 const LINE_LIMIT: u64 = 16 << 20;
 
@@ -47,6 +54,17 @@ pub(crate) struct Config {
     pub staging: PathBuf,
     /// See the file system as this process does, instead of building a view.
     pub join: Option<i32>,
+    /// The network namespace to be in; the machine's own where there is none.
+    pub network: Option<Network>,
+}
+
+/// A network namespace of a Pod's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Network {
+    /// The user namespace that it belongs to.
+    pub user: PathBuf,
+    /// The namespace.
+    pub net: PathBuf,
 }
 
 /// One directory or file of the host at another place.
@@ -84,8 +102,14 @@ pub(crate) enum Order {
 /// The body of the hidden `container-shim` subcommand; `args` are those behind the subcommand's name. The result is the exit
 /// status.
 pub fn main(args: impl Iterator<Item = OsString>) -> i32 {
-    let second = args.into_iter().next().is_some_and(|arg| arg == START);
-    let done = control().and_then(|socket| if second { start::run(socket) } else { supervise::run(socket) });
+    let mut args = args.into_iter();
+    let what = args.next();
+    let done = match what.as_deref().and_then(OsStr::to_str) {
+        Some(MAP) => user::run(args.next().and_then(|pid| pid.to_str()?.parse().ok())),
+        Some(NETWORK) => control().and_then(|socket| crate::network::help(&socket)),
+        Some(START) => control().and_then(start::run),
+        _ => control().and_then(supervise::run),
+    };
     match done {
         Ok(()) => 0,
         Err(error) => {

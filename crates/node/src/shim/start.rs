@@ -14,9 +14,9 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{getegid, geteuid, getppid};
+use nix::unistd::getppid;
 
-use super::{Config, Report, mounts, read_config, say};
+use super::{Config, Network, Report, mounts, read_config, say, user};
 
 pub(super) fn run(socket: UnixStream) -> io::Result<()> {
     let parent = getppid();
@@ -41,7 +41,16 @@ pub(super) fn run(socket: UnixStream) -> io::Result<()> {
 fn prepare(config: &Config, socket: &UnixStream) -> Result<(), String> {
     nix::unistd::setsid().map_err(|e| format!("can't become a session leader: {e}"))?;
     if let Some(pid) = config.join {
-        join(pid).map_err(|e| format!("can't see the file system as process {pid} does: {e}"))?;
+        join(pid, config.network.as_ref())
+            .map_err(|e| format!("can't see the file system as process {pid} does: {e}"))?;
+    } else if let Some(network) = &config.network {
+        enter(network).map_err(|e| format!("can't enter the Pod's network: {e}"))?;
+        // Whoever were root in the network's own user namespace could change the network.
+        user::enter_new(CloneFlags::CLONE_NEWNS)
+            .map_err(|e| format!("no user namespace is to be had for the container: {e}"))?;
+        if let Err(why) = mounts::apply(&config.mounts, &config.staging) {
+            say(socket, &Report::Plain(why));
+        }
     } else if !config.mounts.is_empty()
         && let Err(why) = view(config)
     {
@@ -56,26 +65,25 @@ fn prepare(config: &Config, socket: &UnixStream) -> Result<(), String> {
 
 /// Makes a private view of the file system, in a user namespace where that is what it takes.
 fn view(config: &Config) -> Result<(), String> {
-    let (uid, gid) = (geteuid(), getegid());
+    let none = |e: &dyn std::fmt::Display| format!("no mount namespace is to be had here ({e})");
     match unshare(CloneFlags::CLONE_NEWNS) {
         Ok(()) => {}
-        Err(Errno::EPERM) => {
-            unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
-                .map_err(|e| format!("no mount namespace is to be had here ({e})"))?;
-            let write = |file: &str, text: String| {
-                std::fs::write(format!("/proc/self/{file}"), text).map_err(|e| format!("can't write {file}: {e}"))
-            };
-            write("setgroups", "deny".to_owned())?;
-            write("uid_map", format!("{uid} {uid} 1"))?;
-            write("gid_map", format!("{gid} {gid} 1"))?;
-        }
-        Err(error) => return Err(format!("no mount namespace is to be had here ({error})")),
+        Err(Errno::EPERM) => user::enter_new(CloneFlags::CLONE_NEWNS).map_err(|e| none(&e))?,
+        Err(error) => return Err(none(&error)),
     }
     mounts::apply(&config.mounts, &config.staging)
 }
 
-/// Enters the namespaces of a process that was started by [`view`].
-fn join(pid: i32) -> io::Result<()> {
+/// Enters a Pod's network, by way of the user namespace that it belongs to.
+fn enter(network: &Network) -> io::Result<()> {
+    let (user, net) = (File::open(&network.user)?, File::open(&network.net)?);
+    setns(user, CloneFlags::CLONE_NEWUSER)?;
+    setns(net, CloneFlags::CLONE_NEWNET)?;
+    Ok(())
+}
+
+/// Enters the namespaces of a process that was started by [`view`], or in a Pod's network.
+fn join(pid: i32, network: Option<&Network>) -> io::Result<()> {
     let differs = |kind: &str| -> io::Result<Option<File>> {
         let theirs = format!("/proc/{pid}/ns/{kind}");
         let same = std::fs::read_link(&theirs)? == std::fs::read_link(format!("/proc/self/ns/{kind}"))?;
@@ -83,6 +91,9 @@ fn join(pid: i32) -> io::Result<()> {
     };
     // Both are opened before either is entered: the path may not be there afterwards.
     let (user, mount) = (differs("user")?, differs("mnt")?);
+    if let Some(network) = network {
+        enter(network)?;
+    }
     if let Some(user) = user {
         setns(user, CloneFlags::CLONE_NEWUSER)?;
     }

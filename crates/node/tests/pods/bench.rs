@@ -52,6 +52,10 @@ impl node::Traffic for Notes {
     fn nameserver(&self) -> Option<IpAddr> {
         None
     }
+
+    fn pod_nameserver(&self) -> Option<IpAddr> {
+        None
+    }
 }
 
 /// The node, while it runs.

@@ -5,5 +5,6 @@ mod claims;
 mod config;
 mod ends;
 mod health;
+mod isolated;
 mod restarts;
 mod starts;

@@ -143,7 +143,7 @@ impl Places {
                 Origin::Backend(id) => backend(id),
                 Origin::Host { .. } => None,
             };
-            set.keep(backend, &shared.upstreams, shared.stop.clone());
+            set.keep(backend, shared);
         }
         for (live, policies) in self.places.values() {
             live.policies.store(Arc::clone(policies));

@@ -17,12 +17,13 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
 use super::jwt::{KeySet, MOST_BYTES};
 use super::policy::{Origin, RemoteKeys};
 use crate::balance::Backend;
 use crate::identity::Speaker;
+use crate::network::Network;
+use crate::service::Shared;
 use crate::told::Told;
 use crate::upstream::{Dial, client_config};
 
@@ -83,11 +84,12 @@ impl RemoteSet {
     }
 
     /// Keeps the set fresh until nobody has it any more, or `stop`.
-    pub(super) fn keep(&self, backend: Option<Arc<Backend>>, tasks: &TaskTracker, stop: CancellationToken) {
+    pub(super) fn keep(&self, backend: Option<Arc<Backend>>, shared: &Shared) {
+        let (tasks, stop, network) = (&shared.upstreams, shared.stop.clone(), shared.network.clone());
         let (inner, from, life) = (Arc::clone(&self.inner), self.from.clone(), self.life.clone());
         tasks.spawn(async move {
             tokio::select! {
-                () = keep(&inner, &from, backend.as_deref()) => {}
+                () = keep(&inner, &from, backend.as_deref(), network.as_ref()) => {}
                 () = life.cancelled() => {}
                 () = stop.cancelled() => {}
             }
@@ -95,11 +97,11 @@ impl RemoteSet {
     }
 }
 
-async fn keep(inner: &Inner, from: &RemoteKeys, backend: Option<&Backend>) {
+async fn keep(inner: &Inner, from: &RemoteKeys, backend: Option<&Backend>, network: Option<&Arc<dyn Network>>) {
     let mut failures = 0_u32;
     loop {
         inner.progress.send_modify(|progress| progress.under_way = true);
-        let fetched = tokio::time::timeout(from.timeout, fetch(from, backend)).await;
+        let fetched = tokio::time::timeout(from.timeout, fetch(from, backend, network)).await;
         let fetched = fetched.unwrap_or_else(|_| Err(format!("it did not come within {:?}", from.timeout)));
         let wait = match fetched.and_then(|body| KeySet::parse(&body)) {
             Ok(keys) => {
@@ -134,14 +136,18 @@ impl std::fmt::Display for Named<'_> {
     }
 }
 
-async fn fetch(from: &RemoteKeys, backend: Option<&Backend>) -> Result<Vec<u8>, String> {
+async fn fetch(
+    from: &RemoteKeys,
+    backend: Option<&Backend>,
+    network: Option<&Arc<dyn Network>>,
+) -> Result<Vec<u8>, String> {
     let no_connection = |error: std::io::Error| format!("no connection: {error}");
     match &from.at {
         Origin::Backend(id) => {
             let ticket = backend.and_then(|backend| backend.pick(&[]));
             let ticket = ticket.ok_or_else(|| format!("the backend {id} has no endpoint that is ready"))?;
             let refused = Told::new();
-            let dial = Dial { limit: from.timeout, peers: None, refused: &refused, speaker: Speaker::Proxy };
+            let dial = Dial { limit: from.timeout, peers: None, network, refused: &refused, speaker: Speaker::Proxy };
             let stream = dial.to(&ticket.endpoint, Some(b"http/1.1"), None).await.map_err(no_connection)?;
             get(stream, id.split(':').next().unwrap_or(id), &from.path).await
         }

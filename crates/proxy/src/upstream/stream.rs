@@ -15,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::endpoint::Endpoint;
 use crate::identity::Speaker;
+use crate::network::{self, Network};
 use crate::peer::{Peers, Server};
 use crate::secured::ClientCertificate;
 use crate::told::Told;
@@ -29,6 +30,7 @@ pub(crate) enum Stream {
 pub(crate) struct Dial<'a> {
     pub(crate) limit: Duration,
     pub(crate) peers: Option<&'a Arc<Peers>>,
+    pub(crate) network: Option<&'a Arc<dyn Network>>,
     /// How many refusals are written down.
     pub(crate) refused: &'a Told,
     /// Who is spoken for where the other end asks for a certificate.
@@ -60,7 +62,7 @@ impl Dial<'_> {
     }
 
     async fn plain(&self, endpoint: &Endpoint) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect(endpoint.address).await?;
+        let stream = network::connect(self.network, endpoint.address).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }

@@ -21,7 +21,7 @@ const B: &str = "spiffe://cluster.local/ns/shop/sa/b";
 struct ByAddress;
 
 impl proxy::Callers for ByAddress {
-    fn identify(&self, peer: SocketAddr, _: SocketAddr) -> Identifying {
+    fn identify(&self, _: proxy::Ground, peer: SocketAddr, _: SocketAddr) -> Identifying {
         let known = match peer.ip().to_string().as_str() {
             "127.0.0.2" => Some((A, "shop/a")),
             "127.0.0.3" => Some((B, "shop/b")),

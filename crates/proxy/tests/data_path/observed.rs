@@ -40,7 +40,7 @@ impl Notebook {
 struct Web;
 
 impl Callers for Web {
-    fn identify(&self, _: SocketAddr, _: SocketAddr) -> Identifying {
+    fn identify(&self, _: proxy::Ground, _: SocketAddr, _: SocketAddr) -> Identifying {
         let identity = Identity { id: "spiffe://cluster.local/ns/shop/sa/web".into(), workload: "shop/web".into() };
         Box::pin(async { Some(Arc::new(identity)) })
     }

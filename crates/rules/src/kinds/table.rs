@@ -418,6 +418,16 @@ pub(super) const KINDS: &[Kind] = &[
         ..STORED
     },
     Kind {
+        group: "node.k8s.io",
+        kind: "RuntimeClass",
+        plural: "runtimeclasses",
+        singular: "runtimeclass",
+        namespaced: false,
+        acted_on: true,
+        schema: "io.k8s.api.node.v1.RuntimeClass",
+        ..STORED
+    },
+    Kind {
         group: "scheduling.k8s.io",
         kind: "PriorityClass",
         plural: "priorityclasses",

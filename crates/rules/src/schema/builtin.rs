@@ -92,6 +92,7 @@ fn visit(generator: &mut SchemaGenerator, wanted: &dyn Fn(&str) -> bool) {
         k::coordination::v1::Lease,
         k::events::v1::Event,
         k::storage::v1::StorageClass,
+        k::node::v1::RuntimeClass,
         k::scheduling::v1::PriorityClass,
         k::admissionregistration::v1::MutatingWebhookConfiguration,
         k::admissionregistration::v1::ValidatingAdmissionPolicy,

@@ -295,6 +295,11 @@ pub(super) const BINDING: Printer = Printer {
     },
 };
 
+pub(super) const RUNTIME_CLASS: Printer = Printer {
+    headings: &[NAME, ("Handler", STRING, 0), AGE],
+    cells: |obj, now| vec![name(obj), text(obj, "/handler").into(), age(obj, now)],
+};
+
 pub(super) const PRIORITY_CLASS: Printer = Printer {
     headings: &[NAME, ("Value", INTEGER, 0), ("Global-Default", "boolean", 0), AGE, ("PreemptionPolicy", STRING, 0)],
     cells: |obj, now| {

@@ -86,6 +86,7 @@ fn printer(api_version: &str, kind: &str) -> Printer {
         ("storage.k8s.io", "StorageClass") => config::STORAGE_CLASS,
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => config::BINDING,
         ("", "ResourceQuota") => config::RESOURCE_QUOTA,
+        ("node.k8s.io", "RuntimeClass") => config::RUNTIME_CLASS,
         ("scheduling.k8s.io", "PriorityClass") => config::PRIORITY_CLASS,
         _ => PLAIN,
     }
