@@ -16,7 +16,7 @@ pub(crate) use delivery::{
 pub(crate) use git::{BreakGlass, Git, GitCommand, GitHook, GitOptions};
 pub(crate) use objects::{Cascade, Delete, Describe, Get, GetOutput, Logs};
 pub(crate) use seen::{AccessLogMode, Seen, Status, Top, Trace, Why};
-pub(crate) use start::{Down, Mtls, Serve, Start, Up, UpOutput};
+pub(crate) use start::{Down, Mtls, PodNetwork, Serve, Start, Up, UpOutput};
 pub(crate) use trust::{BundleForm, Trust, TrustAdd, TrustCommand};
 
 const EXAMPLES: &str = "\

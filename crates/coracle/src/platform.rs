@@ -34,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) seen: cli::Seen,
     pub(crate) mesh_listen: Option<SocketAddr>,
     pub(crate) certificates_always: bool,
+    pub(crate) isolated: bool,
     pub(crate) identity: identities::Settings,
     pub(crate) git: cli::GitOptions,
 }
@@ -48,6 +49,7 @@ impl Settings {
             recipes,
             seen: start.seen.clone(),
             mesh_listen: start.mesh_listen,
+            isolated: start.pod_network == cli::PodNetwork::Isolated,
             certificates_always: start.mtls == cli::Mtls::Always,
             git: start.git.clone(),
             identity: identities::Settings { domain: identities::domain(&start.trust_domain)?, grace },
@@ -227,6 +229,7 @@ impl Platform {
         let dependencies = node::Dependencies { client: client(&user), traffic: Arc::new(traffic) };
         let mut node_settings = node::Settings::new(data.path().to_owned(), settings.recipes);
         let (network, prefix) = addresses.cidr();
+        node_settings.isolated = settings.isolated;
         node_settings.services = node::Block { network, prefix };
         node_settings.environment = identities::environment(data.path());
         let shelf = node::recipe::Shelf::open(data.path().join("programs"));

@@ -2,6 +2,7 @@
 //!
 //! It must not know how objects are fetched; `commands::up` and `commands::status` do that.
 
+use resources::names::NO_POD_NETWORK;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -119,6 +120,10 @@ fn pod(object: &Value, baseline: &Baseline) -> State {
 pub(crate) fn trouble(pod: &Value, baseline: &Baseline) -> Option<String> {
     if let Some(unfit) = condition(pod, "PodScheduled").filter(|c| c["reason"] == "Unschedulable") {
         return Some(text(&unfit["message"]));
+    }
+    let networked = condition(pod, "PodReadyToStartContainers");
+    if let Some(refused) = networked.filter(|c| c["status"] == "False" && c["reason"] == NO_POD_NETWORK) {
+        return Some(text(&refused["message"]));
     }
     let uid = text(&pod["metadata"]["uid"]);
     statuses(pod).find_map(|status| {

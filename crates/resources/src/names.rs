@@ -15,6 +15,9 @@ pub const ISOLATED_RUNTIME: &str = "isolated";
 /// The RuntimeClass of Pods that are plain processes on the machine's network.
 pub const PLAIN_RUNTIME: &str = "plain";
 
+/// Why a Pod's containers cannot start: it asks for a network of its own, and cannot have one.
+pub const NO_POD_NETWORK: &str = "NoPodNetwork";
+
 /// The GatewayClass that is there from the start.
 pub const GATEWAY_CLASS: &str = "coracle";
 

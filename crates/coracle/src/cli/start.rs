@@ -28,10 +28,23 @@ pub(crate) struct Start {
     /// How long certificates that have expired are used and believed where no newer ones can be had, in hours
     #[arg(long, value_name = "HOURS", default_value_t = 48, value_parser = clap::value_parser!(u16).range(0..=720))]
     pub(crate) identity_grace: u16,
+    /// The network of Pods whose runtimeClassName does not say it
+    #[arg(long, value_enum, value_name = "KIND", default_value_t)]
+    pub(crate) pod_network: PodNetwork,
     #[command(flatten)]
     pub(crate) seen: Seen,
     #[command(flatten)]
     pub(crate) git: GitOptions,
+}
+
+/// On which network Pods are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum PodNetwork {
+    /// The machine's own: plain processes, each containerPort on a free port of the machine
+    #[default]
+    Plain,
+    /// A network namespace for each Pod, with the proxy as its only door
+    Isolated,
 }
 
 /// Which callers of Services must show certificates.

@@ -18,7 +18,7 @@ const TOKEN: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6InJzYSJ9.eyJpc3MiOiJodHRwczovL2
     w552hHYlwmtODQT7Zxg7fabTF5Ou2RXlWootBVPmBp5Y7VODvtonryXPiJm0LxZHx1UMLug";
 
 /// A Service and its Pod with a service account of its own, and a route to it below `/NAME`.
-fn with_account(name: &str) -> String {
+pub(crate) fn with_account(name: &str) -> String {
     let all = application(name, 1, "");
     let inner = all.split("---\n").take(2).collect::<Vec<_>>().join("---\n");
     let inner = inner.replace(
@@ -34,13 +34,13 @@ fn with_account(name: &str) -> String {
     )
 }
 
-const EDGE: &str = "apiVersion: gateway.networking.k8s.io/v1
+pub(crate) const EDGE: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: edge}
 spec: {gatewayClassName: coracle, listeners: [{name: http, protocol: HTTP, port: 8080}]}
 ";
 
-fn policy(name: &str, spec: &str) -> String {
+pub(crate) fn policy(name: &str, spec: &str) -> String {
     format!(
         "---\napiVersion: mesh.coracle.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n"
     )
@@ -57,7 +57,7 @@ fn get_with(address: SocketAddr, path: &str, headers: &str) -> Answer {
     Answer { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-fn until(coracle: &Coracle, path: &str, headers: &str, status: u16) -> Answer {
+pub(crate) fn until(coracle: &Coracle, path: &str, headers: &str, status: u16) -> Answer {
     eventually(&format!("{path} answers {status}"), || {
         let answer = get_with(coracle.gateway(), path, headers);
         if answer.status == status { Ok(answer) } else { Err(format!("{answer:?}")) }

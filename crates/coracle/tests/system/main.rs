@@ -19,6 +19,7 @@ mod first_light;
 mod gitsync;
 mod harness;
 mod hooks;
+mod isolated;
 mod kubectl;
 mod load;
 mod mtls;

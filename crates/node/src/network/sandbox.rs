@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Pod;
 use resources::names::{ISOLATED_RUNTIME, PLAIN_RUNTIME};
@@ -69,7 +70,9 @@ impl PodNetwork {
     pub(crate) async fn sandbox(&self, pod: &Arc<Pod>) -> Result<Sandbox, SandboxError> {
         let before = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()?.parse().ok());
         let address = self.state.addresses.lock().take(before).ok_or(SandboxError::NoAddress)?;
+        let asked = Instant::now();
         let made = self.ask(|reply| Order::Pod { address, reply }).await;
+        tracing::debug!(%address, took = ?asked.elapsed(), made = made.is_ok(), "a network for a Pod");
         let made = made.and_then(|mut made| made.pop().ok_or_else(|| "the helper gave none".to_owned()));
         let held = self.state.held.borrow().clone();
         match (made, held) {

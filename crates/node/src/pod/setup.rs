@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use resources::names::NO_POD_NETWORK;
 use serde_json::json;
 
 use crate::container::{RESOLVER, Setup};
@@ -38,6 +39,14 @@ impl SetupError {
         match self {
             SetupError::Volume(_) | SetupError::Unbound(_) => "FailedMount",
             _ => "FailedCreatePodSandBox",
+        }
+    }
+
+    /// As the Pod's condition names it.
+    pub(super) fn condition(&self) -> &'static str {
+        match self {
+            SetupError::Sandbox(_) => NO_POD_NETWORK,
+            _ => self.reason(),
         }
     }
 

@@ -217,7 +217,7 @@ impl Worker {
                 self.setup_at = now.checked_add(SignedDuration::from_secs(wait)).ok();
                 if !error.may_pass() || self.started.checked_add(QUIET).is_ok_and(|told| told <= now) {
                     self.context.events.warning(&self.pod, None, error.reason(), error.to_string());
-                    self.obstacle = Some((error.reason(), error.to_string()));
+                    self.obstacle = Some((error.condition(), error.to_string()));
                 }
             }
         }

@@ -51,6 +51,7 @@ async fn said(bench: &Bench, to: SocketAddr) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs python3"]
 async fn a_pod_has_an_address_and_all_ports_of_its_own() {
     let bench = Bench::start().await;
     let probe = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1});
@@ -72,6 +73,7 @@ async fn a_pod_has_an_address_and_all_ports_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs python3"]
 async fn a_pod_reaches_neither_another_nor_the_machine() {
     let bench = Bench::start().await;
     bench.pod("b", json!({"runtimeClassName": "isolated", "containers": [answers("c", 8080, "b")]})).await;
@@ -109,6 +111,7 @@ tell('own', lambda: socket.create_connection(l.getsockname(), 5))",
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs python3"]
 async fn containers_of_a_pod_share_its_network_and_commands_run_in_it() {
     let bench = Bench::start().await;
     let mut beside = shell(
@@ -134,6 +137,7 @@ async fn containers_of_a_pod_share_its_network_and_commands_run_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs python3"]
 async fn a_pod_keeps_its_address_when_the_node_starts_again() {
     let mut bench = Bench::start().await;
     bench.pod("p", json!({"runtimeClassName": "isolated", "containers": [answers("c", 80, "one")]})).await;

@@ -100,7 +100,7 @@ async fn swap(handle: &Handle, make: &Make, swaps: usize) -> Fallible<String> {
 struct Known;
 
 impl proxy::Callers for Known {
-    fn identify(&self, _: SocketAddr, _: SocketAddr) -> Identifying {
+    fn identify(&self, _: proxy::Ground, _: SocketAddr, _: SocketAddr) -> Identifying {
         let identity = Arc::new(Identity { id: CALLER.into(), workload: "bench/caller".into() });
         Box::pin(async { Some(identity) })
     }

@@ -1,0 +1,183 @@
+//! Pods with a network of their own, with the real binary: who calls, who answers, and what is left of it.
+//!
+//! Where the kernel gives no user namespaces the tests say so, loudly, and look at nothing.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::access::{EDGE, policy, until, with_account};
+use crate::harness::{Coracle, eventually, fixture, get, manifests};
+
+/// Whether this user may have namespaces; where the question cannot be asked, the tests find out.
+fn namespaces() -> bool {
+    match Command::new("unshare").args(["--user", "--map-root-user", "--net", "true"]).output() {
+        Ok(output) if !output.status.success() => {
+            eprintln!("NOT TESTED: no namespaces here: {}", String::from_utf8_lossy(&output.stderr));
+            false
+        }
+        _ => true,
+    }
+}
+
+/// The same with a network of its own, in so many replicas.
+fn isolated(text: &str, replicas: u32) -> String {
+    let found = text.replace("      serviceAccountName", "      runtimeClassName: isolated\n      serviceAccountName");
+    assert_ne!(found, text);
+    found.replace("replicas: 1", &format!("replicas: {replicas}"))
+}
+
+/// A Service at port 80 of the Pods of `name`, whose declared port an ordinary user may not bind on the machine.
+fn low(name: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: low}}\nspec: {{selector: {{app: {name}}}, ports: [{{name: \
+         http, port: 80, targetPort: http}}]}}\n"
+    )
+}
+
+/// `payments` takes calls of `two` alone; `one` and `two` are isolated like it, `three` is plain and has the account of `two`.
+fn callers() -> [(&'static str, String); 3] {
+    let opened = "{targetRefs: [{kind: Service, name: payments}], rules: [{from: {serviceAccounts: [two]}}]}";
+    let three = with_account("three").replace("serviceAccountName: three", "serviceAccountName: two");
+    let callers = [EDGE.to_owned(), isolated(&with_account("one"), 1), isolated(&with_account("two"), 1), three];
+    [
+        ("a.yaml", isolated(&with_account("payments"), 3) + &low("payments")),
+        ("b.yaml", callers.join("---\n")),
+        ("c.yaml", policy("payments", opened)),
+    ]
+}
+
+fn addresses(coracle: &Coracle, name: &str) -> Vec<String> {
+    let pods = coracle.get(&["pods", "-l", &format!("app={name}")]);
+    let of = |pod: &serde_json::Value| pod["status"]["podIP"].as_str().unwrap_or_default().to_owned();
+    pods["items"].as_array().into_iter().flatten().map(of).collect()
+}
+
+/// What callers meet, whoever runs Coracle.
+fn meet(coracle: &Coracle) {
+    until(coracle, "/two/via?payments/", "", 200);
+    until(coracle, "/three/via?payments/", "", 200);
+    let refused = get(coracle.gateway(), "/one/via?payments/").expect("an answer");
+    assert!(refused.status == 403 && refused.body.contains("access_not_allowed"), "{refused:?}");
+    // Known by its address to a plain program, and by its socket to an isolated one.
+    for (path, who) in
+        [("/two/via?three/caller", "/sa/two"), ("/one/via?two/caller", "/sa/one"), ("/three/via?one/caller", "/sa/two")]
+    {
+        let caller = until(coracle, path, "", 200);
+        assert!(caller.body.contains(who), "{path}: {caller:?}");
+    }
+    assert_eq!(until(coracle, "/two/via?low/", "", 200).status, 200);
+    let mut pods = addresses(coracle, "payments");
+    pods.sort();
+    pods.dedup();
+    assert!(pods.len() == 3 && pods.iter().all(|ip| ip.starts_with("10.244.")), "{pods:?}");
+    assert_eq!(addresses(coracle, "three"), ["127.0.0.1"]);
+}
+
+#[test]
+fn isolated_pods_call_and_are_called_by_their_accounts_and_come_back_after_a_kill() {
+    if !namespaces() {
+        return;
+    }
+    let directory = manifests(&callers().each_ref().map(|(name, text)| (*name, text.as_str())));
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let mut coracle = Coracle::up_on(directory.path(), data.path(), &[]).unwrap_or_else(|why| panic!("{why}"));
+    meet(&coracle);
+    let before = addresses(&coracle, "two");
+    coracle.end(Signal::SIGKILL);
+    eventually("nothing of it is left", || {
+        let left = marked(data.path());
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+    let coracle = Coracle::up_on(directory.path(), data.path(), &[]).unwrap_or_else(|why| panic!("{why}"));
+    meet(&coracle);
+    assert_eq!(addresses(&coracle, "two"), before);
+}
+
+/// The processes in whose environment a data directory is named.
+fn marked(data: &std::path::Path) -> Vec<String> {
+    let mark = data.to_str().expect("UTF-8").as_bytes();
+    let entries = std::fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let names = |pid: &String| {
+        let bytes = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        bytes.windows(mark.len()).any(|part| part == mark)
+    };
+    pids.filter(names).collect()
+}
+
+/// Whoever is not root has no port 80 on the machine, but every isolated Pod has its own, and the mesh's.
+#[test]
+#[ignore = "needs root"]
+fn an_ordinary_user_has_isolated_pods_too() {
+    if !namespaces() {
+        return;
+    }
+    let directory = manifests(&callers().each_ref().map(|(name, text)| (*name, text.as_str())));
+    let copy = directory.path().join("fixture-copy");
+    std::fs::copy(fixture(), &copy).expect("a copy");
+    let recipe = format!("images: {{fixture: {{command: [{copy:?}]}}}}\n");
+    std::fs::write(directory.path().join("coracle.yaml"), recipe).expect("writable");
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).expect("writable");
+    for path in [directory.path(), &data] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("ours");
+    }
+    meet(&Coracle::up_as_nobody(directory.path(), &data));
+}
+
+/// DNS, the Workload API and the way out, as programs of an isolated Pod meet them; all Pods are isolated by the command line.
+#[test]
+#[ignore = "needs curl and dig (dnsutils)"]
+fn names_certificates_and_the_way_out_are_there_inside() {
+    if !namespaces() {
+        return;
+    }
+    let asks = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: asks, annotations: {mesh.coracle.dev/egress: proxy}}
+spec:
+  restartPolicy: Never
+  containers:
+    - name: c
+      image: coracle.dev/host
+      command:
+        - sh
+        - -c
+        - |
+          echo address $(dig +search +short users) $USERS_SERVICE_HOST
+          echo srv $(dig +tcp +short SRV _http._tcp.users.default.svc.cluster.local)
+          echo loopback $(curl -s -m 20 -o /dev/null --noproxy '' -w '%{http_code}' -x $HTTP_PROXY http://127.0.0.1:1/)
+          echo direct $(curl -s -m 20 -o /dev/null --noproxy '*' -w '%{http_code}' http://192.0.2.1/)
+          head -c 5 /dev/zero > $VOLUME_V/question
+          echo spiffe $(curl -s -m 5 --http2-prior-knowledge --unix-socket ${SPIFFE_ENDPOINT_SOCKET#unix://} \
+            -H 'content-type: application/grpc' -H 'te: trailers' -H 'workload.spiffe.io: true' --data-binary \
+            @$VOLUME_V/question http://localhost/SpiffeWorkloadAPI/FetchX509SVID | grep -ao 'spiffe://[a-z./]*' | head -1)
+      volumeMounts: [{name: v, mountPath: /tmp/v}]
+  volumes: [{name: v, emptyDir: {}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: users}
+spec: {selector: {app: users}, ports: [{name: http, port: 80, targetPort: 8080}]}
+"#;
+    let directory = manifests(&[("asks.yaml", asks)]);
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let coracle = Coracle::up_on(directory.path(), data.path(), &["--pod-network", "isolated"]);
+    let coracle = coracle.unwrap_or_else(|why| panic!("{why}"));
+    let text = eventually("the Pod has asked", || {
+        let pod = coracle.get(&["pod/asks"]);
+        match pod["status"]["phase"].as_str() {
+            Some("Succeeded") => Ok(coracle.ok(&["logs", "asks"])),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let said = |what: &str| text.lines().find_map(|line| line.strip_prefix(what)).map(str::trim).unwrap_or_default();
+    let service = coracle.get(&["svc/users"])["spec"]["clusterIP"].as_str().expect("an address").to_owned();
+    assert_eq!(said("address"), format!("{service} {service}"), "{text}");
+    assert_eq!(said("srv"), "0 100 80 users.default.svc.cluster.local.", "{text}");
+    assert_eq!((said("loopback"), said("direct")), ("403", "000"), "{text}");
+    assert_eq!(said("spiffe"), "spiffe://cluster.local/ns/default/sa/default", "{text}");
+}
