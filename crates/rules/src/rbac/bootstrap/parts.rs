@@ -197,6 +197,7 @@ const OTHERS: &[Role] = &[
             On("get list watch create patch update", GATEWAY, "*"),
             On("get list watch patch update", "mesh.coracle.dev", "*"),
             On("get list watch", "dapr.io security.istio.io networking.istio.io networking.k8s.io", "*"),
+            On("patch update", "dapr.io security.istio.io networking.istio.io networking.k8s.io", "*/status"),
             On("get list watch create patch update", DEFINITIONS, "customresourcedefinitions"),
             EVENTS,
         ],

@@ -59,6 +59,8 @@ fn everyone_gets_what_they_need() {
             false,
         ),
         ("system:coracle:mesh", "patch gateway.networking.k8s.io/gateways/status shop g", true),
+        ("system:coracle:mesh", "patch security.istio.io/peerauthentications/status shop p", true),
+        ("system:coracle:mesh", "patch security.istio.io/peerauthentications shop p", false),
         ("system:coracle:mesh", "create apps/deployments shop -", false),
         ("system:coracle:sync", "impersonate core/serviceaccounts shop deployer", true),
         ("system:coracle:sync", "impersonate core/groups - system:masters", false),
