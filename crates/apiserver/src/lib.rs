@@ -16,6 +16,7 @@ mod access;
 mod addresses;
 mod admission;
 mod aftermath;
+mod audit;
 mod authorize;
 mod body;
 mod bootstrap;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::addresses::Addresses;
+use crate::audit::{Record, Trail};
 use crate::body::{Body, BoxError};
 use crate::call::{Call, Reply};
 use crate::catalog::{Catalog, Resource};
@@ -40,6 +41,7 @@ pub(crate) struct Server {
     pub(crate) definitions: Definitions,
     pub(crate) credentials: Credentials,
     pub(crate) access: Access,
+    pub(crate) trail: Trail,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) logs: Arc<dyn PodLogs>,
     pub(crate) pages: Option<Arc<dyn Pages>>,
@@ -62,14 +64,19 @@ impl Server {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut response = match self.prepare(request, user).await {
+        let id = uuid::Uuid::new_v4().to_string();
+        let mut record = Record::new(id.clone(), jiff::Timestamp::now());
+        let mut response = match self.prepare(request, user, &mut record).await {
             Ok((mut call, route)) => {
                 let answer = Box::pin(self.dispatch(&mut call, route)).await;
+                self.trail.ended(record, answer.as_ref());
                 encode::response(&call, answer)
             }
-            Err(failure) => encode::refuse(&failure),
+            Err(failure) => {
+                self.trail.ended(record, Err(&failure));
+                encode::refuse(&failure)
+            }
         };
-        let id = uuid::Uuid::new_v4().to_string();
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert("audit-id", id);
         }
@@ -77,7 +84,12 @@ impl Server {
     }
 
     /// Authenticates, routes, authorizes, and reads the body.
-    async fn prepare<B>(&self, request: Request<B>, user: Option<Arc<User>>) -> Answer<(Call, Route)>
+    async fn prepare<B>(
+        &self,
+        request: Request<B>,
+        user: Option<Arc<User>>,
+        record: &mut Record,
+    ) -> Answer<(Call, Route)>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -92,11 +104,6 @@ impl Server {
                 identity::authenticate(&head.headers, &self.credentials, now, &uid)?.map(Arc::new)
             }
         };
-        let user = user.unwrap_or_else(|| Arc::new(User::anonymous()));
-        let user = match impersonation::impersonate(&user, &head.headers, &self.access)? {
-            Some(other) => Arc::new(other),
-            None => user,
-        };
         let text =
             |name: header::HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let mut query = Query::parse(head.uri.query());
@@ -104,6 +111,17 @@ impl Server {
             query.set("watch", "true");
         }
         let question = authorize::question(&route, head.uri.path(), &head.method, &query);
+        record.asks(&head, &route, &question.attributes(), query.has("dryRun"));
+        record.by(user.as_ref());
+        let user = user.unwrap_or_else(|| Arc::new(User::anonymous()));
+        let user = match impersonation::impersonate(&user, &head.headers, &self.access)? {
+            Some(other) => {
+                let other = Arc::new(other);
+                record.taken_for(&other);
+                other
+            }
+            None => user,
+        };
         self.access.require(&user, &question.attributes())?;
         let call = Call {
             user,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::addresses::Addresses;
+use crate::audit::Trail;
 use crate::config::{Limits, Settings};
 use crate::credential::Credentials;
 use crate::definitions::Definitions;
@@ -68,12 +69,14 @@ pub fn build(settings: Settings, store: Arc<dyn Store>, deps: Dependencies) -> R
     let config = settings.data_dir.join("kubeconfig");
     let ca_pem = authority.pem();
     files::write_private(&config, kubeconfig::render(address, &ca_pem, credentials.admin_token()).as_bytes())?;
+    let trail = Trail::open(&settings.data_dir.join("audit"))?;
     let definitions = Definitions::new();
     let limits = settings.limits.clone();
     let server = Arc::new(Server {
         catalog: ArcSwap::from_pointee(definitions.empty()),
         settings,
         access: Access::new(store.clone()),
+        trail,
         store,
         definitions,
         credentials,

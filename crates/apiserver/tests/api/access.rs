@@ -319,3 +319,58 @@ async fn the_first_roles_are_put_back_at_each_start() {
     }
     server.stop().await;
 }
+
+#[tokio::test]
+async fn the_trail_tells_who_changed_what() {
+    let server = Harness::start().await;
+    let headers = [("impersonate-user", "bob"), ("impersonate-group", "system:masters")];
+    let map = config_map("a", json!({}));
+    ask(&server, "system:admin", &format!("POST {CONFIG_MAPS}"), &headers, &map).await;
+    let generated = json!({ "metadata": { "generateName": "g-" } });
+    let (_, made) = ask(&server, "system:admin", &format!("POST {CONFIG_MAPS}"), &[], &generated).await;
+    for (user, request) in [
+        ("system:admin", format!("GET {CONFIG_MAPS}/a")),
+        ("system:admin", format!("DELETE {CONFIG_MAPS}/a?dryRun=All")),
+        ("eve", format!("GET {CONFIG_MAPS}/a")),
+        ("eve", format!("DELETE {CONFIG_MAPS}/a")),
+        ("system:admin", format!("DELETE {CONFIG_MAPS}/none")),
+        ("system:admin", format!("DELETE {CONFIG_MAPS}/a")),
+    ] {
+        ask(&server, user, &request, &[], &Value::Null).await;
+    }
+    ask(&server, "eve", &format!("GET {CONFIG_MAPS}"), &headers, &Value::Null).await;
+    let trail = std::fs::read_to_string(server.folder.path().join("audit/audit.log")).expect("a trail");
+    let lines: Vec<Value> = trail.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let told: Vec<String> = lines
+        .iter()
+        .filter(|line| line["objectRef"]["resource"] == "configmaps")
+        .map(|line| {
+            assert_eq!((&line["kind"], &line["apiVersion"]), (&json!("Event"), &json!("audit.k8s.io/v1")));
+            let text = |pointer: &str| line.pointer(pointer).and_then(Value::as_str).unwrap_or("-").to_owned();
+            let (user, other) = (text("/user/username"), text("/impersonatedUser/username"));
+            format!(
+                "{user} as {other}: {} {} {}",
+                text("/verb"),
+                text("/objectRef/name"),
+                line["responseStatus"]["code"]
+            )
+        })
+        .collect();
+    let generated = made["metadata"]["name"].as_str().expect("a name");
+    let expected = [
+        "system:admin as bob: create a 201".to_owned(),
+        format!("system:admin as -: create {generated} 201"),
+        "eve as -: get a 403".into(),
+        "eve as -: delete a 403".into(),
+        "system:admin as -: delete none 404".into(),
+        "system:admin as -: delete a 200".into(),
+        "eve as -: list - 403".into(),
+    ];
+    assert_eq!(told, expected);
+    assert!(!trail.contains("\"value\""), "nothing of what is in an object");
+    assert!(
+        lines.iter().any(|line| line["requestURI"] == format!("{CONFIG_MAPS}/none")
+            && line["responseStatus"]["reason"] == "NotFound")
+    );
+    server.stop().await;
+}
