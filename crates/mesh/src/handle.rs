@@ -41,6 +41,14 @@ pub fn destination<'a>(listener: &'a str, backend: &'a str) -> Option<&'a str> {
     service.split_once(':').map(|(name, _port)| name)
 }
 
+/// Whether a listener of the proxy, by its id, is the way out.
+#[must_use]
+pub fn is_egress(listener: &str) -> bool {
+    listener.starts_with(EGRESS_PREFIX)
+}
+
+/// How the id of the way out begins.
+pub(crate) const EGRESS_PREFIX: &str = "egress/";
 /// How the ids of Services' listeners begin.
 pub(crate) const SERVICE_PREFIX: &str = "service/";
 /// How the ids of Gateways' listeners begin.

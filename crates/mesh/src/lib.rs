@@ -33,7 +33,7 @@ pub use class::gateway_class;
 pub use config::Settings;
 pub use crds::{BUNDLE_VERSION, BUNDLE_VERSION_ANNOTATION, CHANNEL, CHANNEL_ANNOTATION, crds, foreign_crds, own_crds};
 pub use error::{InstallError, RunError};
-pub use handle::{GatewayListener, Handle, Published, destination, is_gateway};
+pub use handle::{GatewayListener, Handle, Published, destination, is_egress, is_gateway};
 pub use install::install;
 pub use service::{Mesh, build};
 pub use world::{Rejected, World};

@@ -20,6 +20,8 @@ pub(crate) enum Body {
     /// Over an HTTP/1 connection that this body drives.
     Driven(Driven),
     /// Over a connection with a task of its own.
+    Outside(Incoming),
+    /// The same of an endpoint.
     Streamed(Incoming, #[expect(dead_code, reason = "counts until dropped")] Ticket),
 }
 
@@ -95,7 +97,7 @@ impl HttpBody for Body {
         match self.get_mut() {
             Self::Fixed(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Driven(driven) => driven.poll(cx),
-            Self::Streamed(body, _) => Pin::new(body).poll_frame(cx),
+            Self::Outside(body) | Self::Streamed(body, _) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -103,7 +105,7 @@ impl HttpBody for Body {
         match self {
             Self::Fixed(text) => text.is_none(),
             Self::Driven(driven) => driven.lease.is_none(),
-            Self::Streamed(body, _) => body.is_end_stream(),
+            Self::Outside(body) | Self::Streamed(body, _) => body.is_end_stream(),
         }
     }
 
@@ -111,7 +113,7 @@ impl HttpBody for Body {
         match self {
             Self::Fixed(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Self::Driven(driven) => driven.body.size_hint(),
-            Self::Streamed(body, _) => body.size_hint(),
+            Self::Outside(body) | Self::Streamed(body, _) => body.size_hint(),
         }
     }
 }

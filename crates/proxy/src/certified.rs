@@ -17,7 +17,6 @@ use crate::identity::{Client, Identity};
 use crate::listen::Slot;
 use crate::passthrough;
 use crate::prefixed::Prefixed;
-use crate::request::speaker;
 use crate::route::{Protocol, Table};
 use crate::service::Shared;
 use crate::snapshot::Admits;
@@ -123,8 +122,8 @@ async fn serve_within(
         Protocol::Sniff(backend) => serve_plain(shared, slot, stream, client, Some(backend)).await,
         Protocol::Tcp(backend) => {
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
-                let speaker = speaker(client.identity.as_ref(), table);
-                tunnel::carry(shared, slot, admitted, backend, speaker, (tunnel::Bytes::Open, stream)).await;
+                let carried = tunnel::Carried::new(backend, &client, tunnel::Bytes::Open);
+                tunnel::carry(shared, slot, admitted, carried, stream).await;
             }
             Ok(())
         }
@@ -155,9 +154,9 @@ pub(crate) async fn serve_tls_at_service(
                 return Ok(());
             }
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
-                let speaker = speaker(client.identity.as_ref(), &table);
-                let stream = (tunnel::Bytes::Sealed, Prefixed::new(bytes, stream));
-                tunnel::carry(shared, slot, admitted, backend, speaker, stream).await;
+                let carried =
+                    tunnel::Carried { host: &name, ..tunnel::Carried::new(backend, &client, tunnel::Bytes::Sealed) };
+                tunnel::carry(shared, slot, admitted, carried, Prefixed::new(bytes, stream)).await;
             }
             return Ok(());
         }

@@ -31,7 +31,7 @@ use crate::listen::{Life, Slot};
 use crate::network::Ground;
 use crate::passthrough;
 use crate::prefixed::Prefixed;
-use crate::request::{self, Caller, speaker};
+use crate::request::{self, Caller};
 use crate::route::{Protocol, Table};
 use crate::service::Shared;
 use crate::snapshot::{Admits, Forwarded};
@@ -132,8 +132,8 @@ pub(crate) async fn serve(
         }
         Protocol::Tcp(backend) => {
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
-                let speaker = speaker(client.identity.as_ref(), &table);
-                tunnel::carry(&shared, &slot, admitted, backend, speaker, (tunnel::Bytes::Open, stream)).await;
+                let carried = tunnel::Carried::new(backend, &client, tunnel::Bytes::Open);
+                tunnel::carry(&shared, &slot, admitted, carried, stream).await;
             }
             Ok(())
         }
@@ -224,9 +224,7 @@ where
         (Looks::Http1, _) => serve_http1(shared, slot, stream, client).await,
         (Looks::Other | Looks::Unclear, Some(backend)) => {
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
-                let table = slot.table.load_full();
-                let speaker = speaker(client.identity.as_ref(), &table);
-                tunnel::carry(shared, slot, admitted, backend, speaker, (bytes, stream)).await;
+                tunnel::carry(shared, slot, admitted, tunnel::Carried::new(backend, &client, bytes), stream).await;
             }
             Ok(())
         }
@@ -257,18 +255,28 @@ async fn serve_tls(
 }
 
 fn caller(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Arc<Caller> {
-    Arc::new(Caller {
+    let told = client.identity.as_deref().and_then(headers::vouched);
+    Arc::new(Caller { told, ..unnamed(shared, slot, client) })
+}
+
+/// A caller of whom backends are told nothing.
+pub(crate) fn unnamed_caller(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Arc<Caller> {
+    Arc::new(unnamed(shared, slot, client))
+}
+
+fn unnamed(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Caller {
+    Caller {
         shared: Arc::clone(shared),
         slot: Arc::clone(slot),
         // An address is always a valid value.
         address: HeaderValue::try_from(client.peer.ip().to_canonical().to_string())
             .unwrap_or(HeaderValue::from_static("unknown")),
         scheme: client.scheme,
-        told: client.identity.as_deref().and_then(headers::vouched),
+        told: None,
         identity: client.identity,
         active: AtomicUsize::new(0),
         begun: AtomicU64::new(0),
-    })
+    }
 }
 
 async fn serve_http1<S>(shared: &Arc<Shared>, slot: &Arc<Slot>, stream: S, client: Client) -> Ended

@@ -1,7 +1,8 @@
 //! The way out: an HTTP proxy as programs know it from `HTTP_PROXY` and `HTTPS_PROXY` (RFC 9110, 7.6 and 9.3.6).
 //!
 //! A request names where it is to go, by an absolute URL or by CONNECT. It is let out if its caller's limits say so, counted by
-//! the host it goes to, and sent; where a host has several addresses, those that cannot be reached are passed over.
+//! the host it goes to, and sent; where a host has several addresses, those that cannot be reached are passed over. A
+//! destination that a caller's [`EgressWay`] names goes by that rule: to its backend, under its policy.
 //!
 //! Invariants: nothing is sent before the host has been allowed; a caller is who somebody vouched for, never who a request says;
 //! the number of hosts that are counted apart is bounded; a tunnel ends with either side or with its listener.
@@ -10,31 +11,34 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Instant;
 
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use http::header::{HOST, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri, request};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::io::copy_bidirectional;
 use tokio::net::{TcpStream, lookup_host};
 
-use crate::connection::Ended;
+use crate::answer::{Fault, Kind};
+use crate::body::Body;
+use crate::connection::{self, Ended};
 use crate::headers;
 use crate::identity::{Client, Identity};
 use crate::listen::Slot;
 use crate::network::Ground;
-use crate::route::HostTable;
+use crate::observe::{Observation, Seen};
+use crate::request::{self as path, Caller};
+use crate::route::{Action, HostTable, Rule};
 use crate::service::Shared;
+use crate::session::{Carries, Session};
 use crate::snapshot::EgressLimit;
 use crate::stats::{Counter, Registry};
+use crate::traffic;
 
 /// How many hosts are counted apart; all further ones are counted as `*`.
 const HOSTS: usize = 256;
@@ -44,11 +48,20 @@ const AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization")
 pub(crate) struct Egress {
     listener: Arc<str>,
     limits: Vec<(Arc<str>, HostTable<()>)>,
+    ways: Vec<Way>,
     counters: Mutex<HashMap<Arc<str>, Arc<Counter>>>,
 }
 
+/// How some callers go to one destination.
+pub(crate) struct Way {
+    pub(crate) callers: Arc<str>,
+    pub(crate) host: Arc<str>,
+    pub(crate) port: u16,
+    pub(crate) rule: Arc<Rule>,
+}
+
 impl Egress {
-    pub(crate) fn new(listener: &Arc<str>, limits: &[EgressLimit]) -> Self {
+    pub(crate) fn new(listener: &Arc<str>, limits: &[EgressLimit], ways: Vec<Way>) -> Self {
         let limits = limits.iter().map(|limit| {
             let mut hosts = HostTable::new();
             for host in &limit.hosts {
@@ -57,7 +70,7 @@ impl Egress {
             }
             (Arc::clone(&limit.callers), hosts)
         });
-        Self { listener: Arc::clone(listener), limits: limits.collect(), counters: Mutex::default() }
+        Self { listener: Arc::clone(listener), limits: limits.collect(), ways, counters: Mutex::default() }
     }
 
     /// Whether a caller may go to a host, in lower case. One that no limit speaks of may go anywhere.
@@ -65,6 +78,13 @@ impl Egress {
         let Some(caller) = caller else { return true };
         let mut own = self.limits.iter().filter(|(prefix, _)| caller.id.starts_with(&**prefix));
         own.all(|(_, hosts)| hosts.find(host).is_some())
+    }
+
+    /// The rule for a caller's way to a destination, where there is one.
+    fn way(&self, caller: Option<&Identity>, to: &Destination) -> Option<Arc<Rule>> {
+        let caller = caller?;
+        let mut own = self.ways.iter().filter(|way| way.port == to.port && *way.host == *to.host);
+        own.find(|way| caller.id.starts_with(&*way.callers)).map(|way| Arc::clone(&way.rule))
     }
 
     fn counter(&self, host: &str, registry: &Registry) -> Arc<Counter> {
@@ -106,52 +126,17 @@ fn destination(method: &Method, uri: &Uri) -> Result<Destination, String> {
     Ok(Destination { host, port })
 }
 
-/// What an answer holds.
-enum Body {
-    Text(Option<Bytes>),
-    Stream(Incoming),
-}
-
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Self::Stream(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Text(text) => text.is_none(),
-            Self::Stream(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Self::Stream(body) => body.size_hint(),
-        }
-    }
-}
-
-fn said(status: StatusCode, text: String) -> Response<Body> {
-    let mut answer = Response::new(Body::Text(Some(Bytes::from(text + "\n"))));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    answer
-}
-
 /// What the requests of one connection share.
 struct Exit {
     shared: Arc<Shared>,
     slot: Arc<Slot>,
     egress: Arc<Egress>,
     client: Client,
+    caller: Arc<Caller>,
 }
+
+/// An answer, and what it is counted as.
+type Answered = (Response<Body>, Arc<Counter>);
 
 /// Serves a client's connection.
 pub(crate) async fn serve(
@@ -161,115 +146,165 @@ pub(crate) async fn serve(
     client: Client,
     egress: &Arc<Egress>,
 ) -> Ended {
-    let exit =
-        Arc::new(Exit { shared: Arc::clone(shared), slot: Arc::clone(slot), egress: Arc::clone(egress), client });
+    // Who calls is nobody's business out there.
+    let caller = connection::unnamed_caller(shared, slot, client.clone());
+    let (shared, slot, egress) = (Arc::clone(shared), Arc::clone(slot), Arc::clone(egress));
+    let life = Arc::clone(&slot.life);
+    let (header_timeout, max_head_bytes) = (shared.settings.header_timeout, shared.settings.max_head_bytes);
+    let exit = Arc::new(Exit { shared, slot, egress, client, caller });
     let service = service_fn(move |request| {
         let exit = Arc::clone(&exit);
-        async move { Ok::<_, Infallible>(exit.answer(request).await) }
+        async move { Ok::<_, Infallible>(exit.serve(request).await) }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(shared.settings.header_timeout);
-    builder.max_buf_size(shared.settings.max_head_bytes.max(8192) + 8192);
+    builder.timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    builder.max_buf_size(max_head_bytes.max(8192) + 8192);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     tokio::select! {
         ended = connection.as_mut() => return ended.map_err(Into::into),
-        () = slot.life.forced() => return Ok(()),
-        () = slot.life.draining() => connection.as_mut().graceful_shutdown(),
+        () = life.forced() => return Ok(()),
+        () = life.draining() => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         ended = connection.as_mut() => ended.map_err(Into::into),
-        () = slot.life.forced() => Ok(()),
+        () = life.forced() => Ok(()),
     }
 }
 
 impl Exit {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let begun = Instant::now();
-        let to = match destination(request.method(), request.uri()) {
-            Ok(to) => to,
-            Err(why) => return said(StatusCode::BAD_REQUEST, why),
-        };
-        let caller = self.client.identity.as_deref();
-        let allowed = self.egress.allows(caller, &to.host);
-        // What is not allowed is counted as one: a caller can make up any number of names.
-        let counter = self.egress.counter(if allowed { &to.host } else { "refused" }, &self.shared.counters);
-        let answer = if allowed { self.send(request, &to).await } else { refuse(caller, &to) };
-        counter.edge(caller).answered(answer.status(), begun.elapsed());
-        answer
+    async fn serve(&self, request: Request<Incoming>) -> Response<Seen> {
+        let (parts, body) = request.into_parts();
+        let mut seen = Box::new(Observation::begin(&self.caller, &parts));
+        let method = parts.method.clone();
+        let (response, counter) = Box::pin(self.answer(parts, body, &mut seen)).await;
+        seen.counts_as(&counter);
+        let (head, body) = response.into_parts();
+        seen.answered(head.status, &head.headers);
+        let status = head.status;
+        Response::from_parts(head, Seen::new(body, seen, &method, status))
     }
 
-    async fn send(&self, request: Request<Incoming>, to: &Destination) -> Response<Body> {
-        let stream = match self.connect(to).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                let status = match error.kind() {
-                    io::ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
-                    io::ErrorKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-                    _ => StatusCode::BAD_GATEWAY,
-                };
-                return said(status, format!("{}:{} cannot be reached: {error}", to.host, to.port));
+    async fn answer(&self, parts: request::Parts, body: Incoming, seen: &mut Observation) -> Answered {
+        let kind = Kind::of(&parts.headers);
+        let failed = |fault: &Fault, counter: Arc<Counter>, seen: &mut Observation| {
+            seen.fails(fault);
+            (fault.answer(kind, &seen.id), counter)
+        };
+        let to = match destination(&parts.method, &parts.uri) {
+            Ok(to) => to,
+            Err(why) => {
+                let fault = Fault::new(StatusCode::BAD_REQUEST, "egress", why);
+                return failed(&fault, self.egress.counter("refused", &self.shared.counters), seen);
             }
         };
-        if request.method() == Method::CONNECT {
-            self.tunnel(request, stream);
-            return Response::new(Body::Text(None));
+        let caller = self.client.identity.as_deref();
+        if !self.egress.allows(caller, &to.host) {
+            // What is not allowed is counted as one: a caller can make up any number of names.
+            return failed(&refuse(caller, &to), self.egress.counter("refused", &self.shared.counters), seen);
         }
-        let limit = self.shared.settings.response_timeout;
-        let asked = self.ask(request, stream);
-        let answered = match limit {
-            Some(limit) => tokio::time::timeout(limit, asked).await,
-            None => Ok(asked.await),
+        let counter = self.egress.counter(&to.host, &self.shared.counters);
+        seen.counts_as(&counter);
+        let way = self.egress.way(caller, &to);
+        if self.client.ground == Ground::Network && way.as_deref().is_some_and(leads_to_machine) {
+            let detail = format!("{}:{} cannot be reached: {NOT_OUTSIDE}", to.host, to.port);
+            return failed(&Fault::new(StatusCode::FORBIDDEN, "egress_denied", detail), counter, seen);
+        }
+        let sent = if parts.method == Method::CONNECT {
+            self.tunnel(parts, &to, way, &counter, seen).await
+        } else if let Some(rule) = way {
+            return (path::by_rule(&self.caller, &rule, parts, body, seen).await, counter);
+        } else {
+            self.ask(parts, body, &to, seen).await
         };
-        match answered {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => said(StatusCode::BAD_GATEWAY, format!("{} gave no answer: {error}", to.host)),
-            Err(_) => said(StatusCode::GATEWAY_TIMEOUT, format!("{} gave no answer in time", to.host)),
+        match sent {
+            Ok(response) => (response, counter),
+            Err(fault) => failed(&fault, counter, seen),
         }
     }
 
     /// Connects to the first address of a host that can be reached. Nothing has been sent by then, so going on is safe.
-    async fn connect(&self, to: &Destination) -> io::Result<TcpStream> {
+    async fn connect(&self, to: &Destination, tell: &mut dyn Attempts) -> Result<TcpStream, Fault> {
         let settings = &self.shared.settings;
         let late = |what: &str| io::Error::new(io::ErrorKind::TimedOut, format!("{what} took too long"));
         let found = tokio::time::timeout(settings.connect_timeout, lookup_host((to.host.as_str(), to.port))).await;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
-        for address in found.map_err(|_| late("finding its address"))??.take(settings.attempts as usize) {
-            if self.client.ground == Ground::Network && is_machine(address.ip()) {
-                last =
-                    io::Error::new(io::ErrorKind::PermissionDenied, "it is the machine itself, which is not outside");
-                continue;
-            }
-            match tokio::time::timeout(settings.connect_timeout, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(stream);
+        match found.unwrap_or_else(|_| Err(late("finding its address"))) {
+            Err(error) => last = error,
+            Ok(addresses) => {
+                for address in addresses.take(settings.attempts as usize) {
+                    if self.client.ground == Ground::Network && is_machine(address.ip()) {
+                        last = io::Error::new(io::ErrorKind::PermissionDenied, NOT_OUTSIDE);
+                        continue;
+                    }
+                    tell.attempts(address);
+                    match tokio::time::timeout(settings.connect_timeout, TcpStream::connect(address)).await {
+                        Ok(Ok(stream)) if stream.set_nodelay(true).is_ok() => return Ok(stream),
+                        Ok(Ok(_)) => {}
+                        Ok(Err(error)) => last = error,
+                        Err(_) => last = late("connecting"),
+                    }
+                    tell.missed(&last.to_string());
                 }
-                Ok(Err(error)) => last = error,
-                Err(_) => last = late("connecting"),
             }
         }
-        Err(last)
+        let (status, reason) = match last.kind() {
+            io::ErrorKind::PermissionDenied => (StatusCode::FORBIDDEN, "egress_denied"),
+            io::ErrorKind::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+            _ => (StatusCode::BAD_GATEWAY, "connect_failed"),
+        };
+        Err(Fault::new(status, reason, format!("{}:{} cannot be reached: {last}", to.host, to.port)))
     }
 
-    /// Joins both sides once the client has been told so.
-    fn tunnel(&self, request: Request<Incoming>, mut server: TcpStream) {
+    /// Makes a tunnel: both sides are joined once the client has been told so.
+    async fn tunnel(
+        &self,
+        mut parts: request::Parts,
+        to: &Destination,
+        way: Option<Arc<Rule>>,
+        counter: &Arc<Counter>,
+        seen: &mut Observation,
+    ) -> Result<Response<Body>, Fault> {
+        let host = HeaderValue::try_from(format!("{}:{}", to.host, to.port)).ok();
+        let carries = Carries { scheme: "http", method: Method::CONNECT, host };
+        let mut session = Session::open(&self.shared, counter, &self.client, carries);
+        let opened = match way.as_deref().map(|rule| (rule, &rule.action)) {
+            Some((rule, Action::Forward { choices, .. })) => {
+                let opened = traffic::connect(&self.caller, rule, &choices[0], &mut session).await;
+                opened.map(|(stream, ticket)| (stream, Some(ticket)))
+            }
+            _ => self.connect(to, &mut session).await.map(|stream| (stream.into(), None)),
+        };
+        let (server, ticket) = opened.inspect_err(|fault| session.unreached(fault.reason))?;
+        // One line in the log is enough: the one at the tunnel's end.
+        seen.leaves_record();
+        let Some(client) = parts.extensions.remove::<OnUpgrade>() else {
+            return Err(Fault::bad_request("egress", "This connection cannot become a tunnel."));
+        };
         let slot = Arc::clone(&self.slot);
         self.slot.tasks.spawn(async move {
-            let both = async {
-                let client = hyper::upgrade::on(request).await.map_err(io::Error::other)?;
-                copy_bidirectional(&mut TokioIo::new(client), &mut server).await
-            };
-            tokio::select! {
-                ended = both => if let Err(error) = ended {
-                    tracing::debug!(%error, "a tunnel to the outside broke");
-                },
-                () = slot.life.forced() => {}
+            match client.await {
+                Ok(client) => session.carry(TokioIo::new(client), server, &slot.life).await,
+                Err(error) => tracing::debug!(%error, "a tunnel to the outside was not completed"),
             }
+            drop((session, ticket));
         });
+        Ok(Response::new(Body::empty()))
     }
 
-    async fn ask(&self, request: Request<Incoming>, stream: TcpStream) -> Result<Response<Body>, hyper::Error> {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    async fn ask(
+        &self,
+        mut parts: request::Parts,
+        body: Incoming,
+        to: &Destination,
+        seen: &mut Observation,
+    ) -> Result<Response<Body>, Fault> {
+        let stream = self.connect(to, seen).await?;
+        let broken = |error: hyper::Error| {
+            let detail = format!("{} gave no answer: {error}", to.host);
+            Fault::new(StatusCode::BAD_GATEWAY, "upstream_closed", detail)
+        };
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.map_err(broken)?;
         let slot = Arc::clone(&self.slot);
         self.slot.tasks.spawn(async move {
             tokio::select! {
@@ -279,7 +314,6 @@ impl Exit {
                 () = slot.life.forced() => {}
             }
         });
-        let (mut parts, body) = request.into_parts();
         headers::strip(&mut parts.headers);
         parts.headers.remove(AUTHORIZATION);
         if let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::try_from(host.as_str()).ok()) {
@@ -288,11 +322,47 @@ impl Exit {
         }
         let path = parts.uri.path_and_query().cloned();
         parts.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-        let (mut parts, body) = sender.send_request(Request::from_parts(parts, body)).await?.into_parts();
+        let asked = sender.send_request(Request::from_parts(parts, seen.body(body)));
+        let answered = match self.shared.settings.response_timeout {
+            Some(limit) => tokio::time::timeout(limit, asked).await,
+            None => Ok(asked.await),
+        };
+        let late =
+            |_| Fault::new(StatusCode::GATEWAY_TIMEOUT, "timeout", format!("{} gave no answer in time", to.host));
+        let (mut parts, body) = answered.map_err(late)?.map_err(broken)?.into_parts();
         headers::strip(&mut parts.headers);
-        Ok(Response::from_parts(parts, Body::Stream(body)))
+        Ok(Response::from_parts(parts, Body::Outside(body)))
     }
 }
+
+/// Who is told of attempts to connect.
+trait Attempts: Send {
+    fn attempts(&mut self, address: std::net::SocketAddr);
+    fn missed(&mut self, reason: &str);
+}
+
+impl Attempts for Observation {
+    fn attempts(&mut self, address: std::net::SocketAddr) {
+        Self::attempts(self, address);
+    }
+
+    fn missed(&mut self, reason: &str) {
+        Self::missed(self, reason);
+    }
+}
+
+impl Attempts for Session {
+    fn attempts(&mut self, address: std::net::SocketAddr) {
+        Self::attempts(self, address);
+    }
+
+    fn missed(&mut self, reason: &str) {
+        Self::missed(self, reason);
+    }
+}
+
+/// What is said of a destination that is no destination for those of another network.
+const NOT_OUTSIDE: &str = "it is the machine itself, which is not outside";
 
 /// Whether an address leads to what listens on this machine alone. Programs of the machine's own network reach that by
 /// themselves; to those of another it is closed.
@@ -301,10 +371,17 @@ fn is_machine(address: IpAddr) -> bool {
     address.is_loopback() || address.is_unspecified()
 }
 
-fn refuse(caller: Option<&Identity>, to: &Destination) -> Response<Body> {
+/// Whether a rule sends to this machine, as a namespace may let its names do.
+fn leads_to_machine(rule: &Rule) -> bool {
+    let Action::Forward { choices, .. } = &rule.action else { return false };
+    choices.iter().flat_map(|choice| choice.backend.endpoints()).any(|(address, _)| is_machine(address.ip()))
+}
+
+fn refuse(caller: Option<&Identity>, to: &Destination) -> Fault {
     let who = caller.map_or("nobody known", |caller| &caller.id);
     tracing::info!(caller = who, host = to.host, port = to.port, "not let out: the host is not in its allow-list");
-    said(StatusCode::FORBIDDEN, format!("{} may not go to {}: it is not in the allow-list", who, to.host))
+    let detail = format!("{} may not go to {}: it is not in the allow-list", who, to.host);
+    Fault::new(StatusCode::FORBIDDEN, "egress_denied", detail)
 }
 
 #[cfg(test)]
@@ -350,7 +427,7 @@ mod tests {
         };
         let limits =
             [limit("spiffe://d/ns/shop/", &["api.example.com", "*.bank.com"]), limit("spiffe://d/ns/shut/", &[])];
-        let egress = Egress::new(&"egress".into(), &limits);
+        let egress = Egress::new(&"egress".into(), &limits, Vec::new());
         let who = |id: &str| Identity { id: id.into(), workload: "w".into() };
         for (id, host, allowed) in [
             ("spiffe://d/ns/shop/sa/a", "api.example.com", true),
@@ -367,7 +444,7 @@ mod tests {
 
     #[test]
     fn hosts_are_counted_apart_up_to_a_bound() {
-        let (egress, registry) = (Egress::new(&"egress".into(), &[]), Registry::new(10_000));
+        let (egress, registry) = (Egress::new(&"egress".into(), &[], Vec::new()), Registry::new(10_000));
         for n in 0..HOSTS + 50 {
             egress.counter(&format!("h{n}"), &registry).edge(None).answered(StatusCode::OK, begun());
         }

@@ -42,6 +42,7 @@ mod request;
 mod route;
 pub mod secured;
 mod service;
+mod session;
 pub mod snapshot;
 mod stats;
 mod tls;
@@ -59,6 +60,7 @@ pub use identity::{Callers, Credentials, Dependencies, Distrust, Identifying, Id
 pub use network::{Asked, Ground, Network};
 pub use observe::{CLIENT_GONE, Exchange, Missed, Observer, Place, Recording};
 pub use service::{Proxy, build};
+pub use session::Ending;
 pub use snapshot::Snapshot;
-pub use stats::{BUCKETS, Class, Series, Stats};
+pub use stats::{BUCKETS, Class, Series, Sessions, Stats};
 pub use traffic::{PolicyEvent, PolicySeries};

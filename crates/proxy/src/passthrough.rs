@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::access;
 use crate::balance::Backend;
 use crate::connection::Ended;
-use crate::identity::{Client, Speaker};
+use crate::identity::Client;
 use crate::listen::Slot;
 use crate::prefixed::Prefixed;
 use crate::route::{Guard, Protocol};
@@ -23,7 +23,7 @@ use crate::tunnel;
 const LONGEST: usize = 64 * 1024;
 
 /// Hands a connection on.
-pub(crate) async fn serve(shared: &Shared, slot: &Slot, mut stream: TcpStream, client: &Client) -> Ended {
+pub(crate) async fn serve(shared: &Arc<Shared>, slot: &Slot, mut stream: TcpStream, client: &Client) -> Ended {
     let hello = tokio::select! {
         hello = tokio::time::timeout(shared.settings.handshake_timeout, hello(&mut stream)) => hello??,
         () = slot.life.forced() => return Ok(()),
@@ -32,15 +32,9 @@ pub(crate) async fn serve(shared: &Shared, slot: &Slot, mut stream: TcpStream, c
     match backend(slot, &name) {
         Some((backend, guard)) => {
             if let Some(admitted) = access::admits(&shared.audit, client, Some(&guard), &backend) {
-                tunnel::carry(
-                    shared,
-                    slot,
-                    admitted,
-                    &backend,
-                    Speaker::Gateway,
-                    (tunnel::Bytes::Sealed, Prefixed::new(bytes, stream)),
-                )
-                .await;
+                let carried =
+                    tunnel::Carried { host: &name, ..tunnel::Carried::new(&backend, client, tunnel::Bytes::Sealed) };
+                tunnel::carry(shared, slot, admitted, carried, Prefixed::new(bytes, stream)).await;
             }
         }
         None => tracing::debug!(listener = &*slot.table.load().id, name, "nobody has this server name"),

@@ -170,6 +170,24 @@ fn preflight(rule: &Rule, headers: HeaderMap) -> Ending {
     Ending { response, counter: Arc::clone(rule.counter()) }
 }
 
+/// Answers a request by a rule that somebody else has found for it.
+pub(crate) async fn by_rule(
+    caller: &Arc<Caller>,
+    rule: &Rule,
+    parts: request::Parts,
+    body: Incoming,
+    seen: &mut Observation,
+) -> Response<Body> {
+    let chosen = match &rule.action {
+        Action::Forward { choices, .. } => {
+            let key = choices[0].traffic.as_ref().and_then(|traffic| traffic.key(caller, &parts.headers));
+            Some((0, choices[0].pick(&[], key)))
+        }
+        Action::Respond { .. } | Action::Redirect { .. } => None,
+    };
+    act(caller, rule, (chosen, None), parts, body, seen).await.response
+}
+
 /// Does what the rule says.
 async fn act(
     caller: &Arc<Caller>,

@@ -143,6 +143,9 @@ pub enum ListenerProtocol {
     Egress {
         /// Who may go where. A caller that none speaks of may go anywhere.
         limits: Vec<EgressLimit>,
+        /// How some callers go to some destinations. To all others it goes straight.
+        #[serde(skip)]
+        ways: Vec<EgressWay>,
     },
     /// Mutual TLS with other proxies. The server name says which other listener is meant, by its [`Listener::peer_name`], and
     /// that one's protocol, rules and admission count; `hosts` is not looked at.
@@ -175,6 +178,19 @@ pub struct EgressLimit {
     pub callers: Arc<str>,
     /// The hosts, and no others.
     pub hosts: Vec<HostMatch>,
+}
+
+/// How some callers go to one destination at a [`ListenerProtocol::Egress`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct EgressWay {
+    /// How their identities begin.
+    pub callers: Arc<str>,
+    /// The host, in lower case.
+    pub host: Arc<str>,
+    /// The port.
+    pub port: u16,
+    /// What is done; its first backend, with its policy, takes tunnels as well. What it matches plays no part.
+    pub rule: Rule,
 }
 
 /// Where TLS for a server name goes.

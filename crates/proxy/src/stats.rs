@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::access::Refusals;
 use crate::identity::Identity;
+use crate::session::Ending;
 use crate::traffic::PolicySeries;
 
 /// Upper limits of the latency buckets, in microseconds; one more bucket holds what is slower.
@@ -67,6 +68,23 @@ pub struct Series {
     pub request_bytes: u64,
     /// Bytes in the bodies of answers that have ended.
     pub response_bytes: u64,
+    /// Connections that were carried as bytes.
+    pub sessions: Sessions,
+}
+
+/// Connections that were carried as bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sessions {
+    /// How many were opened.
+    pub opened: u64,
+    /// How many have ended, by [`Ending`].
+    pub closed: [u64; Ending::ALL.len()],
+    /// How long those were open together, in microseconds.
+    pub duration: u64,
+    /// Bytes from clients, as they pass.
+    pub sent: u64,
+    /// Bytes to clients.
+    pub received: u64,
 }
 
 /// Everything counted so far.
@@ -92,6 +110,11 @@ pub(crate) struct Edge {
     latency_sum: AtomicU64,
     request_bytes: AtomicU64,
     response_bytes: AtomicU64,
+    opened: AtomicU64,
+    closed: [AtomicU64; Ending::ALL.len()],
+    open_time: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
 }
 
 impl Edge {
@@ -102,6 +125,26 @@ impl Edge {
         self.classes[Class::index(status)].fetch_add(1, Ordering::Relaxed);
         self.latency[bucket].fetch_add(1, Ordering::Relaxed);
         self.latency_sum.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Counts a connection that is carried as bytes.
+    pub(crate) fn opened(&self) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts its end, after so long a time.
+    pub(crate) fn closed(&self, ending: Ending, after: Duration) {
+        self.closed[ending as usize].fetch_add(1, Ordering::Relaxed);
+        self.open_time.fetch_add(u64::try_from(after.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Counts bytes that pass in it.
+    pub(crate) fn passed(&self, sent: u64, received: u64) {
+        for (sum, bytes) in [(&self.sent, sent), (&self.received, received)] {
+            if bytes > 0 {
+                sum.fetch_add(bytes, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Counts what bodies held, once both have ended.
@@ -226,7 +269,7 @@ impl Registry {
         let mut all = Vec::new();
         let mut add = |source: &Arc<str>, key: Key, edge: &Edge| {
             let series = series(source, key, edge);
-            if series.classes.iter().any(|count| *count > 0) {
+            if series.sessions.opened > 0 || series.classes.iter().any(|count| *count > 0) {
                 all.push(series);
             }
         };
@@ -260,6 +303,13 @@ fn series(source: &Arc<str>, (listener, rule, backend): Key, edge: &Edge) -> Ser
         latency_sum: read(&edge.latency_sum),
         request_bytes: read(&edge.request_bytes),
         response_bytes: read(&edge.response_bytes),
+        sessions: Sessions {
+            opened: read(&edge.opened),
+            closed: std::array::from_fn(|i| read(&edge.closed[i])),
+            duration: read(&edge.open_time),
+            sent: read(&edge.sent),
+            received: read(&edge.received),
+        },
     }
 }
 

@@ -14,10 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use crate::access::Admitted;
 use crate::balance::Backend;
 use crate::endpoint::Ticket;
-use crate::identity::Speaker;
+use crate::identity::Client;
 use crate::listen::Slot;
-use crate::request::Caller;
+use crate::request::{Caller, speaker};
 use crate::service::Shared;
+use crate::session::{Carries, Session};
 use crate::upstream::RequestBody;
 
 const BUFFER: usize = 16 * 1024;
@@ -72,35 +73,52 @@ pub(crate) enum Bytes {
     Open,
 }
 
+/// A client's bytes, and where they go.
+pub(crate) struct Carried<'a> {
+    pub(crate) backend: &'a Arc<Backend>,
+    pub(crate) client: &'a Client,
+    pub(crate) bytes: Bytes,
+    /// The host that the client named, where it named one.
+    pub(crate) host: &'a str,
+}
+
+impl<'a> Carried<'a> {
+    pub(crate) fn new(backend: &'a Arc<Backend>, client: &'a Client, bytes: Bytes) -> Self {
+        Self { backend, client, bytes, host: "" }
+    }
+}
+
 /// Carries the bytes of a client that has been let in to an endpoint of a backend, trying others where one cannot be reached.
 pub(crate) async fn carry(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     slot: &Slot,
     _admitted: Admitted,
-    backend: &Backend,
-    speaker: Speaker<'_>,
-    (bytes, client): (Bytes, impl AsyncRead + AsyncWrite + Unpin),
+    carried: Carried<'_>,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
 ) {
+    let Carried { backend, client, bytes, host } = carried;
+    let table = slot.table.load_full();
+    let counter = shared.counters.counter(&table.id, &backend.id, &backend.id);
+    let mut session = Session::open(shared, &counter, client, Carries::bytes(bytes == Bytes::Sealed, host));
     let mut tried = Vec::new();
     while tried.len() < shared.settings.attempts as usize {
         let Some(ticket) = backend.pick(&tried) else { break };
         let address = ticket.endpoint.address;
-        let dial = shared.dial(speaker);
+        session.attempts(address);
+        let dial = shared.dial(speaker(client.identity.as_ref(), &table));
         let connected = match bytes {
             Bytes::Sealed => dial.as_it_is(&ticket.endpoint).await,
             Bytes::Open => dial.to(&ticket.endpoint, None, None).await,
         };
         match connected {
-            Ok(server) => {
-                tokio::select! {
-                    () = copy(client, server) => {}
-                    () = slot.life.forced() => {}
-                }
-                return;
+            Ok(server) => return session.carry(stream, server, &slot.life).await,
+            Err(error) => {
+                tracing::debug!(%address, %error, "an endpoint could not be reached");
+                session.missed(&error.to_string());
             }
-            Err(error) => tracing::debug!(%address, %error, "an endpoint could not be reached"),
         }
         tried.push(address);
     }
+    session.unreached(if tried.is_empty() { "no_endpoint" } else { "connect_failed" });
     tracing::debug!(backend = &*backend.id, tried = tried.len(), "no endpoint for a connection; it is closed");
 }

@@ -95,6 +95,9 @@ fn rows(windows: &[Window], by_route: bool, total: bool) -> Vec<Vec<String>> {
     if total {
         head.truncate(head.len() - 2);
     }
+    // Only where there are any: most edges have requests alone.
+    let connections = windows.iter().any(|window| window.connections > 0 || window.open > 0);
+    head.extend(connections.then_some(if total { "CONNS" } else { "OPEN" }));
     let mut rows = vec![head.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for window in windows {
         let mut row = vec![window.source.clone(), window.destination.clone()];
@@ -105,6 +108,7 @@ fn rows(windows: &[Window], by_route: bool, total: bool) -> Vec<Vec<String>> {
         if !total {
             row.extend([window.request_bytes_rate, window.response_bytes_rate].map(size));
         }
+        row.extend(connections.then(|| if total { window.connections } else { window.open }.to_string()));
         rows.push(row);
     }
     rows
@@ -145,9 +149,13 @@ mod tests {
             p99_ms: Some(1_500.0),
             request_bytes_rate: 0.0,
             response_bytes_rate: 2_500_000.0,
+            connections: 0,
+            open: 0,
         };
         let lines = layout(&rows(std::slice::from_ref(&window), false, false));
         assert_eq!(lines[1], "gateway   shop/web      6.0   25.0%    0.8 ms   1.5 s   0 B    2.5 MB");
+        let open = Window { open: 3, ..window.clone() };
+        assert_eq!(layout(&rows(&[open], false, false))[1], format!("{}   3", lines[1]));
         let total = layout(&rows(&[window], false, true));
         assert_eq!(total[1], "gateway   shop/web      12         25.0%    0.8 ms   1.5 s");
     }

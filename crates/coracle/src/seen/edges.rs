@@ -2,7 +2,7 @@
 //!
 //! The proxy counts by listener, rule and backend; listeners that stand for the same Service are one edge here.
 
-use proxy::{BUCKETS, Class, Stats};
+use proxy::{BUCKETS, Class, Ending, Stats};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -35,9 +35,29 @@ pub(crate) struct Edge {
     pub(crate) request_bytes: u64,
     /// Bytes of answers' bodies.
     pub(crate) response_bytes: u64,
+    /// Connections that were carried as bytes.
+    #[serde(default)]
+    pub(crate) opened: u64,
+    /// Those of them that have ended, by [`Ending`].
+    #[serde(default)]
+    pub(crate) closed: [u64; Ending::ALL.len()],
+    /// How long those were open together, in microseconds.
+    #[serde(default)]
+    pub(crate) open_time: u64,
+    /// Bytes from their clients, as they pass.
+    #[serde(default)]
+    pub(crate) sent: u64,
+    /// Bytes to their clients.
+    #[serde(default)]
+    pub(crate) received: u64,
 }
 
 impl Edge {
+    /// How many connections are open now.
+    pub(crate) fn open(&self) -> u64 {
+        self.opened.saturating_sub(self.closed.iter().sum())
+    }
+
     pub(crate) fn requests(&self) -> u64 {
         self.classes.iter().sum()
     }
@@ -45,6 +65,11 @@ impl Edge {
     fn add(&mut self, other: &Self) {
         let pairs = self.classes.iter_mut().chain(&mut self.latency).zip(other.classes.iter().chain(&other.latency));
         pairs.for_each(|(sum, more)| *sum += more);
+        self.closed.iter_mut().zip(other.closed).for_each(|(sum, more)| *sum += more);
+        self.opened += other.opened;
+        self.open_time += other.open_time;
+        self.sent += other.sent;
+        self.received += other.received;
         self.latency_sum += other.latency_sum;
         self.request_bytes += other.request_bytes;
         self.response_bytes += other.response_bytes;
@@ -52,10 +77,16 @@ impl Edge {
 
     /// What was counted since `before`. An edge that has counted less since has begun anew.
     fn since(&self, before: Option<&Self>) -> Self {
-        let Some(before) = before.filter(|before| before.requests() <= self.requests()) else { return self.clone() };
+        let grown = |before: &&Self| before.requests() <= self.requests() && before.opened <= self.opened;
+        let Some(before) = before.filter(grown) else { return self.clone() };
         let mut more = self.clone();
         let pairs = more.classes.iter_mut().chain(&mut more.latency).zip(before.classes.iter().chain(&before.latency));
         pairs.for_each(|(now, then)| *now = now.saturating_sub(*then));
+        more.closed.iter_mut().zip(before.closed).for_each(|(now, then)| *now = now.saturating_sub(then));
+        more.opened -= before.opened;
+        more.open_time = more.open_time.saturating_sub(before.open_time);
+        more.sent = more.sent.saturating_sub(before.sent);
+        more.received = more.received.saturating_sub(before.received);
         more.latency_sum = more.latency_sum.saturating_sub(before.latency_sum);
         more.request_bytes = more.request_bytes.saturating_sub(before.request_bytes);
         more.response_bytes = more.response_bytes.saturating_sub(before.response_bytes);
@@ -91,16 +122,22 @@ pub(super) fn source<'a>(workload: &'a str, listener: &str) -> &'a str {
     }
 }
 
+/// What was meant: a Service, or a host outside.
+pub(super) fn destination<'a>(listener: &'a str, rule: &'a str, backend: &'a str) -> &'a str {
+    match listener {
+        "*" => "*",
+        egress if mesh::is_egress(egress) && !rule.is_empty() => rule,
+        listener => mesh::destination(listener, backend).unwrap_or(NONE),
+    }
+}
+
 /// The edges that the proxy has counted, in order.
 pub(crate) fn of(stats: &Stats) -> Vec<Edge> {
     let mut edges: BTreeMap<[String; 4], Edge> = BTreeMap::new();
     for series in &stats.series {
         let source = source(&series.source, &series.listener);
         let or_none = |name: &str| if name.is_empty() { NONE.to_owned() } else { name.to_owned() };
-        let destination = match &*series.listener {
-            "*" => "*",
-            listener => mesh::destination(listener, &series.backend).unwrap_or(NONE),
-        };
+        let destination = destination(&series.listener, &series.rule, &series.backend);
         let names = [source.to_owned(), destination.to_owned(), or_none(&series.rule), or_none(&series.backend)];
         let more = Edge {
             classes: series.classes,
@@ -108,6 +145,11 @@ pub(crate) fn of(stats: &Stats) -> Vec<Edge> {
             latency_sum: series.latency_sum,
             request_bytes: series.request_bytes,
             response_bytes: series.response_bytes,
+            opened: series.sessions.opened,
+            closed: series.sessions.closed,
+            open_time: series.sessions.duration,
+            sent: series.sessions.sent,
+            received: series.sessions.received,
             ..Edge::default()
         };
         edges.entry(names).or_default().add(&more);
@@ -147,6 +189,10 @@ pub(crate) struct Window {
     pub(crate) request_bytes_rate: f64,
     /// Bytes a second of answers' bodies.
     pub(crate) response_bytes_rate: f64,
+    /// Connections carried as bytes that were opened in the window.
+    pub(crate) connections: u64,
+    /// Those that are open now.
+    pub(crate) open: u64,
 }
 
 /// What happened between two looks that are so many seconds apart, busiest first. Idle edges are left out.
@@ -154,20 +200,30 @@ pub(crate) fn windows(before: &[Edge], now: &[Edge], seconds: f64, by_route: boo
     let key = |edge: &Edge| [&edge.source, &edge.destination, &edge.route, &edge.backend].map(String::clone);
     let earlier: BTreeMap<[String; 4], &Edge> = before.iter().map(|edge| (key(edge), edge)).collect();
     let mut sums: BTreeMap<(String, String, Option<String>), Edge> = BTreeMap::new();
+    let mut open: BTreeMap<(String, String, Option<String>), u64> = BTreeMap::new();
     for edge in now {
         let more = edge.since(earlier.get(&key(edge)).copied());
         let route = by_route.then(|| edge.route.clone());
-        sums.entry((edge.source.clone(), edge.destination.clone(), route)).or_default().add(&more);
+        let names = (edge.source.clone(), edge.destination.clone(), route);
+        *open.entry(names.clone()).or_default() += edge.open();
+        sums.entry(names).or_default().add(&more);
     }
-    let busy = sums.into_iter().filter(|(_, edge)| edge.requests() > 0);
-    let mut all: Vec<Window> = busy.map(|(names, edge)| window(names, &edge, seconds)).collect();
-    all.sort_by_key(|window| std::cmp::Reverse(window.requests));
+    let all = sums.into_iter().map(|(names, edge)| {
+        let open = open.get(&names).copied().unwrap_or_default();
+        Window { open, ..window(names, &edge, seconds) }
+    });
+    let mut all: Vec<Window> =
+        all.filter(|window| window.requests > 0 || window.connections > 0 || window.open > 0).collect();
+    all.sort_by_key(|window| std::cmp::Reverse((window.requests, window.connections, window.open)));
     all
 }
 
 fn window((source, destination, route): (String, String, Option<String>), edge: &Edge, seconds: f64) -> Window {
     let requests = edge.requests();
-    let share = |class: Class| edge.classes[class as usize] as f64 / requests as f64;
+    // A connection that reached nobody, or broke, is an error as well.
+    let failed = |ending: Ending| edge.closed[ending as usize];
+    let all = (requests + edge.opened).max(1) as f64;
+    let errors = edge.classes[Class::ServerError as usize] + failed(Ending::Unreached) + failed(Ending::Broken);
     let rate = |count: u64| count as f64 / seconds.max(0.001);
     Window {
         source,
@@ -175,12 +231,14 @@ fn window((source, destination, route): (String, String, Option<String>), edge: 
         route,
         requests,
         rate: rate(requests),
-        errors: share(Class::ServerError),
-        refused: share(Class::ClientError),
+        errors: errors as f64 / all,
+        refused: edge.classes[Class::ClientError as usize] as f64 / all,
         p50_ms: edge.quantile(0.5),
         p99_ms: edge.quantile(0.99),
-        request_bytes_rate: rate(edge.request_bytes),
-        response_bytes_rate: rate(edge.response_bytes),
+        request_bytes_rate: rate(edge.request_bytes + edge.sent),
+        response_bytes_rate: rate(edge.response_bytes + edge.received),
+        connections: edge.opened,
+        open: 0,
     }
 }
 
@@ -238,6 +296,31 @@ mod tests {
         assert_eq!(windows(&before, &now, 2.0, true).len(), 2);
         let again = of(&stats(&[(names, 3, 0)]));
         assert_eq!(windows(&before, &again, 1.0, false)[0].requests, 3, "counted anew after a restart");
+    }
+
+    #[test]
+    fn connections_and_ways_out_are_edges() {
+        let sessions = proxy::Sessions { opened: 4, closed: [1, 0, 0, 0, 1], duration: 9, sent: 10, received: 20 };
+        let series = |listener: &str, rule: &str, backend: &str| Series {
+            source: "shop/web".into(),
+            listener: listener.into(),
+            rule: rule.into(),
+            backend: backend.into(),
+            sessions,
+            ..Series::default()
+        };
+        let all = vec![
+            series("service/shop/db:5432", "shop/db:5432", "shop/db:5432"),
+            series("egress/kube-system/egress", "api.stripe.com", ""),
+        ];
+        let edges = of(&Stats { series: all, ..Stats::default() });
+        let seen = windows(&[], &edges, 2.0, false);
+        let shown: Vec<_> = seen.iter().map(|w| (w.destination.as_str(), w.connections, w.open, w.errors)).collect();
+        assert_eq!(shown, [("api.stripe.com", 4, 2, 0.25), ("shop/db", 4, 2, 0.25)]);
+        assert_eq!((seen[0].request_bytes_rate, seen[0].response_bytes_rate), (5.0, 10.0));
+        // Nothing new, but something open: it is shown.
+        let idle = windows(&edges, &edges, 1.0, false);
+        assert_eq!((idle.len(), idle[0].connections, idle[0].open), (2, 0, 2));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the platform counts, as families of metrics. Pure.
 
 use super::edges::Edge;
-use proxy::{BUCKETS, PolicyEvent, Stats};
+use proxy::{BUCKETS, Ending, PolicyEvent, Stats};
 use telemetry::exposition::{Family, Histogram, Labels};
 
 /// The classes of answers, in the order in which they are counted.
@@ -20,9 +20,11 @@ pub(crate) fn traffic(stats: &Stats, edges: &[Edge]) -> Vec<Family> {
             labels.push(("code_class", (*class).to_owned()));
             requests.number(labels, count as f64);
         }
-        duration.distribution(labels(edge), histogram(edge));
-        sent.number(labels(edge), edge.request_bytes as f64);
-        received.number(labels(edge), edge.response_bytes as f64);
+        if edge.requests() > 0 {
+            duration.distribution(labels(edge), histogram(edge));
+            sent.number(labels(edge), edge.request_bytes as f64);
+            received.number(labels(edge), edge.response_bytes as f64);
+        }
     }
     let mut policies = Family::counter("coracle_policy_events", "What traffic policies have done.");
     for series in &stats.policies {
@@ -35,6 +37,7 @@ pub(crate) fn traffic(stats: &Stats, edges: &[Edge]) -> Vec<Family> {
             policies.number(labels, series.count(event) as f64);
         }
     }
+    let [opened, closed, open_time, bytes_in, bytes_out] = sessions(edges);
     let mut refused =
         Family::counter("coracle_access_refusals", "What access policies have refused, by policy and reason.");
     for refusals in &stats.refusals {
@@ -50,9 +53,36 @@ pub(crate) fn traffic(stats: &Stats, edges: &[Edge]) -> Vec<Family> {
         received,
         policies,
         refused,
+        opened,
+        closed,
+        open_time,
+        bytes_in,
+        bytes_out,
         open.with(stats.connections as f64),
         under_way.with(stats.in_flight as f64),
     ]
+}
+
+/// Connections that are carried as bytes.
+fn sessions(edges: &[Edge]) -> [Family; 5] {
+    let mut opened = Family::counter("coracle_tcp_sessions_opened", "Connections carried as bytes that were opened.");
+    let mut closed =
+        Family::counter("coracle_tcp_sessions_closed", "Those that have ended, by who or what ended them.");
+    let mut open_time = Family::counter("coracle_tcp_session_seconds", "How long those that have ended were open.");
+    let mut bytes_in = Family::counter("coracle_tcp_sent_bytes", "Bytes from clients in such connections.");
+    let mut bytes_out = Family::counter("coracle_tcp_received_bytes", "Bytes to clients in such connections.");
+    for edge in edges.iter().filter(|edge| edge.opened > 0) {
+        opened.number(labels(edge), edge.opened as f64);
+        for (ending, count) in Ending::ALL.iter().zip(edge.closed).filter(|(_, count)| *count > 0) {
+            let mut labels = labels(edge);
+            labels.push(("reason", ending.word().to_owned()));
+            closed.number(labels, count as f64);
+        }
+        open_time.number(labels(edge), edge.open_time as f64 / 1e6);
+        bytes_in.number(labels(edge), edge.sent as f64);
+        bytes_out.number(labels(edge), edge.received as f64);
+    }
+    [opened, closed, open_time, bytes_in, bytes_out]
 }
 
 fn labels(edge: &Edge) -> Labels {
@@ -165,5 +195,26 @@ mod tests {
             assert!(text.contains(&line), "{text}\nlacks {line}");
         }
         assert!(!text.contains("4xx"), "what has not happened takes no series");
+        assert!(!text.contains("coracle_tcp_sessions_opened_total{"), "{text}");
+    }
+
+    #[test]
+    fn connections_and_refusals_are_told_by_reason() {
+        let edge = Edge { opened: 3, closed: [2, 0, 0, 0, 1], open_time: 2_500_000, sent: 5, ..Edge::default() };
+        let refusals = proxy::access::Refusals { policy: "shop/closed".into(), reason: "access_denied", count: 4 };
+        let stats = Stats { refusals: vec![refusals], ..Stats::default() };
+        let text = render(&traffic(&stats, &[edge]), Format::Prometheus);
+        let who = r#"source="",destination="",route="",backend="""#;
+        for line in [
+            format!("coracle_tcp_sessions_opened_total{{{who}}} 3\n"),
+            format!("coracle_tcp_sessions_closed_total{{{who},reason=\"client\"}} 2\n"),
+            format!("coracle_tcp_sessions_closed_total{{{who},reason=\"unreached\"}} 1\n"),
+            format!("coracle_tcp_session_seconds_total{{{who}}} 2.5\n"),
+            format!("coracle_tcp_sent_bytes_total{{{who}}} 5\n"),
+            "coracle_access_refusals_total{policy=\"shop/closed\",reason=\"access_denied\"} 4\n".to_owned(),
+        ] {
+            assert!(text.contains(&line), "{text}\nlacks {line}");
+        }
+        assert!(!text.contains("coracle_requests_total{"), "{text}");
     }
 }

@@ -1,6 +1,6 @@
 //! From what the proxy saw of a request to a record of it: names of Kubernetes for the proxy's.
 
-use super::edges::{NONE, source};
+use super::edges::{NONE, destination, source};
 use proxy::Exchange;
 use std::sync::Arc;
 use telemetry::{Missed, Record, ToRecord};
@@ -40,7 +40,7 @@ impl ToRecord for Raw {
             source: source(workload, &exchange.listener).to_owned(),
             source_id: caller.map(|caller| caller.id.to_string()),
             client: text(&exchange.client),
-            destination: mesh::destination(&exchange.listener, &exchange.backend).unwrap_or(NONE).to_owned(),
+            destination: destination(&exchange.listener, &exchange.rule, &exchange.backend).to_owned(),
             scheme: exchange.scheme.to_owned(),
             protocol: if exchange.version == http::Version::HTTP_2 { "2" } else { "1.1" }.to_owned(),
             method: exchange.method.to_string(),

@@ -5,11 +5,10 @@ use std::net::TcpListener;
 
 use crate::harness::{Coracle, eventually, get, manifests};
 
-/// Two Pods ask the same two hosts by the proxy of their environment, one of them from a namespace with a list.
-fn asks(port: u16) -> String {
-    let pod = |namespace: &str| {
-        format!(
-            "apiVersion: v1
+/// A Pod that asks two hosts by the proxy of its environment, and one through a tunnel.
+fn pod(namespace: &str, port: u16) -> String {
+    format!(
+        "apiVersion: v1
 kind: Pod
 metadata: {{name: asks, namespace: {namespace}, annotations: {{mesh.coracle.dev/egress: proxy}}}}
 spec:
@@ -17,18 +16,37 @@ spec:
   containers:
     - name: c
       image: coracle.dev/host
-      command: [sh, -c, 'for host in localhost 127.0.0.1; do curl -s -o /dev/null --noproxy \"\" -w \"$host %{{http_code}}\\n\" http://$host:{port}/; done; echo $NO_PROXY']
+      command: [sh, -c, 'for host in localhost 127.0.0.1; do curl -s -o /dev/null --noproxy \"\" -w \"$host %{{http_code}}\\n\" http://$host:{port}/; done; curl -s -o /dev/null --noproxy \"\" -p -w \"tunnel %{{http_connect}}\\n\" http://localhost:{port}/; echo $NO_PROXY']
 "
-        )
-    };
+    )
+}
+
+/// Pods ask the same two hosts by the proxy of their environment, and one through a tunnel: from a namespace with nothing, from one
+/// with a list, and from one with a policy for one of the hosts.
+fn asks(port: u16) -> String {
     let namespace = |name: &str, more: &str| {
         format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, annotations: {{{more}}}}}\n")
     };
     let all = [
         namespace("free", ""),
         namespace("listed", "mesh.coracle.dev/egress-allow: localhost"),
-        pod("free"),
-        pod("listed"),
+        namespace("governed", "mesh.coracle.dev/egress-local: 'true'"),
+        pod("free", port),
+        pod("listed", port),
+        format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{name: out, namespace: governed}}
+spec: {{type: ExternalName, externalName: localhost, ports: [{{name: http, port: {port}}}]}}
+---
+apiVersion: mesh.coracle.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {{name: out, namespace: governed}}
+spec:
+  targetRefs: [{{kind: Service, name: out}}]
+  faults: [{{percent: 100, abort: {{status: 418}}}}]
+"
+        ),
     ];
     all.join("---\n")
 }
@@ -39,8 +57,8 @@ fn pods_go_out_by_the_proxy_and_only_where_their_namespace_says() {
     let outside = TcpListener::bind("0.0.0.0:0").expect("a free port");
     let port = outside.local_addr().expect("an address").port();
     let server = std::thread::spawn(move || {
-        // Both hosts of the one, and one of the other.
-        for _ in 0..3 {
+        // Both hosts and the tunnel of the first, one and the tunnel of the second, the host without a policy of the third.
+        for _ in 0..6 {
             let (mut stream, _) = outside.accept().expect("asked");
             let _ = stream.read(&mut [0; 1024]);
             stream.write_all(b"HTTP/1.1 204 X\r\nconnection: close\r\n\r\n").expect("answered");
@@ -48,6 +66,14 @@ fn pods_go_out_by_the_proxy_and_only_where_their_namespace_says() {
     });
     let directory = manifests(&[("asks.yaml", &asks(port))]);
     let coracle = Coracle::up(directory.path());
+    eventually("the policy is followed", || {
+        let policy = coracle.get(&["trafficpolicy/out", "-n", "governed"]);
+        let accepted = &policy["status"]["ancestors"][0]["conditions"][0]["status"];
+        if accepted == "True" { Ok(()) } else { Err(policy["status"].to_string()) }
+    });
+    let file = directory.path().join("governed.yaml");
+    std::fs::write(&file, pod("governed", port)).expect("written");
+    coracle.ok(&["apply", "-f", &file.to_string_lossy()]);
     let said = |namespace: &str| {
         eventually("the Pod has asked", || {
             let pod = coracle.get(&["pod/asks", "-n", namespace]);
@@ -57,11 +83,27 @@ fn pods_go_out_by_the_proxy_and_only_where_their_namespace_says() {
             }
         })
     };
-    let (free, listed) = (said("free"), said("listed"));
+    let (free, listed, governed) = (said("free"), said("listed"), said("governed"));
     assert!(free.contains("localhost 204") && free.contains("127.0.0.1 204"), "{free}");
     assert!(listed.contains("localhost 204") && listed.contains("127.0.0.1 403"), "{listed}");
     assert!(free.contains(".cluster.local"), "{free}");
-    server.join().expect("asked three times");
+    assert!(free.contains("tunnel 200") && listed.contains("tunnel 200"), "{free} {listed}");
+    assert!(governed.contains("localhost 418") && governed.contains("127.0.0.1 204"), "{governed}");
+    assert!(governed.contains("tunnel 418"), "{governed}");
+    server.join().expect("asked six times");
+    eventually("the tunnel is an edge, and told of at its end", || {
+        let top: serde_json::Value =
+            serde_json::from_str(&coracle.ok(&["top", "--total", "-o", "json"])).expect("JSON");
+        let edges = top["edges"].as_array().cloned().unwrap_or_default();
+        let edge = edges.iter().find(|edge| edge["source"] == "free/asks" && edge["destination"] == "localhost");
+        let counted = edge.is_some_and(|edge| edge["connections"] == 1 && edge["open"] == 0 && edge["requests"] == 2);
+        let log = std::fs::read_to_string(coracle.data().join("access.log")).unwrap_or_default();
+        let told = log.lines().any(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            line["method"] == "CONNECT" && line["source"] == "free/asks" && line["responseBytes"].as_u64() > Some(0)
+        });
+        if counted && told { Ok(()) } else { Err(format!("{edges:?} {log}")) }
+    });
 }
 
 /// A Service without a selector is as good as its hand-written EndpointSlice, whose address is no Pod's.

@@ -4,13 +4,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Service, ServicePort};
 use kube::Resource;
-use proxy::snapshot::{Admits, EgressLimit, Forwarded, HostMatch, Listener, ListenerProtocol};
+use proxy::snapshot::{Action, Admits, EgressLimit, EgressWay, Forwarded, HostMatch, Listener, ListenerProtocol};
 use resources::names::{EGRESS_ALLOW_ANNOTATION, EGRESS_PORT, EGRESS_SERVICE, SYSTEM_NAMESPACE};
 
+use super::backends::Backends;
 use super::index::key;
-use super::services::{Made, ServicePortPlan, callers_of};
+use super::outside;
+use super::services::{Made, ServicePortPlan, callers_of, straight};
+use super::speech::transport;
+use super::traffic::Traffic;
 use crate::identity::TrustDomain;
 use crate::world::World;
 
@@ -21,7 +25,12 @@ pub(super) fn is_own(service: &Service) -> bool {
 }
 
 /// Adds the listener, where there is the Service.
-pub(super) fn add(world: &World, served: &mut Made, domain: &TrustDomain) {
+pub(super) fn add<'w>(
+    world: &'w World,
+    served: &mut Made,
+    domain: &TrustDomain,
+    (backends, traffic): (&mut Backends<'w>, &Traffic),
+) {
     let Some(service) = world.services.iter().find(|service| is_own(service)) else { return };
     let address = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref());
     let Some(address) = address.and_then(|address| address.parse::<IpAddr>().ok()) else { return };
@@ -38,6 +47,7 @@ pub(super) fn add(world: &World, served: &mut Made, domain: &TrustDomain) {
         fallback: None,
         protocol: ListenerProtocol::Egress {
             limits: world.namespaces.iter().filter_map(|ns| limit(ns, domain)).collect(),
+            ways: world.services.iter().flat_map(|service| ways(service, domain, backends, traffic)).collect(),
         },
         forwarded: Forwarded::Append,
         admits: Admits::Anybody,
@@ -46,6 +56,28 @@ pub(super) fn add(world: &World, served: &mut Made, domain: &TrustDomain) {
         for_callers: Vec::new(),
         hosts: Vec::new(),
     });
+}
+
+/// How the Pods of a namespace go to what a Service of theirs stands for: by its ports that have a policy.
+fn ways<'w>(
+    service: &'w Service,
+    domain: &TrustDomain,
+    backends: &mut Backends<'w>,
+    traffic: &Traffic,
+) -> Vec<EgressWay> {
+    let Some(host) = outside::external(service).filter(|host| !outside::is_inside(host)) else { return Vec::new() };
+    let host: Arc<str> = host.trim_end_matches('.').to_ascii_lowercase().into();
+    let callers = callers_of(key(&service.metadata).0, domain);
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let way = |port: &'w ServicePort| {
+        let number = u16::try_from(port.port).ok().filter(|_| transport(port) == "TCP")?;
+        let backend = backends.of_port(service, port);
+        let rule = straight(&backend, traffic, None);
+        let Action::Forward { backends } = &rule.action else { return None };
+        let governed = backends.iter().any(|to| to.policy.is_some());
+        governed.then(|| EgressWay { callers: Arc::clone(&callers), host: Arc::clone(&host), port: number, rule })
+    };
+    ports.filter_map(way).collect()
 }
 
 /// Where the Pods of a namespace may go; none where it says nothing.
@@ -79,14 +111,26 @@ metadata: {name: shut, annotations: {mesh.coracle.dev/egress-allow: ''}}
 kind: Service
 metadata: {name: egress, namespace: kube-system}
 spec: {clusterIP: 127.96.0.11, ports: [{name: http-proxy, port: 3128}]}
+---
+kind: Service
+metadata: {name: stripe}
+spec: {type: ExternalName, externalName: API.stripe.com, ports: [{name: https, port: 443}, {name: http, port: 80}]}
+---
+kind: TrafficPolicy
+metadata: {name: stripe}
+spec: {targetRefs: [{group: '', kind: Service, name: stripe, sectionName: https}], circuitBreaker: {}}
 ",
         );
         let compiled = crate::compile::compile(&world, &crate::Settings::default());
         let [listener] = compiled.snapshot.listeners.as_slice() else { panic!("{:?}", compiled.snapshot.listeners) };
         assert_eq!(listener.bind.to_string(), "127.96.0.11:3128");
-        let ListenerProtocol::Egress { limits } = &listener.protocol else { panic!("{listener:?}") };
+        let ListenerProtocol::Egress { limits, ways } = &listener.protocol else { panic!("{listener:?}") };
         let limits: Vec<(&str, usize)> = limits.iter().map(|limit| (&*limit.callers, limit.hosts.len())).collect();
         assert_eq!(limits, [("spiffe://cluster.local/ns/shop/", 2), ("spiffe://cluster.local/ns/shut/", 0)]);
         assert_eq!(compiled.services.len(), 1);
+        // A port without a policy is as any other destination.
+        let ways: Vec<String> =
+            ways.iter().map(|way| format!("{} {}:{} {}", way.callers, way.host, way.port, way.rule.id)).collect();
+        assert_eq!(ways, ["spiffe://cluster.local/ns/shop/ api.stripe.com:443 shop/stripe:443"]);
     }
 }

@@ -176,7 +176,7 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
         served.add(service, &mut backends, &traffic, &mut overrides, &admission);
     }
     served.notices.extend(admission.notices());
-    egress::add(world, &mut served, &settings.trust_domain);
+    egress::add(world, &mut served, &settings.trust_domain, (&mut backends, &traffic));
     let (mut listeners, certificates) = gateways.listeners(&compiled_routes, &mut policies);
     listeners.append(&mut served.listeners);
     listeners.extend(settings.peers.map(peers::listener));

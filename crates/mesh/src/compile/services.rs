@@ -178,7 +178,7 @@ pub(super) fn callers_of(namespace: &str, domain: &TrustDomain) -> Arc<str> {
 }
 
 /// All to the Service's own endpoints.
-fn straight(backend: &BackendId, traffic: &Traffic, rewrite: Option<&Filter>) -> Rule {
+pub(super) fn straight(backend: &BackendId, traffic: &Traffic, rewrite: Option<&Filter>) -> Rule {
     Rule {
         id: Arc::clone(backend),
         matches: Match::default(),

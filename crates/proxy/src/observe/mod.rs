@@ -20,9 +20,9 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use crate::identity::Identity;
 
 pub(crate) use body::Seen;
-pub(crate) use observation::Observation;
+pub(crate) use observation::{MISSED, Observation};
 pub use trace::Place;
-pub(crate) use trace::Sampler;
+pub(crate) use trace::{Sampler, place};
 
 /// Where records go. The proxy owns this trait; whoever keeps logs and traces implements it.
 pub trait Observer: Send + Sync {

@@ -93,7 +93,7 @@ pub(crate) struct Observation {
 }
 
 /// How many failed attempts a record names.
-const MISSED: usize = 16;
+pub(crate) const MISSED: usize = 16;
 
 impl Observation {
     pub(crate) fn begin(caller: &Arc<Caller>, parts: &request::Parts) -> Self {
@@ -137,6 +137,11 @@ impl Observation {
     /// Says that the proxy answers by itself, and why.
     pub(crate) fn fails(&mut self, fault: &Fault) {
         self.reason = Some(fault.reason);
+    }
+
+    /// Says that somebody else makes the record; the request is counted all the same.
+    pub(crate) fn leaves_record(&mut self) {
+        self.asked = None;
     }
 
     /// Says that the request is sent to an endpoint.

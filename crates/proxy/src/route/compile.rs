@@ -9,7 +9,7 @@ use super::{Action, Choice, Condition, Guard, HostTable, Mirror, Name, Protocol,
 use crate::access::Places;
 use crate::balance::Backend;
 use crate::cors::Cors;
-use crate::egress::Egress;
+use crate::egress::{Egress, Way};
 use crate::error::Refused;
 use crate::filter;
 use crate::snapshot::{self, BackendId, Filter, HostMatch, Listener, ListenerProtocol, PathMatch};
@@ -44,7 +44,14 @@ pub(crate) fn compile(listener: &Listener, with: &Ingredients<'_>) -> Result<Tab
         ListenerProtocol::Https { certificates } => Protocol::Https(tls::server_config(&listener.id, certificates)?),
         ListenerProtocol::Tls { names } => Protocol::Tls(server_names(listener, names, with)?),
         ListenerProtocol::Tcp { backend } => Protocol::Tcp(resolve(&listener.id, backend, with)?),
-        ListenerProtocol::Egress { limits } => Protocol::Egress(Arc::new(Egress::new(&listener.id, limits))),
+        ListenerProtocol::Egress { limits, ways } => {
+            let way = |way: &snapshot::EgressWay| {
+                let rule = Arc::new(compile_rule(listener, &way.rule, with)?);
+                Ok(Way { callers: way.callers.clone(), host: way.host.clone(), port: way.port, rule })
+            };
+            let ways = ways.iter().map(way).collect::<Result<_, Refused>>()?;
+            Protocol::Egress(Arc::new(Egress::new(&listener.id, limits, ways)))
+        }
         ListenerProtocol::Mesh => Protocol::Mesh,
         ListenerProtocol::Sniff { tcp } => Protocol::Sniff(resolve(&listener.id, tcp, with)?),
     };

@@ -9,6 +9,7 @@
 
 mod admit;
 mod breaker;
+mod connect;
 mod counts;
 mod gate;
 mod maglev;
@@ -31,6 +32,7 @@ use std::time::Instant;
 use http::HeaderMap;
 use http::header::COOKIE;
 
+pub(crate) use connect::connect;
 pub use counts::{PolicyEvent, PolicySeries};
 pub(crate) use gate::Place;
 pub(crate) use replay::Reader;

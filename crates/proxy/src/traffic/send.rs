@@ -48,7 +48,7 @@ pub(crate) async fn send(
 
 impl Traffic {
     /// Asks the breaker for a call.
-    fn call(&self, now: Instant) -> Result<Option<Call>, Fault> {
+    pub(super) fn call(&self, now: Instant) -> Result<Option<Call>, Fault> {
         let Some(breaker) = &self.breaker else { return Ok(None) };
         breaker.call(now).map(Some).map_err(|left| {
             self.counts.add(PolicyEvent::RefusedByBreaker);
@@ -58,12 +58,23 @@ impl Traffic {
     }
 
     /// Tells the breaker how a call ended.
-    fn ended(&self, call: Option<Call>, outcome: Outcome) {
+    pub(super) fn ended(&self, call: Option<Call>, outcome: Outcome) {
         let Some(transition) = call.and_then(|call| call.end(outcome.failed(), Instant::now())) else { return };
         self.counts.add(match transition {
             Transition::Opened => PolicyEvent::BreakerOpened,
             Transition::Closed => PolicyEvent::BreakerClosed,
         });
+    }
+}
+
+impl Traffic {
+    /// Tells the balancer how a try at an endpoint ended.
+    pub(super) fn note(&self, address: Option<&SocketAddr>, outcome: Outcome) {
+        if let (Some(balancer), Some(address)) = (&self.balancer, address)
+            && balancer.note(*address, outcome.failed(), Instant::now())
+        {
+            self.counts.add(PolicyEvent::Ejected);
+        }
     }
 }
 
@@ -219,11 +230,7 @@ impl<'a> Sending<'a> {
     /// Tells breaker and balancer how a try at the last endpoint ended.
     fn ended(&self, call: Option<Call>, offered: &[SocketAddr], outcome: Outcome) {
         self.traffic.ended(call, outcome);
-        if let (Some(balancer), Some(address)) = (&self.traffic.balancer, offered.last())
-            && balancer.note(*address, outcome.failed(), Instant::now())
-        {
-            self.traffic.counts.add(PolicyEvent::Ejected);
-        }
+        self.traffic.note(offered.last(), outcome);
     }
 
     /// How long a try may take now.

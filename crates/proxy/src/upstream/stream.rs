@@ -26,6 +26,12 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain(stream)
+    }
+}
+
 /// How connections to endpoints are made.
 pub(crate) struct Dial<'a> {
     pub(crate) limit: Duration,

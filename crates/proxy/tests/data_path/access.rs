@@ -54,7 +54,7 @@ fn between(mut snapshot: Snapshot) -> Snapshot {
     snapshot
 }
 
-async fn connect(from: [u8; 4], to: SocketAddr) -> TcpStream {
+pub(crate) async fn connect(from: [u8; 4], to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind((IpAddr::from(from), 0).into()).expect("an address of loopback");
     socket.connect(to).await.expect("connects")

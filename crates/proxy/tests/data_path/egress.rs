@@ -11,7 +11,7 @@ use crate::access::{AS_A, AS_B, NOBODY, call, guarded};
 use crate::harness::*;
 
 fn exit(limits: Vec<EgressLimit>) -> Snapshot {
-    let mut exit = listener("l", ListenerProtocol::Egress { limits }, Vec::new());
+    let mut exit = listener("l", ListenerProtocol::Egress { limits, ways: Vec::new() }, Vec::new());
     exit.hosts.clear();
     Snapshot { listeners: vec![exit], ..Snapshot::default() }
 }

@@ -17,5 +17,6 @@ mod policies_admit;
 mod protocols;
 mod routing;
 mod secure;
+mod sessions;
 mod snapshots;
 mod tokens;

@@ -15,7 +15,7 @@ use crate::harness::*;
 
 /// Keeps what it is told.
 #[derive(Default)]
-struct Notebook(Mutex<Vec<Exchange>>);
+pub(crate) struct Notebook(Mutex<Vec<Exchange>>);
 
 impl Observer for Notebook {
     fn observe(&self, exchange: Box<Exchange>) {
@@ -28,7 +28,7 @@ impl Notebook {
         self.0.lock().expect("nobody panics here").len()
     }
 
-    async fn only(&self) -> Exchange {
+    pub(crate) async fn only(&self) -> Exchange {
         until(|| self.len() > 0).await;
         let mut all = self.0.lock().expect("nobody panics here");
         assert_eq!(all.len(), 1, "{all:#?}");
@@ -46,7 +46,10 @@ impl Callers for Web {
     }
 }
 
-async fn observed(mut snapshot: proxy::Snapshot, recording: Recording) -> (Running, SocketAddr, Arc<Notebook>) {
+pub(crate) async fn observed(
+    mut snapshot: proxy::Snapshot,
+    recording: Recording,
+) -> (Running, SocketAddr, Arc<Notebook>) {
     let notebook = Arc::new(Notebook::default());
     let dependencies =
         Dependencies { callers: Some(Arc::new(Web)), observer: Some(notebook.clone()), ..Dependencies::default() };

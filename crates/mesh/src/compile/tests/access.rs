@@ -187,7 +187,7 @@ fn short_forms_mean_callers_of_our_own_trust_domain() {
     ];
     assert_eq!(*from, expected.map(id));
     let limits = compiled.snapshot.listeners.iter().find_map(|listener| match &listener.protocol {
-        ListenerProtocol::Egress { limits } => Some(limits),
+        ListenerProtocol::Egress { limits, .. } => Some(limits),
         _ => None,
     });
     assert_eq!(&*limits.expect("the way out")[0].callers, "spiffe://prod.example/ns/shop/");
