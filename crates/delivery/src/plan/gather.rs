@@ -266,6 +266,14 @@ async fn ask(
             None => api.find(&path).await?,
         };
         let answer = rehearse(api, &path, object, live.is_some(), coming, &options.manager).await?;
+        // The last write of a run that was killed may come between the two questions.
+        if live.is_none()
+            && matches!(&answer, Answer::Refused(said) if said.contains("already exists"))
+            && let Some(live) = api.find(&path).await?
+        {
+            let answer = rehearse(api, &path, object, true, coming, &options.manager).await?;
+            return Ok(Asked { index, live: Some(live), answer });
+        }
         Ok(Asked { index, live, answer })
     });
     let mut asked: Vec<Asked> =

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod applications;
+mod claims;
 mod faults;
 mod harness;
 mod kustomizations;

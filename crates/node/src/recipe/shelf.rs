@@ -21,6 +21,8 @@ use super::{BuildFailed, BuildProgress, Recipe, RecipeError, Recipes, image_name
 const BUILDS: usize = 2;
 /// How long the builds of one commit may take.
 const LIMIT: Duration = Duration::from_secs(1800);
+/// A repository's cache that has grown beyond this, in bytes, is begun anew.
+const CACHE_LIMIT: u64 = 8 << 30;
 /// How many checkouts of one repository are kept though no Pod uses them.
 const KEPT: usize = 5;
 /// A directory that a build may keep what it likes in, from one commit to the next.
@@ -183,6 +185,12 @@ impl Shelf {
             move |source| MakeError::Disk { path, source }
         };
         let cache = self.home.join("cache").join(cache_name(&tree.repository));
+        let place = cache.clone();
+        // Looking through many files may take its time.
+        let grown = tokio::task::spawn_blocking(move || size(&place, CACHE_LIMIT) > CACHE_LIMIT).await.unwrap_or(false);
+        if grown {
+            std::fs::remove_dir_all(&cache).map_err(disk(&cache))?;
+        }
         std::fs::create_dir_all(&cache).map_err(disk(&cache))?;
         let state = directory.with_extension("state");
         let _state = Unfinished(Some(state.clone()));
@@ -242,6 +250,24 @@ fn surplus(kept: &[Kept], used: &BTreeSet<String>) -> BTreeSet<String> {
         }
     }
     out
+}
+
+/// The bytes below a directory, counted until they are more than `enough`. Links are not followed.
+fn size(directory: &Path, enough: u64) -> u64 {
+    let mut sum = 0;
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                _ => sum += entry.metadata().map_or(0, |meta| meta.len()),
+            }
+            if sum > enough {
+                return sum;
+            }
+        }
+    }
+    sum
 }
 
 fn cache_name(repository: &str) -> String {
@@ -325,6 +351,18 @@ mod tests {
             assert_eq!(place(&shelf, "a@sha256:00"), "gone", "a digest is never answered with another program");
             assert!(shelf.has("a:1", &first) && !shelf.has("a:1", "sha256:00"));
         }
+    }
+
+    #[test]
+    fn a_cache_is_measured_as_far_as_needed() {
+        let home = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir_all(home.path().join("a/b")).expect("a folder");
+        for name in ["one", "a/two", "a/b/three"] {
+            std::fs::write(home.path().join(name), [0; 100]).expect("a file");
+        }
+        assert_eq!(size(home.path(), 1000), 300);
+        assert!(size(home.path(), 150) > 150);
+        assert_eq!(size(&home.path().join("none"), 1), 0);
     }
 
     #[tokio::test]

@@ -227,3 +227,25 @@ fn a_secret_is_read_in_both_dialects_and_never_printed() {
     }
     assert!(std::fs::read_dir(home.path().join("keys")).expect("a folder").next().is_none(), "key files are gone");
 }
+
+#[tokio::test]
+async fn a_checkout_keeps_what_may_be_run_and_takes_larger_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let fixture = Fixture::new();
+    fixture.write("run.sh", "#!/bin/sh\n");
+    std::fs::set_permissions(fixture.work().join("run.sh"), std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    fixture.write("deploy/a.yaml", "a: 1\n");
+    fixture.write("assets/large", &"x".repeat(5000));
+    let sha = fixture.commit("A program");
+    let mirror = fixture.mirror(Limits { file: 1000, ..Limits::default() });
+    // Too large for a manifest, and left out where only those matter.
+    let export = fixture.export(&mirror, "deploy").await.expect("an export");
+    assert_eq!(export.left_out[0].path, "assets/large");
+    let mode =
+        |root: &Path, name: &str| std::fs::metadata(root.join(name)).expect("a file").permissions().mode() & 0o111;
+    assert_ne!(mode(&export.root, "run.sh"), 0);
+    assert_eq!(mode(&export.root, "deploy/a.yaml"), 0);
+    assert!(export.files["run.sh"].ends_with("+x") && !export.files["deploy/a.yaml"].ends_with("+x"));
+    let out = mirror.check_out(&sha, "deploy", &fixture.all.path().join("checkout")).await.expect("a checkout");
+    assert!(out.left_out.is_empty() && out.root.join("assets/large").is_file());
+}
