@@ -236,6 +236,14 @@ async fn converse(mut stream: TcpStream, server: &Server) -> io::Result<()> {
     }
 }
 
+/// A number that nobody who has not seen the question can answer with.
+fn unguessable() -> u16 {
+    let mut id = [0; 2];
+    // Without randomness there is still the port.
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut id);
+    u16::from_be_bytes(id)
+}
+
 impl Server {
     fn zone(&self) -> Arc<Zone> {
         Arc::clone(&self.zone.borrow())
@@ -260,8 +268,7 @@ impl Server {
                 wire::failure(question)
             }),
             Step::Chase { target, kind } => {
-                let id = u16::try_from(self.turn.load(Ordering::Relaxed) & 0xffff).unwrap_or_default();
-                let theirs = match wire::question(&target, kind, id) {
+                let theirs = match wire::question(&target, kind, unguessable()) {
                     Some(asked) => self.whole(&asked).await.ok(),
                     None => None,
                 };

@@ -383,6 +383,65 @@ fn resolvers_are_read_as_the_system_does() {
     assert_eq!(nameservers("").len(), 1);
 }
 
+/// Messages that were made to break servers: each is answered with an error that is no longer than its question, or not at all.
+#[test]
+fn hostile_messages_are_refused_or_ignored() {
+    const HEAD: [u8; 12] = [0x12, 0x67, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let counts = |questions: u16, answers: u16, more: u16| {
+        let [q, a, m] = [questions, answers, more].map(u16::to_be_bytes);
+        [&HEAD[..4], &q[..], &a[..], &[0, 0], &m[..]].concat()
+    };
+    let asked = |name: &[u8]| [&HEAD[..], name, &[0, 1, 0, 1]].concat();
+    let opt: &[u8] = &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
+    let name: &[u8] = &[5, b'u', b's', b'e', b'r', b's', 0, 0, 1, 0, 1];
+    let long: Vec<u8> = std::iter::repeat_n([&[63][..], &[b'a'; 63]].concat(), 5).flatten().chain([0]).collect();
+    let zone = zone("");
+    for (what, bytes) in [
+        ("a pointer to itself", asked(&[0xc0, 12])),
+        ("two pointers at each other", asked(&[0xc0, 14, 0xc0, 12])),
+        ("a pointer beyond the end", asked(&[0xff, 0xff])),
+        ("a pointer into the head", asked(&[0xc0, 0])),
+        ("a label that is longer than all", asked(&[63, b'a'])),
+        ("a label of an unknown kind", asked(&[0x40, b'a', 0])),
+        ("a label of a kind that was given up", asked(&[0x80, b'a', 0])),
+        ("a name that is too long", asked(&long)),
+        ("a name without an end", [&HEAD[..], &[1, b'a']].concat()),
+        ("no class", [&HEAD[..], &[1, b'a', 0, 0, 1]].concat()),
+        ("no question", counts(0, 0, 0)),
+        ("more questions than there are", [&counts(0xffff, 0, 0)[..], name].concat()),
+        ("two questions", [&counts(2, 0, 0)[..], name, name].concat()),
+        ("two EDNS records", [&counts(1, 0, 2)[..], name, opt, opt].concat()),
+        ("a head alone", HEAD.to_vec()),
+        ("half a head", HEAD[..7].to_vec()),
+        ("nothing", Vec::new()),
+        ("an answer", [&[0x12, 0x67, 0x81, 0x80][..], &HEAD[4..], name].concat()),
+        ("another operation", [&[0x12, 0x67, 0x28, 0][..], &HEAD[4..], name].concat()),
+    ] {
+        for transport in [wire::Transport::Udp, wire::Transport::Tcp] {
+            match wire::step(&zone, &bytes, transport, 0) {
+                wire::Step::Silence => {}
+                wire::Step::Answer(answer) => {
+                    let message = Message::from_octets(&answer[..]).expect("a message");
+                    assert_ne!(message.header().rcode(), Rcode::NOERROR, "{what}");
+                    assert!(message.header().qr() && answer.len() <= bytes.len().max(12), "{what}: {}", answer.len());
+                }
+                wire::Step::Forward | wire::Step::Chase { .. } => panic!("{what} is handed on"),
+            }
+        }
+    }
+}
+
+/// Letters come back as they were asked: some who ask take that for a proof (draft-vixie-dnsext-dns0x20).
+#[tokio::test]
+async fn the_case_of_a_question_is_kept() {
+    let server = start(zone("")).await;
+    let question = query("uSeRs.ShOp.sVc.cLuStEr.LoCaL", Rtype::A, None);
+    let answer = send(server.at, &question).await;
+    let end = question.len();
+    assert_eq!(&answer[12..end], &question[12..end], "the question, byte for byte");
+    assert_eq!(read(&answer).answers.len(), 1);
+}
+
 /// Whatever comes, the server neither breaks nor answers with more than fits.
 #[tokio::test]
 async fn nonsense_breaks_nothing() {

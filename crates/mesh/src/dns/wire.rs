@@ -53,6 +53,11 @@ pub(super) fn step(zone: &Zone, bytes: &[u8], transport: Transport, turn: usize)
         return Step::Answer(refuse(&message, Rcode::NOTIMP));
     }
     let Ok(question) = message.sole_question() else { return Step::Answer(refuse(&message, Rcode::FORMERR)) };
+    // RFC 6891, 6.1.1: one or none.
+    let additional = message.additional().into_iter().flatten().flatten();
+    if additional.filter(|record| record.rtype() == Rtype::OPT).count() > 1 {
+        return Step::Answer(refuse(&message, Rcode::FORMERR));
+    }
     if message.opt().is_some_and(|opt| opt.version() > 0) {
         return Step::Answer(bad_version(&message));
     }
