@@ -17,7 +17,7 @@ pub(crate) use git::{BreakGlass, Git, GitCommand, GitHook, GitOptions};
 pub(crate) use objects::{Cascade, Delete, Describe, Get, GetOutput, Logs};
 pub(crate) use seen::{AccessLogMode, Seen, Status, Top, Trace, Why};
 pub(crate) use start::{Down, Mtls, PodNetwork, Serve, Start, Up, UpOutput};
-pub(crate) use trust::{BundleForm, Trust, TrustAdd, TrustCommand};
+pub(crate) use trust::{BundleForm, EndpointProfile, Trust, TrustAdd, TrustCommand};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -5,9 +5,11 @@
 
 use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
+use mesh::identity::federation::{BundleEndpoint, Follower};
 use mesh::identity::workload_api::{Attestor, WorkloadApi};
 use mesh::identity::{self, Authority, Away, Clock, Handle, Issuer, Keeper, Policy, SpiffeId, Steward, TrustDomain};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Settings {
     pub(crate) domain: TrustDomain,
     pub(crate) grace: SignedDuration,
+    /// Where the bundle is served.
+    pub(crate) bundle_listen: Option<SocketAddr>,
 }
 
 /// Identities that have not been started.
@@ -86,10 +90,19 @@ pub(crate) fn workload_api(data: &Path, handle: Handle, node: node::Handle) -> O
     bound.inspect_err(|error| tracing::error!("{error}")).ok()
 }
 
-/// Keeps certificates and serves the Workload API until `stop`, or until one of them fails.
+/// Binds the endpoint of our bundle, where one is asked for.
+pub(crate) async fn bundle_endpoint(at: Option<SocketAddr>, handle: Handle) -> anyhow::Result<Option<BundleEndpoint>> {
+    match at {
+        Some(at) => Ok(Some(BundleEndpoint::bind(at, handle).await?)),
+        None => Ok(None),
+    }
+}
+
+/// Keeps certificates, serves the Workload API and the bundle and follows those of others until `stop`, or until one of them fails.
 pub(crate) async fn run(
     steward: Steward,
     api: Option<WorkloadApi>,
+    (endpoint, follower): (Option<BundleEndpoint>, Follower),
     stop: CancellationToken,
 ) -> Result<(), mesh::RunError> {
     let both = stop.child_token();
@@ -103,7 +116,12 @@ pub(crate) async fn run(
         both.cancel();
         kept
     };
-    tokio::join!(keeping, serving).0
+    let handing_on = async {
+        if let Some(endpoint) = endpoint {
+            endpoint.run(both.clone()).await;
+        }
+    };
+    tokio::join!(keeping, serving, handing_on, follower.run(both.clone())).0
 }
 
 /// Reads the trust domain of a command line.

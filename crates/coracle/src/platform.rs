@@ -17,6 +17,7 @@ use crate::service_addresses::Block;
 use crate::{cli, identities, instances, readiness};
 use anyhow::Context;
 use futures::{FutureExt, StreamExt};
+use mesh::identity::federation::Follower;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -52,7 +53,11 @@ impl Settings {
             isolated: start.pod_network == cli::PodNetwork::Isolated,
             certificates_always: start.mtls == cli::Mtls::Always,
             git: start.git.clone(),
-            identity: identities::Settings { domain: identities::domain(&start.trust_domain)?, grace },
+            identity: identities::Settings {
+                domain: identities::domain(&start.trust_domain)?,
+                grace,
+                bundle_listen: start.bundle_listen,
+            },
         })
     }
 }
@@ -208,6 +213,7 @@ impl Platform {
             certificates_always: settings.certificates_always,
             ..mesh::Settings::default()
         };
+        let bundle_listen = settings.identity.bundle_listen;
         let identities = Identities::open(data.path(), settings.identity);
         let (telemetry, told) = telemetry::build(seen::telemetry(&settings.seen, data.path())?)?;
         let dependencies = proxy::Dependencies {
@@ -273,8 +279,13 @@ impl Platform {
             })
         });
         let workload_api = identities::workload_api(data.path(), identities.handle(), node_handle.clone());
-        let steward = identities.steward(client("system:coracle:identity"));
-        let identities = Role::start("identities", |stop| Box::pin(identities::run(steward, workload_api, stop)));
+        let endpoint = identities::bundle_endpoint(bundle_listen, identities.handle()).await?;
+        let follower = Follower::new(client("system:coracle:identity"), identities.handle());
+        let served = endpoint.as_ref().and_then(|endpoint| endpoint.address().ok());
+        let steward = identities.steward(client("system:coracle:identity")).with_endpoint(served);
+        let handed = (endpoint, follower);
+        let identities =
+            Role::start("identities", |stop| Box::pin(identities::run(steward, workload_api, handed, stop)));
         let pods = Role::start("node", |stop| Box::pin(node.run(stop)));
         let controllers = Role::start("controllers", |stop| Box::pin(controllers.run(stop)));
 

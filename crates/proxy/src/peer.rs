@@ -134,6 +134,13 @@ impl ServerCertVerifier for Expecting {
     }
 }
 
+/// Believes a server that is the workload `id` and nobody else, as `credentials` judge it. TLS 1.3 only.
+#[must_use]
+pub fn believing(credentials: Arc<dyn Credentials>, id: Arc<str>) -> Arc<dyn ServerCertVerifier> {
+    let algorithms = ring::default_provider().signature_verification_algorithms;
+    Arc::new(Expecting { judging: Arc::new(Judging { credentials, algorithms }), workload: Some(id) })
+}
+
 /// The certificate that a server shows: a workload's, or the proxy's own.
 struct Own(Arc<dyn Credentials>, Option<Arc<str>>);
 

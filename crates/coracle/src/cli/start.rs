@@ -19,6 +19,9 @@ pub(crate) struct Start {
     /// Address on which other instances' proxies are listened for, by mutual TLS; none where this is not given
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) mesh_listen: Option<std::net::SocketAddr>,
+    /// Address on which this instance's trust bundle is served to other trust domains, over https with its own SVID
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) bundle_listen: Option<std::net::SocketAddr>,
     /// Which callers of Services must show a certificate on this machine too
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub(crate) mtls: Mtls,

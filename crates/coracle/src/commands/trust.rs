@@ -2,13 +2,14 @@
 //!
 //! Everything is ConfigMaps of one namespace, so that it can be looked at, written and taken back with kubectl too.
 
-use crate::cli::{BundleForm, Trust, TrustAdd, TrustCommand};
+use crate::cli::{BundleForm, EndpointProfile, Trust, TrustAdd, TrustCommand};
 use crate::commands::say;
 use crate::connect::Api;
 use crate::exit;
 use anyhow::Context;
+use mesh::identity::federation::{ENDPOINT_ID_KEY, ENDPOINT_KEY, PROFILE_KEY};
 use mesh::identity::{
-    BUNDLE_KEY, BUNDLE_LABEL, Bundle, DOMAIN_KEY, OWN_BUNDLE, STATUS_KEY, SYSTEM_NAMESPACE, TrustDomain,
+    BUNDLE_KEY, BUNDLE_LABEL, Bundle, DOMAIN_KEY, OWN_BUNDLE, STATUS_KEY, SYSTEM_NAMESPACE, SpiffeId, TrustDomain,
 };
 use serde_json::{Value, json};
 use std::io::Read;
@@ -78,10 +79,25 @@ async fn add(api: &Api, add: &TrustAdd) -> anyhow::Result<()> {
              Start the other one with another --trust-domain, or say --same-domain if that is meant"
         )));
     }
+    let mut data = json!({ DOMAIN_KEY: domain.as_str(), BUNDLE_KEY: bundle.to_spiffe().to_string() });
+    if let Some(endpoint) = &add.endpoint {
+        if !endpoint.starts_with("https://") {
+            return Err(exit::bad_input(format!("--endpoint {endpoint}: bundles are fetched by https only")));
+        }
+        data[ENDPOINT_KEY] = endpoint.as_str().into();
+        data[PROFILE_KEY] = match add.endpoint_profile {
+            EndpointProfile::Spiffe => "https_spiffe".into(),
+            EndpointProfile::Web => "https_web".into(),
+        };
+        if let Some(id) = &add.endpoint_spiffe_id {
+            let id: SpiffeId = id.parse().map_err(|error| exit::bad_input(format!("{error}")))?;
+            data[ENDPOINT_ID_KEY] = id.as_str().into();
+        }
+    }
     let map = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": { "name": name(&domain), "labels": { BUNDLE_LABEL: "foreign" } },
-        "data": { DOMAIN_KEY: domain.as_str(), BUNDLE_KEY: bundle.to_spiffe().to_string() },
+        "data": data,
     });
     api.apply(&maps(&name(&domain)), &map, true, false).await?;
     let count = bundle.roots().len();
@@ -116,6 +132,9 @@ async fn status(api: &Api, json: bool) -> anyhow::Result<()> {
     say(&format!("certificates   {}", status["certificates"]));
     say(&format!("first expiry   {}", status["firstExpiry"].as_str().unwrap_or("none")));
     say(&format!("alarm          {}", alarm.and_then(|alarm| level.get(alarm)).unwrap_or(&"unknown")));
+    if let Some(endpoint) = status["bundleEndpoint"].as_str() {
+        say(&format!("served at      {endpoint}"));
+    }
     if let Some(trouble) = status["trouble"].as_str() {
         say(&format!("trouble        {trouble}"));
     }

@@ -15,6 +15,7 @@ mod delivery;
 mod drift;
 mod egress;
 mod faults;
+mod federation;
 mod first_light;
 mod gitsync;
 mod harness;

@@ -54,6 +54,8 @@ pub struct Report {
     pub expiries: BTreeMap<&'static str, Timestamp>,
     /// Since when the youngest root of our own trust domain, and the oldest of others' youngest, are valid.
     pub bundles_since: BTreeMap<&'static str, Timestamp>,
+    /// The number of our bundle: it grows with every change (`spiffe_sequence`).
+    pub sequence: i64,
     /// How often issuing or writing has failed since the start.
     pub failures: u64,
 }
@@ -140,6 +142,16 @@ impl Handle {
     #[must_use]
     pub fn bundle(&self) -> Option<Bundle> {
         self.material.borrow().bundles.get(&self.domain).cloned()
+    }
+
+    /// Our bundle as others fetch it (SPIFFE Trust Domain and Bundle, section 4); none before the first root is made.
+    #[must_use]
+    pub fn document(&self) -> Option<Value> {
+        let material = Arc::clone(&self.material.borrow());
+        let mut document = material.bundles.get(&self.domain)?.to_spiffe();
+        document["spiffe_sequence"] = material.report.sequence.into();
+        document["spiffe_refresh_hint"] = super::federation::REFRESH_HINT.into();
+        Some(document)
     }
 
     /// The roots of every trust domain that is trusted.

@@ -216,6 +216,13 @@ impl Keeper {
         all.into_iter().filter_map(|(class, ends)| Some((class, ends?))).collect()
     }
 
+    /// When our bundle became what it is. A start counts as a change: nobody knows what came before.
+    fn sequence(&self, now: Timestamp, bundles: &Bundles) -> i64 {
+        let (before, own) = (self.published.borrow(), &self.settings.domain);
+        let same = before.report.sequence > 0 && before.bundles.get(own) == bundles.get(own);
+        if same { before.report.sequence } else { now.as_second().max(before.report.sequence + 1) }
+    }
+
     fn bundles_since(&self, bundles: &Bundles) -> BTreeMap<&'static str, Timestamp> {
         let youngest = |bundle: &Bundle| times(bundle).map(|(begins, _)| begins).max();
         let own = &self.settings.domain;
@@ -246,6 +253,7 @@ impl Keeper {
             expiries: self.expiries(&svids, &bundles),
             bundles_since: self.bundles_since(&bundles),
             failures: self.failures,
+            sequence: self.sequence(now, &bundles),
         };
         let due = svids.values().map(|used| used.held.due()).min();
         let soonest = if self.failing.is_some() { now + RETRY } else { now + self.settings.policy.check };

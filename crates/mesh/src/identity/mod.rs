@@ -13,6 +13,7 @@ mod bundle;
 mod cache;
 mod certificate;
 mod credentials;
+pub mod federation;
 mod handle;
 mod judge;
 mod keeper;

@@ -56,6 +56,8 @@ pub struct Steward {
     clock: Clock,
     pods: Tracked<SpiffeId>,
     foreign: Tracked<(TrustDomain, Bundle)>,
+    /// Where our bundle is served.
+    endpoint: Option<std::net::SocketAddr>,
     /// What the API was told last.
     told: Option<(Bundle, Report)>,
 }
@@ -154,7 +156,14 @@ impl Steward {
     #[must_use]
     pub fn new((keeper, handle): (Keeper, Handle), client: Client, clock: Clock) -> Self {
         let (pods, foreign) = (Tracked::default(), Tracked::default());
-        Self { keeper, handle, client, clock, pods, foreign, told: None }
+        Self { keeper, handle, client, clock, pods, foreign, endpoint: None, told: None }
+    }
+
+    /// Tells the API, too, where our bundle is served.
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: Option<std::net::SocketAddr>) -> Self {
+        self.endpoint = endpoint;
+        self
     }
 
     /// Takes turns until `shutdown`. Certificates stay as they are when this ends.
@@ -170,7 +179,7 @@ impl Steward {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
-                () = tell(&self.client, &self.handle, &mut self.told, &turn) => {}
+                () = tell(&self.client, &self.handle, self.endpoint, &mut self.told, &turn) => {}
             }
             let wait = (self.clock)().duration_until(turn.next).max(SignedDuration::from_secs(1));
             let mut due = std::pin::pin!(tokio::time::sleep(wait.unsigned_abs()));
@@ -240,7 +249,13 @@ fn watches(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
 }
 
 /// Says what a turn did, in the log and to the API.
-async fn tell(client: &Client, handle: &Handle, told: &mut Option<(Bundle, Report)>, turn: &Turn) {
+async fn tell(
+    client: &Client,
+    handle: &Handle,
+    endpoint: Option<std::net::SocketAddr>,
+    told: &mut Option<(Bundle, Report)>,
+    turn: &Turn,
+) {
     let report = handle.report();
     if let Some(alarm) = turn.alarm {
         log(alarm, &report);
@@ -248,7 +263,7 @@ async fn tell(client: &Client, handle: &Handle, told: &mut Option<(Bundle, Repor
     }
     let Some(bundle) = handle.bundle() else { return };
     let new = (bundle, report);
-    if told.as_ref() != Some(&new) && within("the trust bundle", publish(client, handle, &new)).await {
+    if told.as_ref() != Some(&new) && within("the trust bundle", publish(client, handle, endpoint, &new)).await {
         *told = Some(new);
     }
 }
@@ -312,7 +327,12 @@ async fn event(client: &Client, alarm: Alarm, report: &Report) -> Result<(), kub
 }
 
 /// Puts our own bundle, and how things are, where everybody can read it.
-async fn publish(client: &Client, handle: &Handle, (bundle, report): &(Bundle, Report)) -> Result<(), kube::Error> {
+async fn publish(
+    client: &Client,
+    handle: &Handle,
+    endpoint: Option<std::net::SocketAddr>,
+    (bundle, report): &(Bundle, Report),
+) -> Result<(), kube::Error> {
     let params = PatchParams::apply(MANAGER).force();
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": SYSTEM_NAMESPACE } });
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -321,13 +341,14 @@ async fn publish(client: &Client, handle: &Handle, (bundle, report): &(Bundle, R
         "alarm": report.alarm.level(), "trouble": report.trouble, "certificates": report.certificates,
         "firstExpiry": report.ends.map(|ends| ends.to_string()), "roots": report.roots,
         "foreignTrustDomains": report.foreign, "says": words(report.alarm, report),
+        "bundleEndpoint": endpoint.map(|at| format!("https://{at}/")),
     });
     let map = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": { "name": OWN_BUNDLE, "labels": { BUNDLE_LABEL: "own" } },
         "data": {
             DOMAIN_KEY: handle.domain().as_str(), BUNDLE_KEY: bundle.to_pem(),
-            SPIFFE_KEY: bundle.to_spiffe().to_string(), STATUS_KEY: status.to_string(),
+            SPIFFE_KEY: handle.document().unwrap_or_default().to_string(), STATUS_KEY: status.to_string(),
         },
     });
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);

@@ -7,9 +7,8 @@ use jiff::SignedDuration;
 use mesh::identity::{Issuer, SpiffeId, Svid};
 use proxy::snapshot::{Admits, Endpoint};
 use rustls::ClientConfig;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -73,55 +72,23 @@ async fn a_plain_client_without_identity_is_reset_without_an_answer() {
     }
 }
 
-/// Takes every server for the right one; the tests with it are about clients.
-#[derive(Debug)]
-struct Gullible;
-
-impl ServerCertVerifier for Gullible {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        ring::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// A client with any chain and key. Whatever was answered; empty where nothing was.
-async fn call_with(address: std::net::SocketAddr, chain: Vec<CertificateDer<'static>>, svid: &Svid) -> String {
+async fn call_with(
+    (of, address): (&Instance, std::net::SocketAddr),
+    chain: Vec<CertificateDer<'static>>,
+    svid: &Svid,
+) -> String {
     // Key and chain need not fit: that is what one test is about.
     let key = ring::sign::any_supported_type(&svid.private_key()).expect("a key");
     let shown = Arc::new(rustls::sign::CertifiedKey::new(chain, key));
+    // The tests with it are about clients, so the server is believed as its own instance would.
+    let server = of.domain.account("coracle-system", "proxy").expect("an id");
+    let verifier = proxy::believing(Arc::new(of.handle.clone()), server.shared());
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Gullible))
+        .with_custom_certificate_verifier(verifier)
         .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(shown)));
     let stream = TcpStream::connect(address).await.expect("a connection");
     let name = ServerName::try_from(ECHO).expect("a name");
@@ -153,14 +120,14 @@ async fn another_ones_key_root_or_name_is_refused() {
     let web = issue(&a, "spiffe://a.test/ns/shop/sa/web");
     let other = issue(&a, "spiffe://a.test/ns/shop/sa/other");
     for address in [mesh, local] {
-        let answer = call_with(address, web.chain.clone(), &web).await;
+        let answer = call_with((&b, address), web.chain.clone(), &web).await;
         assert!(answer.contains("URI=spiffe://a.test/ns/shop/sa/web"), "the right one is served: {answer:?}");
     }
     // The certificate of one, the key of the other.
-    assert_eq!(call_with(mesh, web.chain.clone(), &other).await, "");
+    assert_eq!(call_with((&b, mesh), web.chain.clone(), &other).await, "");
     // Signed by a workload.
     let chain = vec![impostor.issuer.issue(&web.id, time.now()).expect("one").chain[0].clone(), other.chain[0].clone()];
-    assert_eq!(call_with(mesh, chain, &other).await, "");
+    assert_eq!(call_with((&b, mesh), chain, &other).await, "");
     for (instance, id) in [
         (&impostor, "spiffe://a.test/ns/shop/sa/web"),
         // A trusted root that speaks for another's trust domain.
@@ -168,14 +135,16 @@ async fn another_ones_key_root_or_name_is_refused() {
         (&stranger, "spiffe://c.test/ns/shop/sa/web"),
     ] {
         let svid = issue(instance, id);
-        assert_eq!(call_with(mesh, svid.chain.clone(), &svid).await, "", "{id}");
+        assert_eq!(call_with((&b, mesh), svid.chain.clone(), &svid).await, "", "{id}");
     }
     // No certificate at all.
-    assert_eq!(call_with(mesh, Vec::new(), &other).await, "");
+    assert_eq!(call_with((&b, mesh), Vec::new(), &other).await, "");
     time.pass(SignedDuration::from_hours(24 + 48));
-    assert!(call_with(mesh, web.chain.clone(), &web).await.contains("200 OK"), "the last moment of the grace");
+    assert!(call_with((&b, mesh), web.chain.clone(), &web).await.contains("200 OK"), "the last moment of the grace");
     time.pass(SignedDuration::from_secs(61));
-    assert_eq!(call_with(mesh, web.chain.clone(), &web).await, "");
+    // The server's own is renewed, so that it is the client's that is too old.
+    b.keeper.turn(time.now());
+    assert_eq!(call_with((&b, mesh), web.chain.clone(), &web).await, "");
 }
 
 #[tokio::test]

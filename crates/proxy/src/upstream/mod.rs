@@ -24,7 +24,7 @@ use crate::traffic::Reader;
 pub(crate) use http1::{Http1, SendError};
 pub(crate) use http2::{Tasks, connect as connect_http2};
 pub(crate) use pool::{Http2Sender, Pool, Pools};
-pub(crate) use roots::client_config;
+pub use roots::client_config;
 pub(crate) use secure::{Secure, Secured};
 pub(crate) use stream::{Dial, Stream};
 

@@ -18,7 +18,11 @@ pub(super) fn of_system() -> Result<RootCertStore, String> {
 
 /// How TLS is spoken to a server whose certificate one of these authorities (PEM) must have signed; one of the system's where
 /// none are given.
-pub(crate) fn client_config(roots: Option<&str>) -> Result<Arc<ClientConfig>, String> {
+///
+/// # Errors
+///
+/// Where there is nobody to trust.
+pub fn client_config(roots: Option<&str>) -> Result<Arc<ClientConfig>, String> {
     let store = match roots {
         Some(pem) => {
             let mut store = RootCertStore::empty();
