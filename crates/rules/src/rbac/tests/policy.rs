@@ -62,6 +62,8 @@ fn everyone_gets_what_they_need() {
         ("system:coracle:mesh", "patch security.istio.io/peerauthentications/status shop p", true),
         ("system:coracle:mesh", "patch security.istio.io/peerauthentications shop p", false),
         ("system:coracle:mesh", "create apps/deployments shop -", false),
+        ("system:coracle:mesh", "patch security.istio.io/peerauthentications/status shop p", true),
+        ("system:coracle:mesh", "patch security.istio.io/peerauthentications shop p", false),
         ("system:coracle:sync", "impersonate core/serviceaccounts shop deployer", true),
         ("system:coracle:sync", "impersonate core/groups - system:masters", false),
         ("system:coracle:sync", "delete apps/deployments shop web", false),
