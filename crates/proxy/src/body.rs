@@ -11,14 +11,16 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::endpoint::Ticket;
-use crate::upstream::{Http1, Pool};
+use crate::upstream::{BodyError, Http1, Pool, Reading, Upload};
 
 /// A body on its way to the client.
 pub(crate) enum Body {
     /// All at once, or nothing.
     Fixed(Option<Bytes>),
-    /// Over an HTTP/1 connection that this body drives.
-    Driven(Driven),
+    /// Over an HTTP/1 connection, which this body reads.
+    Read(Box<Read>),
+    /// Over an HTTP/1 connection that still takes the request, and that this body drives.
+    Driven(Box<Driven>),
     /// Over a connection with a task of its own.
     Outside(Incoming),
     /// The same of an endpoint.
@@ -26,15 +28,22 @@ pub(crate) enum Body {
 }
 
 /// An answer that is read by the task that passes it on.
+pub(crate) struct Read {
+    pub(crate) reading: Reading,
+    /// None when the answer has ended.
+    pub(crate) lease: Option<Lease>,
+}
+
+/// The same, while its request may still be sent.
 pub(crate) struct Driven {
     pub(crate) body: Incoming,
-    /// Given back when the answer has ended.
+    pub(crate) connection: Upload,
+    /// None when the answer has ended.
     pub(crate) lease: Option<Lease>,
 }
 
 /// The use of a connection by one request.
 pub(crate) struct Lease {
-    pub(crate) connection: Box<Http1>,
     #[expect(dead_code, reason = "counts until dropped")]
     pub(crate) ticket: Ticket,
     pub(crate) pool: Arc<Pool>,
@@ -42,10 +51,10 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Puts the connection back where it is fit to be used again, else closes it.
-    pub(crate) fn release(mut self) {
-        if self.connection.ready() {
-            self.pool.put(self.connection, self.pool_size);
+    /// Puts a connection back that is fit to be used again.
+    pub(crate) fn release(self, connection: Option<Box<Http1>>) {
+        if let Some(connection) = connection {
+            self.pool.put(connection, self.pool_size);
         }
     }
 }
@@ -73,37 +82,59 @@ impl AsRef<[u8]> for Text {
     }
 }
 
+impl Read {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.lease.is_none() {
+            return Poll::Ready(None);
+        }
+        let polled = self.reading.poll_frame(cx);
+        let ended = match &polled {
+            Poll::Ready(Some(Ok(_))) => self.reading.ended(),
+            Poll::Ready(_) => true,
+            Poll::Pending => false,
+        };
+        if ended && let Some(lease) = self.lease.take() {
+            lease.release(self.reading.back());
+        }
+        polled
+    }
+}
+
 impl Driven {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
-        let polled = lease.connection.poll_body(&mut self.body, cx);
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.lease.is_none() {
+            return Poll::Ready(None);
+        }
+        let polled = self.connection.poll_body(&mut self.body, cx);
         let ended = match &polled {
             Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
             Poll::Ready(_) => true,
             Poll::Pending => false,
         };
         if ended && let Some(lease) = self.lease.take() {
-            lease.release();
+            lease.release(self.connection.back());
         }
-        polled
+        polled.map_err(Into::into)
     }
 }
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Fixed(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Read(read) => read.poll(cx),
             Self::Driven(driven) => driven.poll(cx),
-            Self::Outside(body) | Self::Streamed(body, _) => Pin::new(body).poll_frame(cx),
+            Self::Outside(body) | Self::Streamed(body, _) => Pin::new(body).poll_frame(cx).map_err(Into::into),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Fixed(text) => text.is_none(),
+            Self::Read(read) => read.lease.is_none(),
             Self::Driven(driven) => driven.lease.is_none(),
             Self::Outside(body) | Self::Streamed(body, _) => body.is_end_stream(),
         }
@@ -112,6 +143,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Fixed(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Read(read) => read.reading.size_hint(),
             Self::Driven(driven) => driven.body.size_hint(),
             Self::Outside(body) | Self::Streamed(body, _) => body.size_hint(),
         }

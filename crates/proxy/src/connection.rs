@@ -115,16 +115,17 @@ pub(crate) async fn serve(
     let table = slot.table.load_full();
     let identity = identify(&shared, &table, &stream, (ground, peer)).await;
     let client = Client { ground, peer, scheme: "http", identity };
+    // Each way in a box of its own: a connection that waits holds what its way needs, not what the largest one would.
     let ended = match &table.protocol {
-        Protocol::Http => serve_service(&shared, &slot, stream, client, None).await,
-        Protocol::Sniff(backend) => serve_service(&shared, &slot, stream, client, Some(backend)).await,
-        Protocol::Egress(egress) => crate::egress::serve(&shared, &slot, stream, client, egress).await,
-        Protocol::Mesh => certified::serve_mesh(&shared, &slot, stream, client).await,
-        Protocol::Https(config) => serve_tls(&shared, &slot, stream, client, Arc::clone(config)).await,
-        Protocol::Tls(_) => passthrough::serve(&shared, &slot, stream, &client).await,
+        Protocol::Http => Box::pin(serve_service(&shared, &slot, stream, client, None)).await,
+        Protocol::Sniff(backend) => Box::pin(serve_service(&shared, &slot, stream, client, Some(backend))).await,
+        Protocol::Egress(egress) => Box::pin(crate::egress::serve(&shared, &slot, stream, client, egress)).await,
+        Protocol::Mesh => Box::pin(certified::serve_mesh(&shared, &slot, stream, client)).await,
+        Protocol::Https(config) => Box::pin(serve_tls(&shared, &slot, stream, client, Arc::clone(config))).await,
+        Protocol::Tls(_) => Box::pin(passthrough::serve(&shared, &slot, stream, &client)).await,
         // Whoever has a certificate speaks first, so that waiting for bytes holds nobody up.
         Protocol::Tcp(_) if table.admits == Admits::Certified => {
-            serve_service(&shared, &slot, stream, client, None).await
+            Box::pin(serve_service(&shared, &slot, stream, client, None)).await
         }
         Protocol::Tcp(_) if !admits(&table, client.identity.as_ref(), false) => {
             turn_away(&shared, &table, &client, &stream);
@@ -133,7 +134,7 @@ pub(crate) async fn serve(
         Protocol::Tcp(backend) => {
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
                 let carried = tunnel::Carried::new(backend, &client, tunnel::Bytes::Open);
-                tunnel::carry(&shared, &slot, admitted, carried, stream).await;
+                Box::pin(tunnel::carry(&shared, &slot, admitted, carried, stream)).await;
             }
             Ok(())
         }
@@ -178,7 +179,7 @@ async fn serve_service(
     let Some(first) = asked(&mut stream, limit, settings, &slot.life).await? else { return Ok(()) };
     let table = slot.table.load_full();
     if first.1 == Looks::Other && is_tls(&first.0) && table.peer_name.is_some() && shared.peers.is_some() {
-        return certified::serve_tls_at_service(shared, slot, (first.0, stream), client, otherwise).await;
+        return Box::pin(certified::serve_tls_at_service(shared, slot, (first.0, stream), client, otherwise)).await;
     }
     if !admits(&table, client.identity.as_ref(), false) {
         turn_away(shared, &table, &client, &stream);
@@ -220,11 +221,12 @@ where
     let bytes = if is_tls(&prefix) { tunnel::Bytes::Sealed } else { tunnel::Bytes::Open };
     let stream = Prefixed::new(prefix, stream);
     match (looks, otherwise) {
-        (Looks::Http2, _) => serve_http2(shared, slot, stream, client).await,
+        (Looks::Http2, _) => Box::pin(serve_http2(shared, slot, stream, client)).await,
         (Looks::Http1, _) => serve_http1(shared, slot, stream, client).await,
         (Looks::Other | Looks::Unclear, Some(backend)) => {
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
-                tunnel::carry(shared, slot, admitted, tunnel::Carried::new(backend, &client, bytes), stream).await;
+                let carried = tunnel::Carried::new(backend, &client, bytes);
+                Box::pin(tunnel::carry(shared, slot, admitted, carried, stream)).await;
             }
             Ok(())
         }
@@ -248,7 +250,7 @@ async fn serve_tls(
     };
     let client = Client { scheme: "https", ..client };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve_http2(shared, slot, stream, client).await
+        Box::pin(serve_http2(shared, slot, stream, client)).await
     } else {
         serve_http1(shared, slot, stream, client).await
     }
@@ -291,7 +293,8 @@ where
     if settings.max_headers != DEFAULT_HEADERS {
         builder.max_headers(settings.max_headers);
     }
-    let service = service_fn(move |request| request::serve(Arc::clone(&caller), request));
+    // In a box, which is there while there is a request and not while a connection waits for one.
+    let service = service_fn(move |request| Box::pin(request::serve(Arc::clone(&caller), request)));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     drive(connection.as_mut(), |connection| connection.graceful_shutdown(), &slot.life, settings, || false).await
 }

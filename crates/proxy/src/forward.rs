@@ -5,16 +5,17 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
-use http::{Method, Request, Response, StatusCode, Uri, Version, uri};
+use http::{Method, Request, Response, StatusCode, Uri, Version, response, uri};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use crate::answer::Fault;
-use crate::body::{Body, Driven, Lease};
+use crate::body::{self, Body, Driven, Lease};
 use crate::endpoint::Ticket;
 use crate::headers;
 use crate::observe::Observation;
@@ -23,7 +24,7 @@ use crate::route::{Choice, Rule};
 use crate::service::Shared;
 use crate::snapshot::BackendProtocol;
 use crate::tunnel;
-use crate::upstream::{self, Http1, Http2Sender, Pool, RequestBody, SendError};
+use crate::upstream::{self, AskError, Http1, Http2Sender, Pool, Reading, RequestBody, SendError, Upload};
 
 /// Requests that must not be repeated use only connections that were in use this short a time ago, as the other side may be
 /// about to close an older one.
@@ -71,7 +72,7 @@ pub(crate) async fn send(
         None => attempts(caller, rule, choice, ticket, outgoing, seen).await,
         Some(limit) => {
             let left = limit.saturating_sub(seen.started.elapsed());
-            within(Some(left), attempts(caller, rule, choice, ticket, outgoing, seen)).await?
+            within(Some(left), pin!(attempts(caller, rule, choice, ticket, outgoing, seen))).await?
         }
     }
 }
@@ -99,12 +100,13 @@ pub(crate) async fn attempt(
     {
         request.headers_mut().insert(HOST, host);
     }
+    // Pinned where they are: what is waited for is large, and each move of it costs.
     let outcome = if upgrade.is_some() {
-        within(limit, over_upgrade(caller, ticket, request, upgrade)).await
+        within(limit, pin!(over_upgrade(caller, ticket, request, upgrade))).await
     } else if http2 {
-        within(limit, over_http2(caller, ticket, request)).await
+        within(limit, pin!(over_http2(caller, ticket, request))).await
     } else {
-        within(limit, over_http1(caller, ticket, request)).await
+        within(limit, pin!(over_http1(caller, ticket, request))).await
     };
     outcome.unwrap_or_else(|late| Err(Miss::Broken(late)))
 }
@@ -115,7 +117,7 @@ pub(crate) fn unreachable(choice: &Choice) -> Fault {
     Fault::new(StatusCode::BAD_GATEWAY, "connect_failed", detail)
 }
 
-async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Result<T, Fault> {
+async fn within<T>(limit: Option<Duration>, work: Pin<&mut impl Future<Output = T>>) -> Result<T, Fault> {
     let Some(limit) = limit else { return Ok(work.await) };
     tokio::time::timeout(limit, work).await.map_err(|_| {
         Fault::new(
@@ -160,20 +162,44 @@ async fn attempts(
     }
 }
 
-/// A copy of a request that may be sent again, if this one may.
-fn replay(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    if !matches!(request.body(), RequestBody::Empty) || !idempotent(request.method()) {
-        return None;
-    }
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
 fn idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
+}
+
+/// An answer over HTTP/1, of which the head has come.
+enum Offered {
+    Read(response::Parts, Reading),
+    Driven(Response<Incoming>, Upload),
+}
+
+/// Why there is none.
+enum Unanswered {
+    /// Nothing was sent.
+    Unsent(Box<Request<RequestBody>>),
+    /// The connection broke. The request is here where it may be sent again.
+    Lost(Option<Box<Request<RequestBody>>>, Miss),
+    Failed(Miss),
+}
+
+/// Sends a request over a connection.
+async fn offer(connection: Box<Http1>, request: Request<RequestBody>) -> Result<Offered, Unanswered> {
+    if matches!(request.body(), RequestBody::Empty) {
+        return match connection.ask(&request.method().clone(), Http1::written(&request)).await {
+            Ok((parts, reading)) => Ok(Offered::Read(parts, reading)),
+            Err(AskError::Lost(error)) => {
+                let again = idempotent(request.method()).then(|| Box::new(request));
+                Err(Unanswered::Lost(again, Miss::broken("upstream_closed", &error)))
+            }
+            Err(error) => Err(Unanswered::Failed(Miss::broken("upstream_protocol", &error))),
+        };
+    }
+    let Ok(mut upload) = Upload::begin(connection).await else { return Err(Unanswered::Unsent(Box::new(request))) };
+    match upload.send(request).await {
+        Ok(response) => Ok(Offered::Driven(response, upload)),
+        Err(SendError::Unsent(unsent)) => Err(Unanswered::Unsent(unsent)),
+        Err(SendError::Lost(error)) => Err(Unanswered::Lost(None, Miss::broken("upstream_closed", &error))),
+        Err(SendError::Failed(error)) => Err(Unanswered::Failed(Miss::broken("upstream_protocol", &error))),
+    }
 }
 
 pub(crate) async fn over_http1(
@@ -184,36 +210,27 @@ pub(crate) async fn over_http1(
     let settings = &caller.shared.settings;
     let freshness = if replay_possible(&request) { Duration::MAX } else { FRESH };
     let pool = ticket.endpoint.pool(caller.speaker(), ticket.client.as_deref());
-    while let Some(mut connection) = pool.take(freshness) {
-        let copy = replay(&request);
+    while let Some(connection) = pool.take(freshness) {
         let sent = Instant::now();
-        match connection.send(request).await {
-            Ok(response) => return received(response, connection, (ticket, pool), settings.pool_size, sent),
-            Err(SendError::Unsent(unsent)) => request = *unsent,
-            Err(SendError::Lost(error)) => match copy {
-                Some(copy) => {
-                    request = copy;
-                    break;
-                }
-                None => return Err(Miss::broken("upstream_closed", &error)),
-            },
-            Err(SendError::Failed(error)) => return Err(Miss::broken("upstream_protocol", &error)),
+        match offer(connection, request).await {
+            Ok(answer) => return received(answer, (ticket, pool), settings.pool_size, sent),
+            Err(Unanswered::Unsent(unsent)) => request = *unsent,
+            Err(Unanswered::Lost(Some(again), _)) => {
+                request = *again;
+                break;
+            }
+            Err(Unanswered::Lost(None, miss) | Unanswered::Failed(miss)) => return Err(miss),
         }
     }
     let sent = Instant::now();
-    let stream = match caller.dial().to(&ticket.endpoint, Some(b"http/1.1"), ticket.client.as_deref()).await {
-        Ok(stream) => Http1::begin(stream, settings.pool_idle).await,
-        Err(error) => Err(error),
-    };
-    let mut connection = match stream {
-        Ok(connection) => connection,
+    let connection = match caller.dial().to(&ticket.endpoint, Some(b"http/1.1"), ticket.client.as_deref()).await {
+        Ok(stream) => Http1::new(stream, settings.pool_idle),
         Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
     };
-    match connection.send(request).await {
-        Ok(response) => received(response, connection, (ticket, pool), settings.pool_size, sent),
-        Err(SendError::Unsent(unsent)) => Err(Miss::Untouched(unsent, "closed as soon as it was opened".into())),
-        Err(SendError::Lost(error)) => Err(Miss::broken("upstream_closed", &error)),
-        Err(SendError::Failed(error)) => Err(Miss::broken("upstream_protocol", &error)),
+    match offer(connection, request).await {
+        Ok(answer) => received(answer, (ticket, pool), settings.pool_size, sent),
+        Err(Unanswered::Unsent(unsent)) => Err(Miss::Untouched(unsent, "closed as soon as it was opened".into())),
+        Err(Unanswered::Lost(_, miss) | Unanswered::Failed(miss)) => Err(miss),
     }
 }
 
@@ -223,31 +240,53 @@ fn replay_possible(request: &Request<RequestBody>) -> bool {
 
 /// Makes of an endpoint's answer the client's.
 fn received(
-    response: Response<Incoming>,
-    mut connection: Box<Http1>,
+    answer: Offered,
     (ticket, pool): (Ticket, Arc<Pool>),
     pool_size: usize,
     sent: Instant,
 ) -> Result<Response<Body>, Miss> {
     ticket.endpoint.observe(sent.elapsed());
-    let (mut parts, body) = response.into_parts();
+    let lease = Lease { ticket, pool, pool_size };
+    match answer {
+        Offered::Read(mut parts, mut reading) => {
+            if let Some(keep) = prepared(&mut parts)? {
+                reading.keep_for(keep);
+            }
+            let body = match reading.whole() {
+                Some(bytes) => {
+                    lease.release(reading.back());
+                    Body::text(bytes)
+                }
+                None => Body::Read(Box::new(body::Read { reading, lease: Some(lease) })),
+            };
+            Ok(Response::from_parts(parts, body))
+        }
+        Offered::Driven(response, mut connection) => {
+            let (mut parts, body) = response.into_parts();
+            if let Some(keep) = prepared(&mut parts)? {
+                connection.keep = connection.keep.min(keep);
+            }
+            let body = if body.is_end_stream() {
+                lease.release(connection.back());
+                Body::empty()
+            } else {
+                Body::Driven(Box::new(Driven { body, connection, lease: Some(lease) }))
+            };
+            Ok(Response::from_parts(parts, body))
+        }
+    }
+}
+
+/// Makes an answer's head the client's; says for how long the connection may be kept, where the endpoint has said so.
+fn prepared(parts: &mut response::Parts) -> Result<Option<Duration>, Miss> {
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Miss::broken("upstream_protocol", &"it changed the protocol without being asked"));
     }
-    if let Some(seconds) = headers::keep_alive(&parts.headers) {
-        // A second less than it says, so that it does not close what is about to be used.
-        connection.keep = connection.keep.min(Duration::from_secs(seconds.saturating_sub(1)));
-    }
+    // A second less than it says, so that it does not close what is about to be used.
+    let keep = headers::keep_alive(&parts.headers).map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
     headers::strip(&mut parts.headers);
     parts.version = Version::HTTP_11;
-    let lease = Lease { connection, ticket, pool, pool_size };
-    let body = if body.is_end_stream() {
-        lease.release();
-        Body::empty()
-    } else {
-        Body::Driven(Driven { body, lease: Some(lease) })
-    };
-    Ok(Response::from_parts(parts, body))
+    Ok(keep)
 }
 
 /// The shared HTTP/2 connection of an endpoint; made where there is none.

@@ -1,30 +1,35 @@
-//! One HTTP/1.1 connection to an endpoint, driven by whoever uses it.
+//! One HTTP/1.1 connection to an endpoint, and requests without a body over it.
 //!
-//! The connection's own future is polled together with the request's and the answer's, in one task. What passes between
-//! them never needs to wake anyone: only the socket does, and it wakes the task through the connection.
+//! Such a request is written at once and its answer read in the same task; most have no body, and this path is as short as
+//! it can be. A request with a body may be answered while it is still sent, which [`super::Upload`] knows how to do.
+//!
+//! Invariants: a connection is used again only where its last answer had ended beyond doubt and nothing came after it.
 
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use super::{RequestBody, Stream};
-use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::{Body, Frame, Incoming};
-use hyper::client::conn::http1::{Connection, SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, StatusCode, response};
+use hyper::body::{Frame, SizeHint};
+use tokio::io::{AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
-type Driver = Connection<TokioIo<Stream>, RequestBody>;
+use super::chunks::{Chunks, Step};
+use super::head::{self, Length, Unreadable};
+use super::{BodyError, Stream};
 
-/// A connection between two requests, or with one of them.
+/// How much is read at once: of a head, and of a long body.
+const READ: usize = 8 * 1024;
+const READ_MUCH: usize = 64 * 1024;
+/// How many interim answers there may be before the one that counts.
+const MOST_INTERIM: usize = 16;
+
+/// A connection between two requests.
 pub(crate) struct Http1 {
-    sender: SendRequest<RequestBody>,
-    /// None once the connection has ended.
-    driver: Option<Driver>,
-    /// Whether an answer has come over it before.
-    pub(crate) reused: bool,
+    pub(super) stream: Stream,
     /// How long it may stay unused.
     pub(crate) keep: Duration,
     /// When it was put away.
@@ -32,78 +37,178 @@ pub(crate) struct Http1 {
 }
 
 /// Why no answer came.
-pub(crate) enum SendError {
-    /// Nothing was sent; here is the request.
-    Unsent(Box<Request<RequestBody>>),
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
     /// The connection broke before the answer's head was whole.
-    Lost(hyper::Error),
-    /// What came was no HTTP, or the request's own body failed.
-    Failed(hyper::Error),
+    #[error("the connection broke: {0}")]
+    Lost(#[from] io::Error),
+    /// What came was no HTTP.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+}
+
+/// An answer whose body is still to be read.
+pub(crate) struct Reading {
+    /// None once the answer has ended, or broken off.
+    connection: Option<Box<Http1>>,
+    buffer: BytesMut,
+    rest: Rest,
+    keep: bool,
+}
+
+enum Rest {
+    Bytes(u64),
+    Chunked(Chunks),
+    UntilClose,
 }
 
 impl Http1 {
-    /// Begins to speak on a new connection.
-    pub(crate) async fn begin(stream: Stream, keep: Duration) -> io::Result<Box<Self>> {
-        let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        Ok(Box::new(Self { sender, driver: Some(driver), reused: false, keep, since: Instant::now() }))
+    pub(crate) fn new(stream: Stream, keep: Duration) -> Box<Self> {
+        Box::new(Self { stream, keep, since: Instant::now() })
     }
 
-    /// Whether the connection can take a request: it is open and between two messages.
+    /// Whether the connection is still open, and silent as it has to be.
     pub(crate) fn ready(&mut self) -> bool {
         let mut quiet = Context::from_waker(Waker::noop());
-        let Some(driver) = &mut self.driver else { return false };
-        // Outside of the task's budget, as a refusal for want of budget would look like a busy connection.
-        let mut look = pin!(tokio::task::unconstrained(std::future::poll_fn(|cx| driver.poll_without_shutdown(cx))));
-        if look.as_mut().poll(&mut quiet).is_ready() {
-            self.driver = None;
-            return false;
-        }
-        self.sender.is_ready()
+        let mut byte = [0];
+        let mut buffer = ReadBuf::new(&mut byte);
+        // Outside of the task's budget, as a refusal for want of budget would look like silence.
+        let stream = &mut self.stream;
+        let look = std::future::poll_fn(|cx| tokio::io::AsyncRead::poll_read(Pin::new(&mut *stream), cx, &mut buffer));
+        pin!(tokio::task::unconstrained(look)).poll(&mut quiet).is_pending()
     }
 
-    /// Sends a request and waits for the head of its answer.
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
-        let Self { sender, driver, .. } = self;
-        let mut answer = pin!(tokio::task::unconstrained(sender.try_send_request(request)));
-        let sent = std::future::poll_fn(|cx| {
-            if driver.as_mut().is_some_and(|driver| driver.poll_without_shutdown(cx).is_ready()) {
-                // Whatever it still held is given back when it is dropped.
-                *driver = None;
+    /// A request without a body, as bytes.
+    pub(crate) fn written<B>(request: &Request<B>) -> Vec<u8> {
+        head::write(request)
+    }
+
+    /// Sends a request of that method, which has no body, and waits for the head of its answer.
+    pub(crate) async fn ask(
+        mut self: Box<Self>,
+        method: &Method,
+        bytes: Vec<u8>,
+    ) -> Result<(response::Parts, Reading), AskError> {
+        self.stream.write_all(&bytes).await?;
+        if !matches!(self.stream, Stream::Plain(_)) {
+            std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_flush(cx)).await?;
+        }
+        drop(bytes);
+        let mut buffer = BytesMut::with_capacity(READ);
+        for _ in 0..MOST_INTERIM {
+            let found = self.head(&mut buffer, method).await?;
+            if found.parts.status.is_informational() && found.parts.status != StatusCode::SWITCHING_PROTOCOLS {
+                continue;
             }
-            answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-        });
-        sent.await.map_err(|mut error| match error.take_message() {
-            Some(request) => SendError::Unsent(Box::new(request)),
-            None => classify(error.into_error()),
-        })
+            let rest = match found.length {
+                Length::Bytes(bytes) => Rest::Bytes(bytes),
+                Length::Chunked => Rest::Chunked(Chunks::default()),
+                Length::UntilClose => Rest::UntilClose,
+            };
+            return Ok((found.parts, Reading { connection: Some(self), buffer, rest, keep: found.keep }));
+        }
+        Err(Unreadable("there are interim answers without end").into())
     }
 
-    /// Polls the body of an answer that came over this connection.
-    pub(crate) fn poll_body(
-        &mut self,
-        body: &mut Incoming,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut quiet = Context::from_waker(Waker::noop());
-        if let ready @ Poll::Ready(_) = Pin::new(&mut *body).poll_frame(&mut quiet) {
-            return ready;
+    async fn head(&mut self, buffer: &mut BytesMut, method: &Method) -> Result<head::Head, AskError> {
+        loop {
+            if !buffer.is_empty()
+                && let Some(found) = head::read(buffer, method)?
+            {
+                return Ok(found);
+            }
+            buffer.reserve(READ);
+            let read = std::future::poll_fn(|cx| poll_read_buf(Pin::new(&mut self.stream), cx, buffer)).await?;
+            if read == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
         }
-        if self.driver.as_mut().is_some_and(|driver| driver.poll_without_shutdown(cx).is_ready()) {
-            self.driver = None;
-        }
-        Pin::new(body).poll_frame(&mut quiet)
     }
 }
 
-fn classify(error: hyper::Error) -> SendError {
-    let broken = |error: &io::Error| {
-        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
-        matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
-    };
-    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
-    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() || source.is_some_and(broken) {
-        SendError::Lost(error)
-    } else {
-        SendError::Failed(error)
+impl Reading {
+    /// Keeps the connection for no longer than that.
+    pub(crate) fn keep_for(&mut self, keep: Duration) {
+        if let Some(connection) = &mut self.connection {
+            connection.keep = connection.keep.min(keep);
+        }
+    }
+
+    /// The whole body, where it has come already.
+    pub(crate) fn whole(&mut self) -> Option<Bytes> {
+        let Rest::Bytes(length) = self.rest else { return None };
+        let length = usize::try_from(length).ok().filter(|length| *length <= self.buffer.len())?;
+        self.rest = Rest::Bytes(0);
+        Some(self.buffer.split_to(length).freeze())
+    }
+
+    /// Whether nothing is to come any more.
+    pub(crate) fn ended(&self) -> bool {
+        match &self.rest {
+            Rest::Bytes(left) => *left == 0,
+            Rest::Chunked(chunks) => chunks.ended(),
+            Rest::UntilClose => self.connection.is_none(),
+        }
+    }
+
+    /// The connection, where the answer has ended and it can be used again.
+    pub(crate) fn back(&mut self) -> Option<Box<Http1>> {
+        let whole = self.ended() && self.keep && self.buffer.is_empty();
+        self.connection.take().filter(|_| whole)
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match &self.rest {
+            Rest::Bytes(left) => SizeHint::with_exact(*left),
+            Rest::Chunked(_) | Rest::UntilClose => SizeHint::default(),
+        }
+    }
+
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            match self.step() {
+                Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Step::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(Step::End) => return Poll::Ready(None),
+                Ok(Step::More) => {}
+                Err(error) => return self.cut(error.into()),
+            }
+            let much = match self.rest {
+                Rest::Bytes(left) => usize::try_from(left).unwrap_or(READ_MUCH).clamp(READ, READ_MUCH),
+                Rest::Chunked(_) | Rest::UntilClose => READ_MUCH / 2,
+            };
+            let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
+            self.buffer.reserve(much);
+            match ready!(poll_read_buf(Pin::new(&mut connection.stream), cx, &mut self.buffer)) {
+                Ok(0) if matches!(self.rest, Rest::UntilClose) => {
+                    self.connection = None;
+                    return Poll::Ready(None);
+                }
+                Ok(0) => return self.cut(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Ok(_) => {}
+                Err(error) => return self.cut(error.into()),
+            }
+        }
+    }
+
+    /// What there is in what has been read.
+    fn step(&mut self) -> Result<Step, Unreadable> {
+        Ok(match &mut self.rest {
+            Rest::Bytes(0) => Step::End,
+            Rest::Chunked(chunks) => chunks.next(&mut self.buffer)?,
+            _ if self.buffer.is_empty() => Step::More,
+            Rest::Bytes(left) => {
+                let most = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
+                *left -= most as u64;
+                Step::Data(self.buffer.split_to(most).freeze())
+            }
+            Rest::UntilClose => Step::Data(self.buffer.split().freeze()),
+        })
+    }
+
+    /// The answer breaks off, and the connection with it.
+    fn cut(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.connection = None;
+        Poll::Ready(Some(Err(error)))
     }
 }

@@ -3,12 +3,15 @@
 //! Invariants: an HTTP/1 connection carries one request at a time and is driven by that request's own task, so that an answer
 //! crosses no channel between threads; a connection is only kept when it is known to be between two messages.
 
+mod chunks;
+mod head;
 mod http1;
 mod http2;
 mod pool;
 mod roots;
 mod secure;
 mod stream;
+mod upload;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,12 +24,13 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use crate::mirror::{Copy, Tee};
 use crate::traffic::Reader;
 
-pub(crate) use http1::{Http1, SendError};
+pub(crate) use http1::{AskError, Http1, Reading};
 pub(crate) use http2::{Tasks, connect as connect_http2};
 pub(crate) use pool::{Http2Sender, Pool, Pools};
 pub use roots::client_config;
 pub(crate) use secure::{Secure, Secured};
 pub(crate) use stream::{Dial, Stream};
+pub(crate) use upload::{SendError, Upload};
 
 /// The body of a request on its way to an endpoint.
 pub(crate) enum RequestBody {

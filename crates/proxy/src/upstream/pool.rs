@@ -75,7 +75,6 @@ impl Pool {
                 return None;
             }
             if connection.ready() {
-                connection.reused = true;
                 return Some(connection);
             }
         }

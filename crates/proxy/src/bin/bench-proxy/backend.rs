@@ -74,10 +74,15 @@ fn message(length: usize) -> Bytes {
 }
 
 async fn grpc(stream: TcpStream, message: Bytes) {
-    let service = service_fn(move |_: Request<Incoming>| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let mut response = Response::new(Answer { message: Some(message.clone()), ended: false });
         response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
-        std::future::ready(Ok::<_, Infallible>(response))
+        async move {
+            // An answer before the end of the request would be followed by a reset of the stream.
+            let mut body = request.into_body();
+            while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
+            Ok::<_, Infallible>(response)
+        }
     });
     let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     // As above: its end is the end.

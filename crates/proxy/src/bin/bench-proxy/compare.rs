@@ -77,15 +77,16 @@ async fn turns(
     // Only where the backend speaks what clients do can it be asked without a proxy.
     let direct = matches!(options.wire, Wire::Http1 | Wire::Grpc).then_some(direct);
     let all: Vec<(&str, SocketAddr, Option<&Party>)> = direct.into_iter().chain(rest).collect();
-    for (_, address, _) in &all {
+    for (name, address, _) in &all {
         // Connections, code and caches are warm before anything counts.
-        run(*address, Plan { requests: (plan.requests / 10).max(plan.connections), ..plan }).await?;
+        let warm = Plan { requests: (plan.requests / 10).max(plan.connections), ..plan };
+        run(*address, warm).await.map_err(|error| format!("{name}: {error}"))?;
     }
     let mut samples: Vec<Vec<Sample>> = all.iter().map(|_| Vec::new()).collect();
     for _ in 0..options.rounds {
-        for ((_, address, party), samples) in all.iter().zip(&mut samples) {
+        for ((name, address, party), samples) in all.iter().zip(&mut samples) {
             let before = party.map_or(Ok(Duration::ZERO), Party::cpu)?;
-            let outcome = run(*address, plan).await?;
+            let outcome = run(*address, plan).await.map_err(|error| format!("{name}: {error}"))?;
             let spent = party.map_or(Ok(Duration::ZERO), Party::cpu)?.saturating_sub(before);
             samples.push(Sample { cpu: spent.as_secs_f64() * 1e6 / plan.requests as f64, outcome });
         }

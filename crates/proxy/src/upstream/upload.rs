@@ -1,0 +1,115 @@
+//! An HTTP/1.1 connection to an endpoint while a request with a body is on it, driven by whoever uses it.
+//!
+//! The connection's own future is polled together with the request's and the answer's, in one task. What passes between
+//! them never needs to wake anyone: only the socket does, and it wakes the task through the connection.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::{Http1, RequestBody, Stream};
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::client::conn::http1::{Connection, SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+
+type Driver = Connection<TokioIo<Stream>, RequestBody>;
+
+/// A connection with a request.
+pub(crate) struct Upload {
+    sender: SendRequest<RequestBody>,
+    /// None once the connection has ended.
+    driver: Option<Box<Driver>>,
+    /// How long it may stay unused after this.
+    pub(crate) keep: Duration,
+}
+
+/// Why no answer came.
+pub(crate) enum SendError {
+    /// Nothing was sent; here is the request.
+    Unsent(Box<Request<RequestBody>>),
+    /// The connection broke before the answer's head was whole.
+    Lost(hyper::Error),
+    /// What came was no HTTP, or the request's own body failed.
+    Failed(hyper::Error),
+}
+
+impl Upload {
+    /// Begins to speak on a connection.
+    pub(crate) async fn begin(connection: Box<Http1>) -> io::Result<Self> {
+        let Http1 { stream, keep, .. } = *connection;
+        let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        Ok(Self { sender, driver: Some(Box::new(driver)), keep })
+    }
+
+    /// The connection, where it is between two messages and can be used again.
+    pub(crate) fn back(&mut self) -> Option<Box<Http1>> {
+        if !self.ready() {
+            return None;
+        }
+        let parts = self.driver.take()?.into_parts();
+        parts.read_buf.is_empty().then(|| Http1::new(parts.io.into_inner(), self.keep))
+    }
+
+    /// Whether the connection can take a request: it is open and between two messages.
+    fn ready(&mut self) -> bool {
+        let mut quiet = Context::from_waker(Waker::noop());
+        let Some(driver) = &mut self.driver else { return false };
+        // Outside of the task's budget, as a refusal for want of budget would look like a busy connection.
+        let mut look = pin!(tokio::task::unconstrained(std::future::poll_fn(|cx| driver.poll_without_shutdown(cx))));
+        if look.as_mut().poll(&mut quiet).is_ready() {
+            self.driver = None;
+            return false;
+        }
+        self.sender.is_ready()
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+        let Self { sender, driver, .. } = self;
+        let mut answer = pin!(tokio::task::unconstrained(sender.try_send_request(request)));
+        let sent = std::future::poll_fn(|cx| {
+            if driver.as_mut().is_some_and(|driver| driver.poll_without_shutdown(cx).is_ready()) {
+                // Whatever it still held is given back when it is dropped.
+                *driver = None;
+            }
+            answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        });
+        sent.await.map_err(|mut error| match error.take_message() {
+            Some(request) => SendError::Unsent(Box::new(request)),
+            None => classify(error.into_error()),
+        })
+    }
+
+    /// Polls the body of an answer that came over this connection.
+    pub(crate) fn poll_body(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut quiet = Context::from_waker(Waker::noop());
+        if let ready @ Poll::Ready(_) = Pin::new(&mut *body).poll_frame(&mut quiet) {
+            return ready;
+        }
+        if self.driver.as_mut().is_some_and(|driver| driver.poll_without_shutdown(cx).is_ready()) {
+            self.driver = None;
+        }
+        Pin::new(body).poll_frame(&mut quiet)
+    }
+}
+
+fn classify(error: hyper::Error) -> SendError {
+    let broken = |error: &io::Error| {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+        matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
+    };
+    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() || source.is_some_and(broken) {
+        SendError::Lost(error)
+    } else {
+        SendError::Failed(error)
+    }
+}
