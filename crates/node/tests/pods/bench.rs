@@ -65,7 +65,9 @@ struct Running {
 }
 
 pub(crate) struct Bench {
+    /// As the administrator, who makes what the node runs.
     pub(crate) client: kube::Client,
+    node_client: kube::Client,
     pub(crate) node: node::Handle,
     pub(crate) traffic: Arc<Notes>,
     pub(crate) folder: tempfile::TempDir,
@@ -96,12 +98,13 @@ impl Bench {
         let (server, handle) = apiserver::build(settings, store, dependencies).expect("a server");
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(server.run(shutdown.clone()));
-        let client = kube::Client::new(handle.service_as("system:node:coracle"), "default");
+        let client = |user: &str| kube::Client::new(handle.service_as(user), "default");
+        let (client, node_client) = (client("system:admin"), client("system:node:coracle"));
         let recipes = Recipes::parse(recipes, &folder.path().join("coracle.yaml")).expect("valid");
         let traffic = Arc::new(Notes::default());
-        let (running, node) = run_node(&client, &folder, &recipes, &traffic);
+        let (running, node) = run_node(&node_client, &folder, &recipes, &traffic);
         let server = Running0 { shutdown, task, store: store_task };
-        let bench = Bench { client, node, traffic, folder, running: Some(running), recipes, server };
+        let bench = Bench { client, node_client, node, traffic, folder, running: Some(running), recipes, server };
         let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(bench.client.clone());
         let ready = await_condition(nodes, "coracle", |n: Option<&k8s_openapi::api::core::v1::Node>| {
             let conditions = n.and_then(|n| n.status.as_ref()?.conditions.as_ref());
@@ -233,7 +236,7 @@ impl Bench {
     }
 
     pub(crate) fn start_node(&mut self) {
-        let (running, node) = run_node(&self.client, &self.folder, &self.recipes, &self.traffic);
+        let (running, node) = run_node(&self.node_client, &self.folder, &self.recipes, &self.traffic);
         (self.running, self.node) = (Some(running), node);
     }
 
