@@ -131,6 +131,9 @@ impl<'a> Applier<'a> {
             if resource.namespaced && new_namespaces.contains(&namespace) {
                 continue;
             }
+            if self.waits_for_account(manifest, manifests) {
+                continue;
+            }
             let path = resource.path(Some(namespace), Some(manifest.name()));
             if let Err(error) = self.api.apply(&path, &manifest.object, self.force, true).await {
                 problems.push(format!("{}: {}", manifest.label(), exit::sentence(&error)));
@@ -140,6 +143,16 @@ impl<'a> Applier<'a> {
             return Ok(());
         }
         Err(exit::bad_input(format!("refused, and nothing was changed:\n  {}", problems.join("\n  "))))
+    }
+
+    /// Whether a Pod runs as a ServiceAccount of these manifests, without which the API would refuse it today.
+    fn waits_for_account(&self, pod: &Manifest, manifests: &[Manifest]) -> bool {
+        let Some(account) = pod.object["spec"]["serviceAccountName"].as_str().filter(|_| pod.kind() == "Pod") else {
+            return false;
+        };
+        let namespace = |manifest: &Manifest| manifest.namespace().unwrap_or(self.namespace).to_owned();
+        let is_it = |one: &Manifest| one.kind() == "ServiceAccount" && one.name() == account;
+        manifests.iter().any(|one| is_it(one) && namespace(one) == namespace(pod))
     }
 
     /// Applies one object and says what became of it.

@@ -211,3 +211,24 @@ fn a_kustomization_is_built_and_brought_up() {
     assert!(settings.starts_with("my-settings-"), "{settings}");
     assert_eq!(coracle.get(&[&format!("configmaps/{settings}")])["data"]["COLOUR"], "green");
 }
+
+/// What is made by the same command counts when that command asks whether all would be taken.
+#[test]
+fn a_pod_and_its_service_account_come_together() {
+    let yaml = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: clerk}\n---\n\
+                apiVersion: v1\nkind: Pod\nmetadata: {name: desk}\nspec:\n  serviceAccountName: clerk\n  containers:\n  \
+                - {name: main, image: coracle.dev/host, command: [sleep, '600']}\n";
+    let directory = manifests(&[("desk.yaml", yaml)]);
+    let coracle = Coracle::up(directory.path());
+    assert_eq!(coracle.get(&["pod/desk"])["spec"]["serviceAccountName"], "clerk");
+    let stray = manifests(&[(
+        "stray.yaml",
+        &yaml
+            .replace("kind: ServiceAccount\nmetadata: {name: clerk}", "kind: ServiceAccount\nmetadata: {name: other}")
+            .replace("desk", "stray")
+            .replace("Name: clerk", "Name: nobody"),
+    )]);
+    let refused = coracle.run(&["apply", "-f", &stray.path().to_string_lossy()]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && said.contains("nothing was changed"), "{said}");
+}

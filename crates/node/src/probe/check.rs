@@ -244,7 +244,10 @@ mod tests {
         let port = listener.local_addr().expect("an address").port();
         let silent = check(&http(port), None, Duration::from_millis(50)).await.expect_err("silent");
         assert!(silent.contains("context deadline exceeded"), "{silent}");
-        drop(listener);
+        // Bound, so that nobody else takes the port, but nobody listens.
+        let closed = tokio::net::TcpSocket::new_v4().expect("a socket");
+        closed.bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).expect("bound");
+        let port = closed.local_addr().expect("an address").port();
         let refused =
             check(&Target::Tcp { host: "127.0.0.1".to_owned(), port }, None, LIMIT).await.expect_err("closed");
         assert_eq!(refused, format!("dial tcp 127.0.0.1:{port}: connect: connection refused"));
