@@ -44,23 +44,26 @@ fn forget_code() {
     let (Ok(program), Ok(maps)) = (std::env::current_exe(), std::fs::read_to_string("/proc/self/maps")) else { return };
     for range in code(&maps, &program.to_string_lossy()) {
         let length = range.end - range.start;
-        // SAFETY: the range is a mapping of this process, read from the kernel; it is executable and cannot be written, so
-        // every page is as the file has it, and the kernel reads it from there when it is touched next, by any thread.
+        // SAFETY: the range is a mapping of this process, read from the kernel; it is code, or the constants at the head of
+        // the file, neither of which the loader relocates. So every page is as the file has it, and the kernel reads it
+        // from there when it is touched next, by any thread.
         unsafe {
             nix::libc::madvise(std::ptr::without_provenance_mut(range.start), length, nix::libc::MADV_DONTNEED);
         }
     }
 }
 
-/// Where a program's code is mapped. Read-only data is left alone: what the loader relocated there is in no file.
+/// Where a program's code and constants are mapped. Other read-only data is left alone: what the loader relocated there is in
+/// no file.
 fn code(maps: &str, program: &str) -> Vec<Range<usize>> {
     let address = |text: &str| usize::from_str_radix(text, 16).ok();
     let mapping = |line: &str| {
         let mut fields = line.split_ascii_whitespace();
-        let (range, rights) = (fields.next()?, fields.next()?);
+        let (range, rights, offset) = (fields.next()?, fields.next()?, fields.next()?);
         let path = line.find('/').map(|at| &line[at..])?;
         let (start, end) = range.split_once('-')?;
-        (rights == "r-xp" && path == program).then_some(address(start)?..address(end)?)
+        let unchanged = rights == "r-xp" || rights == "r--p" && address(offset)? == 0;
+        (unchanged && path == program).then_some(address(start)?..address(end)?)
     };
     maps.lines().filter_map(mapping).collect()
 }
@@ -81,7 +84,8 @@ mod tests {
 
     #[test]
     fn only_the_programs_own_code_is_forgotten() {
-        assert_eq!(code(MAPS, "/opt/the coracle"), vec![0x55d0_c0c6_d000..0x55d0_c2c8_7000]);
+        let (constants, code_itself) = (0x55d0_c000_0000..0x55d0_c0c6_d000, 0x55d0_c0c6_d000..0x55d0_c2c8_7000);
+        assert_eq!(code(MAPS, "/opt/the coracle"), vec![constants, code_itself]);
         assert!(code(MAPS, "/opt/coracle").is_empty());
         assert!(code("what is this", "/opt/coracle").is_empty());
     }

@@ -163,8 +163,8 @@ pub(crate) async fn roll_back(client: &kube::Client, synced: &Synced, number: Op
     let operation = json!({ "operation": { "initiatedBy": { "username": by },
         "sync": { "revision": chosen.provenance.commit, "prune": true } } });
     let asked = api.merge(&synced.path(), &operation, crate::connect::MANAGER).await?;
-    let before = synced.object["status"]["operationState"]["startedAt"].clone();
-    let state = tokio::time::timeout(WITHIN, ended(&api, synced, &asked, &before))
+    let before = &synced.object["status"]["operationState"];
+    let state = tokio::time::timeout(WITHIN, ended(&api, synced, &asked, before))
         .await
         .with_context(|| format!("{label} was not back within {} s; it goes on", WITHIN.as_secs()))??;
     let message = state["message"].as_str().unwrap_or_default();
@@ -175,7 +175,8 @@ pub(crate) async fn roll_back(client: &kube::Client, synced: &Synced, number: Op
     Ok(ExitCode::SUCCESS)
 }
 
-/// How the operation that was asked for ended.
+/// How the operation that was asked for ended. It is told from the one before by all that is said of it: two may begin within
+/// the second that times are told to.
 async fn ended(api: &Api, synced: &Synced, asked: &Value, before: &Value) -> anyhow::Result<Value> {
     let path = synced.path();
     let (collection, name) = path.rsplit_once('/').unwrap_or((path.as_str(), ""));
@@ -186,7 +187,7 @@ async fn ended(api: &Api, synced: &Synced, asked: &Value, before: &Value) -> any
         let object = event?["object"].take();
         let state = &object["status"]["operationState"];
         let over = matches!(state["phase"].as_str(), Some("Succeeded" | "Failed" | "Error"));
-        if object["operation"].is_null() && over && (state["startedAt"] != *before || state["phase"] == "Error") {
+        if object["operation"].is_null() && over && (state != before || state["phase"] == "Error") {
             return Ok(state.clone());
         }
     }
