@@ -87,7 +87,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let sleep = |root: &Path| {
             let mut command = std::process::Command::new("sleep");
-            command.arg("300").env(MARK, root.join("a_b_c")).spawn().expect("started")
+            let child = command.arg("300").env(MARK, root.join("a_b_c")).spawn().expect("started");
+            // A program that has just been started has its environment a moment later.
+            let began = std::time::Instant::now();
+            while std::fs::read(format!("/proc/{}/environ", child.id())).expect("readable").is_empty() {
+                assert!(began.elapsed().as_secs() < 30, "it has no environment");
+                std::thread::yield_now();
+            }
+            child
         };
         let (mut ours, mut other) = (sleep(dir.path()), sleep(Path::new("/elsewhere")));
         assert_eq!(kill_processes(dir.path()).await, 1);
