@@ -8,6 +8,7 @@
 //!
 //! It must not know: how connections are made (the proxy owns the trait that [`Handle`] implements), nor how Pods run.
 
+mod accept;
 mod authority;
 mod bundle;
 mod cache;

@@ -20,11 +20,11 @@ use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::identity::accept::each_client;
 use crate::identity::handle::Handle;
 
 /// How many clients are served at once.
@@ -93,39 +93,26 @@ impl BundleEndpoint {
     /// Serves until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
         let tasks = TaskTracker::new();
-        let permits = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            let accept = async {
-                // The semaphore is never closed.
-                let permit = Arc::clone(&permits).acquire_owned().await.ok();
-                (permit, self.listener.accept().await)
-            };
-            let (permit, accepted) = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break,
-                accepted = accept => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => {
-                    let (tls, handle, stop) = (self.tls.clone(), self.handle.clone(), shutdown.clone());
-                    tasks.spawn(async move {
-                        let served = tokio::select! {
-                            served = tokio::time::timeout(WITHIN, serve(tls, stream, handle)) => served,
-                            () = stop.cancelled() => return,
-                        };
-                        if let Ok(Err(error)) = served {
-                            tracing::debug!(%peer, error, "a client of the bundle endpoint went away");
-                        }
-                        drop(permit);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the bundle endpoint cannot accept a connection");
-                    let pause = tokio::time::sleep(Duration::from_millis(50));
-                    tokio::select! { () = pause => {}, () = shutdown.cancelled() => break }
-                }
-            }
-        }
+        each_client(
+            "the bundle endpoint",
+            CONNECTIONS,
+            &shutdown,
+            |cx| self.listener.poll_accept(cx),
+            |(stream, peer), place| {
+                let (tls, handle, stop) = (self.tls.clone(), self.handle.clone(), shutdown.clone());
+                tasks.spawn(async move {
+                    let served = tokio::select! {
+                        served = tokio::time::timeout(WITHIN, serve(tls, stream, handle)) => served,
+                        () = stop.cancelled() => return,
+                    };
+                    if let Ok(Err(error)) = served {
+                        tracing::debug!(%peer, error, "a client of the bundle endpoint went away");
+                    }
+                    drop(place);
+                });
+            },
+        )
+        .await;
         tasks.close();
         tasks.wait().await;
     }

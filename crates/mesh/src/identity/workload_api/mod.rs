@@ -21,12 +21,12 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use authority::Tidied;
 
+use super::accept::each_client;
 use super::handle::Handle;
 use super::spiffe::SpiffeId;
 
@@ -108,34 +108,21 @@ impl WorkloadApi {
     /// Serves until `shutdown`, then ends the calls that are under way.
     pub async fn run(self, shutdown: CancellationToken) {
         let tasks = TaskTracker::new();
-        let permits = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            let accept = async {
-                // The semaphore is never closed.
-                let permit = Arc::clone(&permits).acquire_owned().await.ok();
-                (permit, self.listener.accept().await)
-            };
-            let (permit, accepted) = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break,
-                accepted = accept => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let (handle, attestor) = (self.handle.clone(), Arc::clone(&self.attestor));
-                    let (stop, own) = (shutdown.clone(), tasks.clone());
-                    tasks.spawn(async move {
-                        serve(stream, handle, &*attestor, stop, own).await;
-                        drop(permit);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the Workload API cannot accept a connection");
-                    let pause = tokio::time::sleep(Duration::from_millis(50));
-                    tokio::select! { () = pause => {}, () = shutdown.cancelled() => break }
-                }
-            }
-        }
+        each_client(
+            "the Workload API",
+            CONNECTIONS,
+            &shutdown,
+            |cx| self.listener.poll_accept(cx),
+            |(stream, _), place| {
+                let (handle, attestor) = (self.handle.clone(), Arc::clone(&self.attestor));
+                let (stop, own) = (shutdown.clone(), tasks.clone());
+                tasks.spawn(async move {
+                    serve(stream, handle, &*attestor, stop, own).await;
+                    drop(place);
+                });
+            },
+        )
+        .await;
         tasks.close();
         if tokio::time::timeout(LAST, tasks.wait()).await.is_err() {
             tracing::warn!(left = tasks.len(), "calls of the Workload API did not end in time");
