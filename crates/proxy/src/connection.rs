@@ -13,7 +13,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use http::Request;
 use http::header::HeaderValue;
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -294,7 +296,9 @@ where
         builder.max_headers(settings.max_headers);
     }
     // In a box, which is there while there is a request and not while a connection waits for one.
-    let service = service_fn(move |request| Box::pin(request::serve(Arc::clone(&caller), request)));
+    let service = service_fn(move |request: Request<Incoming>| {
+        Box::pin(request::serve(Arc::clone(&caller), request.map(Into::into)))
+    });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     drive(connection.as_mut(), |connection| connection.graceful_shutdown(), &slot.life, settings, || false).await
 }
@@ -326,7 +330,8 @@ where
         seen = begun;
         idle
     };
-    let service = service_fn(move |request| request::serve(Arc::clone(&caller), request));
+    let service =
+        service_fn(move |request: Request<Incoming>| request::serve(Arc::clone(&caller), request.map(Into::into)));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     drive(connection.as_mut(), |connection| connection.graceful_shutdown(), &slot.life, settings, idle).await
 }

@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use http::header::{HOST, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, request};
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -29,6 +28,7 @@ use crate::body::Body;
 use crate::connection::{self, Ended};
 use crate::headers;
 use crate::identity::{Client, Identity};
+use crate::incoming::Incoming;
 use crate::listen::Slot;
 use crate::network::Ground;
 use crate::observe::{Observation, Seen};
@@ -152,9 +152,9 @@ pub(crate) async fn serve(
     let life = Arc::clone(&slot.life);
     let (header_timeout, max_head_bytes) = (shared.settings.header_timeout, shared.settings.max_head_bytes);
     let exit = Arc::new(Exit { shared, slot, egress, client, caller });
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let exit = Arc::clone(&exit);
-        async move { Ok::<_, Infallible>(exit.serve(request).await) }
+        async move { Ok::<_, Infallible>(exit.serve(request.map(Into::into)).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_timeout);

@@ -28,6 +28,7 @@ pub mod fuzzing;
 mod handle;
 mod headers;
 mod identity;
+mod incoming;
 mod keep;
 mod listen;
 mod mirror;

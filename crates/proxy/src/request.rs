@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use http::header::{HOST, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::access::{Changes, Stop, Visit, Wait};
@@ -22,6 +21,7 @@ use crate::filter;
 use crate::forward::{self, Outgoing};
 use crate::headers;
 use crate::identity::{Identity, Speaker};
+use crate::incoming::Incoming;
 use crate::listen::Slot;
 use crate::mirror;
 use crate::observe::{Observation, Seen};

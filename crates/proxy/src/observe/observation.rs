@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header, request};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::trace::{self, Place};
 use super::{CLIENT_GONE, Exchange, Missed};
 use crate::answer::{Fault, is_grpc};
 use crate::headers;
+use crate::incoming::Incoming;
 use crate::request::Caller;
 use crate::stats::{Counter, Edge};
 use crate::upstream::RequestBody;

@@ -19,8 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 
+use crate::incoming::Incoming;
 use crate::mirror::{Copy, Tee};
 use crate::traffic::Reader;
 
@@ -56,14 +57,14 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Stream(body) => Pin::new(body).poll_frame(cx),
             Self::Counted(body, bytes) => {
                 let polled = Pin::new(body).poll_frame(cx);
                 if let Poll::Ready(Some(Ok(frame))) = &polled {
                     let data = frame.data_ref().map_or(0, Bytes::len);
                     bytes.fetch_add(data as u64, Ordering::Relaxed);
                 }
-                polled.map_err(Into::into)
+                polled
             }
             Self::Teed(tee) => tee.poll_frame(cx),
             Self::Copy(copy) => copy.poll_frame(cx),
