@@ -31,6 +31,8 @@ pub struct Settings {
     pub shutdown_limit: Duration,
     /// Variables that every program gets beside what its manifest says, which goes before them.
     pub environment: BTreeMap<String, String>,
+    /// How many open files programs are told to have (the soft limit); as this process where none is said.
+    pub open_files: Option<u64>,
     /// Whether Pods have a network namespace of their own where they do not say.
     pub isolated: bool,
     /// The addresses of Services, to which such Pods have a way.
@@ -48,6 +50,7 @@ impl Settings {
             shim: PathBuf::from("/proc/self/exe"),
             shutdown_limit: Duration::from_secs(30),
             environment: BTreeMap::new(),
+            open_files: None,
             isolated: false,
             services: Block { network: Ipv4Addr::new(127, 96, 0, 0), prefix: 12 },
         }

@@ -103,6 +103,19 @@ fn pid_in(file: &Path) -> String {
 }
 
 #[test]
+fn a_program_gets_the_limit_of_open_files_that_it_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut told = config("ulimit -Sn; ulimit -Hn", &json!([]), dir.path());
+    let (unsaid, _) = run("ulimit -Sn; ulimit -Hn");
+    let (soft, hard) = unsaid.trim().split_once('\n').expect("two lines");
+    assert_ne!(soft, "77");
+    told["open_files"] = json!(77);
+    let mut shim = Shim::start(&told);
+    shim.started();
+    assert_eq!(shim.finish().0, format!("77\n{hard}\n"));
+}
+
+#[test]
 fn a_program_gets_its_environment_and_its_end_is_told() {
     let (text, end) = run("env | sort | grep -v -e ^PWD -e ^SHLVL -e ^_= -e ^OLDPWD; exit 3");
     assert_eq!(text.lines().filter(|l| !l.starts_with("PATH=")).collect::<Vec<_>>(), ["A=b"]);

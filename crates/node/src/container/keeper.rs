@@ -23,6 +23,7 @@ use crate::leftovers;
 use crate::logs::{Capture, Source};
 use crate::owners::Launcher;
 use crate::probe::Kind;
+use crate::recipe::Lease;
 use crate::shim::{self, Order, Report};
 
 /// As upstream: no more of a container's last words is kept.
@@ -58,6 +59,8 @@ struct Course {
     capture: AbortOnDropHandle<()>,
     last_words: std::path::PathBuf,
     image_id: String,
+    /// Its program stays until nothing of it runs.
+    _lease: Lease,
 }
 
 /// How far a run's end has got.
@@ -125,7 +128,7 @@ impl Keeper {
     }
 
     fn course(&self, process: Process, prepared: Prepared, pid: i32, capture: AbortOnDropHandle<()>) -> Course {
-        let Prepared { mut config, last_words, .. } = prepared;
+        let Prepared { mut config, last_words, image_id, lease } = prepared;
         config.join = Some(pid);
         let reach = Reach {
             launcher: self.launcher(),
@@ -136,15 +139,7 @@ impl Keeper {
             network: self.setup.sandbox.as_ref().map(|sandbox| sandbox.network().clone()),
         };
         let id = self.id();
-        Course {
-            process,
-            reach,
-            id,
-            started: Timestamp::now(),
-            capture,
-            last_words,
-            image_id: prepared.image_id.clone(),
-        }
+        Course { process, reach, id, started: Timestamp::now(), capture, last_words, image_id, _lease: lease }
     }
 
     fn launcher(&self) -> Launcher {

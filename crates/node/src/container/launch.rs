@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::Container;
 
 use crate::env::expand;
-use crate::recipe::{Found, Recipe, Recipes, Shelf, image_name};
+use crate::recipe::{Found, Lease, Recipe, Recipes, Shelf, image_name};
 
 /// Why a container can't be started as it is declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,18 +26,24 @@ impl Refused {
 
 /// The recipe of a container's image; `None` for the host's own programs. A program of a commit is meant by its digest; without
 /// one the recipes that Coracle was started with go first.
-pub(crate) fn recipe(container: &Container, recipes: &Recipes, shelf: &Shelf) -> Result<Option<Recipe>, Refused> {
+///
+/// Whoever runs it keeps the lease for as long.
+pub(crate) fn recipe(
+    container: &Container,
+    recipes: &Recipes,
+    shelf: &Shelf,
+) -> Result<Option<(Recipe, Lease)>, Refused> {
     let image = container.image.as_deref().unwrap_or_default();
     if image_name(image) == resources::names::HOST_IMAGE {
         return Ok(None);
     }
     let known = recipes.lookup(image);
     if let Some(recipe) = known.filter(|_| !image.contains('@')) {
-        return Ok(Some(recipe.clone()));
+        return Ok(Some((recipe.clone(), Lease::default())));
     }
     let found = shelf.lookup(image);
-    if let Found::Program(recipe) = found {
-        return Ok(Some(*recipe));
+    if let Found::Program(recipe, lease) = found {
+        return Ok(Some((*recipe, lease)));
     }
     let reason = match container.image_pull_policy.as_deref() {
         Some("Never") => "ErrImageNeverPull",
@@ -51,7 +57,7 @@ pub(crate) fn recipe(container: &Container, recipes: &Recipes, shelf: &Shelf) ->
         return Err(Refused { reason, message });
     }
     if let Some(recipe) = known {
-        return Ok(Some(recipe.clone()));
+        return Ok(Some((recipe.clone(), Lease::default())));
     }
     let file = recipes.file().unwrap_or(Path::new(crate::recipe::FILE));
     let message = format!(
@@ -143,11 +149,11 @@ mod tests {
             (json!({"image": "coracle.dev/host", "command": ["sleep", "1"]}), vec!["sleep", "1"]),
         ] {
             let container = container(spec.clone());
-            let recipe = recipe(&container, &recipes, &Shelf::default()).expect("known");
+            let recipe = recipe(&container, &recipes, &Shelf::default()).expect("known").unzip().0;
             assert_eq!(command(&container, recipe.as_ref(), &env).expect("a command"), expected, "{spec}");
         }
         let known = container(json!({"image": "shop/a"}));
-        let found = recipe(&known, &recipes, &Shelf::default()).expect("known");
+        let found = recipe(&known, &recipes, &Shelf::default()).expect("known").unzip().0;
         assert_eq!(working_dir(&known, found.as_ref()), Path::new("/w/bin"));
     }
 
@@ -165,7 +171,7 @@ mod tests {
         assert_eq!(never.expect_err("unknown").reason, "ErrImageNeverPull");
         for image in ["coracle.dev/host", "bare"] {
             let container = container(json!({"image": image}));
-            let recipe = recipe(&container, &recipes, &Shelf::default()).expect("known");
+            let recipe = recipe(&container, &recipes, &Shelf::default()).expect("known").unzip().0;
             assert_eq!(
                 command(&container, recipe.as_ref(), &BTreeMap::new()).expect_err("none").reason,
                 "CreateContainerError"

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, Service};
 use super::{Refused, Setup, launch};
 use crate::context::{Context, host_environment};
 use crate::env::{self, Input};
+use crate::recipe::Lease;
 use crate::shim::{Config, Mount};
 use crate::volumes;
 
@@ -31,6 +32,8 @@ pub(super) struct Prepared {
     pub config: Config,
     pub image_id: String,
     pub last_words: PathBuf,
+    /// Keeps the program from going while it runs.
+    pub lease: Lease,
 }
 
 pub(super) async fn prepare(
@@ -40,6 +43,7 @@ pub(super) async fn prepare(
     setup: &Setup,
 ) -> Result<Prepared, Refused> {
     let recipe = launch::recipe(container, &context.settings.recipes, &context.settings.shelf)?;
+    let (recipe, lease) = recipe.unzip();
     let recipe = recipe.as_ref();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let (maps, secrets) = env::references(container);
@@ -92,10 +96,12 @@ pub(super) async fn prepare(
             mounts,
             staging,
             join: None,
+            open_files: context.settings.open_files,
             network: setup.sandbox.as_ref().map(|sandbox| sandbox.names()),
         },
         image_id: launch::image_id(recipe),
         last_words,
+        lease: lease.unwrap_or_default(),
     })
 }
 

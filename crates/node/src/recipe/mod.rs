@@ -20,7 +20,7 @@ use serde::Deserialize;
 pub use build::{BuildFailed, BuildProgress};
 pub use digest::Tree;
 pub(crate) use name::image_name;
-pub(crate) use shelf::Found;
+pub(crate) use shelf::{Found, Lease};
 pub use shelf::{MakeError, Shelf};
 
 /// The name of the file that holds recipes.

@@ -2,15 +2,16 @@
 //! and kept as long as Pods may run it.
 //!
 //! Invariants: a directory counts only once its record is there, and that comes last, so that a build which was killed leaves
-//! nothing that is taken for a program; a digest is never answered with another program; the newest few of each repository are kept
-//! and those in use, nothing else; at most [`BUILDS`] builds run at once.
+//! nothing that is taken for a program, and a program that has one is never lost to another's remains; a digest is never answered with
+//! another program; the newest few of each repository are kept and those in use, by digest or by a container that runs, nothing
+//! else; at most [`BUILDS`] builds run at once, and one of a repository, whose cache nobody else touches meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
@@ -27,6 +28,8 @@ const CACHE_LIMIT: u64 = 8 << 30;
 const KEPT: usize = 5;
 /// A directory that a build may keep what it likes in, from one commit to the next.
 const CACHE: &str = "CORACLE_CACHE_DIR";
+/// Where builds note what they have done, while they run; in a place of its own, as a program's own files are all in `trees`.
+const STATES: &str = "states";
 /// The commit that is built.
 const COMMIT: &str = "CORACLE_COMMIT";
 
@@ -72,7 +75,13 @@ struct Kept {
     id: String,
     record: Record,
     recipes: Recipes,
+    /// Besides the shelf's own, one for each container that runs it.
+    leases: Arc<()>,
 }
+
+/// What keeps a program from going while it is held. The default one holds nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lease(#[expect(dead_code, reason = "it is held, and counted")] Option<Arc<()>>);
 
 /// All programs of commits. Cheap to clone. The default one is empty and takes nothing.
 #[derive(Clone)]
@@ -80,11 +89,17 @@ pub struct Shelf {
     home: PathBuf,
     kept: Arc<RwLock<Vec<Kept>>>,
     builds: Arc<Semaphore>,
+    /// The repositories whose caches somebody uses or waits for.
+    caches: Arc<Mutex<BTreeMap<String, Arc<Turn>>>>,
 }
+
+/// A repository's cache is one build's at a time.
+type Turn = tokio::sync::Mutex<()>;
 
 impl Default for Shelf {
     fn default() -> Self {
-        Self { home: PathBuf::new(), kept: Arc::default(), builds: Arc::new(Semaphore::new(BUILDS)) }
+        let builds = Arc::new(Semaphore::new(BUILDS));
+        Self { home: PathBuf::new(), kept: Arc::default(), builds, caches: Arc::default() }
     }
 }
 
@@ -97,7 +112,7 @@ impl std::fmt::Debug for Shelf {
 /// What the shelf says of an image.
 pub(crate) enum Found {
     /// This is its program.
-    Program(Box<Recipe>),
+    Program(Box<Recipe>, Lease),
     /// There are programs of that name, but not this one any more.
     Gone,
     /// It knows nothing of that name.
@@ -124,19 +139,23 @@ impl Shelf {
     pub fn open(home: PathBuf) -> std::io::Result<Self> {
         let trees = home.join("trees");
         std::fs::create_dir_all(&trees)?;
+        // What builds note while they run is nobody's now.
+        let _ = std::fs::remove_dir_all(home.join(STATES));
         let mut kept = Vec::new();
         for entry in std::fs::read_dir(&trees)?.flatten() {
             let path = entry.path();
-            if !path.is_dir() {
-                continue;
-            }
-            match read(&path) {
+            let whole = path.extension().is_none() && path.is_dir();
+            match whole.then(|| read(&path)).flatten() {
                 Some(one) => kept.push(one),
-                None => forget(&path),
+                None if whole => forget(&path),
+                // A record without its directory, a half of one, and anything else.
+                None if path.is_dir() => drop(std::fs::remove_dir_all(&path)),
+                None if path.extension().is_some_and(|of| of == "json") && path.with_extension("").is_dir() => {}
+                None => drop(std::fs::remove_file(&path)),
             }
         }
         kept.sort_by_key(|one: &Kept| one.record.made);
-        Ok(Self { home, kept: Arc::new(RwLock::new(kept)), builds: Arc::new(Semaphore::new(BUILDS)) })
+        Ok(Self { home, kept: Arc::new(RwLock::new(kept)), ..Self::default() })
     }
 
     /// The digests of those images that the recipes of a commit make.
@@ -185,6 +204,8 @@ impl Shelf {
             move |source| MakeError::Disk { path, source }
         };
         let cache = self.home.join("cache").join(cache_name(&tree.repository));
+        let of_repository = self.turn(&tree.repository);
+        let _cache = of_repository.lock().await;
         let place = cache.clone();
         // Looking through many files may take its time.
         let grown = tokio::task::spawn_blocking(move || size(&place, CACHE_LIMIT) > CACHE_LIMIT).await.unwrap_or(false);
@@ -192,7 +213,7 @@ impl Shelf {
             std::fs::remove_dir_all(&cache).map_err(disk(&cache))?;
         }
         std::fs::create_dir_all(&cache).map_err(disk(&cache))?;
-        let state = directory.with_extension("state");
+        let state = self.home.join(STATES).join(directory.file_name().unwrap_or_default());
         let _state = Unfinished(Some(state.clone()));
         let environment = [(CACHE, cache.display().to_string()), (COMMIT, tree.commit.clone())];
         // The semaphore is never closed.
@@ -203,14 +224,24 @@ impl Shelf {
         let made = jiff::Timestamp::now().as_nanosecond();
         let (repository, commit) = (tree.repository.clone(), tree.commit.clone());
         let record = Record { repository, commit, recipe: tree.recipe.clone(), made, digests };
-        write(directory, &record).map_err(disk(directory))?;
+        let (place, of) = (directory.to_owned(), record.clone());
+        // A disk may take its time.
+        let written = tokio::task::spawn_blocking(move || write(&place, &of)).await;
+        written.map_err(std::io::Error::other).flatten().map_err(disk(directory))?;
         unfinished.0 = None;
         let id = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.kept.write().push(Kept { id, record, recipes });
+        self.kept.write().push(Kept { id, record, recipes, leases: Arc::default() });
         Ok(())
     }
 
-    /// Lets go of what is neither in use (by digest) nor among the newest of its repository.
+    /// The lock of a repository's cache. Those that nobody holds or waits for are forgotten.
+    fn turn(&self, repository: &str) -> Arc<Turn> {
+        let mut caches = self.caches.lock();
+        caches.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(caches.entry(repository.to_owned()).or_default())
+    }
+
+    /// Lets go of what is neither in use (by digest, or by a lease) nor among the newest of its repository.
     pub fn keep(&self, used: &BTreeSet<String>) {
         let mut kept = self.kept.write();
         let surplus = surplus(&kept, used);
@@ -230,8 +261,9 @@ impl Shelf {
             return Found::Unknown;
         }
         let fits = |one: &&Kept| digest.is_none_or(|digest| one.record.digests[&name] == digest);
-        match of_name.find(fits).and_then(|one| one.recipes.lookup(&name)) {
-            Some(recipe) => Found::Program(Box::new(recipe.clone())),
+        let found = of_name.find(fits).and_then(|one| Some((one.recipes.lookup(&name)?, &one.leases)));
+        match found {
+            Some((recipe, leases)) => Found::Program(Box::new(recipe.clone()), Lease(Some(Arc::clone(leases)))),
             None => Found::Gone,
         }
     }
@@ -244,7 +276,8 @@ fn surplus(kept: &[Kept], used: &BTreeSet<String>) -> BTreeSet<String> {
     for one in kept.iter().rev() {
         let count = seen.entry(one.record.repository.as_str()).or_default();
         *count += 1;
-        let in_use = one.record.digests.values().any(|digest| used.contains(digest));
+        let leased = Arc::strong_count(&one.leases) > 1;
+        let in_use = leased || one.record.digests.values().any(|digest| used.contains(digest));
         if *count > KEPT && !in_use {
             out.insert(one.id.clone());
         }
@@ -284,14 +317,21 @@ fn read(directory: &Path) -> Option<Kept> {
     let record: Record = serde_json::from_str(&text).ok()?;
     let recipes = Recipes::load(&directory.join(&record.recipe)).ok()?;
     let id = directory.file_name()?.to_string_lossy().into_owned();
-    Some(Kept { id, record, recipes })
+    Some(Kept { id, record, recipes, leases: Arc::default() })
 }
 
+/// Writes the record, once all that it speaks for is on the disk: also after a power loss there is no record without its program.
 fn write(directory: &Path, record: &Record) -> std::io::Result<()> {
+    use std::io::Write as _;
+    // A tree may have many thousands of files; of those one by one each would be waited for.
+    nix::unistd::syncfs(std::fs::File::open(directory)?)?;
     let path = record_of(directory);
     let beside = path.with_extension("new");
-    std::fs::write(&beside, serde_json::to_vec(record)?)?;
-    std::fs::rename(beside, path)
+    let mut file = std::fs::File::create(&beside)?;
+    file.write_all(&serde_json::to_vec(record)?)?;
+    file.sync_all()?;
+    std::fs::rename(beside, &path)?;
+    path.parent().map_or(Ok(()), |trees| std::fs::File::open(trees)?.sync_all())
 }
 
 fn forget(directory: &Path) {
@@ -326,7 +366,7 @@ mod tests {
 
     fn place(shelf: &Shelf, image: &str) -> String {
         match shelf.lookup(image) {
-            Found::Program(recipe) => {
+            Found::Program(recipe, _) => {
                 std::fs::read_to_string(recipe.working_dir.join("made")).expect("it was made in its own place")
             }
             Found::Gone => "gone".into(),
@@ -351,6 +391,55 @@ mod tests {
             assert_eq!(place(&shelf, "a@sha256:00"), "gone", "a digest is never answered with another program");
             assert!(shelf.has("a:1", &first) && !shelf.has("a:1", "sha256:00"));
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_build_left_beside_a_program_takes_nothing_of_it_along() {
+        let home = tempfile::tempdir().expect("a folder");
+        let shelf = Shelf::open(home.path().to_owned()).expect("it opens");
+        let digest = make(&shelf, "one", TEXT).await.expect("made");
+        let id = shelf.kept.read()[0].id.clone();
+        let trees = home.path().join("trees");
+        // As an earlier version named what a build notes, a kill amid writing a record, and one amid letting go.
+        std::fs::create_dir_all(trees.join(format!("{id}.state/builds"))).expect("a folder");
+        std::fs::create_dir_all(home.path().join("states").join(&id)).expect("a folder");
+        for file in [format!("{id}.new"), "gone-1.json".to_owned()] {
+            std::fs::write(trees.join(file), "{}").expect("a file");
+        }
+        let again = Shelf::open(home.path().to_owned()).expect("it opens");
+        assert_eq!(place(&again, &format!("a@{digest}")), "one");
+        let names = |of: &Path| {
+            let entries = std::fs::read_dir(of).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(names(&trees), BTreeSet::from([id.clone(), format!("{id}.json")]));
+        assert!(names(&home.path().join("states")).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_container_runs_stays() {
+        let home = tempfile::tempdir().expect("a folder");
+        let shelf = Shelf::open(home.path().to_owned()).expect("it opens");
+        let first = make(&shelf, "c", TEXT).await.expect("made");
+        let Found::Program(_, lease) = shelf.lookup("a") else { panic!("it is there") };
+        for index in 0..KEPT {
+            make(&shelf, &format!("c{index}"), TEXT).await.expect("made");
+        }
+        shelf.keep(&BTreeSet::new());
+        assert!(shelf.has("a", &first), "a container runs it");
+        drop(lease);
+        shelf.keep(&BTreeSet::new());
+        assert!(!shelf.has("a", &first));
+    }
+
+    #[tokio::test]
+    async fn a_repositorys_cache_is_one_builds_at_a_time() {
+        const ALONE: &str = "images:\n  a: {build: 'mkdir $CORACLE_CACHE_DIR/in && sleep 0.3 && cp source made && rmdir $CORACLE_CACHE_DIR/in'}\n";
+        let home = tempfile::tempdir().expect("a folder");
+        let shelf = Shelf::open(home.path().to_owned()).expect("it opens");
+        let (one, two) = tokio::join!(make(&shelf, "one", ALONE), make(&shelf, "two", ALONE));
+        one.and(two).expect("both are made, one after the other");
+        assert!(shelf.caches.lock().values().all(|turn| Arc::strong_count(turn) == 1));
     }
 
     #[test]

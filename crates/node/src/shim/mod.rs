@@ -54,6 +54,9 @@ pub(crate) struct Config {
     pub staging: PathBuf,
     /// See the file system as this process does, instead of building a view.
     pub join: Option<i32>,
+    /// The soft limit of open files; as it is where none is said.
+    #[serde(default)]
+    pub open_files: Option<u64>,
     /// The network namespace to be in; the machine's own where there is none.
     pub network: Option<Network>,
 }

@@ -13,6 +13,7 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::getppid;
 
@@ -58,6 +59,12 @@ fn prepare(config: &Config, socket: &UnixStream) -> Result<(), String> {
     }
     let null = File::open("/dev/null").map_err(|e| format!("can't open /dev/null: {e}"))?;
     nix::unistd::dup2_stdin(null).map_err(|e| format!("can't set standard input: {e}"))?;
+    if let Some(soft) = config.open_files {
+        let limit = getrlimit(Resource::RLIMIT_NOFILE);
+        limit
+            .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard))
+            .map_err(|e| format!("can't set the limit of open files: {e}"))?;
+    }
     SigSet::empty().thread_set_mask().map_err(|e| format!("can't unblock signals: {e}"))?;
     std::env::set_current_dir(&config.working_dir)
         .map_err(|e| format!("can't enter the working directory {}: {e}", config.working_dir.display()))
