@@ -1,6 +1,10 @@
 //! The task that keeps one Pod: takes in what happens, asks [`plan`] what to do, does it, and has the status written.
 
+mod leave;
+mod news;
+
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +12,6 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::Api;
-use kube::api::{DeleteParams, Preconditions};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -21,19 +24,14 @@ use super::publish::Publisher;
 use super::record::{Part, Record, State, changed, containers, records};
 use super::setup;
 use super::status::{Conditions, Input, known, status};
-use crate::container::{Keeper, Message, News, Setup, Stop};
+use crate::container::{Keeper, Message, Setup, Stop};
 use crate::context::Context;
-use crate::probe::Kind;
 use crate::view::pod_directory;
 
 /// How many news of containers may wait.
 const NEWS: usize = 64;
-/// How long the last status may take to be written.
-const FLUSH: Duration = Duration::from_secs(5);
 /// What is killed at once still gets so long where a Pod was deleted by force.
 const FORCED: Duration = Duration::from_secs(1);
-/// How soon a first refusal turns into waiting for the next try.
-const TURN: SignedDuration = SignedDuration::from_secs(1);
 /// So long a claim may take to get its volume before that is worth an Event.
 const QUIET: SignedDuration = SignedDuration::from_secs(1);
 /// How soon what a Pod needs is tried again.
@@ -71,6 +69,8 @@ pub(crate) struct Worker {
     current: Vec<u64>,
     out: mpsc::Sender<Message>,
     setup: Option<Arc<Setup>>,
+    /// The Pod's address, which the status keeps once it is given back.
+    address: Option<IpAddr>,
     setup_at: Option<Timestamp>,
     setup_tries: usize,
     /// What stands in the way of the setup.
@@ -119,6 +119,7 @@ impl Worker {
             runs: 0,
             out,
             setup: None,
+            address: None,
             setup_at: None,
             setup_tries: 0,
             obstacle: None,
@@ -146,6 +147,7 @@ impl Worker {
             let wake = loop {
                 let plan = self.decide();
                 self.publish(&plan);
+                self.release(&plan);
                 if plan.quiet && self.ending.is_some() {
                     return self.leave().await;
                 }
@@ -208,6 +210,7 @@ impl Worker {
         }
         match setup::prepare(&self.context, &self.pod, &self.directory).await {
             Ok(setup) => {
+                self.address = Some(setup.address());
                 self.setup = Some(Arc::new(setup));
                 self.obstacle = None;
             }
@@ -235,7 +238,7 @@ impl Worker {
             records: &self.records,
             policy,
             phase: plan.phase,
-            address: self.setup.as_ref().map(|setup| setup.address()),
+            address: self.address,
             obstacle: self.obstacle.as_ref().map(|(reason, why)| (*reason, why.as_str())),
             initialized: self.initialized,
             ending: self.ending.is_some(),
@@ -376,145 +379,6 @@ impl Worker {
         }
     }
 
-    fn hear(&mut self, message: Message) {
-        let Message { index, run, news } = message;
-        if self.current.get(index) != Some(&run) {
-            return; // of a run that is over
-        }
-        match news {
-            News::Plain(why) => self.plain(&why),
-            News::Refused(refused) => self.refused(index, refused),
-            News::Running { id, image_id, at } => {
-                let record = &mut self.records[index];
-                record.image_id = image_id;
-                record.state = State::Running { id, since: at };
-            }
-            News::Hooked(Ok(())) => {
-                let record = &mut self.records[index];
-                record.started = !record.has_startup;
-                record.ready = record.started && !record.has_readiness && !record.stopping;
-            }
-            News::Hooked(Err(why)) => {
-                let name = self.records[index].name.clone();
-                let message = format!("PostStartHook failed: {why}");
-                self.context.events.warning(&self.pod, Some(&name), "FailedPostStartHook", message);
-                self.stop_again(index, format!("Container {name} failed its postStart hook"), None);
-            }
-            News::Probed { kind, failure, verdict } => self.probed(index, kind, failure, verdict),
-            News::Ended(ended) => {
-                self.stops[index] = None;
-                let record = &mut self.records[index];
-                record.end(ended);
-                self.ended(index);
-            }
-        }
-    }
-
-    fn plain(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.told_plain, true) {
-            let message = format!(
-                "volumes are not at their mountPath, and Services have no names: {why}; use $(VOLUME_<NAME>) and <NAME>_SERVICE_HOST"
-            );
-            self.context.events.warning(&self.pod, None, "NoMountNamespace", message);
-        }
-    }
-
-    fn refused(&mut self, index: usize, refused: crate::container::Refused) {
-        self.stops[index] = None;
-        let now = Timestamp::now();
-        let record = &mut self.records[index];
-        let wait = record.backoff.after_refusal();
-        record.not_before = now.checked_add(wait).ok();
-        // Nothing ran: the next run is no restart because of this one.
-        record.ran = record.last.is_some();
-        if record.ran {
-            record.restarts = record.restarts.saturating_sub(1);
-        }
-        (record.started, record.ready, record.stopping) = (false, false, false);
-        let name = record.name.clone();
-        if refused.reason == "ErrImagePull" {
-            if let Ok(at) = now.checked_add(TURN) {
-                self.turns.insert(index, at);
-            }
-            self.context.events.warning(
-                &self.pod,
-                Some(&name),
-                "Failed",
-                format!("Failed to pull: {}", refused.message),
-            );
-        }
-        self.context.events.warning(
-            &self.pod,
-            Some(&name),
-            "Failed",
-            format!("Error: {}: {}", refused.reason, refused.message),
-        );
-        self.records[index].state = State::Waiting(Some(refused));
-    }
-
-    /// Tells refusals that are a moment old as waiting for the next try.
-    fn turn(&mut self) {
-        let now = Timestamp::now();
-        let due: Vec<usize> = self.turns.iter().filter(|(_, at)| **at <= now).map(|(index, _)| *index).collect();
-        for index in due {
-            self.turns.remove(&index);
-            let record = &mut self.records[index];
-            if let State::Waiting(Some(refused)) = &mut record.state {
-                refused.reason = "ImagePullBackOff";
-                let message = format!("Back-off pulling image: {}", refused.message);
-                self.context.events.normal(&self.pod, Some(&record.name), "BackOff", message);
-            }
-        }
-    }
-
-    fn probed(&mut self, index: usize, kind: Kind, failure: Option<String>, verdict: Option<bool>) {
-        let record = &mut self.records[index];
-        if record.stopping || !matches!(record.state, State::Running { .. }) {
-            return;
-        }
-        let name = record.name.clone();
-        match (kind, verdict) {
-            (Kind::Startup, Some(true)) => {
-                record.started = true;
-                record.ready = !record.has_readiness;
-            }
-            (Kind::Readiness, Some(good)) => record.ready = good,
-            _ => {}
-        }
-        if let Some(why) = failure {
-            let message = format!("{} probe failed: {why}", kind.name());
-            self.context.events.warning(&self.pod, Some(&name), "Unhealthy", message);
-        }
-        if kind != Kind::Readiness && verdict == Some(false) {
-            let again = Policy::parse(self.spec.restart_policy.as_deref()) != Policy::Never;
-            let will = if again { ", will be restarted" } else { "" };
-            let why = format!("Container {name} failed {} probe{will}", kind.name().to_lowercase());
-            self.stop_again(index, why, Some(kind));
-        }
-    }
-
-    /// Stops a container so that it starts again.
-    fn stop_again(&mut self, index: usize, why: String, kind: Option<Kind>) {
-        let declared = containers(&self.spec);
-        let probe = kind.zip(declared.get(index)).and_then(|(kind, (c, _))| kind.of(c));
-        let own = probe.and_then(|p| p.termination_grace_period_seconds).and_then(|s| u64::try_from(s).ok());
-        let grace = own.map_or(self.grace(), Duration::from_secs);
-        self.records[index].again = true;
-        self.stop(index, Stop { deadline: Instant::now() + grace, drain: None }, Some(why));
-    }
-
-    fn ended(&mut self, index: usize) {
-        let record = &self.records[index];
-        let policy = Policy::parse(self.spec.restart_policy.as_deref());
-        let again = super::plan::restarts(record, policy) && self.ending.is_none() && self.failure.is_none();
-        if !again {
-            self.context.logs.close(&self.directory.join(&record.name));
-        } else if record.not_before.is_some_and(|at| at > Timestamp::now()) {
-            let message = format!("Back-off restarting failed container {} in pod {}", record.name, self.name());
-            self.context.events.warning(&self.pod, Some(&record.name), "BackOff", message);
-        }
-    }
-
     fn name(&self) -> String {
         let of = |field: &Option<String>| field.clone().unwrap_or_default();
         let meta = &self.pod.metadata;
@@ -543,54 +407,6 @@ impl Worker {
             {
                 record.not_before = None;
             }
-        }
-    }
-
-    /// The last of it: nothing runs any more.
-    async fn leave(mut self) {
-        self.keepers.shutdown().await;
-        let Some((ending, _)) = self.ending else { return };
-        if ending != Ending::Gone {
-            self.publisher.flush(FLUSH).await;
-        }
-        if ending == Ending::Deleted {
-            self.delete().await;
-        }
-        if ending == Ending::Shutdown {
-            return;
-        }
-        self.context.logs.forget(&self.directory);
-        self.context.ports.release(&self.uid);
-        let directory = self.directory.clone();
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(&directory)).await;
-        if let Ok(Err(error)) = removed
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, pod = self.name(), "the directory of a Pod could not be removed");
-        }
-    }
-
-    /// Takes the object away, now that nothing of the Pod is left.
-    async fn delete(&self) {
-        let meta = &self.pod.metadata;
-        let api: Api<Pod> =
-            Api::namespaced(self.context.client.clone(), meta.namespace.as_deref().unwrap_or("default"));
-        let params = DeleteParams {
-            grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions { uid: Some(self.uid.clone()), resource_version: None }),
-            ..DeleteParams::default()
-        };
-        let mut wait = Duration::from_millis(100);
-        for _ in 0..6 {
-            match api.delete(meta.name.as_deref().unwrap_or_default(), &params).await {
-                Ok(_) => return,
-                Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => return,
-                Err(error) => {
-                    tracing::warn!(%error, pod = self.name(), "an ended Pod could not be deleted; trying again")
-                }
-            }
-            tokio::time::sleep(wait).await;
-            wait *= 2;
         }
     }
 }
