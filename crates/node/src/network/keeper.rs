@@ -1,5 +1,5 @@
 //! Keeps the helper: starts it when it is first needed, asks it one thing after the other, and puts another in the place of
-//! one that has ended.
+//! one that has ended or gives no answer, once that does nothing any more.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,6 +27,7 @@ struct Helper {
     child: Child,
     /// Of packets, which the type does not say.
     socket: UnixStream,
+    patience: Duration,
 }
 
 /// Who keeps the helper.
@@ -35,6 +36,7 @@ pub(crate) struct Keeper {
     orders: mpsc::Receiver<Order>,
     shim: PathBuf,
     helper: Option<Helper>,
+    patience: Duration,
 }
 
 /// What went wrong in talking to a helper.
@@ -47,7 +49,7 @@ enum Trouble {
 
 impl Keeper {
     pub(super) fn new(network: PodNetwork, orders: mpsc::Receiver<Order>, shim: PathBuf) -> Self {
-        Self { network, orders, shim, helper: None }
+        Self { network, orders, shim, helper: None, patience: PATIENCE }
     }
 
     /// Does what is asked, until `ended`.
@@ -62,7 +64,7 @@ impl Keeper {
                 () = self.carry_out(order) => {}
             }
         }
-        if let Some(Helper { mut child, socket }) = self.helper.take() {
+        if let Some(Helper { mut child, socket, .. }) = self.helper.take() {
             // Upon which it ends.
             drop(socket);
             let _ = tokio::time::timeout(PATIENCE, child.wait()).await;
@@ -106,8 +108,12 @@ impl Keeper {
                     self.helper = Some(helper);
                     return Err(why);
                 }
-                Err(Trouble::Gone(why)) if last => return Err(format!("the pod network's helper ended: {why}")),
                 Err(Trouble::Gone(why)) => {
+                    // What it was asked it must not do any more: the address may be another Pod's by then.
+                    helper.kill().await;
+                    if last {
+                        return Err(format!("the pod network's helper ended: {why}"));
+                    }
                     tracing::warn!(why, "the pod network's helper ended; another takes its place");
                 }
             }
@@ -117,13 +123,19 @@ impl Keeper {
 
     async fn start(&self) -> Result<Helper, String> {
         let started = |e: io::Error| format!("can't start the pod network's helper {}: {e}", self.shim.display());
-        let helper = Helper::spawn(&self.shim).map_err(started)?;
+        let helper = Helper::spawn(&self.shim, self.patience).map_err(started)?;
         let held = self.network.state.held.borrow().clone();
         let there = held.as_ref().map(|held| (path(&held.user), path(&held.mesh)));
-        let mut beside = helper.begin(there).await.map_err(|trouble| match trouble {
-            Trouble::Refused(why) => why,
-            Trouble::Gone(why) => format!("the pod network's helper ended: {why}"),
-        })?;
+        let mut beside = match helper.begin(there).await {
+            Ok(beside) => beside,
+            Err(trouble) => {
+                helper.kill().await;
+                return Err(match trouble {
+                    Trouble::Refused(why) => why,
+                    Trouble::Gone(why) => format!("the pod network's helper ended: {why}"),
+                });
+            }
+        };
         if held.is_none() {
             let (Some(mesh), Some(user)) = (beside.pop(), beside.pop()) else {
                 return Err("the pod network's helper gave no namespaces".to_owned());
@@ -135,7 +147,7 @@ impl Keeper {
 }
 
 impl Helper {
-    fn spawn(shim: &PathBuf) -> io::Result<Self> {
+    fn spawn(shim: &PathBuf, patience: Duration) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         let child = Command::new(shim)
@@ -144,10 +156,18 @@ impl Helper {
             .current_dir("/")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
+            .kill_on_drop(true)
             .spawn()?;
         let ours = std::os::unix::net::UnixStream::from(ours);
         ours.set_nonblocking(true)?;
-        Ok(Self { child, socket: UnixStream::from_std(ours)? })
+        Ok(Self { child, socket: UnixStream::from_std(ours)?, patience })
+    }
+
+    /// Ends it, and waits until it has ended: nothing of what it was asked is done after this.
+    async fn kill(mut self) {
+        if let Err(error) = self.child.kill().await {
+            tracing::warn!(%error, "the pod network's helper could not be ended");
+        }
     }
 
     /// Has it make the namespaces, or enter those that are there.
@@ -196,11 +216,41 @@ impl Helper {
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, heard).await {
+        match tokio::time::timeout(self.patience, heard).await {
             Ok(Ok(Some(message))) => Ok(message),
             Ok(Ok(None)) => Err(Trouble::Gone("without a word".to_owned())),
             Ok(Err(error)) => Err(Trouble::Gone(error.to_string())),
-            Err(_) => Err(Trouble::Gone(format!("it gave no answer within {} s", PATIENCE.as_secs()))),
+            Err(_) => Err(Trouble::Gone(format!("it gave no answer within {:?}", self.patience))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::Block;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_helper_that_gives_no_answer_does_nothing_more() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (shim, pid) = (folder.path().join("shim"), folder.path().join("pid"));
+        let script = format!("#!/bin/sh\necho $$ > {0}.new && mv {0}.new {0}\nexec sleep 1000\n", pid.display());
+        std::fs::write(&shim, script).expect("a file");
+        std::fs::set_permissions(&shim, std::fs::Permissions::from_mode(0o755)).expect("ours");
+        let services = Block { network: Ipv4Addr::new(127, 96, 0, 0), prefix: 24 };
+        let (_network, mut keeper) = PodNetwork::new(shim, services);
+        keeper.patience = Duration::from_millis(200);
+        let mut text = String::new();
+        while text.is_empty() {
+            // On a busy machine it may not even have begun; longer the next time.
+            let refused = keeper.ask(&Ask::Sockets { kind: super::super::wire::Kind::Tcp, count: 1 }).await;
+            assert!(refused.expect_err("it says nothing").contains("no answer"));
+            text = std::fs::read_to_string(&pid).unwrap_or_default();
+            keeper.patience = (keeper.patience * 2).min(PATIENCE);
+        }
+        assert!(!std::path::Path::new("/proc").join(text.trim()).exists(), "it is gone, not only forgotten");
     }
 }
