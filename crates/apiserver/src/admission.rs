@@ -2,6 +2,7 @@
 //!
 //! Each may change the object or refuse it. They run after defaulting and before validation, for creations and updates.
 
+use resources::names::{ISOLATED_RUNTIME, PLAIN_RUNTIME};
 use rules::field::FieldError;
 use serde_json::Value;
 
@@ -28,6 +29,7 @@ const STEPS: &[Step] = &[
     namespace_lifecycle,
     definition_lifecycle,
     service_account,
+    runtime_class,
     not_acted_on,
     crate::definitions::admit,
     crate::policy::admit,
@@ -93,6 +95,27 @@ fn service_account(write: &Write<'_>, _: &mut Call, object: &mut Value) -> Answe
         return Err(Failure::forbidden(write.resource, object::name(object), &why));
     }
     Ok(())
+}
+
+/// The class that a Pod is to run by must exist; those of every node need no object. Neither overhead nor scheduling is taken over.
+fn runtime_class(write: &Write<'_>, _: &mut Call, object: &mut Value) -> Answer<()> {
+    if !write.resource.is("", "pods") || write.old.is_some() {
+        return Ok(());
+    }
+    let class = object["spec"]["runtimeClassName"].as_str().unwrap_or_default();
+    if ["", ISOLATED_RUNTIME, PLAIN_RUNTIME].contains(&class) {
+        return Ok(());
+    }
+    let catalog = write.server.catalog.load();
+    let classes = catalog.get("node.k8s.io", "v1", "runtimeclasses");
+    if classes.is_some_and(|classes| write.server.store.get(&classes.key(None, class)).0.is_some()) {
+        return Ok(());
+    }
+    let why = format!(
+        "pod rejected: RuntimeClass \"{class}\" not found; name {ISOLATED_RUNTIME} (a network of its own) or {PLAIN_RUNTIME} (plain \
+         processes), leave it out, or make a RuntimeClass whose handler is one of these"
+    );
+    Err(Failure::forbidden(write.resource, object::name(object), &why))
 }
 
 /// Says so when nothing will come of an object.

@@ -352,3 +352,27 @@ async fn a_full_store_refuses_and_recovers() {
     server.make(CONFIG_MAPS, config_map("small", json!({}))).await;
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_pods_runtime_class_must_exist() {
+    let server = Harness::start().await;
+    let of = |name: &str, class: &str| {
+        let mut pod = pod(name);
+        pod["spec"]["runtimeClassName"] = class.into();
+        pod
+    };
+    let (code, refused) = server.post(PODS, of("a", "sandboxed")).await;
+    assert_eq!((code, &refused["reason"]), (403, &json!("Forbidden")), "{refused}");
+    let message = refused["message"].as_str().expect("a message");
+    assert!(
+        message.starts_with(r#"pods "a" is forbidden: pod rejected: RuntimeClass "sandboxed" not found"#),
+        "{message}"
+    );
+    server
+        .make("/apis/node.k8s.io/v1/runtimeclasses", json!({"metadata": {"name": "sandboxed"}, "handler": "isolated"}))
+        .await;
+    for (name, class) in [("a", "sandboxed"), ("b", "isolated"), ("c", "plain")] {
+        server.make(PODS, of(name, class)).await;
+    }
+    server.stop().await;
+}

@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(crate) use helper::run as help;
 pub(crate) use keeper::Keeper;
 pub use plan::Block;
-pub(crate) use sandbox::{Sandbox, SandboxError, is_wanted};
+pub(crate) use sandbox::{Sandbox, SandboxError, foreign_class, is_wanted};
 
 use crate::shim::Network as Names;
 use plan::Addresses;

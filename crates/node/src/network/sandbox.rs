@@ -38,19 +38,44 @@ pub(crate) enum SandboxError {
          Pod by a Service or a Gateway, or run it as plain processes (runtimeClassName: {PLAIN_RUNTIME})"
     )]
     HostPort { container: String, port: i32 },
+    #[error(
+        "runtimeClassName {class}: there is no such RuntimeClass. Name {ISOLATED_RUNTIME} (a network of its own) or {PLAIN_RUNTIME} \
+         (plain processes), leave it out, or make a RuntimeClass whose handler is one of these"
+    )]
+    NoClass { class: String },
+    #[error(
+        "runtimeClassName {class} asks for the handler {handler}, which this node has not. Name {ISOLATED_RUNTIME} (a network of its own) \
+         or {PLAIN_RUNTIME} (plain processes), leave it out, or use a RuntimeClass whose handler is one of these"
+    )]
+    NoHandler { class: String, handler: String },
     #[error("all addresses of the pod network are taken; delete some Pods")]
     NoAddress,
 }
 
-/// Whether a Pod is to have a network namespace of its own; `otherwise` where it does not say.
-pub(crate) fn is_wanted(pod: &Pod, otherwise: bool) -> Result<bool, SandboxError> {
+/// The RuntimeClass of a Pod whose handler only the object itself tells.
+pub(crate) fn foreign_class(pod: &Pod) -> Option<&str> {
+    let class = pod.spec.as_ref()?.runtime_class_name.as_deref()?;
+    (!["", ISOLATED_RUNTIME, PLAIN_RUNTIME].contains(&class)).then_some(class)
+}
+
+/// Whether a Pod is to have a network namespace of its own; `otherwise` where it does not say. `handler` is that of its
+/// [`foreign_class`], none where there is no such RuntimeClass.
+pub(crate) fn is_wanted(pod: &Pod, handler: Option<&str>, otherwise: bool) -> Result<bool, SandboxError> {
     let Some(spec) = &pod.spec else { return Ok(false) };
     let on_host = spec.host_network.unwrap_or(false);
-    let wanted = match spec.runtime_class_name.as_deref() {
+    let said = match foreign_class(pod) {
+        None => spec.runtime_class_name.as_deref().filter(|class| !class.is_empty()),
+        Some(class) => Some(handler.ok_or_else(|| SandboxError::NoClass { class: class.to_owned() })?),
+    };
+    let wanted = match said {
+        None => otherwise && !on_host,
         Some(ISOLATED_RUNTIME) if on_host => return Err(SandboxError::HostNetwork),
         Some(ISOLATED_RUNTIME) => true,
         Some(PLAIN_RUNTIME) => false,
-        _ => otherwise && !on_host,
+        Some(handler) => {
+            let class = spec.runtime_class_name.clone().unwrap_or_default();
+            return Err(SandboxError::NoHandler { class, handler: handler.to_owned() });
+        }
     };
     if !wanted {
         return Ok(false);
@@ -124,12 +149,15 @@ mod tests {
     #[test]
     fn a_pod_has_a_network_of_its_own_where_it_or_the_command_line_says_so() {
         let port = json!([{"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080}]}]);
+        let unknown = |class: &str| Err(SandboxError::NoClass { class: class.to_owned() });
         for (spec, by_default, expected) in [
+            (json!({"runtimeClassName": ""}), true, Ok(true)),
+            (json!({"runtimeClassName": "Isolated"}), false, unknown("Isolated")),
+            (json!({"runtimeClassName": "another", "hostNetwork": true}), true, unknown("another")),
             (json!({}), false, Ok(false)),
             (json!({}), true, Ok(true)),
             (json!({"runtimeClassName": "isolated"}), false, Ok(true)),
             (json!({"runtimeClassName": "plain"}), true, Ok(false)),
-            (json!({"runtimeClassName": "another"}), false, Ok(false)),
             (json!({"hostNetwork": true}), true, Ok(false)),
             (json!({"hostNetwork": true, "runtimeClassName": "isolated"}), false, Err(SandboxError::HostNetwork)),
             (json!({"containers": port}), false, Ok(false)),
@@ -144,7 +172,20 @@ mod tests {
                 spec["containers"] = json!([]);
             }
             let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).expect("a pod");
-            assert_eq!(is_wanted(&pod, by_default), expected, "{spec} {by_default}");
+            assert_eq!(is_wanted(&pod, None, by_default), expected, "{spec} {by_default}");
+        }
+    }
+
+    #[test]
+    fn the_handler_of_a_class_says_how_a_pod_runs() {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [], "runtimeClassName": "mine"}});
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        assert_eq!(foreign_class(&pod), Some("mine"));
+        assert_eq!(is_wanted(&pod, Some("isolated"), false), Ok(true));
+        assert_eq!(is_wanted(&pod, Some("plain"), true), Ok(false));
+        for by_default in [false, true] {
+            let refused = is_wanted(&pod, Some("runsc"), by_default).expect_err("it is not had").to_string();
+            assert!(["mine", "runsc", "isolated", "plain"].iter().all(|word| refused.contains(word)), "{refused}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use resources::names::NO_POD_NETWORK;
@@ -60,7 +61,7 @@ impl SetupError {
 pub(super) async fn prepare(context: &Context, pod: &Arc<Pod>, directory: &Path) -> Result<Setup, SetupError> {
     let file = |source| SetupError::File { path: directory.display().to_string(), source };
     std::fs::create_dir_all(directory).map_err(file)?;
-    let isolated = network::is_wanted(pod, context.settings.isolated)?;
+    let isolated = is_isolated(context, pod).await?;
     let recorded = ports::recorded(pod);
     // In a network of its own every port is as declared.
     let ports = if isolated { BTreeMap::new() } else { context.ports.allocate(pod, &recorded)? };
@@ -76,6 +77,21 @@ pub(super) async fn prepare(context: &Context, pod: &Arc<Pod>, directory: &Path)
     write_hosts(context, pod, &setup).map_err(file)?;
     write_resolver(context, pod, &setup).map_err(file)?;
     Ok(setup)
+}
+
+/// Asks the API, not a cache: a RuntimeClass that was made just before its Pod must be found.
+async fn is_isolated(context: &Context, pod: &Pod) -> Result<bool, SetupError> {
+    let handler = match network::foreign_class(pod) {
+        None => None,
+        Some(class) => {
+            let api: Api<RuntimeClass> = Api::all(context.client.clone());
+            let found = api.get_opt(class).await;
+            let found = found
+                .map_err(|source| SetupError::Api { what: "look up its RuntimeClass", source: Box::new(source) })?;
+            found.map(|class| class.handler)
+        }
+    };
+    Ok(network::is_wanted(pod, handler.as_deref(), context.settings.isolated)?)
 }
 
 async fn tell_ports(context: &Context, pod: &Pod, record: &str) -> Result<(), SetupError> {

@@ -1,9 +1,14 @@
 //! Pods with a network namespace of their own: what they see, what they can reach, and what is left of them.
 //!
-//! Where the kernel gives no user namespace these tests say so and have nothing to look at, but that the Pod says so too.
+//! Where the kernel gives no user namespace these tests say so and have nothing to look at, but that the Pod says so too. With
+//! `CORACLE_TEST_NAMESPACES=1`, as in `.ci/run`, that is a failure.
 
 use std::net::SocketAddr;
 
+use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::Api;
+use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -21,18 +26,27 @@ while True:
         "ports": [{"containerPort": port}]})
 }
 
+fn has_no_network(pod: &Value) -> bool {
+    pod["status"]["conditions"].to_string().contains("no network namespace")
+}
+
+/// Whether the Pod got its network. Where `CORACLE_TEST_NAMESPACES=1` says that there are namespaces, it must have.
+fn has_namespaces(pod: &Value) -> bool {
+    let why = &pod["status"]["conditions"];
+    let got = !has_no_network(pod);
+    let required = std::env::var("CORACLE_TEST_NAMESPACES").is_ok_and(|is| is == "1");
+    assert!(got || !required, "there are to be namespaces: {why:#}");
+    if !got {
+        eprintln!("NOT TESTED: this machine gives no user namespaces: {why:#}");
+    }
+    got
+}
+
 /// The Pod, once it is ready; none where there are no namespaces to be had, which is said.
 async fn ready(bench: &Bench, name: &str) -> Option<Value> {
-    let pod = bench
-        .until(name, "ready, or without a network", |pod| {
-            is(pod, "Ready", "True") || pod["status"]["conditions"].to_string().contains("no network namespace")
-        })
-        .await;
-    if is(&pod, "Ready", "True") {
-        return Some(pod);
-    }
-    eprintln!("NOT TESTED: this machine gives no user namespaces: {:#}", pod["status"]["conditions"]);
-    None
+    let pod =
+        bench.until(name, "ready, or without a network", |pod| is(pod, "Ready", "True") || has_no_network(pod)).await;
+    has_namespaces(&pod).then_some(pod)
 }
 
 fn address(pod: &Value, port: u16) -> SocketAddr {
@@ -78,41 +92,120 @@ async fn a_pod_has_an_address_and_all_ports_of_its_own() {
     bench.end().await;
 }
 
+/// Says a word to whoever connects, for as long as the test runs.
+fn says(listener: tokio::net::TcpListener, word: &'static str) -> SocketAddr {
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(word.as_bytes()).await;
+        }
+    });
+    address
+}
+
+/// What the machine itself hears there.
+async fn heard(at: SocketAddr) -> String {
+    let mut text = String::new();
+    let mut stream = tokio::net::TcpStream::connect(at).await.unwrap_or_else(|e| panic!("{at}: {e}"));
+    stream.read_to_string(&mut text).await.expect("a word");
+    text
+}
+
+/// An address of the machine that is not loopback; the test makes a machine that has it.
+const OUTER: &str = "198.51.100.1";
+const NEITHER: &str = "isolated::a_pod_reaches_neither_another_nor_the_machine";
+
+/// Runs a test of this program again, on a network of its own, once `first` has been done there.
+fn on_a_network_of_its_own(test: &str, first: &str) {
+    let script =
+        format!("ip link set lo up && {first} || exit 99; exec \"$0\" --exact {test} --include-ignored --nocapture");
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--net", "sh", "-c", &script]);
+    let output = command.arg(std::env::current_exe().expect("this program")).env(INSIDE, "1").output();
+    let output = output.expect("unshare (util-linux)");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    if said.contains("unshare failed") && std::env::var("CORACLE_TEST_NAMESPACES").is_err() {
+        eprintln!("NOT TESTED: this machine gives no user namespaces: {said}");
+        return;
+    }
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// Set where a test is run again by [`on_a_network_of_its_own`].
+const INSIDE: &str = "CORACLE_TEST_INSIDE";
+
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs python3"]
+#[ignore = "needs python3, ip (iproute2) and unshare (util-linux)"]
 async fn a_pod_reaches_neither_another_nor_the_machine() {
+    if std::env::var_os(INSIDE).is_none() {
+        let outer = format!(
+            "ip link add outer type veth peer name inner && ip addr add {OUTER}/24 dev outer && ip link set outer up && ip link set inner up"
+        );
+        let again = tokio::task::spawn_blocking(move || on_a_network_of_its_own(NEITHER, &outer));
+        return again.await.expect("it runs");
+    }
     let bench = Bench::start().await;
-    bench.pod("b", json!({"runtimeClassName": "isolated", "containers": [answers("c", 8080, "b")]})).await;
+    let mut other = answers("c", 8080, "b");
+    other["readinessProbe"] = json!({"tcpSocket": {"port": 8080}, "periodSeconds": 1});
+    bench.pod("b", json!({"runtimeClassName": "isolated", "containers": [other]})).await;
     let Some(b) = ready(&bench, "b").await else { return bench.end().await };
-    let machine = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let machine = machine.local_addr().expect("an address");
+    let pod = address(&b, 8080);
+    let bind = |at: String| async move { tokio::net::TcpListener::bind(at).await.expect("a port") };
+    let machine = says(bind("127.0.0.1:0".to_owned()).await, "machine");
+    let outside = says(bind(format!("{OUTER}:0")).await, "outside");
+    let any = says(bind("0.0.0.0:0".to_owned()).await, "any").port();
+    // A Service's address, on the machine and, at the same port, in the mesh.
+    let service = says(bind("127.96.0.9:0".to_owned()).await, "machine");
+    let in_mesh = |at: SocketAddr| {
+        let network = bench.node.network().clone();
+        async move {
+            let socket = network.tcp().await.expect("a socket");
+            socket.bind(at).expect("its address");
+            says(socket.listen(8).expect("it listens"), "mesh")
+        }
+    };
+    in_mesh(service).await;
+    let gate = in_mesh("10.244.0.1:0".parse().expect("an address")).await;
+    // All are there for those who may.
+    assert_eq!(said(&bench, pod).await, "b");
+    for (at, word) in [(machine, "machine"), (outside, "outside"), (service, "machine")] {
+        assert_eq!(heard(at).await, word);
+    }
+    let others = [("pod", pod), ("machine", machine), ("outside", outside), ("service", service), ("gate", gate)];
+    let more = [
+        ("any", SocketAddr::new(outside.ip(), any)),
+        ("any-mesh", SocketAddr::new(gate.ip(), any)),
+        ("any-pod", SocketAddr::new(pod.ip(), any)),
+    ];
+    let list: Vec<_> =
+        others.iter().chain(&more).map(|(what, at)| format!("('{what}','{}',{})", at.ip(), at.port())).collect();
     let script = format!(
         "import socket
 def tell(what, f):
-  try: f(); print(what, 'reached', flush=True)
+  try: print(what, f(), flush=True)
   except Exception as e: print(what, type(e).__name__, flush=True)
-for what, to in (('pod', ('{}', 8080)), ('machine', ('127.0.0.1', {})), ('mesh', ('10.244.0.1', 1)), ('outside', ('192.0.2.1', 80))):
-  tell(what, lambda: socket.create_connection(to, 5))
-def raw():
-  s=socket.socket(); s.bind(('{}', 0))
-tell('spoof', raw)
+def ask(*to):
+  return socket.create_connection(to, 5).recv(9).decode()
+for what, ip, port in [{}]:
+  tell(what, lambda: ask(ip, port))
+tell('spoof', lambda: socket.socket().bind(('{}', 0)))
 l=socket.socket(); l.bind(('127.0.0.1', 0)); l.listen()
-tell('own', lambda: socket.create_connection(l.getsockname(), 5))",
-        address(&b, 0).ip(),
-        machine.port(),
-        address(&b, 0).ip(),
+tell('own', lambda: socket.create_connection(l.getsockname(), 5) and 'reached')",
+        list.join(","),
+        pod.ip(),
     );
     let container = json!({"name": "c", "image": "coracle.dev/host", "command": ["python3", "-c", script]});
     bench.pod("a", json!({"runtimeClassName": "isolated", "restartPolicy": "Never", "containers": [container]})).await;
     bench.until_phase("a", "Succeeded").await;
     let log = bench.logs("a", node::LogQuery::default()).await.expect("a log");
-    let told: Vec<&str> = log.lines().collect();
-    assert_eq!(told[1], "machine ConnectionRefusedError", "{log}");
-    assert_eq!(told[5], "own reached", "{log}");
-    for what in ["pod", "mesh", "outside", "spoof"] {
-        assert!(told.iter().any(|line| line.starts_with(what)), "{log}");
-        assert!(!told.contains(&format!("{what} reached").as_str()), "{log}");
+    let told = |what: &str| log.lines().find_map(|line| line.strip_prefix(&format!("{what} "))).unwrap_or_default();
+    // What listens in the mesh is reached, at a Service's address and at the mesh's own; and itself.
+    assert_eq!((told("service"), told("gate"), told("own")), ("mesh", "mesh", "reached"), "{log}");
+    for what in ["pod", "machine", "outside", "any", "any-mesh", "any-pod", "spoof"] {
+        assert!(told(what).ends_with("Error") || told(what) == "timeout", "{what}: {log}");
     }
+    assert_eq!(told("machine"), "ConnectionRefusedError", "{log}");
     bench.end().await;
 }
 
@@ -184,6 +277,77 @@ async fn a_pod_keeps_its_address_when_the_node_starts_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_has_ended_for_good_gives_its_network_back_and_its_status_keeps_the_address() {
+    let bench = Bench::start().await;
+    for (name, script) in [("done", "sleep 300 & exit 0"), ("failed", "exit 3")] {
+        let containers = json!([shell("c", script)]);
+        bench
+            .pod(name, json!({"runtimeClassName": "isolated", "restartPolicy": "Never", "containers": containers}))
+            .await;
+    }
+    for (name, phase) in [("done", "Succeeded"), ("failed", "Failed")] {
+        let over = |pod: &Value| pod["status"]["phase"] == phase || has_no_network(pod);
+        let pod = bench.until(name, "over, or without a network", over).await;
+        if !has_namespaces(&pod) {
+            return bench.end().await;
+        }
+        let at = address(&pod, 80).ip();
+        let let_go = async {
+            while bench.node.pod_at(at).is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, let_go).await.expect("the address is free again");
+        let now = serde_json::to_value(bench.pods().get(name).await.expect("the object is there")).expect("JSON");
+        assert_eq!((&now["status"]["podIP"], &now["status"]["phase"]), (&pod["status"]["podIP"], &json!(phase)));
+    }
+    bench.delete("done").await;
+    bench.until_gone("done").await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs ip (iproute2) and unshare (util-linux)"]
+async fn where_the_kernel_gives_no_namespaces_a_pod_is_not_run_as_plain_processes_instead() {
+    const TEST: &str = "isolated::where_the_kernel_gives_no_namespaces_a_pod_is_not_run_as_plain_processes_instead";
+    if std::env::var_os(INSIDE).is_none() {
+        // Of the user namespace that the test made, not of the machine.
+        let none = "echo 0 > /proc/sys/user/max_user_namespaces";
+        return tokio::task::spawn_blocking(|| on_a_network_of_its_own(TEST, none)).await.expect("it runs");
+    }
+    let bench = Bench::start().await;
+    let ran = bench.path("ran");
+    let containers = json!([shell("c", &format!("touch {}; sleep 300", ran.display()))]);
+    bench.pod("p", json!({"runtimeClassName": "isolated", "containers": containers})).await;
+    let event = bench.event("p", "FailedCreatePodSandBox").await;
+    for part in ["no network namespace", "user.max_user_namespaces", "runtimeClassName: plain"] {
+        assert!(event.contains(part), "{event}");
+    }
+    let pod = bench.until("p", "told why", has_no_network).await;
+    assert!(
+        is(&pod, "PodReadyToStartContainers", "False") && pod["status"]["phase"] == "Pending",
+        "{:#}",
+        pod["status"]
+    );
+    // Its network is tried again, by a helper of its own each time.
+    let (events, mut again) = (kube::Api::<Event>::default_namespaced(bench.client.clone()), 0);
+    while again < 2 {
+        let all = events.list(&ListParams::default()).await.expect("listed").items;
+        again = all
+            .iter()
+            .filter(|e| e.reason.as_deref() == Some("FailedCreatePodSandBox"))
+            .map(|e| e.count.unwrap_or(1))
+            .sum();
+        tokio::task::yield_now().await;
+    }
+    assert!(!ran.exists(), "it was run");
+    // The same as plain processes runs.
+    bench.pod("q", json!({"containers": [shell("c", "sleep 300")]})).await;
+    bench.until_ready("q").await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_had_is_said_and_nothing_runs() {
     let bench = Bench::start().await;
     let spec = json!({"runtimeClassName": "isolated", "hostNetwork": true, "containers": [shell("c", "sleep 300")]});
@@ -197,5 +361,34 @@ async fn what_cannot_be_had_is_said_and_nothing_runs() {
     assert!(pod["status"]["podIP"].is_null(), "{:#}", pod["status"]);
     bench.delete("p").await;
     bench.until_gone("p").await;
+    let mut container = shell("c", "sleep 300");
+    container["ports"] = json!([{"containerPort": 80, "hostPort": 8080}]);
+    bench.pod("q", json!({"runtimeClassName": "isolated", "containers": [container]})).await;
+    let event = bench.event("q", "FailedCreatePodSandBox").await;
+    for part in ["hostPort 8080 of container c", "a Service or a Gateway", "runtimeClassName: plain"] {
+        assert!(event.contains(part), "{event}");
+    }
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_runs_its_pods_by_its_handler_and_none_as_plain_processes_instead() {
+    let bench = Bench::start().await;
+    let classes: Api<RuntimeClass> = Api::all(bench.client.clone());
+    for (name, handler) in [("mine", "isolated"), ("gvisor", "runsc"), ("processes", "plain")] {
+        let class = json!({"metadata": {"name": name}, "handler": handler});
+        let class = serde_json::from_value(class).expect("a class");
+        classes.create(&PostParams::default(), &class).await.expect("made");
+    }
+    for class in ["mine", "gvisor", "processes"] {
+        let containers = json!([shell("c", "sleep 300")]);
+        bench.pod(class, json!({"runtimeClassName": class, "containers": containers})).await;
+    }
+    let event = bench.event("gvisor", "FailedCreatePodSandBox").await;
+    assert!(event.contains("runsc") && event.contains("isolated") && event.contains("plain"), "{event}");
+    if let Some(mine) = ready(&bench, "mine").await {
+        assert_ne!(mine["status"]["podIP"], "127.0.0.1", "{:#}", mine["status"]);
+    }
+    assert_eq!(bench.until_ready("processes").await["status"]["podIP"], "127.0.0.1");
     bench.end().await;
 }

@@ -181,7 +181,7 @@ const OTHERS: &[Role] = &[
             On("patch update", "core", "persistentvolumeclaims/status persistentvolumes/status"),
             On("create delete get list patch update watch", "core", "persistentvolumes"),
             On("create get list watch", "storage.k8s.io", "storageclasses"),
-            On("create", "node.k8s.io", "runtimeclasses"),
+            On("create get", "node.k8s.io", "runtimeclasses"),
             On("create get list patch update delete watch", "coordination.k8s.io", "leases"),
             On("create", "authentication.k8s.io", "tokenreviews"),
             On("create", "authorization.k8s.io", "subjectaccessreviews"),
