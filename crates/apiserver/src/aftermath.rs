@@ -1,12 +1,14 @@
 //! What follows a write that was done: addresses are let go, definitions take effect, aggregated roles show it.
 //!
-//! It runs before the write is answered, so that a client which has seen its answer sees the effect too.
+//! It runs before the write is answered, so that a client which has seen its answer sees the effect too, and in the task of the write, so
+//! that it runs though the client hangs up.
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use crate::call::Origin;
 use crate::catalog::Resource;
 use crate::definitions;
 use crate::object;
@@ -15,6 +17,7 @@ use crate::server::Server;
 /// `new` is what is stored now (`None`: the object is gone), `old` what was there before.
 pub(crate) fn written<'a>(
     server: &'a Arc<Server>,
+    origin: Origin,
     resource: &'a Arc<Resource>,
     new: Option<&'a Value>,
     old: Option<&'a Value>,
@@ -36,7 +39,7 @@ pub(crate) fn written<'a>(
             }
         }
         // At the start they are all written, and shown once at the end.
-        if resource.is(rules::rbac::GROUP, "clusterroles") && *server.ready.borrow() {
+        if resource.is(rules::rbac::GROUP, "clusterroles") && origin != Origin::Aggregation && *server.ready.borrow() {
             crate::roles::show_aggregated(server).await;
         }
         if let (Some(custom), None) = (&resource.custom, new)

@@ -1,17 +1,15 @@
 //! The audit trail: one line of JSON (audit.k8s.io/v1, level Metadata) for each request that changes something, and for each that is
 //! refused to somebody who is known.
 //!
-//! Invariants: the files take a bounded room, the oldest lines go first; a line is in the kernel's hands before its request is answered, so
-//! that the end of this process loses none; what is in an object is never in the trail. A trail that can't be written is said once, and
-//! holds up nobody.
+//! Invariants: the files take a bounded room, the oldest lines go first; what was refused is in files of its own, so that nobody who may do
+//! nothing can push out what was done; a line is in the kernel's hands before its request is answered, so that the end of this process
+//! loses none; what is in an object is never in the trail, and a line is short whatever a client sends. A trail that can't be written is said
+//! once, and holds up nobody.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use rules::rbac::{Attributes, Target};
 use serde_json::{Value, json};
 
@@ -19,27 +17,34 @@ use crate::call::Reply;
 use crate::error::BuildError;
 use crate::files;
 use crate::identity::User;
+use crate::lines::Lines;
 use crate::object;
 use crate::route::Route;
 use crate::status::Failure;
 
-/// How large a file becomes.
-const FILE_BYTES: u64 = 16 * 1024 * 1024;
-/// How many full ones are kept beside the one that is written.
-const FULL_FILES: u32 = 3;
-/// The name of the one that is written; `.1` is the one before.
-const NAME: &str = "audit.log";
-/// The longest text of a client's that is kept.
+/// The file of changes, and how large it becomes.
+const CHANGES: (&str, u64) = ("audit.log", 16 * 1024 * 1024);
+/// The file of what was refused.
+const REFUSALS: (&str, u64) = ("refused.log", 4 * 1024 * 1024);
+/// The longest text of a client's that is kept, in characters.
 const TEXT: usize = 512;
+/// The most that is kept of a user's groups and extra values, in bytes.
+const GROUPS: usize = 2048;
 
 /// What is written all the time and decides nothing: it would leave no room for the rest.
 const LEFT_OUT: [(&str, &str); 3] = [("coordination.k8s.io", "leases"), ("", "events"), ("events.k8s.io", "events")];
 
 /// Where the lines go.
 pub(crate) struct Trail {
-    path: PathBuf,
-    file_bytes: u64,
-    file: Mutex<Option<(File, u64)>>,
+    changes: Lines,
+    refusals: Lines,
+}
+
+/// Which file a line is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Change,
+    Refusal,
 }
 
 /// What is known of a request so far.
@@ -49,6 +54,8 @@ pub(crate) struct Record {
     begun: jiff::Timestamp,
     user: Option<Arc<User>>,
     impersonated: Option<Arc<User>>,
+    /// What the authorizer decided, where it was asked.
+    allowed: Option<bool>,
     verb: String,
     uri: String,
     agent: String,
@@ -67,16 +74,21 @@ impl Record {
         self.user = user.cloned();
     }
 
-    /// For whom they are taken.
+    /// For whom they want to be taken.
     pub(crate) fn taken_for(&mut self, other: &Arc<User>) {
         self.impersonated = Some(other.clone());
     }
 
+    /// What the authorizer decided.
+    pub(crate) fn decided(&mut self, allowed: bool) {
+        self.allowed = Some(allowed);
+    }
+
     /// What is asked. `rehearsed`: nothing is to be changed.
     pub(crate) fn asks(&mut self, head: &http::request::Parts, route: &Route, asked: &Attributes<'_>, rehearsed: bool) {
-        let short = |text: &str| text.chars().take(TEXT).collect::<String>();
-        self.verb = asked.verb.to_owned();
-        self.uri = short(&head.uri.to_string());
+        self.verb = short(asked.verb);
+        // Over HTTP/2 the URI has the server's own name before the path.
+        self.uri = short(head.uri.path_and_query().map_or("/", |path| path.as_str()));
         let agent = head.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         self.agent = short(agent.unwrap_or_default());
         self.harmless = rehearsed;
@@ -87,34 +99,41 @@ impl Record {
         };
         self.harmless |=
             LEFT_OUT.contains(&(group, resource)) || matches!(group, "authorization.k8s.io" | "authentication.k8s.io");
-        self.object = json!({ "resource": resource, "apiVersion": target.version });
+        self.object = json!({ "resource": short(resource), "apiVersion": short(&target.version) });
         for (field, text) in
             [("apiGroup", group), ("subresource", subresource), ("namespace", namespace), ("name", name)]
         {
             if !text.is_empty() {
-                self.object[field] = text.into();
+                self.object[field] = short(text).into();
             }
         }
     }
 
-    /// Whether the trail is to have it.
-    fn counts(&self, code: u16) -> bool {
+    /// Where the trail is to have it, if at all.
+    fn kept(&self, code: u16) -> Option<Kept> {
         let changes = matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection");
         // Who is refused is told of whatever they wanted, but strangers would fill the trail with nothing.
-        self.user.is_some() && (code == 403 || (changes && !self.harmless))
+        let known = self.user.is_some();
+        match code {
+            403 if known => Some(Kept::Refusal),
+            _ if changes && !self.harmless && (known || self.allowed == Some(true)) => Some(Kept::Change),
+            _ => None,
+        }
     }
 
     fn line(&self, code: u16, reason: &str, now: jiff::Timestamp) -> String {
         let mut event = json!({
             "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": self.id,
             "stage": "ResponseComplete", "requestURI": self.uri, "verb": self.verb,
-            "user": self.user.as_ref().map(|user| user.to_value()), "userAgent": self.agent,
+            "user": self.user.as_deref().map_or_else(|| shown(&User::anonymous()), shown), "userAgent": self.agent,
             "responseStatus": { "metadata": {}, "code": code },
             "requestReceivedTimestamp": time(self.begun), "stageTimestamp": time(now),
-            "annotations": { "authorization.k8s.io/decision": if code == 403 { "forbid" } else { "allow" } },
         });
+        if let Some(allowed) = self.allowed {
+            event["annotations"] = json!({ "authorization.k8s.io/decision": if allowed { "allow" } else { "forbid" } });
+        }
         if let Some(user) = &self.impersonated {
-            event["impersonatedUser"] = user.to_value();
+            event["impersonatedUser"] = shown(user);
         }
         if !self.object.is_null() {
             event["objectRef"] = self.object.clone();
@@ -131,11 +150,34 @@ fn time(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
+/// The beginning of a client's text.
+fn short(text: &str) -> String {
+    text.chars().take(TEXT).collect()
+}
+
+/// A user without what would make a line long: anybody may ask to be taken for somebody with many groups.
+fn shown(user: &User) -> Value {
+    let mut room = GROUPS;
+    let mut fit = |text: &String| -> Option<String> {
+        let text = short(text);
+        room = room.checked_sub(text.len())?;
+        Some(text)
+    };
+    let groups = user.groups.iter().map_while(&mut fit).collect();
+    let mut extra = BTreeMap::new();
+    for (key, values) in &user.extra {
+        let Some(key) = fit(key) else { break };
+        extra.insert(key, values.iter().map_while(&mut fit).collect());
+    }
+    User { name: short(&user.name), uid: user.uid.as_deref().map(short), groups, extra, ..User::default() }.to_value()
+}
+
 impl Trail {
     /// Opens the trail in a folder.
     pub(crate) fn open(folder: &Path) -> Result<Self, BuildError> {
         files::private_folder(folder)?;
-        Ok(Self { path: folder.join(NAME), file_bytes: FILE_BYTES, file: Mutex::new(None) })
+        let [changes, refusals] = [CHANGES, REFUSALS].map(|(name, bytes)| Lines::new(folder.join(name), bytes));
+        Ok(Self { changes, refusals })
     }
 
     /// Writes down how a request ended.
@@ -149,46 +191,12 @@ impl Trail {
             Ok(_) => (200, ""),
             Err(failure) => (failure.code, failure.reason),
         };
-        if record.counts(code) {
-            self.write(&record.line(code, reason, jiff::Timestamp::now()));
-        }
-    }
-
-    fn write(&self, line: &str) {
-        let mut file = self.file.lock();
-        if let Err(error) = self.append(&mut file, line) {
-            // Said for each file that can't be had, not for each line.
-            if file.take().is_some() || !self.path.exists() {
-                tracing::error!(path = %self.path.display(), %error, "the audit trail can't be written");
-            }
-        }
-    }
-
-    fn append(&self, file: &mut Option<(File, u64)>, line: &str) -> std::io::Result<()> {
-        if file.as_ref().is_some_and(|(_, size)| size + line.len() as u64 > self.file_bytes) {
-            *file = None;
-            self.rotate()?;
-        }
-        if file.is_none() {
-            let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)?;
-            let size = opened.metadata()?.len();
-            *file = Some((opened, size));
-        }
-        if let Some((opened, size)) = file {
-            opened.write_all(line.as_bytes())?;
-            *size += line.len() as u64;
-        }
-        Ok(())
-    }
-
-    fn rotate(&self) -> std::io::Result<()> {
-        let numbered = |number: u32| self.path.with_file_name(format!("{NAME}.{number}"));
-        for number in (1..FULL_FILES).rev() {
-            if numbered(number).exists() {
-                std::fs::rename(numbered(number), numbered(number + 1))?;
-            }
-        }
-        std::fs::rename(&self.path, numbered(1))
+        let lines = match record.kept(code) {
+            Some(Kept::Change) => &self.changes,
+            Some(Kept::Refusal) => &self.refusals,
+            None => return,
+        };
+        lines.write(&record.line(code, reason, jiff::Timestamp::now()));
     }
 }
 
@@ -204,28 +212,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_are_bounded_and_private() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut trail = Trail::open(&folder.path().join("audit")).expect("a trail");
-        trail.file_bytes = 100;
-        for number in 0..50 {
-            trail.write(&format!("{{\"line\":{number},\"text\":\"some words\"}}\n"));
+    fn what_is_kept_and_where() {
+        let known = || Some(Arc::new(User::admin()));
+        for (verb, user, harmless, allowed, code, expected) in [
+            ("create", known(), false, Some(true), 201, Some(Kept::Change)),
+            ("create", known(), false, Some(true), 409, Some(Kept::Change)),
+            ("create", known(), true, Some(true), 201, None),
+            ("get", known(), false, Some(true), 200, None),
+            ("get", known(), false, Some(false), 403, Some(Kept::Refusal)),
+            ("create", known(), true, Some(true), 403, Some(Kept::Refusal)),
+            ("get", known(), false, None, 403, Some(Kept::Refusal)),
+            ("create", None, false, Some(true), 201, Some(Kept::Change)),
+            ("create", None, false, Some(true), 403, Some(Kept::Change)),
+            ("create", None, false, Some(false), 401, None),
+            ("create", None, false, None, 401, None),
+        ] {
+            let record = Record { verb: verb.into(), user, harmless, allowed, ..Record::default() };
+            assert_eq!(record.kept(code), expected, "{verb} {code} {allowed:?}");
         }
-        let mut lines = Vec::new();
-        let mut count = 0;
-        for entry in std::fs::read_dir(folder.path().join("audit")).expect("a folder").flatten() {
-            assert!(entry.metadata().expect("a file").len() <= 100);
-            assert_eq!(entry.metadata().expect("a file").permissions().mode() & 0o777, 0o600);
-            lines.extend(std::fs::read_to_string(entry.path()).expect("text").lines().map(str::to_owned));
-            count += 1;
-        }
-        assert_eq!(count, 1 + FULL_FILES);
-        let has = |number: u32| lines.iter().any(|line| line.contains(&format!("\"line\":{number},")));
-        assert!(has(49) && has(48) && !has(0), "the newest stay, the oldest go: {lines:?}");
-        // A new start goes on where the old one ended.
-        let again = Trail::open(&folder.path().join("audit")).expect("a trail");
-        again.write("{}\n");
-        assert!(std::fs::read_to_string(&again.path).expect("text").lines().count() > 1);
     }
 }

@@ -1,4 +1,7 @@
-//! What must be there before anyone is served: the system namespaces, the first roles, and the Service of this server itself.
+//! What is to be there before anyone is served: the system namespaces, the first roles, and the Service of this server itself.
+//!
+//! Invariant: a server whose store works starts. Only the namespaces must be there; what else can't be put in its place is said, as it can
+//! be mended through the server alone.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,16 +24,16 @@ pub(crate) async fn run(server: &Arc<Server>, address: SocketAddr) -> Result<(),
     for name in NAMESPACES {
         ensure(server, "namespaces", None, &json!({ "metadata": { "name": name } }), |_| None).await?;
     }
-    roles::install(server)
-        .await
-        .map_err(|failure| RunError::Bootstrap { object: "the first roles".into(), reason: failure.message })?;
+    roles::install(server).await;
     let port = address.port();
     let ports = json!([{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": port }]);
     let service = json!({
         "metadata": { "name": "kubernetes", "labels": { "component": "apiserver", "provider": "kubernetes" } },
         "spec": { "type": "ClusterIP", "clusterIP": server.addresses.first().to_string(), "sessionAffinity": "None", "ports": ports },
     });
-    ensure(server, "services", Some("default"), &service, |current| replace(current, "/spec/ports", &ports)).await?;
+    ensure(server, "services", Some("default"), &service, |current| replace(current, "/spec/ports", &ports))
+        .await
+        .unwrap_or_else(say);
     let slice = json!({
         "metadata": { "name": "kubernetes", "labels": { "kubernetes.io/service-name": "kubernetes" } },
         "addressType": "IPv4",
@@ -38,10 +41,19 @@ pub(crate) async fn run(server: &Arc<Server>, address: SocketAddr) -> Result<(),
         "ports": [{ "name": "https", "port": port, "protocol": "TCP" }],
     });
     let ports = slice["ports"].clone();
-    ensure(server, "endpointslices", Some("default"), &slice, |current| replace(current, "/ports", &ports)).await?;
+    ensure(server, "endpointslices", Some("default"), &slice, |current| replace(current, "/ports", &ports))
+        .await
+        .unwrap_or_else(say);
     let subsets = json!([{ "addresses": [{ "ip": "127.0.0.1" }], "ports": [{ "name": "https", "port": port, "protocol": "TCP" }] }]);
     let endpoints = json!({ "metadata": { "name": "kubernetes", "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" } }, "subsets": subsets });
-    ensure(server, "endpoints", Some("default"), &endpoints, |current| replace(current, "/subsets", &subsets)).await
+    ensure(server, "endpoints", Some("default"), &endpoints, |current| replace(current, "/subsets", &subsets))
+        .await
+        .unwrap_or_else(say);
+    Ok(())
+}
+
+fn say(error: RunError) {
+    tracing::error!(%error, "the API's own Service is not whole, and programs may not find the API by its name; mend what stands in its way, then start again");
 }
 
 /// The object with another value at `pointer`; `None` when it has that value.

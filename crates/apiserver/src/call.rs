@@ -11,10 +11,22 @@ use crate::catalog::Resource;
 use crate::identity::User;
 use crate::query::Query;
 
+/// Whose idea a call was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A client's.
+    Client,
+    /// This server's own: nobody's policy holds it up.
+    Server,
+    /// This server's own, to show what aggregated roles come to: nothing more follows from it.
+    Aggregation,
+}
+
 /// A request as the steps see it: its body is there as a whole, who sent it is known.
 pub(crate) struct Call {
     pub(crate) method: http::Method,
     pub(crate) user: Arc<User>,
+    pub(crate) origin: Origin,
     pub(crate) query: Query,
     pub(crate) accept: Option<String>,
     pub(crate) content_type: Option<String>,
@@ -34,6 +46,7 @@ impl Call {
         Self {
             method: http::Method::PUT,
             user: Arc::new(User::server()),
+            origin: Origin::Server,
             query: Query::default(),
             accept: None,
             content_type: None,

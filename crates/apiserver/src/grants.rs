@@ -1,7 +1,10 @@
 //! Writes of roles and bindings give nothing away that their author does not have.
 //!
+//! Invariant: the index is asked for what is held, and let go before anything is compared, so that a large role holds up nobody.
+//!
 //! As upstream: who may `escalate` a role or `bind` to it is let through, and so is a change of owners and finalizers alone.
 
+use rules::field::FieldError;
 use rules::rbac::{Attributes, GROUP, RoleRef, Target, escalation, rule};
 use serde_json::Value;
 
@@ -15,6 +18,7 @@ pub(crate) fn admit(write: &Write<'_>, call: &mut Call, object: &mut Value) -> A
     if write.resource.group != GROUP || write.old.is_some_and(|old| essence(old) == essence(object)) {
         return Ok(());
     }
+    bounded(write, object)?;
     let namespace = write.namespace.unwrap_or_default();
     let may = |verb: &str, resource: &str, name: &str| {
         let target = Target::Resource { group: GROUP, resource, subresource: "", namespace, name };
@@ -23,7 +27,8 @@ pub(crate) fn admit(write: &Write<'_>, call: &mut Call, object: &mut Value) -> A
     let name = object::name(object);
     let refuse = |why: String| Failure::forbidden(write.resource, name, &why);
     let confirm = |rules: &[rule::Rule]| {
-        write.server.access.with(|index| escalation::confirm(index, call.user.subject(), namespace, rules))
+        let held = write.server.access.with(|index| index.held_by(call.user.subject(), namespace));
+        escalation::confirm(&held, call.user.subject(), rules)
     };
     match write.resource.plural.as_str() {
         "roles" | "clusterroles" if may("escalate", &write.resource.plural, name) => Ok(()),
@@ -42,7 +47,7 @@ pub(crate) fn admit(write: &Write<'_>, call: &mut Call, object: &mut Value) -> A
             if may("bind", kind, &role.name) {
                 return Ok(());
             }
-            let rules = write.server.access.with(|index| index.rules_of_role(namespace, &role).map(<[_]>::to_vec));
+            let rules = write.server.access.with(|index| index.rules_of_role(namespace, &role).cloned());
             let catalog = write.server.catalog.load();
             match (rules, catalog.get(GROUP, "v1", kind)) {
                 (Some(rules), _) => confirm(&rules).map_err(refuse),
@@ -52,6 +57,24 @@ pub(crate) fn admit(write: &Write<'_>, call: &mut Call, object: &mut Value) -> A
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses a role that says more than a role may; one that said so before can be changed in all but its rules.
+fn bounded(write: &Write<'_>, role: &Value) -> Answer<()> {
+    let is_role =
+        matches!(write.resource.plural.as_str(), "roles" | "clusterroles") && !escalation::is_aggregated(role);
+    if !is_role || write.old.is_some_and(|old| old["rules"] == role["rules"]) {
+        return Ok(());
+    }
+    let words = rule::words_of(role);
+    if words <= rule::MOST_WORDS {
+        return Ok(());
+    }
+    let why = format!(
+        "must have at most {} words (groups, resources, names, paths and verbs) together, and has {words}; write several roles, or use *",
+        rule::MOST_WORDS
+    );
+    Err(Failure::invalid(write.resource, object::name(role), &[FieldError::forbidden("rules", why)]))
 }
 
 /// An object without what the garbage collector needs to change.

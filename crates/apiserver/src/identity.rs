@@ -100,7 +100,7 @@ pub(crate) fn authenticate(
         .ok_or_else(Failure::unauthorized)?;
     let held = by_token(token, credentials, now, account_uid).ok_or_else(Failure::unauthorized)?;
     // A token that was made to be shown to somebody else is not taken here: they could use it in its owner's name.
-    if held.audiences.is_some_and(|audiences| !audiences.iter().any(|one| one == AUDIENCE)) {
+    if !held.audiences.iter().any(|one| one == AUDIENCE) {
         return Err(Failure::unauthorized());
     }
     Ok(Some(held.user))
@@ -110,8 +110,7 @@ pub(crate) fn authenticate(
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) user: User,
-    /// `None`: for everybody.
-    pub(crate) audiences: Option<Vec<String>>,
+    pub(crate) audiences: Vec<String>,
 }
 
 /// Whose token this is.
@@ -122,13 +121,13 @@ pub(crate) fn by_token(
     account_uid: &dyn Fn(&str, &str) -> Option<String>,
 ) -> Option<Held> {
     if same(token.as_bytes(), credentials.admin_token().as_bytes()) {
-        return Some(Held { user: User::admin(), audiences: None });
+        return Some(Held { user: User::admin(), audiences: vec![AUDIENCE.to_owned()] });
     }
     let claims = credentials.verify(token, now)?;
     let uid = account_uid(&claims.namespace, &claims.account)?;
     (uid == claims.uid).then(|| Held {
         user: User::service_account(&claims.namespace, &claims.account, &uid),
-        audiences: Some(claims.audiences),
+        audiences: claims.audiences,
     })
 }
 

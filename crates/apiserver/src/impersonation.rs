@@ -18,16 +18,15 @@ const AUTHENTICATION: &str = "authentication.k8s.io";
 
 /// Who is asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Wanted {
+pub(crate) struct Wanted {
     name: String,
     groups: Vec<String>,
     uid: Option<String>,
     extra: BTreeMap<String, Vec<String>>,
 }
 
-/// The user that `user` is to be taken for; `None` where the headers ask for nobody.
-pub(crate) fn impersonate(user: &User, headers: &HeaderMap, access: &Access) -> Answer<Option<User>> {
-    let Some(wanted) = read(headers)? else { return Ok(None) };
+/// Refuses a user who may not be taken for whom they want to be.
+pub(crate) fn require(user: &User, wanted: &Wanted, access: &Access) -> Answer<()> {
     let ask = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
         let target = Target::Resource { group, resource, subresource, namespace, name };
         access.require(user, &Attributes { verb: "impersonate", target })
@@ -47,10 +46,11 @@ pub(crate) fn impersonate(user: &User, headers: &HeaderMap, access: &Access) -> 
             ask(AUTHENTICATION, "userextras", key, "", value)?;
         }
     }
-    Ok(Some(wanted.into_user()))
+    Ok(())
 }
 
-fn read(headers: &HeaderMap) -> Answer<Option<Wanted>> {
+/// Who the headers ask for; `None` where they ask for nobody.
+pub(crate) fn read(headers: &HeaderMap) -> Answer<Option<Wanted>> {
     let mut wanted = Wanted::default();
     let mut any = false;
     for (key, value) in headers {
@@ -76,8 +76,9 @@ fn read(headers: &HeaderMap) -> Answer<Option<Wanted>> {
 }
 
 impl Wanted {
-    fn into_user(self) -> User {
-        let mut groups = self.groups;
+    /// The user that it is, where it is allowed.
+    pub(crate) fn to_user(&self) -> User {
+        let mut groups = self.groups.clone();
         if groups.is_empty()
             && let Some((namespace, _)) = rbac::service_account(&self.name)
         {
@@ -88,7 +89,8 @@ impl Wanted {
         if !groups.iter().any(|group| group == own) {
             groups.push(own.into());
         }
-        User { name: self.name, uid: self.uid, groups, extra: self.extra, impersonated: true, part: false }
+        let (name, uid, extra) = (self.name.clone(), self.uid.clone(), self.extra.clone());
+        User { name, uid, groups, extra, impersonated: true, part: false }
     }
 }
 
@@ -101,7 +103,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(http::HeaderName::from_static(name), http::HeaderValue::from_str(value).expect("a value"));
         }
-        Ok(read(&headers)?.map(Wanted::into_user))
+        Ok(read(&headers)?.as_ref().map(Wanted::to_user))
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod identity;
 mod impersonation;
 mod intake;
 mod kubeconfig;
+mod lines;
 mod list;
 mod logs;
 mod negotiate;

@@ -2,29 +2,39 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use rules::rbac::bootstrap::{self, Declared, Reconciled};
 use rules::rbac::{GROUP, rule};
 use serde_json::Value;
 
-use crate::call::Call;
+use crate::call::{Call, Origin};
 use crate::catalog::Resource;
 use crate::object;
 use crate::route::Target;
 use crate::server::{Place, Server};
 use crate::status::{Answer, Failure};
 use crate::verb::change::{Change, Part, change};
+use crate::verb::delete::Deleted;
 use crate::verb::{create, delete};
 
 /// How many objects are written at a time: the store commits them together.
 const TOGETHER: usize = 32;
 
-/// Puts there what is missing.
-pub(crate) async fn install(server: &Arc<Server>) -> Answer<()> {
-    let missing = stream::iter(bootstrap::objects()).map(|declared| put(server, declared));
-    missing.buffer_unordered(TOGETHER).try_collect::<()>().await?;
+/// Puts there what is missing. What can't be put there is said: a server that does not start could not be mended.
+pub(crate) async fn install(server: &Arc<Server>) {
+    let missing = stream::iter(bootstrap::objects()).map(async |declared: Declared| {
+        let (plural, name) = (declared.plural, object::name(&declared.object).to_owned());
+        if let Err(failure) = put(server, declared).await {
+            tracing::error!(
+                object = format!("{plural}/{name}"),
+                reason = %failure.message,
+                "an object that every cluster begins with can't be put in its place, and what it allows may not be allowed; mend or delete \
+                 what is there under its name, then start again"
+            );
+        }
+    });
+    missing.buffer_unordered(TOGETHER).collect::<()>().await;
     show_aggregated(server).await;
-    Ok(())
 }
 
 fn resource(server: &Server, plural: &str) -> Answer<Arc<Resource>> {
@@ -41,8 +51,13 @@ async fn put(server: &Arc<Server>, declared: Declared) -> Answer<()> {
         Some(Reconciled::Right) => Ok(()),
         Some(Reconciled::Update(new)) => write(server, &mut call, resource, &name, &mut |_| new.clone()).await,
         Some(Reconciled::Replace) => {
-            delete::one(server, &mut call, resource, None, &name, &delete::Options::default()).await?;
-            make(server, &mut call, resource, declared.object).await
+            match delete::one(server, &mut call, resource, None, &name, &delete::Options::default()).await? {
+                Deleted::Gone(_) => make(server, &mut call, resource, declared.object).await,
+                Deleted::Marked(_) => {
+                    let why = "it gives another role and is being deleted, but its finalizers hold it; the start after they are gone makes it anew";
+                    Err(Failure::conflict(resource, &name, why))
+                }
+            }
         }
         None => make(server, &mut call, resource, declared.object).await,
     }
@@ -67,23 +82,21 @@ async fn write(
     change(server, call, place, how, &mut |_, current| Ok(new(current))).await.map(|_| ())
 }
 
-/// Writes the rules of aggregated ClusterRoles into them, for people to see; what is decided does not depend on it.
+/// Writes the rules of aggregated ClusterRoles into them where they differ, for people to see; what is decided does not depend on it.
 pub(crate) async fn show_aggregated(server: &Arc<Server>) {
     let Ok(resource) = resource(server, "clusterroles") else { return };
-    let names: Vec<String> = server.access.with(|index| index.aggregated().map(|(name, _)| name.to_owned()).collect());
-    for name in names {
+    for name in server.access.with(|index| index.outdated()) {
         let mut call = Call::internal("clusterrole-aggregation-controller", jiff::Timestamp::now());
+        call.origin = Origin::Aggregation;
         let mut come_to = |current: &Value| {
             let mut new = current.clone();
-            server.access.with(|index| {
-                if let Some((_, rules)) = index.aggregated().find(|(other, _)| *other == name) {
-                    new["rules"] = rule::to_value(rules);
-                }
-            });
+            if let Some(rules) = server.access.with(|index| index.comes_to(&name)) {
+                new["rules"] = rule::to_value(&rules);
+            }
             new
         };
         if let Err(failure) = write(server, &mut call, &resource, &name, &mut come_to).await {
-            tracing::warn!(role = name, reason = %failure.message, "an aggregated ClusterRole can't be brought up to date");
+            tracing::warn!(role = %name, reason = %failure.message, "an aggregated ClusterRole can't be brought up to date");
         }
     }
 }

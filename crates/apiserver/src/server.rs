@@ -2,6 +2,9 @@
 //!
 //! The steps, in this order: authenticate, route, authorize, read the body, then per verb: decode, validate fields, default,
 //! validate, merge, admit, store, encode.
+//!
+//! Invariant: from where it may change something, a request runs to its end and into the audit trail, though its client hangs up; what
+//! runs so is waited for when the server stops.
 
 use std::sync::Arc;
 
@@ -12,12 +15,13 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use store::Store;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
 use crate::addresses::Addresses;
 use crate::audit::{Record, Trail};
 use crate::body::{Body, BoxError};
-use crate::call::{Call, Reply};
+use crate::call::{Call, Origin, Reply};
 use crate::catalog::{Catalog, Resource};
 use crate::config::Settings;
 use crate::credential::Credentials;
@@ -51,6 +55,8 @@ pub(crate) struct Server {
     pub(crate) stopping: CancellationToken,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
+    /// The requests that may change something; no more of them than `requests` allows get beyond their first step.
+    pub(crate) writes: TaskTracker,
     pub(crate) ready: tokio::sync::watch::Sender<bool>,
 }
 
@@ -67,11 +73,15 @@ impl Server {
         let id = uuid::Uuid::new_v4().to_string();
         let mut record = Record::new(id.clone(), jiff::Timestamp::now());
         let mut response = match self.prepare(request, user, &mut record).await {
-            Ok((mut call, route)) => {
-                let answer = Box::pin(self.dispatch(&mut call, route)).await;
-                self.trail.ended(record, answer.as_ref());
-                encode::response(&call, answer)
+            Ok((call, route)) if may_change(&call, &route) => {
+                let server = self.clone();
+                let apart = self.writes.spawn(async move { server.answer(call, route, record).await });
+                apart.await.unwrap_or_else(|error| {
+                    tracing::error!(%error, "a request's handling ended unexpectedly");
+                    encode::refuse(&Failure::internal("the handling of the request ended unexpectedly"))
+                })
             }
+            Ok((call, route)) => self.answer(call, route, record).await,
             Err(failure) => {
                 self.trail.ended(record, Err(&failure));
                 encode::refuse(&failure)
@@ -81,6 +91,13 @@ impl Server {
             response.headers_mut().insert("audit-id", id);
         }
         response
+    }
+
+    /// Does what is asked, and writes into the trail how it ended.
+    async fn answer(self: &Arc<Self>, mut call: Call, route: Route, record: Record) -> Response<Body> {
+        let answer = Box::pin(self.dispatch(&mut call, route)).await;
+        self.trail.ended(record, answer.as_ref());
+        encode::response(&call, answer)
     }
 
     /// Authenticates, routes, authorizes, and reads the body.
@@ -111,20 +128,24 @@ impl Server {
             query.set("watch", "true");
         }
         let question = authorize::question(&route, head.uri.path(), &head.method, &query);
-        record.asks(&head, &route, &question.attributes(), query.has("dryRun"));
+        record.asks(&head, &route, &question.attributes(), query.dry_run() == Ok(true));
         record.by(user.as_ref());
         let user = user.unwrap_or_else(|| Arc::new(User::anonymous()));
-        let user = match impersonation::impersonate(&user, &head.headers, &self.access)? {
-            Some(other) => {
-                let other = Arc::new(other);
+        let user = match impersonation::read(&head.headers)? {
+            Some(wanted) => {
+                let other = Arc::new(wanted.to_user());
                 record.taken_for(&other);
+                impersonation::require(&user, &wanted, &self.access)?;
                 other
             }
             None => user,
         };
-        self.access.require(&user, &question.attributes())?;
+        let decided = self.access.require(&user, &question.attributes());
+        record.decided(decided.is_ok());
+        decided?;
         let call = Call {
             user,
+            origin: Origin::Client,
             query,
             accept: text(header::ACCEPT),
             content_type: text(header::CONTENT_TYPE),
@@ -273,6 +294,10 @@ impl Server {
         let account = object::read(resource, &entry).ok()?;
         (!object::is_terminating(&account)).then(|| object::meta(&account, "uid").to_owned())
     }
+}
+
+fn may_change(call: &Call, route: &Route) -> bool {
+    matches!(route, Route::Resource(_)) && !matches!(call.method, Method::GET | Method::HEAD)
 }
 
 /// A watch of a named object is a watch of the collection with that name selected.

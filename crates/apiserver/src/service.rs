@@ -1,7 +1,8 @@
 //! The server as a part of the program: built once, run until told to stop.
 //!
 //! Invariants: the port is bound by `build`, so that a port in use is known early; nothing is answered before the
-//! bootstrap objects are there; every connection is a task of one set, and all have ended when `run` returns.
+//! bootstrap objects are there; every connection is a task of one set, and all have ended when `run` returns; so have the writes that
+//! their clients did not wait for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
 use crate::addresses::Addresses;
@@ -88,6 +90,7 @@ pub fn build(settings: Settings, store: Arc<dyn Store>, deps: Dependencies) -> R
         stopping: CancellationToken::new(),
         requests: Arc::new(Semaphore::new(limits.requests)),
         streams: Arc::new(Semaphore::new(limits.streams)),
+        writes: TaskTracker::new(),
         ready: watch::Sender::new(false),
     });
     server.definitions.refresh(&*server.store, &server.catalog);
@@ -131,6 +134,11 @@ impl ApiServer {
         if tokio::time::timeout(settings.limits.drain, drained).await.is_err() {
             tracing::warn!(left = connections.len(), "connections did not end in time and are cut");
             connections.shutdown().await;
+        }
+        let writes = &self.server.writes;
+        writes.close();
+        if tokio::time::timeout(settings.limits.drain, writes.wait()).await.is_err() {
+            tracing::warn!(left = writes.len(), "writes did not end in time; the store refuses what it has not begun");
         }
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {

@@ -110,7 +110,8 @@ fn rules(server: &Server, call: &Call, review: &Value) -> Answer<Value> {
     if namespace.is_empty() {
         return Err(Failure::bad_request("no namespace on request"));
     }
-    let (rules, missing) = server.access.with(|index| index.rules_of(call.user.subject(), namespace));
+    let held = server.access.with(|index| index.held_by(call.user.subject(), namespace));
+    let (rules, missing) = (held.rules(), &held.errors);
     let of = |urls: bool| -> Vec<Value> {
         rules.iter().filter(|rule| rule.urls.is_empty() != urls).map(|rule| rule.to_value()).collect()
     };
@@ -132,10 +133,7 @@ fn token(server: &Server, call: &Call, review: &Value) -> Value {
         review["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     // Who asks for no audience asks whether the token is good for this server.
     let asked = if asked.is_empty() { vec![AUDIENCE] } else { asked };
-    let audiences: Vec<String> = match held.audiences {
-        Some(held) => held.into_iter().filter(|one| asked.contains(&one.as_str())).collect(),
-        None => asked.iter().map(|one| (*one).to_owned()).collect(),
-    };
+    let audiences: Vec<String> = held.audiences.into_iter().filter(|one| asked.contains(&one.as_str())).collect();
     if audiences.is_empty() {
         return json!({ "authenticated": false, "error": "the token is for other audiences" });
     }

@@ -87,7 +87,8 @@ pub(crate) async fn change(
                     reservation.keep();
                 }
                 object::set_version(&mut new, revision);
-                crate::aftermath::written(server, resource, (!removes).then_some(&new), Some(&current)).await;
+                crate::aftermath::written(server, call.origin, resource, (!removes).then_some(&new), Some(&current))
+                    .await;
                 return Ok(Some(new));
             }
             Err(WriteError::Conflict { .. }) => {}

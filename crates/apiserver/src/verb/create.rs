@@ -103,7 +103,7 @@ pub(crate) async fn insert(
                     reservation.keep();
                 }
                 object::set_version(&mut object, revision);
-                crate::aftermath::written(server, resource, Some(&object), None).await;
+                crate::aftermath::written(server, call.origin, resource, Some(&object), None).await;
                 return Ok(object);
             }
             Err(WriteError::Conflict { .. }) if generate && attempt < NAMES => {}

@@ -119,7 +119,7 @@ pub(crate) async fn one(
             Ok(revision) => {
                 let mut shown = new.clone().unwrap_or_else(|| current.clone());
                 object::set_version(&mut shown, revision);
-                crate::aftermath::written(server, resource, new.as_ref(), Some(&current)).await;
+                crate::aftermath::written(server, call.origin, resource, new.as_ref(), Some(&current)).await;
                 return Ok(if new.is_some() { Deleted::Marked(shown) } else { Deleted::Gone(shown) });
             }
             Err(WriteError::Conflict { .. }) => {}

@@ -2,6 +2,7 @@
 
 mod access;
 mod client;
+mod cut;
 mod definitions;
 mod lists;
 mod objects;
@@ -9,5 +10,6 @@ mod patches;
 mod policies;
 mod subresources;
 mod support;
+mod trail;
 mod watches;
 mod wire;

@@ -63,7 +63,21 @@ impl Harness {
         let mut store_settings = store::Settings::new(folder.path().join("state.db"));
         tune_store(&mut store_settings);
         let (store, task) = SqliteStore::open(store_settings).expect("a store");
-        let store: Arc<dyn Store> = Arc::new(store);
+        Self::serving(folder, tune, (Arc::new(store), task)).await
+    }
+
+    /// A server over what `wrap` makes of a store.
+    pub(crate) async fn over(folder: tempfile::TempDir, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
+        let settings = store::Settings::new(folder.path().join("state.db"));
+        let (store, task) = SqliteStore::open(settings).expect("a store");
+        Self::serving(folder, |_| {}, (wrap(Arc::new(store)), task)).await
+    }
+
+    async fn serving(
+        folder: tempfile::TempDir,
+        tune: impl FnOnce(&mut Settings),
+        (store, task): (Arc<dyn Store>, StoreTask),
+    ) -> Self {
         let mut settings = Settings::new(folder.path());
         tune(&mut settings);
         let (server, handle) =

@@ -42,15 +42,22 @@ fn token(server: &Harness) -> String {
 }
 
 async fn get(server: &Harness, path: &str, token: Option<&str>) -> (u16, String) {
+    send(server, "GET", path, token, "").await
+}
+
+/// One request on a connection of its own.
+pub(crate) async fn send(server: &Harness, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
     let stream = connect(server, "127.0.0.1", "http/1.1").await.expect("TLS");
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
     let connection = tokio::spawn(connection);
-    let mut request = Request::get(path).header("host", "localhost");
+    let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
-    let response =
-        sender.send_request(request.body(Full::<Bytes>::default()).expect("a request")).await.expect("an answer");
+    let response = sender
+        .send_request(request.body(Full::<Bytes>::from(body.to_owned())).expect("a request"))
+        .await
+        .expect("an answer");
     let answer = text(response).await;
     drop(sender);
     connection.await.expect("no panic").expect("a clean end");

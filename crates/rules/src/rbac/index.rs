@@ -4,7 +4,7 @@
 //! `aggregationRule` has the rules of those it selects, and those of its own `rules` never; a binding to a role that is not there allows
 //! nothing. It holds no object as a whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -16,6 +16,9 @@ use super::{MASTERS, account_user};
 use crate::select::LabelSelector;
 
 type Rules = Arc<[Rule]>;
+
+/// The most missing roles that are told of.
+const MOST_ERRORS: usize = 20;
 
 /// The role that a binding gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +85,22 @@ impl Decision {
     /// Whether it is allowed.
     pub fn is_allowed(&self) -> bool {
         matches!(self, Self::Allowed(_))
+    }
+}
+
+/// What a subject holds, shared with the index, so that it can be looked at without it.
+#[derive(Debug, Default)]
+pub struct Held {
+    roles: Vec<Rules>,
+    /// The roles that bindings name and that are not there.
+    pub errors: Vec<String>,
+}
+
+impl Held {
+    /// The rules, each once, in the order of the bindings.
+    pub fn rules(&self) -> Vec<&Rule> {
+        let mut seen = HashSet::new();
+        self.roles.iter().flat_map(|rules| rules.iter()).filter(|rule| seen.insert(*rule)).collect()
     }
 }
 
@@ -172,14 +191,14 @@ impl Index {
 
     /// The rules that an aggregated ClusterRole comes to, in the order of the names of those it selects, each once.
     fn collected(&self, name: &str) -> Vec<Rule> {
-        let (mut seen, mut queue) = (vec![name], vec![name]);
+        let (mut seen, mut queue) = (HashSet::from([name]), vec![name]);
         let mut found: BTreeMap<&str, &Rules> = BTreeMap::new();
         while let Some(selects) = queue.pop().and_then(|name| self.cluster_roles.get(name)?.selects.as_ref()) {
             for (name, role) in &self.cluster_roles {
-                if seen.contains(&&**name) || !selects.iter().any(|one| one.matches(&role.labels)) {
+                if seen.contains(&**name) || !selects.iter().any(|one| one.matches(&role.labels)) {
                     continue;
                 }
-                seen.push(name);
+                seen.insert(name);
                 match role.selects {
                     Some(_) => queue.push(name),
                     None => {
@@ -188,13 +207,8 @@ impl Index {
                 }
             }
         }
-        let mut rules: Vec<Rule> = Vec::new();
-        for one in found.values().flat_map(|rules| rules.iter()) {
-            if !rules.contains(one) {
-                rules.push(one.clone());
-            }
-        }
-        rules
+        let mut seen = HashSet::new();
+        found.values().flat_map(|rules| rules.iter()).filter(|rule| seen.insert(*rule)).cloned().collect()
     }
 
     fn set_binding(&mut self, namespace: &str, name: &str, object: Option<&Value>) {
@@ -219,10 +233,10 @@ impl Index {
     }
 
     /// The rules of a role as it counts: of an aggregated ClusterRole, what it comes to. `None` when there is no such role.
-    pub fn rules_of_role(&self, namespace: &str, role: &RoleRef) -> Option<&[Rule]> {
+    pub fn rules_of_role(&self, namespace: &str, role: &RoleRef) -> Option<&Arc<[Rule]>> {
         match role.cluster {
-            true => self.cluster_roles.get(&role.name).map(|role| &*role.effective),
-            false => self.roles.get(namespace)?.get(&role.name).map(|rules| &**rules),
+            true => self.cluster_roles.get(&role.name).map(|role| &role.effective),
+            false => self.roles.get(namespace)?.get(&role.name),
         }
     }
 
@@ -230,6 +244,20 @@ impl Index {
     pub fn aggregated(&self) -> impl Iterator<Item = (&str, &[Rule])> {
         let aggregated = self.cluster_roles.iter().filter(|(_, role)| role.selects.is_some());
         aggregated.map(|(name, role)| (&**name, &*role.effective))
+    }
+
+    /// Those of them that do not say yet what they come to, by name.
+    pub fn outdated(&self) -> Vec<Box<str>> {
+        let outdated = |role: &ClusterRole| role.selects.is_some() && role.own != role.effective;
+        let mut names: Vec<Box<str>> =
+            self.cluster_roles.iter().filter(|(_, role)| outdated(role)).map(|(name, _)| name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// What an aggregated ClusterRole comes to; `None` when there is no such.
+    pub fn comes_to(&self, name: &str) -> Option<Arc<[Rule]>> {
+        self.cluster_roles.get(name).filter(|role| role.selects.is_some()).map(|role| role.effective.clone())
     }
 
     /// Decides.
@@ -262,27 +290,39 @@ impl Index {
         found.is_break()
     }
 
-    /// The rules that apply to a subject in a namespace (empty: everywhere), and the roles that are not there.
-    pub fn rules_of(&self, subject: Subject<'_>, namespace: &str) -> (Vec<Rule>, Vec<String>) {
-        let (mut rules, mut errors) = (Vec::new(), Vec::new());
+    /// What a subject holds in a namespace (empty: everywhere). It takes as long as there are bindings, however large the roles are.
+    pub fn held_by(&self, subject: Subject<'_>, namespace: &str) -> Held {
+        let mut held = Held::default();
         if subject.groups.iter().any(|group| group == MASTERS) {
-            rules.extend([Rule::all_resources(), Rule::all_urls()]);
+            held.roles.push([Rule::all_resources(), Rule::all_urls()].into());
         }
-        let _ = self.visit(subject, namespace, &mut errors, |applying| {
-            if !rules.contains(applying.rule) {
-                rules.push(applying.rule.clone());
-            }
+        let _ = self.visit_roles(subject, namespace, &mut held.errors, |rules, _| {
+            held.roles.push(rules.clone());
             ControlFlow::<()>::Continue(())
         });
-        (rules, errors)
+        held
     }
 
+    /// Shows each rule that applies to a subject, until `see` has seen enough.
     fn visit<'a, T>(
         &'a self,
         subject: Subject<'a>,
         namespace: &'a str,
         errors: &mut Vec<String>,
         mut see: impl FnMut(Applying<'a>) -> ControlFlow<T>,
+    ) -> ControlFlow<T> {
+        self.visit_roles(subject, namespace, errors, |rules, (binding, namespace, group)| {
+            rules.iter().try_for_each(|rule| see(Applying { rule, binding, namespace, group }))
+        })
+    }
+
+    /// Shows the rules of each role that a subject has, with the binding that gives it, its namespace, and the group that it is given to.
+    fn visit_roles<'a, T>(
+        &'a self,
+        subject: Subject<'a>,
+        namespace: &'a str,
+        errors: &mut Vec<String>,
+        mut see: impl FnMut(&'a Rules, (&'a Binding, &'a str, Option<&'a str>)) -> ControlFlow<T>,
     ) -> ControlFlow<T> {
         let scopes = if namespace.is_empty() { &[""][..] } else { &["", namespace] };
         for scope in scopes.iter().copied() {
@@ -295,15 +335,15 @@ impl Index {
             for (group, found) in named.into_iter().chain(grouped) {
                 for binding in found {
                     let Some(rules) = self.rules_of_role(scope, &binding.role) else {
-                        let error = binding.role.shown();
-                        if !errors.contains(&error) {
-                            errors.push(error);
+                        if errors.len() < MOST_ERRORS {
+                            let error = binding.role.shown();
+                            if !errors.contains(&error) {
+                                errors.push(error);
+                            }
                         }
                         continue;
                     };
-                    for rule in rules {
-                        see(Applying { rule, binding, namespace: scope, group })?;
-                    }
+                    see(rules, (binding, scope, group))?;
                 }
             }
         }
@@ -340,9 +380,10 @@ impl ClusterRole {
 impl Binding {
     fn read(namespace: &str, name: &str, object: &Value) -> Self {
         let (mut users, mut groups) = (Vec::<Box<str>>::new(), Vec::<Box<str>>::new());
+        let mut seen = HashSet::new();
         for subject in object["subjects"].as_array().into_iter().flatten() {
             let text = |field: &str| subject[field].as_str().unwrap_or_default();
-            let (list, one) = match text("kind") {
+            let (list, one): (_, Box<str>) = match text("kind") {
                 "User" => (&mut users, text("name").into()),
                 "Group" => (&mut groups, text("name").into()),
                 "ServiceAccount" => {
@@ -354,7 +395,7 @@ impl Binding {
                 }
                 _ => continue,
             };
-            if !list.contains(&one) {
+            if seen.insert((text("kind") == "Group", one.clone())) {
                 list.push(one);
             }
         }

@@ -16,7 +16,7 @@ pub mod rule;
 #[cfg(test)]
 mod tests;
 
-pub use index::{Decision, Index, RoleRef};
+pub use index::{Decision, Held, Index, RoleRef};
 pub use question::{Attributes, Subject, Target};
 pub use rule::Rule;
 

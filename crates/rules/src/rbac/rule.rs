@@ -10,6 +10,10 @@ use super::question::{Attributes, Target};
 
 type Words = Box<[Box<str>]>;
 
+/// The most words (groups, resources, names, paths, verbs) that the rules of one role may have together: several times what the largest
+/// roles of operators with a thousand kinds have. Each request that a role's holder makes is held against its rules.
+pub const MOST_WORDS: usize = 10_000;
+
 /// One rule. A word `*` stands for all.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct Rule {
@@ -40,6 +44,17 @@ fn has_or_all(words: &[Box<str>], word: &str) -> bool {
 /// The rules at `rules` of a role.
 pub fn of(role: &Value) -> Vec<Rule> {
     role["rules"].as_array().into_iter().flatten().map(Rule::read).collect()
+}
+
+/// How many words the rules of a role have together; a rule without any counts as one.
+pub fn words_of(role: &Value) -> usize {
+    let lists = |rule: &Value| -> usize {
+        ["apiGroups", "resources", "resourceNames", "nonResourceURLs", "verbs"]
+            .iter()
+            .map(|field| rule[*field].as_array().map_or(0, Vec::len))
+            .sum()
+    };
+    role["rules"].as_array().into_iter().flatten().map(|rule| lists(rule).max(1)).sum()
 }
 
 /// Rules as an object has them.
@@ -123,20 +138,29 @@ impl Rule {
             }
     }
 
+    /// How many words it has.
+    pub fn words(&self) -> usize {
+        self.fields().iter().map(|(_, words)| words.len()).sum()
+    }
+
     /// The number of [`Rule::atoms`].
     pub fn size(&self) -> usize {
         let resources = self.groups.len().saturating_mul(self.resources.len()).saturating_mul(self.names.len().max(1));
         resources.saturating_add(self.urls.len()).saturating_mul(self.verbs.len())
     }
 
-    /// The rule in pieces of one group, resource, name and verb (or path and verb) each.
+    /// The rule in pieces of one group, resource, name and verb (or path and verb) each, in [`Rule::size`] steps.
     pub fn atoms(&self) -> impl Iterator<Item = Rule> {
+        // A list without words leaves nothing to combine the words of the others with, and they are not walked.
+        let nothing = self.resources.is_empty() || self.verbs.is_empty();
+        let groups = if nothing { &[][..] } else { &self.groups };
+        let urls = if self.verbs.is_empty() { &[][..] } else { &self.urls };
         let one = |word: &str| -> Words { [Box::from(word)].into() };
-        let names: Vec<Words> = match self.names.is_empty() {
+        let names: Vec<Words> = match groups.is_empty() || self.names.is_empty() {
             true => vec![Words::default()],
             false => self.names.iter().map(|name| one(name)).collect(),
         };
-        let resources = self.groups.iter().flat_map(move |group| {
+        let resources = groups.iter().flat_map(move |group| {
             let names = names.clone();
             self.resources.iter().flat_map(move |resource| {
                 names.clone().into_iter().map(move |names| Rule {
@@ -147,7 +171,7 @@ impl Rule {
                 })
             })
         });
-        let urls = self.urls.iter().map(move |url| Rule { urls: one(url), ..Rule::default() });
+        let urls = urls.iter().map(move |url| Rule { urls: one(url), ..Rule::default() });
         resources
             .chain(urls)
             .flat_map(move |part| self.verbs.iter().map(move |verb| Rule { verbs: one(verb), ..part.clone() }))

@@ -173,6 +173,7 @@ pub fn reconcile(declared: &Declared, current: &Value) -> Reconciled {
         }
     } else {
         let (held, wanted) = (rule::of(current), rule::of(wanted));
+        let held: Vec<&Rule> = held.iter().collect();
         let lacking = wanted.into_iter().filter(|rule| {
             escalation::missing(&held, std::slice::from_ref(rule)).is_none_or(|missing| !missing.is_empty())
         });

@@ -225,7 +225,7 @@ fn roles_are_put_together_of_others() {
     // In a circle, nothing hangs.
     index.set("clusterroles", "", "some", Some(&aggregating("some", "top", "to-all")));
     assert!(!get(&index, "secrets"));
-    assert_eq!(index.rules_of_role("", &RoleRef { cluster: true, name: "all".into() }), Some(&[][..]));
+    assert_eq!(index.rules_of_role("", &RoleRef { cluster: true, name: "all".into() }), Some(&Vec::new().into()));
 }
 
 #[test]
@@ -234,7 +234,8 @@ fn nobody_gives_away_what_they_lack() {
     let confirm = |user: &str, namespace: &str, rules: Value| {
         let (name, groups) = who(user);
         let rules: Vec<Rule> = rules.as_array().expect("rules").iter().map(Rule::read).collect();
-        escalation::confirm(&index, Subject { name: &name, groups: &groups }, namespace, &rules)
+        let subject = Subject { name: &name, groups: &groups };
+        escalation::confirm(&index.held_by(subject, namespace), subject, &rules)
     };
     let pods = json!([{ "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"] }]);
     assert_eq!(confirm("ann in readers", "", pods.clone()), Ok(()));
@@ -256,4 +257,52 @@ fn nobody_gives_away_what_they_lack() {
     let many: Vec<String> = (0..400).map(|n| format!("r{n}")).collect();
     let huge = json!([{ "apiGroups": many, "resources": many, "verbs": ["get"] }]);
     assert!(confirm("ann in readers", "", huge).expect_err("too much").contains("more than 100000"));
+}
+
+#[test]
+fn looking_at_large_rules_ends() {
+    let words = |many: usize| -> Vec<String> { (0..many).map(|n| format!("w{n}")).collect() };
+    let rule = |groups: usize, resources: usize, names: usize, urls: usize, verbs: usize| {
+        Rule::read(&json!({ "apiGroups": words(groups), "resources": words(resources), "resourceNames": words(names),
+            "nonResourceURLs": words(urls), "verbs": words(verbs) }))
+    };
+    const MANY: usize = 10_000;
+    for (wanted, expected) in [
+        // A list without words: nothing is granted, and the other lists are not multiplied.
+        (rule(MANY, MANY, MANY, 0, 0), Some(0)),
+        (rule(MANY, 0, MANY, 0, MANY), Some(0)),
+        (rule(0, MANY, MANY, 0, MANY), Some(0)),
+        (rule(0, 0, 0, MANY, 0), Some(0)),
+        (rule(MANY, MANY, MANY, 0, 1), None),
+        (rule(1, 1, 0, 0, 100_000), Some(100)),
+        (rule(0, 0, 0, 1, 100_000), Some(100)),
+        (rule(1, 1, 0, 0, 100_001), None),
+    ] {
+        let missing = escalation::missing(&[], std::slice::from_ref(&wanted));
+        let verbs = missing.map(|missing| missing.iter().map(|rule| rule.verbs.len()).sum::<usize>());
+        assert_eq!(verbs, expected);
+    }
+    // Who has much is not let to compare it with much.
+    let much = rule(1, 1, 0, 0, MANY);
+    assert_eq!(escalation::missing(&[&much], &[rule(1, 1, 0, 0, 20_000)]), None);
+    assert_eq!(escalation::missing(&[&much], &[rule(1, 1, 0, 0, 1000)]), Some(Vec::new()));
+    assert_eq!(escalation::missing(&[&Rule::all_resources()], &[rule(1, 1, 0, 0, 20_000)]), Some(Vec::new()));
+}
+
+#[test]
+fn large_roles_and_bindings_are_read_and_shown_in_time() {
+    const MANY: usize = 50_000;
+    let rules: Vec<Value> =
+        (0..MANY).map(|n| json!({ "apiGroups": [""], "resources": [format!("r{n}")], "verbs": ["get"] })).collect();
+    let subjects: Vec<Value> = (0..MANY).map(|n| json!({ "kind": "User", "name": format!("u{n}") })).collect();
+    let part = json!({ "metadata": { "name": "part", "labels": { "l": "true" } }, "rules": rules });
+    let index = index(&[
+        ("clusterroles", "", part),
+        ("clusterroles", "", aggregating("whole", "l", "none")),
+        ("clusterrolebindings", "", binding("a", "ClusterRole", "part", json!(subjects))),
+        ("clusterrolebindings", "", binding("b", "ClusterRole", "whole", json!([{ "kind": "User", "name": "u7" }]))),
+    ]);
+    let held = index.held_by(Subject { name: "u7", groups: &[] }, "shop");
+    assert_eq!(held.rules().len(), MANY, "each once");
+    assert!(may(&index, "u49999", "get core/r49999 - x"));
 }
