@@ -6,6 +6,7 @@ use delivery::sync::programs::{self, Programs};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use proxy::Ground;
+use resources::names::EGRESS_ANNOTATION;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -104,6 +105,11 @@ fn identity(trust_domain: &str, pod: &node::PodRef) -> Option<proxy::Identity> {
     })
 }
 
+/// Whether a Pod has asked to be let out.
+fn asks_for_the_way_out(pod: &node::PodRef) -> bool {
+    pod.annotations.get(EGRESS_ANNOTATION).is_some_and(|how| how == "proxy")
+}
+
 impl proxy::Callers for PodCallers {
     fn identify(&self, ground: Ground, peer: SocketAddr, local: SocketAddr) -> proxy::Identifying {
         let (node, trust_domain) = (self.node.get().cloned(), self.trust_domain.clone());
@@ -115,6 +121,10 @@ impl proxy::Callers for PodCallers {
             };
             identity(&trust_domain, &pod).map(Arc::new)
         })
+    }
+
+    fn may_leave(&self, peer: IpAddr) -> bool {
+        self.node.get().and_then(|node| node.pod_at(peer)).is_some_and(|pod| asks_for_the_way_out(&pod))
     }
 }
 
@@ -142,6 +152,10 @@ impl proxy::Network for Pods {
                 None => std::future::pending().await,
             }
         })
+    }
+
+    fn covers(&self, address: IpAddr) -> bool {
+        node::PodNetwork::covers(address)
     }
 
     fn has(&self, address: IpAddr) -> bool {
@@ -263,6 +277,9 @@ mod tests {
         };
         let who = identity("example.org", &pod).expect("in the mesh");
         assert_eq!((&*who.id, &*who.workload), ("spiffe://example.org/ns/shop/sa/payer", "shop/orders"));
+        assert!(!asks_for_the_way_out(&pod));
+        pod.annotations.insert(EGRESS_ANNOTATION.to_owned(), "proxy".to_owned());
+        assert!(asks_for_the_way_out(&pod));
         pod.labels.insert(INJECT.to_owned(), "false".to_owned());
         assert_eq!(identity("example.org", &pod), None);
     }

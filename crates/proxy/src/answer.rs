@@ -131,6 +131,8 @@ fn escape(json: &mut String, text: &str) {
     }
 }
 
+const GRPC: &[u8] = b"application/grpc";
+
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -155,9 +157,16 @@ impl Kind {
     }
 }
 
+/// Whether an answer is that of a gRPC call, whose status comes in trailers. gRPC-Web is none: its trailers are in the body.
+pub(crate) fn is_call(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
+    let (kind, rest) = value.as_bytes().split_at(value.len().min(GRPC.len()));
+    kind.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
 /// Whether a request is gRPC.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(GRPC))
 }
 
 #[cfg(test)]
@@ -170,6 +179,24 @@ mod tests {
         let expected =
             "{\"status\":502,\"reason\":\"refused\",\"message\":\"a \\\"quoted\\\" \\\\ word\",\"requestId\":\"i\"}\n";
         assert_eq!(fault.json("i"), expected);
+    }
+
+    #[test]
+    fn calls_are_told_from_what_is_only_called_alike() {
+        for (kind, call) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("Application/gRPC; charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web+proto", false),
+            ("application/grpc-web-text", false),
+            ("application/grp", false),
+            ("text/plain", false),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            assert_eq!(is_call(&headers), call, "{kind}");
+        }
+        assert!(!is_call(&HeaderMap::new()));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::certified::{self, admits, is_tls, turn_away};
 use crate::config::Settings;
 use crate::headers;
 use crate::identity::{Client, Identity};
-use crate::listen::{Life, Slot};
+use crate::listen::{Held, Life, Slot};
 use crate::network::Ground;
 use crate::passthrough;
 use crate::prefixed::Prefixed;
@@ -113,10 +113,11 @@ pub(crate) async fn serve(
     slot: Arc<Slot>,
     stream: TcpStream,
     (ground, peer): (Ground, SocketAddr),
+    held: Arc<Held>,
 ) {
     let table = slot.table.load_full();
     let identity = identify(&shared, &table, &stream, (ground, peer)).await;
-    let client = Client { ground, peer, scheme: "http", identity };
+    let client = Client { ground, peer, scheme: "http", identity, held };
     // Each way in a box of its own: a connection that waits holds what its way needs, not what the largest one would.
     let ended = match &table.protocol {
         Protocol::Http => Box::pin(serve_service(&shared, &slot, stream, client, None)).await,
@@ -263,9 +264,9 @@ fn caller(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Arc<Caller>
     Arc::new(Caller { told, ..unnamed(shared, slot, client) })
 }
 
-/// A caller of whom backends are told nothing.
-pub(crate) fn unnamed_caller(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Arc<Caller> {
-    Arc::new(unnamed(shared, slot, client))
+/// A caller whose requests leave: nobody out there is told anything of it.
+pub(crate) fn leaving_caller(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Arc<Caller> {
+    Arc::new(Caller { leaving: Some(client.ground), ..unnamed(shared, slot, client) })
 }
 
 fn unnamed(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Caller {
@@ -278,6 +279,8 @@ fn unnamed(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Caller {
         scheme: client.scheme,
         told: None,
         identity: client.identity,
+        held: client.held,
+        leaving: None,
         active: AtomicUsize::new(0),
         begun: AtomicU64::new(0),
     }

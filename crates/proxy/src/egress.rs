@@ -4,13 +4,13 @@
 //! the host it goes to, and sent; where a host has several addresses, those that cannot be reached are passed over. A
 //! destination that a caller's [`EgressWay`] names goes by that rule: to its backend, under its policy.
 //!
-//! Invariants: nothing is sent before the host has been allowed; a caller is who somebody vouched for, never who a request says;
+//! Invariants: nothing is sent before the host has been allowed; whoever is of the network beside the machine's own reaches nothing
+//! but the outside, and that only if it asks for it; nobody out there is told who asks; a caller is who somebody vouched for, never who a request says;
 //! the number of hosts that are counted apart is bounded; a tunnel ends with either side or with its listener.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -147,7 +147,7 @@ pub(crate) async fn serve(
     egress: &Arc<Egress>,
 ) -> Ended {
     // Who calls is nobody's business out there.
-    let caller = connection::unnamed_caller(shared, slot, client.clone());
+    let caller = connection::leaving_caller(shared, slot, client.clone());
     let (shared, slot, egress) = (Arc::clone(shared), Arc::clone(slot), Arc::clone(egress));
     let life = Arc::clone(&slot.life);
     let (header_timeout, max_head_bytes) = (shared.settings.header_timeout, shared.settings.max_head_bytes);
@@ -184,8 +184,10 @@ impl Exit {
         Response::from_parts(head, Seen::new(body, seen, &method, status))
     }
 
-    async fn answer(&self, parts: request::Parts, body: Incoming, seen: &mut Observation) -> Answered {
+    async fn answer(&self, mut parts: request::Parts, body: Incoming, seen: &mut Observation) -> Answered {
         let kind = Kind::of(&parts.headers);
+        // It is for this proxy alone.
+        parts.headers.remove(AUTHORIZATION);
         let failed = |fault: &Fault, counter: Arc<Counter>, seen: &mut Observation| {
             seen.fails(fault);
             (fault.answer(kind, &seen.id), counter)
@@ -198,6 +200,9 @@ impl Exit {
             }
         };
         let caller = self.client.identity.as_deref();
+        if let Some(why) = self.shut_in() {
+            return failed(&shut(caller, &to, why), self.egress.counter("refused", &self.shared.counters), seen);
+        }
         if !self.egress.allows(caller, &to.host) {
             // What is not allowed is counted as one: a caller can make up any number of names.
             return failed(&refuse(caller, &to), self.egress.counter("refused", &self.shared.counters), seen);
@@ -205,8 +210,9 @@ impl Exit {
         let counter = self.egress.counter(&to.host, &self.shared.counters);
         seen.counts_as(&counter);
         let way = self.egress.way(caller, &to);
-        if self.client.ground == Ground::Network && way.as_deref().is_some_and(leads_to_machine) {
-            let detail = format!("{}:{} cannot be reached: {NOT_OUTSIDE}", to.host, to.port);
+        // What it leads to by the time that it is asked is looked at again, endpoint by endpoint.
+        if let Some(why) = way.as_deref().and_then(|rule| self.leads_inside(rule)) {
+            let detail = format!("{}:{} cannot be reached: {why}", to.host, to.port);
             return failed(&Fault::new(StatusCode::FORBIDDEN, "egress_denied", detail), counter, seen);
         }
         let sent = if parts.method == Method::CONNECT {
@@ -222,6 +228,20 @@ impl Exit {
         }
     }
 
+    /// Why its programs may not leave at all.
+    fn shut_in(&self) -> Option<&'static str> {
+        let Client { ground, peer, identity, .. } = &self.client;
+        let may_leave = || self.shared.callers.as_ref().is_some_and(|callers| callers.may_leave(peer.ip()));
+        shut_in(*ground, identity.is_some(), may_leave)
+    }
+
+    /// Why a rule leads to what the caller must not be sent to, as a namespace may let its names do for others.
+    fn leads_inside(&self, rule: &Rule) -> Option<&'static str> {
+        let Action::Forward { choices, .. } = &rule.action else { return None };
+        let mut endpoints = choices.iter().flat_map(|choice| choice.backend.endpoints());
+        endpoints.find_map(|(address, _)| self.caller.kept_from(address.ip()))
+    }
+
     /// Connects to the first address of a host that can be reached. Nothing has been sent by then, so going on is safe.
     async fn connect(&self, to: &Destination, tell: &mut dyn Attempts) -> Result<TcpStream, Fault> {
         let settings = &self.shared.settings;
@@ -232,8 +252,8 @@ impl Exit {
             Err(error) => last = error,
             Ok(addresses) => {
                 for address in addresses.take(settings.attempts as usize) {
-                    if self.client.ground == Ground::Network && is_machine(address.ip()) {
-                        last = io::Error::new(io::ErrorKind::PermissionDenied, NOT_OUTSIDE);
+                    if let Some(why) = self.caller.kept_from(address.ip()) {
+                        last = io::Error::new(io::ErrorKind::PermissionDenied, why);
                         continue;
                     }
                     tell.attempts(address);
@@ -264,9 +284,13 @@ impl Exit {
         counter: &Arc<Counter>,
         seen: &mut Observation,
     ) -> Result<Response<Body>, Fault> {
+        let Some(client) = parts.extensions.remove::<OnUpgrade>() else {
+            return Err(Fault::bad_request("egress", "This connection cannot become a tunnel."));
+        };
         let host = HeaderValue::try_from(format!("{}:{}", to.host, to.port)).ok();
         let carries = Carries { scheme: "http", method: Method::CONNECT, host };
         let mut session = Session::open(&self.shared, counter, &self.client, carries);
+        session.asked_for(&self.slot.life);
         let opened = match way.as_deref().map(|rule| (rule, &rule.action)) {
             Some((rule, Action::Forward { choices, .. })) => {
                 let opened = traffic::connect(&self.caller, rule, &choices[0], &mut session).await;
@@ -274,19 +298,21 @@ impl Exit {
             }
             _ => self.connect(to, &mut session).await.map(|stream| (stream.into(), None)),
         };
-        let (server, ticket) = opened.inspect_err(|fault| session.unreached(fault.reason))?;
+        let (server, ticket) = opened.inspect_err(|fault| session.not_made(fault.reason, seen))?;
         // One line in the log is enough: the one at the tunnel's end.
-        seen.leaves_record();
-        let Some(client) = parts.extensions.remove::<OnUpgrade>() else {
-            return Err(Fault::bad_request("egress", "This connection cannot become a tunnel."));
-        };
-        let slot = Arc::clone(&self.slot);
+        session.made_of(seen);
+        let (slot, held) = (Arc::clone(&self.slot), Arc::clone(&self.client.held));
         self.slot.tasks.spawn(async move {
             match client.await {
                 Ok(client) => session.carry(TokioIo::new(client), server, &slot.life).await,
-                Err(error) => tracing::debug!(%error, "a tunnel to the outside was not completed"),
+                Err(error) => {
+                    tracing::debug!(%error, "a tunnel to the outside was not completed");
+                    if !slot.life.is_forced() {
+                        session.gone();
+                    }
+                }
             }
-            drop((session, ticket));
+            drop((session, ticket, held));
         });
         Ok(Response::new(Body::empty()))
     }
@@ -315,7 +341,6 @@ impl Exit {
             }
         });
         headers::strip(&mut parts.headers);
-        parts.headers.remove(AUTHORIZATION);
         if let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::try_from(host.as_str()).ok()) {
             // The URL says where it goes, whatever this header said (RFC 9112, 3.2.2).
             parts.headers.insert(HOST, host);
@@ -361,20 +386,20 @@ impl Attempts for Session {
     }
 }
 
-/// What is said of a destination that is no destination for those of another network.
-const NOT_OUTSIDE: &str = "it is the machine itself, which is not outside";
-
-/// Whether an address leads to what listens on this machine alone. Programs of the machine's own network reach that by
-/// themselves; to those of another it is closed.
-fn is_machine(address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    address.is_loopback() || address.is_unspecified()
+fn shut(caller: Option<&Identity>, to: &Destination, why: &str) -> Fault {
+    let who = caller.map_or("nobody known", |caller| &caller.id);
+    tracing::info!(caller = who, host = to.host, port = to.port, "not let out: {why}");
+    Fault::new(StatusCode::FORBIDDEN, "egress_denied", format!("{who} may not go to {}: {why}", to.host))
 }
 
-/// Whether a rule sends to this machine, as a namespace may let its names do.
-fn leads_to_machine(rule: &Rule) -> bool {
-    let Action::Forward { choices, .. } = &rule.action else { return false };
-    choices.iter().flat_map(|choice| choice.backend.endpoints()).any(|(address, _)| is_machine(address.ip()))
+/// Why one of another network may not leave at all; none where it may. Programs of the machine's own are not kept from what they can
+/// do by themselves.
+fn shut_in(ground: Ground, known: bool, may_leave: impl FnOnce() -> bool) -> Option<&'static str> {
+    match ground {
+        Ground::Machine => None,
+        Ground::Network if !known => Some("nobody vouches for who it is"),
+        Ground::Network => (!may_leave()).then_some("it does not ask for the way out"),
+    }
 }
 
 fn refuse(caller: Option<&Identity>, to: &Destination) -> Fault {
@@ -404,18 +429,16 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_itself_is_not_outside() {
-        for (address, machine) in [
-            ("127.0.0.1", true),
-            ("127.96.4.7", true),
-            ("0.0.0.0", true),
-            ("::1", true),
-            ("::ffff:127.0.0.1", true),
-            ("::", true),
-            ("192.0.2.1", false),
-            ("2001:db8::1", false),
+    fn who_is_of_another_network_leaves_only_if_known_and_asking() {
+        for (ground, known, asks, leaves) in [
+            (Ground::Machine, false, false, true),
+            (Ground::Machine, true, false, true),
+            (Ground::Network, true, true, true),
+            (Ground::Network, true, false, false),
+            (Ground::Network, false, true, false),
+            (Ground::Network, false, false, false),
         ] {
-            assert_eq!(is_machine(address.parse().expect("an address")), machine, "{address}");
+            assert_eq!(shut_in(ground, known, || asks).is_none(), leaves, "{ground:?} known={known} asks={asks}");
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct Endpoint {
     pub(crate) expects: Option<Arc<str>>,
     /// The TLS that is spoken to it.
     pub(crate) secure: Option<Arc<Secure>>,
+    /// Whether a name led there.
+    pub(crate) by_name: bool,
     pools: Pools,
     /// The connections of each caller, where they are made in its name.
     named: Mutex<HashMap<Arc<str>, Pools>>,
@@ -48,6 +50,7 @@ impl Endpoint {
             peer: endpoint.peer.clone(),
             expects: endpoint.expects.clone(),
             secure: endpoint.tls.as_ref().map(|says| secured.get(says)),
+            by_name: endpoint.by_name,
             pools: Pools::new(threads),
             named: Mutex::default(),
             in_flight: AtomicUsize::new(0),

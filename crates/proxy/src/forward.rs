@@ -100,6 +100,9 @@ pub(crate) async fn attempt(
     {
         request.headers_mut().insert(HOST, host);
     }
+    if let Some(why) = caller.kept_from(ticket.endpoint.address.ip()) {
+        return Err(Miss::Untouched(Box::new(request), why.to_owned()));
+    }
     // Pinned where they are: what is waited for is large, and each move of it costs.
     let outcome = if upgrade.is_some() {
         within(limit, pin!(over_upgrade(caller, ticket, request, upgrade))).await

@@ -92,8 +92,8 @@ pub(crate) struct From<'a> {
     pub(crate) believed: Forwarded,
 }
 
-/// Makes a request's headers those of the next hop, apart from what filters say.
-pub(crate) fn prepare(parts: &mut request::Parts, from: &From<'_>) {
+/// Makes a request's headers those of the next hop, apart from what filters say and from what it is told of the caller.
+pub(crate) fn prepare(parts: &mut request::Parts) {
     let headers = &mut parts.headers;
     let trailers = headers.contains_key(TE) && tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     strip(headers);
@@ -106,7 +106,6 @@ pub(crate) fn prepare(parts: &mut request::Parts, from: &From<'_>) {
     if parts.version == Version::HTTP_2 {
         join_cookies(headers);
     }
-    tell(headers, from);
 }
 
 /// How a backend is told who calls.
@@ -135,7 +134,8 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn tell(headers: &mut HeaderMap, from: &From<'_>) {
+/// Tells the next hop who calls.
+pub(crate) fn tell(headers: &mut HeaderMap, from: &From<'_>) {
     let scheme = HeaderValue::from_static(from.scheme);
     match from.believed {
         Forwarded::Replace => {
@@ -194,7 +194,8 @@ mod tests {
         }
         let (address, id) = (HeaderValue::from_static("10.0.0.9"), HeaderValue::from_static("id"));
         let host = Some(HeaderValue::from_static("a.test"));
-        prepare(&mut parts, &From { address: &address, scheme: "http", host, id: &id, believed });
+        prepare(&mut parts);
+        tell(&mut parts.headers, &From { address: &address, scheme: "http", host, id: &id, believed });
         parts.headers
     }
 

@@ -3,13 +3,14 @@
 //! Invariants: an identity is what somebody vouched for (whoever made the client's socket, or a certificate), never what a
 //! request says of itself; where nobody vouches there is none. This module must not know what the names in it stand for.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
+use crate::listen::Held;
 use crate::network::{Ground, Network};
 use crate::observe::Observer;
 
@@ -30,6 +31,12 @@ pub trait Callers: Send + Sync {
     /// The workload whose socket `peer` is, as seen from the accepted socket at `local`; none where it is nobody's that is
     /// known. It must answer within milliseconds: the connection waits.
     fn identify(&self, ground: Ground, peer: SocketAddr, local: SocketAddr) -> Identifying;
+
+    /// Whether the program at an address of the network beside the machine's own may use the way out. Those of the machine's own are
+    /// not asked about: they can leave by themselves. It must not wait.
+    fn may_leave(&self, _peer: IpAddr) -> bool {
+        false
+    }
 }
 
 /// In whose name the proxy speaks to another one.
@@ -97,4 +104,6 @@ pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
     pub(crate) scheme: &'static str,
     pub(crate) identity: Option<Arc<Identity>>,
+    /// What the connection takes of what there is only so much of.
+    pub(crate) held: Arc<Held>,
 }

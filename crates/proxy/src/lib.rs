@@ -51,6 +51,7 @@ mod told;
 mod traffic;
 mod tunnel;
 mod upstream;
+mod whereabouts;
 mod workers;
 
 pub use config::Settings;

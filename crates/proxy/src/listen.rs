@@ -13,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,12 +21,19 @@ use crate::connection;
 use crate::network::Ground;
 use crate::route::Table;
 use crate::service::Shared;
+use crate::workers::Carried;
 
 /// How many clients may wait in a socket's own queue.
 pub(crate) const BACKLOG: u32 = 1024;
 
 /// How long forced connections get to notice.
 const LAST: Duration = Duration::from_secs(1);
+
+/// What a connection takes of what there is only so much of: whatever goes on after it (the tunnel that it has become, say) keeps a share.
+pub(crate) struct Held {
+    _permit: OwnedSemaphorePermit,
+    _carried: Option<Carried>,
+}
 
 /// A listener at work. What it serves is swapped in it.
 pub(crate) struct Slot {
@@ -57,6 +64,10 @@ impl Life {
 
     pub(crate) async fn forced(&self) {
         self.force.cancelled().await;
+    }
+
+    pub(crate) fn is_forced(&self) -> bool {
+        self.force.is_cancelled()
     }
 
     pub(crate) fn drain(&self) {
@@ -187,16 +198,16 @@ fn spawn(
     peer: (Ground, SocketAddr),
     slot: &Arc<Slot>,
     shared: &Arc<Shared>,
-    permit: tokio::sync::OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a client's connection ended at once");
         return;
     }
     let (own, slot_of_it) = (Arc::clone(shared), Arc::clone(slot));
-    let served = shared.workers.serve(&slot.tasks, stream, move |stream| async move {
-        connection::serve(own, slot_of_it, stream, peer).await;
-        drop(permit);
+    let served = shared.workers.serve(&slot.tasks, stream, move |stream, carried| async move {
+        let held = Arc::new(Held { _permit: permit, _carried: carried });
+        connection::serve(own, slot_of_it, stream, peer, held).await;
     });
     if let Err(error) = served {
         tracing::debug!(%error, "a client's connection ended at once");

@@ -21,6 +21,9 @@ pub trait Network: Send + Sync {
     /// Resolves once there is the network; perhaps never.
     fn ready(&self) -> Asked<()>;
 
+    /// Whether an address is of that network's range, whether there is the network by now or not. It must not wait.
+    fn covers(&self, address: IpAddr) -> bool;
+
     /// Whether an endpoint's address is to be reached there. It must not wait.
     fn has(&self, address: IpAddr) -> bool;
 

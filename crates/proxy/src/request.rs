@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -22,8 +23,9 @@ use crate::forward::{self, Outgoing};
 use crate::headers;
 use crate::identity::{Identity, Speaker};
 use crate::incoming::Incoming;
-use crate::listen::Slot;
+use crate::listen::{Held, Slot};
 use crate::mirror;
+use crate::network::Ground;
 use crate::observe::{Observation, Seen};
 use crate::route::{Action, Candidate, Choice, Rule, Table};
 use crate::service::Shared;
@@ -31,6 +33,7 @@ use crate::snapshot::Forwarded;
 use crate::stats::Counter;
 use crate::traffic;
 use crate::upstream::Dial;
+use crate::whereabouts;
 
 /// The other end of a client's connection.
 pub(crate) struct Caller {
@@ -42,6 +45,10 @@ pub(crate) struct Caller {
     pub(crate) identity: Option<Arc<Identity>>,
     /// How backends are told who it is.
     pub(crate) told: Option<HeaderValue>,
+    /// What its connection takes of what there is only so much of.
+    pub(crate) held: Arc<Held>,
+    /// The network that it came over, where what it asks for leaves by the way out.
+    pub(crate) leaving: Option<Ground>,
     /// Requests under way on this connection.
     pub(crate) active: AtomicUsize,
     /// Requests ever begun on this connection.
@@ -52,6 +59,13 @@ impl Caller {
     /// In whose name the proxy speaks to others for this client.
     pub(crate) fn speaker(&self) -> Speaker<'_> {
         speaker(self.identity.as_ref(), &self.slot.table.load())
+    }
+
+    /// Why what it asks for must not be sent to an address; none where it may. What comes from the other network by the way out
+    /// reaches nothing but the outside.
+    pub(crate) fn kept_from(&self, address: IpAddr) -> Option<&'static str> {
+        self.leaving.filter(|ground| *ground == Ground::Network)?;
+        whereabouts::whose(address, self.shared.network.as_ref()).not_outside()
     }
 
     /// How connections to endpoints are made for this client.
@@ -420,8 +434,12 @@ fn outgoing(
         id: &seen.id,
         believed: caller.slot.table.load().forwarded,
     };
-    headers::prepare(&mut parts, &from);
-    seen.carry(&mut parts.headers);
+    headers::prepare(&mut parts);
+    // Whose request it was, and which, is nobody's business out there.
+    if caller.leaving.is_none() {
+        headers::tell(&mut parts.headers, &from);
+        seen.carry(&mut parts.headers);
+    }
     filter::change_request(&rule.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
     vouch(caller, changes, &mut parts);
     parts.version = Version::HTTP_11;

@@ -4,6 +4,7 @@
 //! one used are retired, so that every request finds a rule whose endpoints serve.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +38,9 @@ use crate::told::Told;
 use crate::traffic::States;
 use crate::upstream::Dial;
 use crate::workers::{self, Threads, Workers};
+
+/// How long a socket of the network beside the machine's own is waited for.
+const BESIDE: Duration = Duration::from_secs(2);
 
 /// What a handle asks for.
 pub(crate) enum Command {
@@ -148,15 +152,15 @@ struct Running {
     address: SocketAddr,
     slot: Arc<Slot>,
     closed: oneshot::Receiver<()>,
-    /// Its sockets in the other network.
-    beside: Vec<oneshot::Receiver<()>>,
+    /// Its sockets in the other network, by their addresses.
+    beside: HashMap<SocketAddr, oneshot::Receiver<()>>,
 }
 
 impl Running {
     /// Tells connections to finish, and waits until its sockets are closed.
     async fn unbind(self) -> Arc<Slot> {
         self.slot.life.drain();
-        for closed in self.beside.into_iter().chain([self.closed]) {
+        for closed in self.beside.into_values().chain([self.closed]) {
             // An error means that its task is gone, and the socket with it.
             let _ = closed.await;
         }
@@ -365,7 +369,7 @@ impl Proxy {
 
     /// Sends to what a name stands for now.
     fn learn(&mut self, resolved: Resolved) {
-        let Some(host) = self.names.learn(resolved) else { return };
+        let Some(host) = self.names.learn(resolved, self.shared.network.as_ref()) else { return };
         for (backend, live) in self.backends.values() {
             if backend.names.iter().any(|name| name.host == host) {
                 let (protocol, when_empty, place) = (backend.protocol, backend.when_empty, live.place());
@@ -385,7 +389,8 @@ impl Proxy {
     }
 
     /// Lets go of endpoints that no backend has.
-    fn retire(&self) {
+    fn retire(&mut self) {
+        self.names.tell(self.backends.values().map(|(backend, _)| backend), &self.taken);
         let all = || self.backends.values().map(|(backend, _)| backend);
         let named: HashSet<snapshot::Endpoint> = all()
             .filter(|backend| !backend.names.is_empty())
@@ -488,29 +493,36 @@ impl Proxy {
         let slot = Arc::new(Slot::new(Arc::clone(table)));
         let (tell, closed) = oneshot::channel();
         self.ended.spawn(listen::run(socket, Ground::Machine, Arc::clone(&slot), Arc::clone(&self.shared), tell));
-        Running { address, slot, closed, beside: Vec::new() }
+        Running { address, slot, closed, beside: HashMap::new() }
     }
 
-    /// Listens in the other network, once there is one, wherever that has not been done.
+    /// Listens in the other network, once there is one, wherever that has not been done. Whoever makes its sockets may be gone or hang:
+    /// then this ends with the first of them, and is begun again with the next snapshot.
     async fn listen_beside(&mut self) {
         let Some(network) = self.shared.network.clone().filter(|_| self.joined) else { return };
         for (listener, _) in self.tables.values().filter(|(listener, _)| network::concerns(listener)) {
             let Some(running) = self.listeners.get_mut(&SocketKey::of(listener)) else { continue };
-            if !running.beside.is_empty() {
-                continue;
-            }
             // Programs there may have been told of either, where it is not the declared port that is bound.
             let addresses = [Some(listener.bind), Some(running.address).filter(|address| *address != listener.bind)];
             for address in addresses.into_iter().flatten() {
-                match network::listen(&network, address, listen::BACKLOG).await {
+                if running.beside.contains_key(&address) {
+                    continue;
+                }
+                let listening = network::listen(&network, address, listen::BACKLOG);
+                let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no socket was made in time"));
+                match tokio::time::timeout(BESIDE, listening).await.unwrap_or_else(late) {
                     Ok(socket) => {
                         let (tell, closed) = oneshot::channel();
                         let (slot, shared) = (Arc::clone(&running.slot), Arc::clone(&self.shared));
                         self.ended.spawn(listen::run(socket, Ground::Network, slot, shared, tell));
-                        running.beside.push(closed);
+                        running.beside.insert(address, closed);
                     }
                     Err(error) => {
                         tracing::warn!(listener = &*listener.id, %address, %error, "cannot listen in the pod network");
+                        // What another has there is that address's own affair.
+                        if error.kind() != io::ErrorKind::AddrInUse {
+                            return;
+                        }
                     }
                 }
             }

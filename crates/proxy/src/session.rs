@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 use crate::headers;
 use crate::identity::{Client, Identity};
 use crate::listen::Life;
-use crate::observe::{Exchange, MISSED, Missed, place};
+use crate::observe::{Exchange, MISSED, Missed, Observation, Place, place};
 use crate::service::Shared;
 use crate::stats::{Counter, Edge};
 
@@ -75,6 +75,18 @@ impl Carries {
     }
 }
 
+/// Who tells of a session.
+enum Told {
+    /// It does itself.
+    Itself,
+    /// The request that asks for it, for now: there is nothing yet but that.
+    ByRequest(Arc<Life>),
+    /// It does itself, as the request that asked for it: by its id, in its place.
+    As(HeaderValue, Place),
+    /// Nobody.
+    Nobody,
+}
+
 /// One connection from its opening to its end.
 pub(crate) struct Session {
     shared: Arc<Shared>,
@@ -92,6 +104,7 @@ pub(crate) struct Session {
     passed: Arc<[AtomicU64; 2]>,
     ending: Option<Ending>,
     reason: Option<&'static str>,
+    told: Told,
 }
 
 impl Session {
@@ -114,7 +127,24 @@ impl Session {
             passed: Arc::default(),
             ending: None,
             reason: None,
+            told: Told::Itself,
         }
+    }
+
+    /// Says that a request asks for it, which is told of itself until something becomes of it. It ends with `life`.
+    pub(crate) fn asked_for(&mut self, life: &Arc<Life>) {
+        self.told = Told::ByRequest(Arc::clone(life));
+    }
+
+    /// Says that it is what became of the request: from now on it is the one that is told of.
+    pub(crate) fn made_of(&mut self, request: &mut Observation) {
+        self.told = request.leaves_record().map_or(Told::Nobody, |(id, place)| Told::As(id, place));
+    }
+
+    /// Says that nothing became of the request, which is told of with what was tried.
+    pub(crate) fn not_made(&mut self, reason: &'static str, request: &mut Observation) {
+        self.unreached(reason);
+        request.takes(self.upstream, self.attempts, std::mem::take(&mut self.missed));
     }
 
     /// Says that an endpoint is tried.
@@ -128,6 +158,11 @@ impl Session {
         if let Some(address) = self.upstream.filter(|_| self.missed.len() < MISSED) {
             self.missed.push(Missed { address, after: self.started.elapsed(), reason: reason.to_owned() });
         }
+    }
+
+    /// Says that the client went before anything was carried.
+    pub(crate) fn gone(&mut self) {
+        self.ending = Some(Ending::Client);
     }
 
     /// Says that nobody was reached, and why.
@@ -163,8 +198,15 @@ impl Session {
 
     fn record(&mut self, ending: Ending) {
         let Some(observer) = &self.shared.observer else { return };
-        let id = headers::request_id(&HeaderMap::new());
-        let place = place(&HeaderMap::new(), &id, &self.shared.sampler, self.started);
+        let (id, place) = match &self.told {
+            Told::Nobody | Told::ByRequest(_) => return,
+            Told::As(id, place) => (id.clone(), *place),
+            Told::Itself => {
+                let id = headers::request_id(&HeaderMap::new());
+                let place = place(&HeaderMap::new(), &id, &self.shared.sampler, self.started);
+                (id, place)
+            }
+        };
         let reason = self.reason.or(match ending {
             Ending::Broken => Some("broken"),
             Ending::Drained => Some("drained"),
@@ -208,8 +250,11 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Whoever drops it without an end ends the connection as well.
-        let ending = self.ending.unwrap_or(Ending::Drained);
+        // Whoever drops it without an end ends the connection as well; a request is dropped by its client, unless its listener goes.
+        let ending = self.ending.unwrap_or_else(|| match &self.told {
+            Told::ByRequest(life) if !life.is_forced() => Ending::Client,
+            _ => Ending::Drained,
+        });
         self.edge.closed(ending, self.started.elapsed());
         self.record(ending);
     }

@@ -566,13 +566,16 @@ pub struct Endpoint {
     /// The TLS that is spoken to it; plain text where there is none. What another proxy is told goes by its own.
     #[serde(skip)]
     pub tls: Option<Arc<BackendTls>>,
+    /// Whether a name led there. Then it is never reached over the network beside the machine's own.
+    #[serde(skip)]
+    pub by_name: bool,
 }
 
 impl Endpoint {
     /// An endpoint that is spoken to as it is.
     #[must_use]
     pub fn plain(address: SocketAddr) -> Self {
-        Self { address, peer: None, expects: None, tls: None }
+        Self { address, peer: None, expects: None, tls: None, by_name: false }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bytes both ways: connections that changed their protocol, and raw TCP.
 //!
-//! Invariants: a tunnel counts at its endpoint until it ends; it ends with either side, and at the latest with the
+//! Invariants: a tunnel counts at its endpoint, and as a connection of its client, until it ends; it ends with either side, and at the latest with the
 //! draining of its listener.
 
 use std::io;
@@ -42,7 +42,7 @@ pub(crate) async fn dial_http(caller: &Caller, ticket: &Ticket) -> io::Result<Se
 
 /// Joins the two sides of a changed protocol as soon as both have changed.
 pub(crate) fn join(caller: &Caller, client: OnUpgrade, server: OnUpgrade, ticket: Ticket) {
-    let slot = Arc::clone(&caller.slot);
+    let (slot, held) = (Arc::clone(&caller.slot), Arc::clone(&caller.held));
     caller.slot.tasks.spawn(async move {
         let tunnel = async {
             match tokio::try_join!(client, server) {
@@ -54,7 +54,7 @@ pub(crate) fn join(caller: &Caller, client: OnUpgrade, server: OnUpgrade, ticket
             () = tunnel => {}
             () = slot.life.forced() => {}
         }
-        drop(ticket);
+        drop((ticket, held));
     });
 }
 

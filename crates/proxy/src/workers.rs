@@ -37,8 +37,8 @@ struct Worker {
     carries: Arc<AtomicUsize>,
 }
 
-/// One connection of those that a thread carries.
-struct Carried(Arc<AtomicUsize>);
+/// One connection of those that a thread carries; it counts until this is dropped.
+pub(crate) struct Carried(Arc<AtomicUsize>);
 
 impl Carried {
     fn by(worker: &Worker) -> Self {
@@ -54,28 +54,28 @@ impl Drop for Carried {
 }
 
 impl Workers {
-    /// Serves a connection on one of the threads, as one of `tasks`.
+    /// Serves a connection on one of the threads, as one of `tasks`. It is of those that the thread carries for as long as what `serve`
+    /// is given.
     pub(crate) fn serve<F>(
         &self,
         tasks: &TaskTracker,
         stream: TcpStream,
-        serve: impl FnOnce(TcpStream) -> F + Send + 'static,
+        serve: impl FnOnce(TcpStream, Option<Carried>) -> F + Send + 'static,
     ) -> io::Result<()>
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let Some(worker) = self.0.iter().min_by_key(|worker| worker.carries.load(Ordering::Relaxed)) else {
-            tasks.spawn(serve(stream));
+            tasks.spawn(serve(stream, None));
             return Ok(());
         };
         let (carried, stream) = (Carried::by(worker), stream.into_std()?);
         let served = async move {
             // From now on it is that thread which hears of the socket.
             match TcpStream::from_std(stream) {
-                Ok(stream) => serve(stream).await,
+                Ok(stream) => serve(stream, Some(carried)).await,
                 Err(error) => tracing::debug!(%error, "a client's connection ended before it was served"),
             }
-            drop(carried);
         };
         tasks.spawn_on(served, &worker.runtime);
         Ok(())
@@ -167,7 +167,7 @@ mod tests {
         for _ in 0..3 {
             let (stream, client) = accepted().await;
             let (tell, told) = oneshot::channel();
-            let serve = |stream: TcpStream| async move {
+            let serve = |stream: TcpStream, _carried| async move {
                 let _ = tell.send((here(), std::thread::current().id()));
                 // Until the client goes.
                 let _ = stream.readable().await;
@@ -190,7 +190,7 @@ mod tests {
         let (stream, _client) = accepted().await;
         let (tell, told) = oneshot::channel();
         let tasks = TaskTracker::new();
-        let serve = |_| async move { tell.send(std::thread::current().id()).expect("somebody waits") };
+        let serve = |_, _| async move { tell.send(std::thread::current().id()).expect("somebody waits") };
         workers.serve(&tasks, stream, serve).expect("served");
         assert_eq!(told.await.expect("served"), std::thread::current().id());
         threads.end().await;
@@ -201,7 +201,7 @@ mod tests {
         let (threads, workers) = start(1);
         let (stream, _client) = accepted().await;
         let tasks = TaskTracker::new();
-        workers.serve(&tasks, stream, |_| std::future::pending()).expect("served");
+        workers.serve(&tasks, stream, |_, _| std::future::pending()).expect("served");
         threads.end().await;
         tasks.close();
         tokio::time::timeout(Duration::from_secs(20), tasks.wait()).await.expect("dropped with its runtime");

@@ -129,6 +129,33 @@ fn an_ordinary_user_has_isolated_pods_too() {
     meet(&Coracle::up_as_nobody(directory.path(), &data));
 }
 
+/// An address by which others reach this machine; nothing is sent to find it out.
+fn own_address() -> String {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a free port");
+    let outward = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
+    outward.map_or_else(|_| "127.0.0.1".to_owned(), |address| address.ip().to_string())
+}
+
+/// What makes a Pod ask for the way out, and be nobody.
+const STRANGER: &str = "annotations: {mesh.coracle.dev/egress: proxy}, labels: {sidecar.istio.io/inject: 'false'}";
+
+/// A Pod that tries to leave, by the address of the way out.
+fn leaves(name: &str, more: &str) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, {more}}}
+spec:
+  restartPolicy: Never
+  containers:
+    - name: c
+      image: coracle.dev/host
+      command: [sh, -c, 'curl -s -m 20 -w \" %{{http_code}}\" --noproxy \"\" -x http://egress.kube-system:3128 http://192.0.2.1/']
+"
+    )
+}
+
 /// DNS, the Workload API and the way out, as programs of an isolated Pod meet them; all Pods are isolated by the command line.
 #[test]
 #[ignore = "needs curl and dig (dnsutils)"]
@@ -152,6 +179,9 @@ spec:
           echo address $(dig +search +short users) $USERS_SERVICE_HOST
           echo srv $(dig +tcp +short SRV _http._tcp.users.default.svc.cluster.local)
           echo loopback $(curl -s -m 20 -o /dev/null --noproxy '' -w '%{http_code}' -x $HTTP_PROXY http://127.0.0.1:1/)
+          echo link $(curl -s -m 20 --noproxy '' -w ' %{http_code}' -x $HTTP_PROXY http://169.254.169.254/)
+          echo lan $(curl -s -m 20 --noproxy '' -w ' %{http_code}' -x $HTTP_PROXY http://LAN:1/)
+          echo other $(curl -s -m 20 --noproxy '' -w ' %{http_code}' -x $HTTP_PROXY http://10.244.0.9:1/)
           echo direct $(curl -s -m 20 -o /dev/null --noproxy '*' -w '%{http_code}' http://192.0.2.1/)
           head -c 5 /dev/zero > $VOLUME_V/question
           echo spiffe $(curl -s -m 5 --http2-prior-knowledge --unix-socket ${SPIFFE_ENDPOINT_SOCKET#unix://} \
@@ -165,21 +195,29 @@ kind: Service
 metadata: {name: users}
 spec: {selector: {app: users}, ports: [{name: http, port: 80, targetPort: 8080}]}
 "#;
-    let directory = manifests(&[("asks.yaml", asks)]);
+    let asks = asks.replace("LAN", &own_address()) + &leaves("shy", "") + &leaves("stranger", STRANGER);
+    let directory = manifests(&[("asks.yaml", &asks)]);
     let data = tempfile::tempdir().expect("a temporary directory");
     let coracle = Coracle::up_on(directory.path(), data.path(), &["--pod-network", "isolated"]);
     let coracle = coracle.unwrap_or_else(|why| panic!("{why}"));
-    let text = eventually("the Pod has asked", || {
-        let pod = coracle.get(&["pod/asks"]);
-        match pod["status"]["phase"].as_str() {
-            Some("Succeeded") => Ok(coracle.ok(&["logs", "asks"])),
+    let told = |pod: &str| {
+        eventually("the Pod has asked", || match coracle.get(&[&format!("pod/{pod}")])["status"]["phase"].as_str() {
+            Some("Succeeded") => Ok(coracle.ok(&["logs", pod])),
             other => Err(format!("{other:?}")),
-        }
-    });
+        })
+    };
+    let text = told("asks");
     let said = |what: &str| text.lines().find_map(|line| line.strip_prefix(what)).map(str::trim).unwrap_or_default();
     let service = coracle.get(&["svc/users"])["spec"]["clusterIP"].as_str().expect("an address").to_owned();
     assert_eq!(said("address"), format!("{service} {service}"), "{text}");
     assert_eq!(said("srv"), "0 100 80 users.default.svc.cluster.local.", "{text}");
     assert_eq!((said("loopback"), said("direct")), ("403", "000"), "{text}");
+    for (what, why) in [("link", "link-local"), ("lan", "the machine itself"), ("other", "the pod network")] {
+        assert!(said(what).contains(why) && said(what).ends_with("403"), "{text}");
+    }
+    for (pod, why) in [("shy", "does not ask for the way out"), ("stranger", "nobody vouches")] {
+        let text = told(pod);
+        assert!(text.contains(why) && text.contains("403"), "{pod}: {text}");
+    }
     assert_eq!(said("spiffe"), "spiffe://cluster.local/ns/default/sa/default", "{text}");
 }

@@ -104,6 +104,12 @@ impl PodNetwork {
         let _ = self.state.held.subscribe().wait_for(Option::is_some).await;
     }
 
+    /// Whether an address is of the range of such networks, whether there is one or not.
+    #[must_use]
+    pub fn covers(address: IpAddr) -> bool {
+        plan::is_pods(address)
+    }
+
     /// Whether an address is to be reached in this network.
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {

@@ -13,7 +13,7 @@ use hyper::body::Body as _;
 
 use super::trace::{self, Place};
 use super::{CLIENT_GONE, Exchange, Missed};
-use crate::answer::{Fault, is_grpc};
+use crate::answer::{Fault, is_call};
 use crate::headers;
 use crate::incoming::Incoming;
 use crate::request::Caller;
@@ -140,9 +140,14 @@ impl Observation {
         self.reason = Some(fault.reason);
     }
 
-    /// Says that somebody else makes the record; the request is counted all the same.
-    pub(crate) fn leaves_record(&mut self) {
-        self.asked = None;
+    /// Leaves the record to somebody else, who gets the request's id and place; the request is counted all the same.
+    pub(crate) fn leaves_record(&mut self) -> Option<(HeaderValue, Place)> {
+        self.asked.take().map(|asked| (self.id.clone(), asked.place))
+    }
+
+    /// Takes over what somebody else has tried for it in vain.
+    pub(crate) fn takes(&mut self, upstream: Option<SocketAddr>, attempts: u32, missed: Vec<Missed>) {
+        (self.upstream, self.attempts, self.missed) = (upstream, attempts, missed);
     }
 
     /// Says that the request is sent to an endpoint.
@@ -186,7 +191,7 @@ impl Observation {
     pub(crate) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         let after = self.started.elapsed();
         let grpc_status = grpc_status(headers);
-        let call = status == StatusCode::OK && is_grpc(headers);
+        let call = status == StatusCode::OK && is_call(headers);
         self.head = Some(Head { status, grpc_status, after });
         match grpc_status.filter(|_| call) {
             Some(code) => self.count(as_http(code), after),

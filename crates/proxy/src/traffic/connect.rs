@@ -71,6 +71,10 @@ async fn attempt(
     session: &mut Session,
 ) -> Result<(Stream, Ticket), ()> {
     session.attempts(ticket.endpoint.address);
+    if let Some(why) = caller.kept_from(ticket.endpoint.address.ip()) {
+        session.missed(why);
+        return Err(());
+    }
     let dial = caller.dial();
     let connecting = dial.as_it_is(&ticket.endpoint);
     let connected = match limit {

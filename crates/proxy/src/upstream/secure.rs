@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -17,6 +17,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -29,9 +30,9 @@ const H2: &[u8] = b"h2";
 pub(crate) struct Secure {
     says: Arc<BackendTls>,
     provider: Arc<CryptoProvider>,
-    /// Made for the first connection: the system's authorities are many.
-    verifier: OnceLock<Result<Arc<Verifier>, String>>,
-    resumption: Resumption,
+    /// Made for the first connection for which that can be done, as the system's authorities are many. One for all connections: a session
+    /// is resumed by the same verifier alone.
+    config: OnceCell<ClientConfig>,
 }
 
 /// Of each description one, for as long as somebody uses it.
@@ -56,8 +57,7 @@ impl Secure {
         Self {
             says: Arc::clone(says),
             provider: Arc::new(ring::default_provider()),
-            verifier: OnceLock::new(),
-            resumption: Resumption::in_memory_sessions(32),
+            config: OnceCell::new(),
         }
     }
 
@@ -68,17 +68,11 @@ impl Secure {
         alpn: Option<&[u8]>,
         client: Option<&ClientCertificate>,
     ) -> io::Result<TlsStream<TcpStream>> {
-        let verifier = self.verifier.get_or_init(|| Verifier::new(&self.says, &self.provider)).clone();
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier.map_err(io::Error::other)?);
-        let mut config = match client {
-            Some(client) => builder.with_client_cert_resolver(Arc::new(Shown(Arc::clone(client.key())))),
-            None => builder.with_no_client_auth(),
-        };
-        config.resumption = if client.is_some() { Resumption::disabled() } else { self.resumption.clone() };
+        let mut config = self.config(config_for).await?.clone();
+        if let Some(client) = client {
+            config.client_auth_cert_resolver = Arc::new(Shown(Arc::clone(client.key())));
+            config.resumption = Resumption::disabled();
+        }
         config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
         let name = ServerName::try_from(self.says.name.to_string()).map_err(io::Error::other)?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
@@ -88,6 +82,31 @@ impl Secure {
         }
         Ok(stream)
     }
+}
+
+impl Secure {
+    /// What all connections have in common. A failure is none of those things: authorities may be there the next time.
+    async fn config(
+        &self,
+        make: impl FnOnce(&BackendTls, Arc<CryptoProvider>) -> Result<ClientConfig, String> + Send + 'static,
+    ) -> io::Result<&ClientConfig> {
+        let made = self.config.get_or_try_init(|| async {
+            let (says, provider) = (Arc::clone(&self.says), Arc::clone(&self.provider));
+            // It reads files, and many of them.
+            let made = tokio::task::spawn_blocking(move || make(&says, provider)).await;
+            made.map_err(io::Error::other)?.map_err(io::Error::other)
+        });
+        made.await
+    }
+}
+
+fn config_for(says: &BackendTls, provider: Arc<CryptoProvider>) -> Result<ClientConfig, String> {
+    let verifier = Verifier::new(says, &provider)?;
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?.dangerous();
+    let mut config = builder.with_custom_certificate_verifier(verifier).with_no_client_auth();
+    config.resumption = Resumption::in_memory_sessions(32);
+    Ok(config)
 }
 
 /// Shows one certificate to whoever asks for any.
@@ -196,6 +215,22 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair, SanType};
 
     use super::*;
+    use crate::secured::Authorities;
+
+    /// Whoever installs the authorities that were missing need not start anew.
+    #[tokio::test]
+    async fn a_failure_to_load_authorities_is_not_for_ever() {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = CertificateParams::new(vec!["db.test".to_owned()]).expect("a name").self_signed(&key);
+        let authority = Authorities::read(certificate.expect("a certificate").pem().as_bytes()).expect("an authority");
+        let says = BackendTls { name: "db.test".into(), trust: Trust::Authorities(authority), names: Vec::new() };
+        let secure = Secure::new(&Arc::new(says));
+        let failed = secure.config(|_, _| Err("there is no authority".into())).await;
+        assert!(failed.expect_err("none").to_string().contains("no authority"));
+        let first: *const _ = secure.config(config_for).await.expect("there is one by now");
+        let again: *const _ = secure.config(|_, _| Err("it is not made twice".into())).await.expect("it is kept");
+        assert!(std::ptr::eq(first, again));
+    }
 
     #[test]
     fn names_of_certificates() {

@@ -64,11 +64,20 @@ impl Dial<'_> {
 
     /// Connects for bytes that are TLS already, made for the program itself.
     pub(crate) async fn as_it_is(&self, endpoint: &Endpoint) -> io::Result<Stream> {
-        self.timely(Box::pin(async { self.over(self.plain(endpoint).await?, endpoint, None).await })).await
+        self.timely(Box::pin(async {
+            let stream = self.plain(endpoint).await?;
+            match endpoint.peer {
+                Some(_) => self.over(stream, endpoint, None).await,
+                // The program's own TLS is within, and it would read no other around that.
+                None => Ok(Stream::Plain(stream)),
+            }
+        }))
+        .await
     }
 
     async fn plain(&self, endpoint: &Endpoint) -> io::Result<TcpStream> {
-        let stream = network::connect(self.network, endpoint.address).await?;
+        let network = self.network.filter(|_| !endpoint.by_name);
+        let stream = network::connect(network, endpoint.address).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }

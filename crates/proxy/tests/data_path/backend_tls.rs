@@ -68,8 +68,10 @@ async fn secure(issuer: &Issuer, name: &str, alpn: &[&[u8]], clients: Option<&Is
                 session.alpn_protocol().map_or("-".into(), String::from_utf8_lossy),
                 session.peer_certificates().is_some()
             );
+            let kind = format!("{:?}", session.handshake_kind());
             let service = service_fn(move |mut request| {
                 let said = format!("{said} {:?} {:?}", request.version(), request.uri().scheme_str());
+                let kind = kind.clone();
                 async move {
                     if request.headers().contains_key("upgrade") {
                         let upgraded = hyper::upgrade::on(&mut request);
@@ -79,6 +81,7 @@ async fn secure(issuer: &Issuer, name: &str, alpn: &[&[u8]], clients: Option<&Is
                             tokio::io::copy(&mut from, &mut to).await
                         });
                         let builder = http::Response::builder().status(101).header("connection", "upgrade");
+                        let builder = builder.header("x-handshake", kind);
                         return builder.header("upgrade", "echo").body(text(""));
                     }
                     Ok::<_, http::Error>(http::Response::new(text(said)))
@@ -241,5 +244,46 @@ async fn raw_bytes_go_within_tls_and_tls_of_the_callers_own_as_it_is() {
     let driver = tokio::spawn(connection);
     let answer = read(soon(sender.send_request(get("/"))).await.expect("an answer")).await.expect("a body");
     assert_eq!(answer.body, "sni=db.test alpn=- client=false HTTP/1.1 None");
+    driver.abort();
+}
+
+/// The upstream of a connection of its own, and how it came to be.
+async fn handshake(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    let head = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n";
+    stream.write_all(head).await.expect("sends");
+    let head = read_until(&mut stream, "\r\n\r\n").await;
+    let kind = head.lines().find_map(|line| line.strip_prefix("x-handshake: "));
+    kind.unwrap_or_else(|| panic!("{head}")).to_owned()
+}
+
+#[tokio::test]
+async fn sessions_are_resumed() {
+    let good = authority("good");
+    let upstream = secure(&good, "db.test", &[b"http/1.1"], None).await;
+    let tls = trusting(&good, "db.test", Vec::new());
+    let (_running, address) = serving(sent(upstream.address, tls, BackendProtocol::Http1)).await;
+    assert_eq!(handshake(address).await, "Some(Full)");
+    assert_eq!(handshake(address).await, "Some(Resumed)");
+}
+
+/// Where the program must show who it is (`expects`), the proxy speaks TLS for callers that speak none, and not around their own.
+#[tokio::test]
+async fn a_callers_own_tls_reaches_a_program_with_a_certificate_as_it_is() {
+    let good = authority("good");
+    let upstream = secure(&good, "db.test", &[], None).await;
+    let endpoint = Endpoint { expects: Some("spiffe://t/ns/a/sa/b".into()), ..Endpoint::plain(upstream.address) };
+    let mut snapshot = all_to(&[]);
+    snapshot.backends.insert("b".into(), Backend { endpoints: vec![endpoint], ..Backend::default() });
+    snapshot.listeners = vec![listener("l", ListenerProtocol::Sniff { tcp: "b".into() }, vec![rule(&[("b", 1)])])];
+    let (_running, address) = serving(snapshot).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(good.der().clone()).expect("a root");
+    let stream = crate::secure::connect(address, "db.test", &roots).await.expect("TLS end to end");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
+    let driver = tokio::spawn(connection);
+    let answer = read(soon(sender.send_request(get("/"))).await.expect("an answer")).await.expect("a body");
+    assert!(answer.body.starts_with("sni=db.test"), "{}", answer.body);
     driver.abort();
 }

@@ -108,3 +108,33 @@ async fn what_cannot_be_sent_says_why() {
         assert!(answer.status == status && answer.body.contains(word), "{answer:?}");
     }
 }
+
+/// A destination with a policy of its caller's is told no more of the caller than any other is.
+#[tokio::test]
+async fn a_way_tells_the_outside_nothing_of_the_caller() {
+    let outside = Upstream::echo().await;
+    let port = outside.address.port();
+    let policy = proxy::policy::Policy::default();
+    let (_running, at) = guarded(crate::sessions::exit("localhost", port, policy)).await;
+    let asked = || {
+        let mut request = to(Method::POST, &format!("http://localhost:{port}/x"));
+        for (name, value) in [("proxy-authorization", "Basic c2VjcmV0"), ("proxy-connection", "keep-alive"), ("te", "x")] {
+            request.headers_mut().insert(name, http::HeaderValue::from_static(value));
+        }
+        request
+    };
+    let answer = soon(async {
+        loop {
+            let answer = call(AS_A, at, asked()).await;
+            if answer.status == StatusCode::OK {
+                return answer;
+            }
+        }
+    })
+    .await;
+    assert!(answer.body.starts_with("POST /x\n") && answer.body.ends_with("\n\nhello"), "{}", answer.body);
+    assert!(answer.body.contains(&format!("host: localhost:{port}\n")), "{}", answer.body);
+    for word in ["proxy-", "forwarded", "x-request-id", "traceparent", "client-cert", "forged"] {
+        assert!(!answer.body.contains(word), "{word}: {}", answer.body);
+    }
+}

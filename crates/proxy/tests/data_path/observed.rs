@@ -228,3 +228,17 @@ async fn what_a_request_would_meet_is_told_without_sending_one() {
     assert_eq!(seen.get(), 0);
     assert_eq!(ask(address, get("/other")).await.status, 404, "as it was told");
 }
+
+/// gRPC-Web carries its trailers in the body, where nobody looks: HTTP's status is all that is known of it.
+#[tokio::test]
+async fn a_call_of_grpc_web_counts_by_its_status_of_http() {
+    let upstream = Upstream::http(|_| async {
+        Response::builder().header("content-type", "application/grpc-web+proto").body(text("data")).expect("a response")
+    })
+    .await;
+    let (proxy, address, _notebook) = observed(all_to(&[upstream.address]), NONE).await;
+    let request = Request::post("/x.Y/Z").header("host", "a.test").header("content-type", "application/grpc-web+proto");
+    assert_eq!(ask(address, request.body(text("call")).expect("a request")).await.body, "data");
+    until(|| proxy.handle.stats().series.iter().any(|series| series.classes.iter().sum::<u64>() == 1)).await;
+    assert_eq!(proxy.handle.stats().series[0].classes[Class::Success as usize], 1);
+}

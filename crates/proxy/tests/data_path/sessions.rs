@@ -81,7 +81,7 @@ async fn who_closes_first_is_told_and_nobody_to_reach_as_well() {
 }
 
 /// The way out, with a policy for what A sends to `host`, a name of this machine.
-fn exit(host: &str, port: u16, policy: Policy) -> proxy::Snapshot {
+pub(crate) fn exit(host: &str, port: u16, policy: Policy) -> proxy::Snapshot {
     let mut rule = rule(&[("out", 1)]);
     if let Action::Forward { backends } = &mut rule.action {
         backends[0].policy = Some(Arc::new(policy));
@@ -169,4 +169,54 @@ async fn a_circuit_opens_for_a_destination_that_cannot_be_reached() {
     assert!(call(AS_A, at, plain).await.body.contains("circuit_open"));
     // Who has no policy is told what is so.
     assert_eq!(call(NOBODY, at, connect(port)).await.status, StatusCode::BAD_GATEWAY);
+}
+
+/// What is asked for at the way out is told of once: by the request where no tunnel was made of it, by the tunnel at its end.
+#[tokio::test]
+async fn a_tunnel_is_told_of_once_with_its_requests_id_and_trace() {
+    let upstream = echo().await;
+    let mut way_out = exit("localhost", 1, Policy::default());
+    way_out.listeners[0].protocol = ListenerProtocol::Egress { limits: Vec::new(), ways: Vec::new() };
+    let (running, at, notebook) = observed(way_out, ALL).await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let ask_for = |to: SocketAddr| {
+        format!(
+            "CONNECT {to} HTTP/1.1\r\nhost: {to}\r\nx-request-id: id-1\r\ntraceparent: 00-{trace}-b7ad6b7169203331-01\r\n\r\n"
+        )
+    };
+    let mut tunnel = TcpStream::connect(at).await.expect("connects");
+    tunnel.write_all(ask_for(upstream.address).as_bytes()).await.expect("sent");
+    assert!(read_until(&mut tunnel, "\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+    drop(tunnel);
+    until(|| closed(&running, Ending::Client) == 1).await;
+    let told = notebook.only().await;
+    assert_eq!((told.method.as_str(), told.status), ("CONNECT", StatusCode::OK));
+    assert_eq!((told.id.as_bytes(), format!("{:032x}", told.place.trace)), (&b"id-1"[..], trace.to_owned()));
+    let gone = nobody().await;
+    let mut refused = TcpStream::connect(at).await.expect("connects");
+    refused.write_all(ask_for(gone).as_bytes()).await.expect("sent");
+    assert!(read_until(&mut refused, "\r\n\r\n").await.starts_with("HTTP/1.1 502"));
+    drop(refused);
+    until(|| closed(&running, Ending::Unreached) == 1).await;
+    let told = notebook.only().await;
+    assert_eq!((told.method.as_str(), told.status, told.reason), ("CONNECT", StatusCode::BAD_GATEWAY, Some("connect_failed")));
+    assert_eq!((told.id.as_bytes(), told.upstream), (&b"id-1"[..], Some(gone)));
+    assert_eq!(told.missed.len(), 1);
+}
+
+/// Tunnels and connections that have changed their protocol are connections for as long as they last.
+#[tokio::test]
+async fn what_became_a_tunnel_counts_as_a_connection_until_its_end() {
+    let upstream = echo().await;
+    let (running, at) = guarded(exit("localhost", 1, Policy::default())).await;
+    let mut tunnel = TcpStream::connect(at).await.expect("connects");
+    let head = format!("CONNECT {0} HTTP/1.1\r\nhost: {0}\r\n\r\n", upstream.address);
+    tunnel.write_all(head.as_bytes()).await.expect("sent");
+    assert!(read_until(&mut tunnel, "\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+    // Both ways: by then the request's own part is over.
+    tunnel.write_all(b"abc").await.expect("sent");
+    assert_eq!(read_until(&mut tunnel, "abc").await, "abc");
+    assert_eq!(running.handle.stats().connections, 1);
+    drop(tunnel);
+    until(|| running.handle.stats().connections == 0).await;
 }

@@ -203,3 +203,44 @@ async fn a_thousand_swaps_of_many_routes_under_load_cost_no_request() {
         assert!(soon(client).await.expect("no failure") > 0);
     }
 }
+
+/// A network whose sockets never come.
+struct Hangs;
+
+impl proxy::Network for Hangs {
+    fn ready(&self) -> proxy::Asked<()> {
+        Box::pin(async {})
+    }
+
+    fn covers(&self, _: std::net::IpAddr) -> bool {
+        false
+    }
+
+    fn has(&self, _: std::net::IpAddr) -> bool {
+        false
+    }
+
+    fn socket(&self) -> proxy::Asked<std::io::Result<tokio::net::TcpSocket>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// The machine's own listeners and snapshots do not wait for the network beside.
+#[tokio::test]
+async fn a_network_beside_that_hangs_holds_nothing_up() {
+    let upstream = Upstream::named("served").await;
+    let dependencies = proxy::Dependencies { network: Some(std::sync::Arc::new(Hangs)), ..Default::default() };
+    let running = start_with(proxy::Settings::default(), dependencies);
+    let mut snapshot = all_to(&[upstream.address]);
+    for n in 0..20 {
+        let own = listener(&format!("l{n}"), ListenerProtocol::Http, vec![rule(&[("b", 1)])]);
+        snapshot.listeners.push(own);
+    }
+    for listener in &mut snapshot.listeners {
+        (listener.bind, listener.forwarded) = (nobody().await, Forwarded::Append);
+    }
+    for _ in 0..2 {
+        soon(running.handle.apply(snapshot.clone())).await.expect("a good snapshot");
+    }
+    assert_eq!(ask(running.address("l19"), get("/")).await.body, "served");
+}
