@@ -167,10 +167,11 @@ mod tests {
         for _ in 0..3 {
             let (stream, client) = accepted().await;
             let (tell, told) = oneshot::channel();
-            let serve = |stream: TcpStream, _carried| async move {
+            let serve = |stream: TcpStream, carried| async move {
                 let _ = tell.send((here(), std::thread::current().id()));
                 // Until the client goes.
                 let _ = stream.readable().await;
+                drop(carried);
             };
             workers.serve(&tasks, stream, serve).expect("served");
             places.insert(told.await.expect("a place"));

@@ -54,11 +54,7 @@ impl Secured {
 
 impl Secure {
     fn new(says: &Arc<BackendTls>) -> Self {
-        Self {
-            says: Arc::clone(says),
-            provider: Arc::new(ring::default_provider()),
-            config: OnceCell::new(),
-        }
+        Self { says: Arc::clone(says), provider: Arc::new(ring::default_provider()), config: OnceCell::new() }
     }
 
     /// Makes a connection over `stream`. What is spoken on it is `alpn`, where that is given.

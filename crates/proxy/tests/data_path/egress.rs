@@ -118,7 +118,9 @@ async fn a_way_tells_the_outside_nothing_of_the_caller() {
     let (_running, at) = guarded(crate::sessions::exit("localhost", port, policy)).await;
     let asked = || {
         let mut request = to(Method::POST, &format!("http://localhost:{port}/x"));
-        for (name, value) in [("proxy-authorization", "Basic c2VjcmV0"), ("proxy-connection", "keep-alive"), ("te", "x")] {
+        for (name, value) in
+            [("proxy-authorization", "Basic c2VjcmV0"), ("proxy-connection", "keep-alive"), ("te", "x")]
+        {
             request.headers_mut().insert(name, http::HeaderValue::from_static(value));
         }
         request

@@ -199,7 +199,10 @@ async fn a_tunnel_is_told_of_once_with_its_requests_id_and_trace() {
     drop(refused);
     until(|| closed(&running, Ending::Unreached) == 1).await;
     let told = notebook.only().await;
-    assert_eq!((told.method.as_str(), told.status, told.reason), ("CONNECT", StatusCode::BAD_GATEWAY, Some("connect_failed")));
+    assert_eq!(
+        (told.method.as_str(), told.status, told.reason),
+        ("CONNECT", StatusCode::BAD_GATEWAY, Some("connect_failed"))
+    );
     assert_eq!((told.id.as_bytes(), told.upstream), (&b"id-1"[..], Some(gone)));
     assert_eq!(told.missed.len(), 1);
 }
