@@ -22,6 +22,8 @@ struct State {
     watch: Option<Watch>,
     /// The revision of the store up to which the index has read.
     seen: u64,
+    /// How often the index has changed.
+    changes: u64,
 }
 
 /// Who may do what.
@@ -37,15 +39,24 @@ impl Access {
 
     /// Looks at the index as of now.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
+        self.look(|state| look(&state.index))
+    }
+
+    /// How often the index has changed up to now. While that is the same, so is every decision.
+    pub(crate) fn changes(&self) -> u64 {
+        self.look(|state| state.changes)
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         let revision = self.store.revision();
         let state = self.state.read();
         if state.seen >= revision {
-            return look(&state.index);
+            return look(&state);
         }
         drop(state);
         let mut state = self.state.write();
         catch_up(&mut state, &*self.store);
-        look(&RwLockWriteGuard::downgrade(state).index)
+        look(&RwLockWriteGuard::downgrade(state))
     }
 
     /// Whether a user may do something.
@@ -112,7 +123,10 @@ fn catch_up(state: &mut State, store: &dyn Store) {
     let caught_up = state.watch.take().is_some_and(|mut watch| {
         loop {
             match watch.try_next() {
-                Ok(Some(WatchItem::Event(event))) => follow(&mut state.index, &event),
+                Ok(Some(WatchItem::Event(event))) => {
+                    follow(&mut state.index, &event);
+                    state.changes += 1;
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     state.watch = Some(watch);
@@ -131,6 +145,7 @@ fn catch_up(state: &mut State, store: &dyn Store) {
 fn begin(state: &mut State, store: &dyn Store) -> bool {
     let prefix = format!("/{GROUP}/");
     state.index = Index::default();
+    state.changes += 1;
     let listing = match store.list(&prefix, None, 0, None) {
         Ok(listing) => listing,
         Err(error) => {

@@ -24,6 +24,11 @@ pub(crate) fn question<'a>(route: &'a Route, path: &str, method: &Method, query:
         let verb = if *method == Method::HEAD { "get".to_owned() } else { method.as_str().to_ascii_lowercase() };
         return Question::Path { verb, path };
     };
+    of_resource(target, method, query)
+}
+
+/// What a request to a resource wants.
+pub(crate) fn of_resource<'a>(target: &'a Target, method: &Method, query: &Query) -> Question<'a> {
     let named = target.name.is_some();
     let verb = match (method.as_str(), named) {
         ("GET", _) if target.subresource.is_none() && query.flag("watch") => "watch",

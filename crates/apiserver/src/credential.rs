@@ -25,6 +25,7 @@ pub(crate) struct Claims {
     pub(crate) account: String,
     pub(crate) uid: String,
     pub(crate) audiences: Vec<String>,
+    pub(crate) ends: jiff::Timestamp,
 }
 
 /// The audience of a token that asks for none.
@@ -75,11 +76,14 @@ impl Credentials {
         }
         let (_, claims) = signed.split_once('.')?;
         let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
-        if claims["exp"].as_i64()? <= now.as_second() {
+        let ends = claims["exp"].as_i64()?;
+        if ends <= now.as_second() {
             return None;
         }
+        let ends = jiff::Timestamp::from_second(ends).ok()?;
         let account = &claims["kubernetes.io"]["serviceaccount"];
         Some(Claims {
+            ends,
             namespace: claims["kubernetes.io"]["namespace"].as_str()?.to_owned(),
             account: account["name"].as_str()?.to_owned(),
             uid: account["uid"].as_str()?.to_owned(),

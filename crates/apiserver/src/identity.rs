@@ -18,6 +18,8 @@ pub(crate) struct User {
     pub(crate) uid: Option<String>,
     pub(crate) groups: Vec<String>,
     pub(crate) extra: BTreeMap<String, Vec<String>>,
+    /// When what they showed ends.
+    pub(crate) until: Option<jiff::Timestamp>,
     /// Another user asked to be taken for this one.
     pub(crate) impersonated: bool,
     /// It is a part of this program, which is to know what it may do.
@@ -60,8 +62,12 @@ impl User {
     }
 
     /// A service account, by token.
-    pub(crate) fn service_account(namespace: &str, name: &str, uid: &str) -> Self {
-        Self { uid: Some(uid.into()), ..Self::new(&account_user(namespace, name), account_groups(namespace)) }
+    pub(crate) fn service_account(namespace: &str, name: &str, uid: &str, until: jiff::Timestamp) -> Self {
+        Self {
+            uid: Some(uid.into()),
+            until: Some(until),
+            ..Self::new(&account_user(namespace, name), account_groups(namespace))
+        }
     }
 
     /// As the authorizer is asked about it.
@@ -126,7 +132,7 @@ pub(crate) fn by_token(
     let claims = credentials.verify(token, now)?;
     let uid = account_uid(&claims.namespace, &claims.account)?;
     (uid == claims.uid).then(|| Held {
-        user: User::service_account(&claims.namespace, &claims.account, &uid),
+        user: User::service_account(&claims.namespace, &claims.account, &uid, claims.ends),
         audiences: claims.audiences,
     })
 }

@@ -76,8 +76,8 @@ pub(crate) fn read(headers: &HeaderMap) -> Answer<Option<Wanted>> {
 }
 
 impl Wanted {
-    /// The user that it is, where it is allowed.
-    pub(crate) fn to_user(&self) -> User {
+    /// The user that it is, where it is allowed, as long as the credential of who asks is good.
+    pub(crate) fn to_user(&self, until: Option<jiff::Timestamp>) -> User {
         let mut groups = self.groups.clone();
         if groups.is_empty()
             && let Some((namespace, _)) = rbac::service_account(&self.name)
@@ -90,7 +90,7 @@ impl Wanted {
             groups.push(own.into());
         }
         let (name, uid, extra) = (self.name.clone(), self.uid.clone(), self.extra.clone());
-        User { name, uid, groups, extra, impersonated: true, part: false }
+        User { name, uid, groups, extra, until, impersonated: true, part: false }
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(http::HeaderName::from_static(name), http::HeaderValue::from_str(value).expect("a value"));
         }
-        Ok(read(&headers)?.as_ref().map(Wanted::to_user))
+        Ok(read(&headers)?.map(|wanted| wanted.to_user(None)))
     }
 
     #[test]

@@ -49,6 +49,7 @@ mod pki;
 mod policy;
 mod protection;
 mod query;
+mod right;
 mod roles;
 mod route;
 mod selection;

@@ -33,6 +33,7 @@ use crate::object;
 use crate::openapi::Documents;
 use crate::policy::Policies;
 use crate::query::Query;
+use crate::right::Right;
 use crate::route::{self, Route, Target};
 use crate::status::{Answer, Failure};
 use crate::{authorize, discovery, encode, impersonation, list, openapi, subresource, verb, watch};
@@ -133,7 +134,7 @@ impl Server {
         let user = user.unwrap_or_else(|| Arc::new(User::anonymous()));
         let user = match impersonation::read(&head.headers)? {
             Some(wanted) => {
-                let other = Arc::new(wanted.to_user());
+                let other = Arc::new(wanted.to_user(user.until));
                 record.taken_for(&other);
                 impersonation::require(&user, &wanted, &self.access)?;
                 other
@@ -225,8 +226,9 @@ impl Server {
         let watching = call.method == Method::GET && target.subresource.is_none() && call.query.flag("watch");
         if watching {
             let permit = self.stream_permit()?;
+            let right = Right::new(self, call, &target);
             let target = watch_target(target, call)?;
-            return watch::watch(self, call, &resource, &target, permit);
+            return watch::watch(self, call, &resource, &target, (permit, right));
         }
         let _permit = self
             .requests

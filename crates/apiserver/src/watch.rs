@@ -2,7 +2,8 @@
 //!
 //! Invariants: events come in the order of their revisions, each once; a bookmark never runs ahead of the events; an
 //! object that leaves the selection is DELETED to the watcher, one that enters it is ADDED. There is no queue and no
-//! task per watcher: the stream reads the store's history as fast as its client reads the stream.
+//! task per watcher: the stream reads the store's history as fast as its client reads the stream. Who loses the right to
+//! watch sees nothing that is written after that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::encode::View;
 use crate::list::resource_version;
 use crate::object::{self, Stored};
 use crate::query::Query;
+use crate::right::{self, Right};
 use crate::route::Target;
 use crate::selection::Selection;
 use crate::server::Server;
@@ -74,7 +76,7 @@ pub(crate) fn watch(
     call: &Call,
     resource: &Arc<Resource>,
     target: &Target,
-    permit: OwnedSemaphorePermit,
+    (permit, right): (OwnedSemaphorePermit, Right),
 ) -> Answer<Reply> {
     if server.stopping.is_cancelled() {
         return Err(Failure::unavailable("the API server is shutting down"));
@@ -110,6 +112,7 @@ pub(crate) fn watch(
     let seconds = call.query.number::<u64>("timeoutSeconds")?.filter(|seconds| *seconds > 0);
     // Spread, so that watches which began together do not all end together.
     let seconds = seconds.unwrap_or_else(|| fastrand::u64(1800..3600)).min(24 * 3600);
+    let lasts = right::lasts(Duration::from_secs(seconds), &call.user, call.now);
     let mut period = tokio::time::interval(server.settings.limits.bookmark_period);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     period.reset();
@@ -123,7 +126,8 @@ pub(crate) fn watch(
         expired,
         bookmarks,
         period,
-        end: Instant::now() + Duration::from_secs(seconds),
+        end: Instant::now() + lasts,
+        right,
         stopping: server.stopping.clone(),
         gone: resource.custom.as_ref().map(|custom| custom.gone.clone()).unwrap_or_default(),
         columns: true,
@@ -148,6 +152,7 @@ struct Feed {
     bookmarks: bool,
     period: Interval,
     end: Instant,
+    right: Right,
     stopping: CancellationToken,
     gone: CancellationToken,
     columns: bool,
@@ -174,7 +179,7 @@ impl Feed {
                 item = changes.next() => match item {
                     Ok(WatchItem::Event(event)) => {
                         if let Some(line) = self.change(&event) {
-                            return Some((line, true));
+                            return Some(self.permitted(line));
                         }
                     }
                     Ok(_) => {}
@@ -192,9 +197,18 @@ impl Feed {
                 }
                 _ = self.period.tick(), if self.bookmarks => {
                     let revision = changes.progress();
-                    return Some((self.bookmark(revision, false), true));
+                    let bookmark = self.bookmark(revision, false);
+                    return Some(self.permitted(bookmark));
                 }
             }
+        }
+    }
+
+    /// The line, or the end where its reader has lost the right to it.
+    fn permitted(&mut self, line: Bytes) -> (Bytes, bool) {
+        match self.right.confirm() {
+            Ok(()) => (line, true),
+            Err(failure) => (error_line(&failure), false),
         }
     }
 

@@ -1,8 +1,10 @@
 //! `pods/log`: what a container wrote, from whoever keeps it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::ready;
 use serde_json::Value;
 
 use crate::body;
@@ -10,6 +12,7 @@ use crate::call::{Call, Reply};
 use crate::logs::{LogOptions, LogsError};
 use crate::object;
 use crate::query::Query;
+use crate::right::{self, Right};
 use crate::server::{Place, Server};
 use crate::status::{Answer, Failure};
 
@@ -38,7 +41,13 @@ pub(super) async fn log(server: &Arc<Server>, call: &Call, (resource, target): P
         }
     })?;
     let stopping = server.stopping.clone();
-    let stream = stream.take_until(async move { stopping.cancelled().await }).map(move |chunk| {
+    let longest = right::lasts(Duration::MAX, &call.user, call.now);
+    let end = async move {
+        let _ = tokio::time::timeout(longest, stopping.cancelled()).await;
+    };
+    let mut right = Right::new(server, call, target);
+    let permitted = stream.take_until(end).take_while(move |_| ready(right.confirm().is_ok()));
+    let stream = permitted.map(move |chunk| {
         // The permit lives as long as the stream.
         let _held = &permit;
         chunk

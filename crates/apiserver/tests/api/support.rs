@@ -18,7 +18,7 @@ use tower::ServiceExt;
 /// Longer than anything here takes; a test that waits so long has failed.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// Logs that say what was asked for.
+/// Logs that say what was asked for; those that are followed with timestamps say it without end.
 pub(crate) struct EchoLogs;
 
 impl PodLogs for EchoLogs {
@@ -33,6 +33,7 @@ impl PodLogs for EchoLogs {
             let first = stream::once(async move { Ok(Bytes::from(line)) });
             Ok(match (options.follow, options.previous) {
                 (_, true) => return Err(LogsError::NotStarted { reason: "there is no previous run".into() }),
+                (true, _) if options.timestamps => stream::repeat_with(|| Ok(Bytes::from("again\n"))).boxed(),
                 (true, _) => first.chain(stream::pending()).boxed(),
                 (false, _) => first.boxed(),
             })
@@ -183,20 +184,51 @@ impl Harness {
 
     /// An open watch.
     pub(crate) async fn watch(&self, path: &str) -> Lines {
-        let request = Request::builder().uri(path).body(Full::default()).expect("a request");
-        let response = self.send(request).await;
-        assert_eq!(response.status(), 200, "{path}");
-        Lines { body: response.into_body(), buffer: Vec::new() }
+        self.watch_as("system:admin", path).await
     }
+
+    /// An open watch of somebody's.
+    pub(crate) async fn watch_as(&self, user: &str, path: &str) -> Lines {
+        Lines { body: self.body_as(user, path).await, buffer: Vec::new() }
+    }
+
+    /// What somebody gets, as it comes.
+    pub(crate) async fn body_as(&self, user: &str, path: &str) -> BoxStream<'static, Bytes> {
+        let request = Request::builder().uri(path).body(Full::<Bytes>::default()).expect("a request");
+        let answer = self.handle.service_as(user).oneshot(request);
+        let response = match tokio::time::timeout(LIMIT, answer).await.expect("an answer in time") {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        assert_eq!(response.status(), 200, "{path}");
+        data(response.into_body())
+    }
+}
+
+/// What a body brings.
+fn data<B>(body: B) -> BoxStream<'static, Bytes>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Debug,
+{
+    body.into_data_stream().map(|data| data.expect("no broken body")).boxed()
 }
 
 /// The lines of a watch.
 pub(crate) struct Lines {
-    body: Body,
+    body: BoxStream<'static, Bytes>,
     buffer: Vec<u8>,
 }
 
 impl Lines {
+    pub(crate) fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Debug,
+    {
+        Self { body: data(body), buffer: Vec::new() }
+    }
+
     /// The next event, or `None` at the clean end.
     pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
@@ -204,8 +236,7 @@ impl Lines {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Some(serde_json::from_slice(&line).expect("an event"));
             }
-            let frame = tokio::time::timeout(LIMIT, self.body.frame()).await.expect("an event in time")?;
-            let data = frame.expect("no broken body").into_data().expect("data");
+            let data = tokio::time::timeout(LIMIT, self.body.next()).await.expect("an event in time")?;
             self.buffer.extend_from_slice(&data);
         }
     }

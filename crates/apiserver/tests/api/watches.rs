@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use crate::access::{RBAC, binding, role};
 use crate::support::*;
+use crate::wire;
+use futures::StreamExt;
 use serde_json::{Value, json};
 
 fn is(kind: &str, name: &str) -> (String, String) {
@@ -155,5 +158,109 @@ async fn a_watch_of_tables_names_its_columns_once() {
     assert!(events[0]["object"]["columnDefinitions"].is_array());
     assert!(events[1]["object"]["columnDefinitions"].is_null());
     assert_eq!(events[1]["object"]["rows"][0]["cells"][0], "b");
+    server.stop().await;
+}
+
+/// Somebody who may watch ConfigMaps, and how that ends: what is written after it is not seen.
+#[tokio::test]
+async fn a_watch_ends_with_the_right_to_it() {
+    let server = Harness::start().await;
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    let bindings = format!("{RBAC}/namespaces/default/rolebindings");
+    let maps = || role("maps", &["configmaps"], &["watch"]);
+    let allow = || binding("maps", "Role", "maps", "ann");
+    server.make(&roles, maps()).await;
+    server.make(&bindings, allow()).await;
+    let watch = format!("{CONFIG_MAPS}?watch=true");
+    for (number, away) in ["binding", "role", "verb", "elsewhere"].into_iter().enumerate() {
+        let mut ann = server.watch_as("ann", &watch).await;
+        let mut admin = server.watch(&watch).await;
+        for before in 0..number {
+            assert_eq!(ann.seen().await, is("ADDED", &format!("secret-{before}")));
+            admin.seen().await;
+        }
+        // Changes of roles that leave the right to it are no end.
+        server.make(&roles, role(&format!("other-{number}"), &["pods"], &["get"])).await;
+        match away {
+            "binding" => server.delete(&format!("{bindings}/maps"), Value::Null).await,
+            "role" => server.delete(&format!("{roles}/maps"), Value::Null).await,
+            "verb" => server.put(&format!("{roles}/maps"), role("maps", &["configmaps"], &["get"])).await,
+            _ => server.put(&format!("{roles}/maps"), role("maps", &["pods"], &["watch"])).await,
+        };
+        let name = format!("secret-{number}");
+        server.make(CONFIG_MAPS, config_map(&name, json!({}))).await;
+        let end = ann.next().await.expect("an end that says why");
+        assert_eq!((&end["type"], &end["object"]["code"]), (&json!("ERROR"), &json!(403)), "{away}: {end}");
+        assert_eq!(ann.next().await, None, "{away}");
+        assert_eq!(admin.seen().await, is("ADDED", &name), "others go on");
+        server.put(&format!("{roles}/maps"), maps()).await;
+        server.post(&bindings, allow()).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_while_its_right_does() {
+    let server = Harness::start().await;
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    let bindings = format!("{RBAC}/namespaces/default/rolebindings");
+    server.make(&roles, role("maps", &["configmaps"], &["watch"])).await;
+    server.make(&bindings, binding("one", "Role", "maps", "ann")).await;
+    server.make(&bindings, binding("two", "Role", "maps", "ann")).await;
+    let mut named = role("named", &["namespaces"], &["watch"]);
+    named["rules"][0]["resourceNames"] = json!(["default"]);
+    server.make(&roles, named).await;
+    server.make(&bindings, binding("named", "Role", "named", "ann")).await;
+    let mut all = server.watch_as("ann", &format!("{CONFIG_MAPS}?watch=true")).await;
+    // A role in a namespace allows to watch the namespace itself, by its name.
+    let mut space = server.watch_as("ann", "/api/v1/namespaces/default?watch=true").await;
+    assert_eq!(space.seen().await, is("ADDED", "default"));
+    server.delete(&format!("{bindings}/one"), Value::Null).await;
+    server.make(CONFIG_MAPS, config_map("a", json!({}))).await;
+    assert_eq!(all.seen().await, is("ADDED", "a"));
+    server.merge("/api/v1/namespaces/default", json!({ "metadata": { "labels": { "a": "b" } } })).await;
+    assert_eq!(space.seen().await, is("MODIFIED", "default"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_the_account_of_its_token() {
+    let server = Harness::start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let bindings = format!("{RBAC}/namespaces/default/rolebindings");
+    server.make(accounts, json!({ "metadata": { "name": "robot" } })).await;
+    let mut view = binding("robot", "ClusterRole", "view", "x");
+    view["subjects"] = json!([{ "kind": "ServiceAccount", "name": "robot", "namespace": "default" }]);
+    server.make(&bindings, view).await;
+    let token = server.make(&format!("{accounts}/robot/token"), json!({})).await["status"]["token"].clone();
+    let token = token.as_str().expect("a token");
+    let mut watch = wire::watch(&server, &format!("{CONFIG_MAPS}?watch=true"), token).await;
+    // A change of the account is no end; another of the same name is not the one that the token is for.
+    server.merge(&format!("{accounts}/robot"), json!({ "metadata": { "labels": { "a": "b" } } })).await;
+    server.make(CONFIG_MAPS, config_map("a", json!({}))).await;
+    assert_eq!(watch.seen().await, is("ADDED", "a"));
+    server.delete(&format!("{accounts}/robot"), Value::Null).await;
+    server.make(accounts, json!({ "metadata": { "name": "robot" } })).await;
+    server.make(CONFIG_MAPS, config_map("b", json!({}))).await;
+    let end = watch.next().await.expect("an end that says why");
+    assert_eq!((&end["type"], &end["object"]["code"]), (&json!("ERROR"), &json!(401)), "{end}");
+    drop(watch);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_followed_ends_with_the_right_to_it() {
+    let server = Harness::start().await;
+    let bindings = format!("{RBAC}/namespaces/default/rolebindings");
+    server.make(PODS, pod("a")).await;
+    server.make(&format!("{RBAC}/namespaces/default/roles"), role("logs", &["pods/log"], &["get"])).await;
+    server.make(&bindings, binding("logs", "Role", "logs", "ann")).await;
+    let mut log = server.body_as("ann", &format!("{PODS}/a/log?follow=true&timestamps=true")).await;
+    for _ in 0..10 {
+        assert!(log.next().await.is_some(), "it goes on");
+    }
+    server.delete(&format!("{bindings}/logs"), Value::Null).await;
+    let rest = async { while log.next().await.is_some() {} };
+    tokio::time::timeout(LIMIT, rest).await.expect("an end");
     server.stop().await;
 }

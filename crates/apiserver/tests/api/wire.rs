@@ -64,6 +64,19 @@ pub(crate) async fn send(server: &Harness, method: &str, path: &str, token: Opti
     answer
 }
 
+/// An open watch over HTTP/2, of who has the token. The connection ends with it.
+pub(crate) async fn watch(server: &Harness, path: &str, token: &str) -> Lines {
+    let stream = connect(server, "localhost", "h2").await.expect("TLS");
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let request = Request::get(format!("https://localhost{path}")).header("authorization", format!("Bearer {token}"));
+    let response =
+        sender.send_request(request.body(Full::<Bytes>::default()).expect("a request")).await.expect("a watch");
+    assert_eq!(response.status(), 200, "{path}");
+    Lines::new(response.into_body())
+}
+
 async fn text(response: Response<Incoming>) -> (u16, String) {
     let code = response.status().as_u16();
     let body = response.into_body().collect().await.expect("a body").to_bytes();
