@@ -36,7 +36,7 @@ use serde::de::DeserializeOwned;
 
 use crate::carrier;
 use crate::compile::{SECRET_TYPE, key};
-use crate::identity::DOMAIN_KEY;
+use crate::identity::{BUNDLE_LABEL, DOMAIN_KEY};
 use crate::world::{Rejected, World};
 
 /// The longest value of a Secret or a ConfigMap that is kept, in bytes.
@@ -175,7 +175,8 @@ impl Matters for Secret {
 }
 impl Matters for ConfigMap {
     fn same(&self, other: &Self) -> bool {
-        self.data == other.data
+        let label = |map: &Self| map.labels().get(BUNDLE_LABEL).cloned();
+        self.data == other.data && label(self) == label(other)
     }
 
     /// What is neither a key set nor a certificate, nor says whose those are, is of no use here.
@@ -532,6 +533,18 @@ mod tests {
         assert_eq!(watched.take(Event::Apply(namespace("a", json!({"x": "2"})))), Change::Content);
         assert_eq!(watched.take(Event::Delete(namespace("a", json!({})))), Change::Content);
         assert_eq!(watched.take(Event::Delete(namespace("a", json!({})))), Change::Nothing);
+    }
+
+    #[test]
+    fn a_bundle_that_loses_its_label_is_another() {
+        let map = |labels: serde_json::Value| -> DeserializeGuard<ConfigMap> {
+            let meta = json!({"name": "m", "namespace": "n", "labels": labels});
+            serde_json::from_value(json!({"metadata": meta, "data": {"trust-domain": "b.test"}})).unwrap()
+        };
+        let mut watched = Watched::<ConfigMap>::default();
+        assert_eq!(watched.take(Event::Apply(map(json!({BUNDLE_LABEL: "foreign"})))), Change::Content);
+        assert_eq!(watched.take(Event::Apply(map(json!({BUNDLE_LABEL: "foreign", "other": "x"})))), Change::Status);
+        assert_eq!(watched.take(Event::Apply(map(json!({"other": "x"})))), Change::Content);
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub use judge::{Trust, Untrusted, judge};
 pub use keeper::{Keeper, Settings, Turn, build};
 pub use plan::{Alarm, Held, Plan, Policy, alarm, plan, roots_plan};
 pub use spiffe::{BadId, SpiffeId, TrustDomain};
+pub(crate) use steward::foreign_bundle;
 pub use steward::{
     Away, BUNDLE_KEY, BUNDLE_LABEL, DOMAIN_KEY, INJECT, OWN_BUNDLE, SPIFFE_KEY, STATUS_KEY, Steward, identity, in_mesh,
 };

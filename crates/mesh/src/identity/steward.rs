@@ -31,6 +31,8 @@ use super::spiffe::{SpiffeId, TrustDomain};
 pub const OWN_BUNDLE: &str = "trust-bundle";
 /// Label on ConfigMaps of [`SYSTEM_NAMESPACE`] that hold another trust domain's bundle; its value is `foreign`.
 pub const BUNDLE_LABEL: &str = "mesh.coracle.dev/trust-bundle";
+/// The value of that label.
+pub(crate) const FOREIGN: &str = "foreign";
 /// The key of a bundle's ConfigMap that names the trust domain.
 pub const DOMAIN_KEY: &str = "trust-domain";
 /// The key of a bundle's ConfigMap that holds it, as PEM or as a JWK Set.
@@ -123,18 +125,26 @@ pub fn identity(domain: &TrustDomain, pod: &Pod) -> Option<SpiffeId> {
     domain.account(&pod.namespace()?, account).ok()
 }
 
+fn read(map: &ConfigMap) -> Result<(TrustDomain, Bundle), String> {
+    let data = map.data.as_ref().ok_or("it has no data")?;
+    let field = |key: &str| data.get(key).ok_or_else(|| format!("it has no {key}"));
+    let domain = field(DOMAIN_KEY)?.trim().parse().map_err(|error: super::BadId| error.to_string())?;
+    let bundle = Bundle::read(field(BUNDLE_KEY)?.as_bytes()).map_err(|error| error.to_string())?;
+    Ok((domain, bundle))
+}
+
 fn foreign(map: &ConfigMap) -> Option<(TrustDomain, Bundle)> {
-    let read = || {
-        let data = map.data.as_ref().ok_or("it has no data")?;
-        let field = |key: &str| data.get(key).ok_or_else(|| format!("it has no {key}"));
-        let domain = field(DOMAIN_KEY)?.trim().parse().map_err(|error: super::BadId| error.to_string())?;
-        let bundle = Bundle::read(field(BUNDLE_KEY)?.as_bytes()).map_err(|error| error.to_string())?;
-        Ok::<_, String>((domain, bundle))
-    };
     let name = map.name_any();
-    read()
+    read(map)
         .inspect_err(|reason| tracing::error!(name, reason, "a trust bundle is left out: nobody in it is trusted"))
         .ok()
+}
+
+/// The bundle of another trust domain, as a steward takes it from these ConfigMaps: of those that are labelled, and all together.
+pub(crate) fn foreign_bundle<'a>(maps: impl Iterator<Item = &'a ConfigMap>, domain: &TrustDomain) -> Option<Bundle> {
+    let labelled = maps.filter(|map| map.labels().get(BUNDLE_LABEL).is_some_and(|of| of == FOREIGN));
+    let of_domain: Vec<_> = labelled.filter_map(|map| read(map).ok()).filter(|(of, _)| of == domain).collect();
+    merged(of_domain.iter()).remove(domain)
 }
 
 /// The bundles of all, those of one trust domain together.
@@ -229,7 +239,7 @@ async fn take_turn(mut keeper: Keeper, now: Timestamp) -> Result<(Keeper, Turn),
 
 fn watches(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
     let pods = watcher(Api::<Pod>::all(client.clone()), Config::default());
-    let labelled = Config::default().labels(&format!("{BUNDLE_LABEL}=foreign"));
+    let labelled = Config::default().labels(&format!("{BUNDLE_LABEL}={FOREIGN}"));
     let bundles = watcher(Api::<ConfigMap>::namespaced(client.clone(), SYSTEM_NAMESPACE), labelled);
     let pods = StreamBackoff::new(pods, watcher::DefaultBackoff::default());
     let bundles = bundles.default_backoff();

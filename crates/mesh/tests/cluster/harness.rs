@@ -64,6 +64,8 @@ impl Cluster {
         tasks.spawn(async move { server.run(stop).await.expect("the server ends well") });
         let stop = shutdown.clone();
         tasks.spawn(async move { proxy.run(stop).await.expect("the proxy ends well") });
+        // Nobody may do anything before the first roles are there.
+        tokio::time::timeout(LIMIT, api.ready()).await.expect("the API is ready in time");
         mesh::install(mesh_client).await.expect("Gateway API is installed");
         let stop = shutdown.clone();
         tasks.spawn(async move {

@@ -1,6 +1,7 @@
 //! The mesh against a real API server, a real store and the real proxy, in one process.
 
 mod access;
+mod bundles;
 mod harness;
 mod policies;
 mod routing;

@@ -1,6 +1,5 @@
 //! What a policy knows callers by: issuers of tokens with their keys, and clients with theirs. An error names the field.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Uri;
@@ -15,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::super::backends::Reference;
 use super::super::index::Subject;
 use super::read::{Reader, each};
-use crate::identity::{BUNDLE_KEY, BadId, Bundle, DOMAIN_KEY, OWN_BUNDLE, SPIFFE_KEY, SYSTEM_NAMESPACE, TrustDomain};
+use crate::identity::{BadId, Bundle, OWN_BUNDLE, SPIFFE_KEY, SYSTEM_NAMESPACE, TrustDomain, foreign_bundle};
 
 /// The group of our kinds.
 const GROUP: &str = "mesh.coracle.dev";
@@ -100,18 +99,13 @@ impl Reader<'_, '_> {
     /// The keys for tokens of a trust domain's bundle.
     fn bundle_keys(&self, domain: &str) -> Result<String, String> {
         let domain: TrustDomain = domain.parse().map_err(|error: BadId| error.to_string())?;
-        let keys = |text: &String| Bundle::read(text.as_bytes()).ok().and_then(|bundle| bundle.token_keys());
         let found = if domain == *self.domain {
             let own = self.index.config_map(SYSTEM_NAMESPACE, OWN_BUNDLE);
-            own.and_then(|map| map.data.as_ref()?.get(SPIFFE_KEY).and_then(keys))
+            own.and_then(|map| Bundle::read(map.data.as_ref()?.get(SPIFFE_KEY)?.as_bytes()).ok())
         } else {
-            let mut foreign = self.index.config_maps_of(SYSTEM_NAMESPACE).filter_map(|map| map.data.as_ref());
-            let ours = |data: &&BTreeMap<String, String>| {
-                data.get(DOMAIN_KEY).is_some_and(|name| name.trim() == domain.as_str())
-            };
-            foreign.by_ref().filter(ours).find_map(|data| data.get(BUNDLE_KEY).and_then(keys))
+            foreign_bundle(self.index.config_maps_of(SYSTEM_NAMESPACE), &domain)
         };
-        found.ok_or_else(|| {
+        found.and_then(|bundle| bundle.token_keys()).ok_or_else(|| {
             format!("no bundle of {domain} with keys for tokens is known here; `coracle trust add` adds one")
         })
     }

@@ -332,3 +332,58 @@ fn what_is_wrong_with_keys_is_named() {
         assert!(message.starts_with(expected), "{message}");
     }
 }
+
+/// A bundle of an authority of its own, as the others hand theirs out.
+fn bundle(domain: &str) -> crate::identity::Bundle {
+    use crate::identity::{Authority, Bundle, Issuer, Policy};
+    let folder = tempfile::tempdir().unwrap();
+    let domain = domain.parse().unwrap();
+    let authority = Authority::open(folder.path().join("a"), domain, Policy::default(), jiff::Timestamp::now());
+    let authority = authority.unwrap();
+    Bundle::new(authority.roots()).unwrap().with_keys(authority.token_keys())
+}
+
+#[test]
+fn the_keys_of_a_trust_domain_are_those_of_all_its_labelled_bundles_and_no_other() {
+    let map = |name: &str, label: Option<&str>, domain: &str, bundle: &crate::identity::Bundle| {
+        let labels = label.map(|of| format!(", labels: {{mesh.coracle.dev/trust-bundle: {of}}}")).unwrap_or_default();
+        format!(
+            "---\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: coracle-system{labels}}}\ndata: {{trust-domain: '{domain} ', \
+             bundle: '{}'}}\n",
+            bundle.to_spiffe()
+        )
+    };
+    let bundles: Vec<_> = (0..5).map(|_| bundle("b.test")).collect();
+    let maps = [
+        map("a", None, "b.test", &bundles[0]),
+        map("b", Some("foreign"), "b.test", &bundles[1]),
+        map("c", Some("foreign"), "b.test", &bundles[2]),
+        map("d", Some("foreign"), "c.test", &bundles[3]),
+        map("e", Some("own"), "b.test", &bundles[4]),
+    ];
+    let spec = "jwt: {providers: [{issuer: 'https://b.test', jwks: {trustDomain: b.test}}]}";
+    let keys_in = |maps: &[String]| {
+        let compiled = compiled(&(with_spec(spec) + &maps.concat()));
+        compiled.snapshot.policies["shop/p"].jwt.as_ref().map(|jwt| match &jwt.issuers[0].keys {
+            Keys::Here(text) => text.to_string(),
+            Keys::There(_) => panic!("they are here"),
+        })
+    };
+    let keys = keys_in(&maps).expect("the policy has its keys");
+    for (position, bundle) in bundles.iter().enumerate() {
+        let there = keys.contains(bundle.keys()[0]["kid"].as_str().unwrap());
+        assert_eq!(there, [1, 2].contains(&position), "{position}: {keys}");
+    }
+}
+
+#[test]
+fn a_bundle_without_its_label_is_nobodys() {
+    let text = bundle("b.test").to_spiffe().to_string();
+    let unlabelled = format!(
+        "---\nkind: ConfigMap\nmetadata: {{name: a, namespace: coracle-system}}\ndata: {{trust-domain: b.test, bundle: '{text}'}}\n"
+    );
+    let spec = "jwt: {providers: [{issuer: 'https://b.test', jwks: {trustDomain: b.test}}]}";
+    let compiled = compiled(&(with_spec(spec) + &unlabelled));
+    let said = &accepted(&compiled, "p")[0];
+    assert!(!said.0 && said.2.contains("no bundle of b.test"), "{said:?}");
+}

@@ -1,9 +1,9 @@
 //! Keeps the bundles of other trust domains up to date whose ConfigMaps say where they are served.
 //!
 //! Invariants: the ConfigMap is what counts, so that a restart, a person and `coracle trust` see the same; it is written only where
-//! a bundle has changed; one fetch at a time, and none more often than every 30 s for one domain.
+//! a bundle has changed, and only while it asks for the one that was fetched; one fetch at a time, and none more often than every 30 s of
+//! one source.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
@@ -16,9 +16,11 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::fetch::{Fetched, Profile, Source, fetch};
+use super::fetch::{Fetched, fetch};
+use super::schedule::{Followed, RETRY, Schedule, followed};
 use crate::identity::handle::Handle;
-use crate::identity::{BUNDLE_KEY, BUNDLE_LABEL, Bundle, DOMAIN_KEY, PROXY_ACCOUNT, SYSTEM_NAMESPACE, TrustDomain};
+use crate::identity::steward::FOREIGN;
+use crate::identity::{BUNDLE_KEY, BUNDLE_LABEL, SYSTEM_NAMESPACE};
 
 /// The key of a bundle's ConfigMap with the URL where the bundle is served.
 pub const ENDPOINT_KEY: &str = "endpoint";
@@ -30,62 +32,32 @@ pub const ENDPOINT_ID_KEY: &str = "endpoint-spiffe-id";
 pub const ENDPOINT_CA_KEY: &str = "endpoint-ca";
 
 const MANAGER: &str = "coracle-federation";
-/// How long until the first fetch, so that those who judge the endpoint know of the bundle by then.
-const FIRST: Duration = Duration::from_secs(1);
-/// How long until a fetch that failed is tried again.
-const RETRY: Duration = Duration::from_secs(30);
 /// How long a write to the API may take.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
-
-/// One bundle that is followed.
-#[derive(Clone, Debug, PartialEq)]
-struct Followed {
-    domain: TrustDomain,
-    source: Source,
-    known: Option<Bundle>,
-}
+/// How often what was fetched is written although its ConfigMap has changed meanwhile.
+const TRIES: usize = 3;
 
 /// Follows bundles.
 pub struct Follower {
     client: Client,
     handle: Handle,
-    all: BTreeMap<String, (Followed, Instant)>,
-}
-
-fn followed(map: &ConfigMap) -> Result<Option<Followed>, String> {
-    let Some(data) = &map.data else { return Ok(None) };
-    let text = |key: &str| data.get(key).map(|text| text.trim()).filter(|text| !text.is_empty());
-    let Some(url) = text(ENDPOINT_KEY) else { return Ok(None) };
-    let domain: TrustDomain = text(DOMAIN_KEY)
-        .ok_or("it has no trust-domain")?
-        .parse()
-        .map_err(|error: crate::identity::BadId| error.to_string())?;
-    let profile = match text(PROFILE_KEY) {
-        None | Some("https_spiffe") => {
-            let own = domain.account(SYSTEM_NAMESPACE, PROXY_ACCOUNT).map_err(|error| error.to_string())?;
-            Profile::Spiffe(text(ENDPOINT_ID_KEY).map_or_else(|| own.shared(), Into::into))
-        }
-        Some("https_web") => Profile::Web(text(ENDPOINT_CA_KEY).map(Into::into)),
-        Some(other) => return Err(format!("{PROFILE_KEY} {other:?} is neither https_spiffe nor https_web")),
-    };
-    let known = text(BUNDLE_KEY).and_then(|text| Bundle::read(text.as_bytes()).ok());
-    Ok(Some(Followed { domain, source: Source { url: url.to_owned(), profile }, known }))
+    schedule: Schedule,
 }
 
 impl Follower {
     /// A follower that asks in nobody's name and believes by what `handle` knows.
     #[must_use]
     pub fn new(client: Client, handle: Handle) -> Self {
-        Self { client, handle, all: BTreeMap::new() }
+        Self { client, handle, schedule: Schedule::default() }
     }
 
     /// Follows until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let labelled = Config::default().labels(&format!("{BUNDLE_LABEL}=foreign"));
+        let labelled = Config::default().labels(&format!("{BUNDLE_LABEL}={FOREIGN}"));
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
         let mut seen = watcher(maps, labelled).default_backoff().boxed();
         loop {
-            let due = self.all.iter().min_by_key(|(_, (_, due))| *due).map(|(name, (_, due))| (name.clone(), *due));
+            let due = self.schedule.next();
             // With nobody to ask, only the watch can bring something.
             let wait = due.as_ref().map_or_else(|| Instant::now() + Duration::from_secs(3600), |(_, due)| *due);
             tokio::select! {
@@ -104,71 +76,89 @@ impl Follower {
 
     fn take(&mut self, event: Result<watcher::Event<ConfigMap>, watcher::Error>) {
         match event {
-            Ok(watcher::Event::Init) => self.all.clear(),
-            Ok(watcher::Event::InitApply(map) | watcher::Event::Apply(map)) => self.put(&map),
-            Ok(watcher::Event::Delete(map)) => drop(self.all.remove(&map.name_any())),
-            Ok(watcher::Event::InitDone) => {}
+            Ok(watcher::Event::Init) => self.schedule.begin(),
+            Ok(watcher::Event::InitApply(map) | watcher::Event::Apply(map)) => {
+                let name = map.name_any();
+                let wanted = followed(&map).unwrap_or_else(|reason| {
+                    tracing::error!(name, reason, "a trust bundle's endpoint is left out: the bundle is not refreshed");
+                    None
+                });
+                self.schedule.put(name, wanted, Instant::now());
+            }
+            Ok(watcher::Event::Delete(map)) => self.schedule.remove(&map.name_any()),
+            Ok(watcher::Event::InitDone) => self.schedule.settle(),
             Err(error) => tracing::warn!(%error, "the watch of followed bundles was interrupted and is begun again"),
-        }
-    }
-
-    fn put(&mut self, map: &ConfigMap) {
-        let name = map.name_any();
-        match followed(map) {
-            Ok(Some(followed)) => {
-                let due = match self.all.get(&name) {
-                    Some((before, due)) if before.source == followed.source => *due,
-                    _ => Instant::now() + FIRST,
-                };
-                self.all.insert(name, (followed, due));
-            }
-            Ok(None) => drop(self.all.remove(&name)),
-            Err(reason) => {
-                tracing::error!(name, reason, "a trust bundle's endpoint is left out: the bundle is not refreshed");
-                self.all.remove(&name);
-            }
         }
     }
 
     /// Asks for one bundle, and writes it down where it has changed.
     async fn ask(&mut self, name: &str) {
-        let Some((followed, _)) = self.all.get(name).cloned() else { return };
+        let Some(followed) = self.schedule.ask(name, Instant::now()) else { return };
         let again = match fetch(&followed.source, &self.handle).await {
             Ok(fetched) => {
                 let again = fetched.again;
-                let written =
-                    followed.known.as_ref() == Some(&fetched.bundle) || self.write(name, &followed, &fetched).await;
-                if written { again } else { RETRY }
+                let known = followed.known.as_ref() == Some(&fetched.bundle);
+                if known || self.write(name, followed, &fetched).await { again } else { RETRY }
             }
             Err(error) => {
                 tracing::warn!(domain = %followed.domain, "{error}");
                 RETRY
             }
         };
-        if let Some((_, due)) = self.all.get_mut(name) {
-            *due = Instant::now() + again;
-        }
+        self.schedule.again(name, Instant::now(), again);
     }
 
-    async fn write(&self, name: &str, followed: &Followed, fetched: &Fetched) -> bool {
+    /// Writes a bundle into the ConfigMap that it was fetched for. Where that has changed meanwhile it is read again, and the
+    /// bundle is dropped unless it still asks for the same.
+    async fn write(&self, name: &str, followed: Followed, fetched: &Fetched) -> bool {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
-        let patch = json!({ "data": { BUNDLE_KEY: fetched.bundle.to_spiffe().to_string() } });
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let (domain, sequence) = (&followed.domain, fetched.sequence);
-        match tokio::time::timeout(WRITE_WITHIN, maps.patch(name, &params, &Patch::Merge(&patch))).await {
-            Ok(Ok(_)) => {
-                let roots = fetched.bundle.roots().len();
-                tracing::info!(%domain, sequence, roots, "a trust bundle was fetched and has changed");
-                true
-            }
-            Ok(Err(error)) => {
+        let (domain, sequence) = (followed.domain.clone(), fetched.sequence);
+        let mut of = followed;
+        for _ in 0..TRIES {
+            let patch = json!({
+                "metadata": { "uid": of.uid, "resourceVersion": of.version },
+                "data": { BUNDLE_KEY: fetched.bundle.to_spiffe().to_string() },
+            });
+            let error = match within(maps.patch(name, &params, &Patch::Merge(&patch))).await {
+                Ok(_) => {
+                    let roots = fetched.bundle.roots().len();
+                    tracing::info!(%domain, sequence, roots, "a trust bundle was fetched and has changed");
+                    return true;
+                }
+                Err(error) => error,
+            };
+            if !matches!(&error, kube::Error::Api(answer) if answer.code == 409 || answer.code == 404) {
                 tracing::warn!(%domain, %error, "a trust bundle that was fetched cannot be written");
-                false
+                return false;
             }
-            Err(_) => {
-                tracing::warn!(%domain, "writing a trust bundle that was fetched takes too long");
-                false
-            }
+            let now = match within(maps.get_opt(name)).await {
+                Ok(map) => map.and_then(|map| followed_still(&of, &map)),
+                Err(error) => {
+                    tracing::warn!(%domain, %error, "the ConfigMap that a trust bundle was fetched for cannot be read");
+                    return false;
+                }
+            };
+            let Some(now) = now else {
+                tracing::info!(%domain, name, "a trust bundle that was fetched is dropped: its ConfigMap asks for another now");
+                return false;
+            };
+            of = now;
         }
+        tracing::warn!(%domain, name, "a trust bundle that was fetched is dropped: its ConfigMap changes all the time");
+        false
     }
+}
+
+/// What a ConfigMap asks for now, if that is the same as before.
+fn followed_still(before: &Followed, map: &ConfigMap) -> Option<Followed> {
+    let foreign = map.labels().get(BUNDLE_LABEL).is_some_and(|of| of == FOREIGN);
+    let now = followed(map).ok().flatten().filter(|_| foreign)?;
+    ((&now.domain, &now.source) == (&before.domain, &before.source)).then_some(now)
+}
+
+/// Gives up after [`WRITE_WITHIN`].
+async fn within<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    let late = |_| kube::Error::Service(format!("no answer within {} s", WRITE_WITHIN.as_secs()).into());
+    tokio::time::timeout(WRITE_WITHIN, call).await.map_err(late)?
 }

@@ -5,6 +5,7 @@
 
 mod fetch;
 mod follow;
+mod schedule;
 mod serve;
 
 pub use fetch::{FetchError, Fetched, Profile, Source, fetch};
