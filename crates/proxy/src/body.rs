@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use crate::endpoint::Ticket;
-use crate::upstream::{BodyError, Http1, Pool, Reading, Upload};
+use crate::upstream::{Answered, BodyError, Http1, Pool, Reading, Upload};
 
 /// A body on its way to the client.
 pub(crate) enum Body {
@@ -21,6 +21,8 @@ pub(crate) enum Body {
     Read(Box<Read>),
     /// Over an HTTP/1 connection that still takes the request, and that this body drives.
     Driven(Box<Driven>),
+    /// Over a stream of HTTP/2 that still takes the request, and that this body drives.
+    Called(Box<Called>),
     /// Over a connection with a task of its own.
     Outside(Incoming),
     /// The same of an endpoint.
@@ -40,6 +42,13 @@ pub(crate) struct Driven {
     pub(crate) connection: Upload,
     /// None when the answer has ended.
     pub(crate) lease: Option<Lease>,
+}
+
+/// An answer over HTTP/2, while its request may still be sent.
+pub(crate) struct Called {
+    pub(crate) body: Answered,
+    #[expect(dead_code, reason = "counts until dropped")]
+    pub(crate) ticket: Ticket,
 }
 
 /// The use of a connection by one request.
@@ -66,6 +75,13 @@ impl Body {
 
     pub(crate) fn text(text: impl Into<Bytes>) -> Self {
         Self::Fixed(Some(text.into()).filter(|text: &Bytes| !text.is_empty()))
+    }
+
+    /// Goes on with the request while nobody can take more of the answer: whoever answers may wait for it.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Self::Called(called) = self {
+            called.body.drive(cx);
+        }
     }
 
     /// Shares static text without copying.
@@ -127,6 +143,7 @@ impl HttpBody for Body {
             Self::Fixed(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Read(read) => read.poll(cx),
             Self::Driven(driven) => driven.poll(cx),
+            Self::Called(called) => called.body.poll_frame(cx),
             Self::Outside(body) | Self::Streamed(body, _) => Pin::new(body).poll_frame(cx).map_err(Into::into),
         }
     }
@@ -136,6 +153,7 @@ impl HttpBody for Body {
             Self::Fixed(text) => text.is_none(),
             Self::Read(read) => read.lease.is_none(),
             Self::Driven(driven) => driven.lease.is_none(),
+            Self::Called(called) => called.body.is_end_stream(),
             Self::Outside(body) | Self::Streamed(body, _) => body.is_end_stream(),
         }
     }
@@ -145,6 +163,7 @@ impl HttpBody for Body {
             Self::Fixed(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Self::Read(read) => read.reading.size_hint(),
             Self::Driven(driven) => driven.body.size_hint(),
+            Self::Called(called) => called.body.size_hint(),
             Self::Outside(body) | Self::Streamed(body, _) => body.size_hint(),
         }
     }

@@ -16,9 +16,9 @@ use bytes::{Bytes, BytesMut};
 use http::Request;
 use http::header::HeaderValue;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +28,7 @@ use crate::balance::Backend;
 use crate::certified::{self, admits, is_tls, turn_away};
 use crate::config::Settings;
 use crate::headers;
+use crate::http2;
 use crate::identity::{Client, Identity};
 use crate::listen::{Held, Life, Slot};
 use crate::network::Ground;
@@ -38,7 +39,6 @@ use crate::route::{Protocol, Table};
 use crate::service::Shared;
 use crate::snapshot::{Admits, Forwarded};
 use crate::tunnel;
-use crate::upstream::Tasks;
 
 /// What the first bytes of a connection look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,15 +315,6 @@ where
 {
     let caller = caller(shared, slot, client);
     let settings = &shared.settings;
-    let mut builder = http2::Builder::new(Tasks(slot.tasks.clone()));
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(settings.max_streams)
-        .max_header_list_size(u32::try_from(settings.max_head_bytes).unwrap_or(u32::MAX))
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20))
-        .max_send_buf_size(256 * 1024)
-        .adaptive_window(true);
     let asked = Arc::clone(&caller);
     let mut seen = 0;
     // Idle when nothing is under way and nothing was begun since the last look.
@@ -333,14 +324,12 @@ where
         seen = begun;
         idle
     };
-    let service =
-        service_fn(move |request: Request<Incoming>| request::serve(Arc::clone(&caller), request.map(Into::into)));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    drive(connection.as_mut(), |connection| connection.graceful_shutdown(), &slot.life, settings, idle).await
+    let mut connection = pin!(http2::serve(stream, caller, settings));
+    drive(connection.as_mut(), |connection| connection.finish(), &slot.life, settings, idle).await
 }
 
 /// Polls a connection to its end; tells it to finish when its listener drains, ends it when that takes too long.
-async fn drive<C>(
+async fn drive<C, E>(
     mut connection: Pin<&mut C>,
     finish: impl Fn(Pin<&mut C>),
     life: &Life,
@@ -348,7 +337,8 @@ async fn drive<C>(
     mut idle: impl FnMut() -> bool,
 ) -> Ended
 where
-    C: Future<Output = hyper::Result<()>>,
+    C: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let tick = (settings.header_timeout / 2).max(Duration::from_millis(1));
     let mut clock = pin!(tokio::time::sleep(tick));

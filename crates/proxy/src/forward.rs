@@ -24,7 +24,7 @@ use crate::route::{Choice, Rule};
 use crate::service::Shared;
 use crate::snapshot::BackendProtocol;
 use crate::tunnel;
-use crate::upstream::{self, AskError, Http1, Http2Sender, Pool, Reading, RequestBody, SendError, Upload};
+use crate::upstream::{self, AskError, CallError, Http1, Http2Sender, Pool, Reading, RequestBody, SendError, Upload};
 
 /// Requests that must not be repeated use only connections that were in use this short a time ago, as the other side may be
 /// about to close an older one.
@@ -315,23 +315,21 @@ pub(crate) async fn over_http2(
 ) -> Result<Response<Body>, Miss> {
     // Twice: a kept connection may turn out to be closing, which gives the request back.
     for _ in 0..2 {
-        let mut sender = match http2_sender(caller, &ticket).await {
+        let sender = match http2_sender(caller, &ticket).await {
             Ok(sender) => sender,
             Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
         };
         let sent = Instant::now();
-        match sender.try_send_request(to_http2(request, ticket.endpoint.scheme())).await {
+        match sender.ask(to_http2(request, ticket.endpoint.scheme())).await {
             Ok(response) => {
                 ticket.endpoint.observe(sent.elapsed());
                 let (mut parts, body) = response.into_parts();
                 headers::strip(&mut parts.headers);
                 parts.version = Version::HTTP_11;
-                return Ok(Response::from_parts(parts, Body::Streamed(body, ticket)));
+                return Ok(Response::from_parts(parts, Body::Called(Box::new(body::Called { body, ticket }))));
             }
-            Err(mut error) => match error.take_message() {
-                Some(unsent) => request = unsent,
-                None => return Err(Miss::broken("upstream_closed", &error.into_error())),
-            },
+            Err(CallError::Unsent(unsent)) => request = *unsent,
+            Err(CallError::Failed(error)) => return Err(Miss::broken("upstream_closed", &error)),
         }
     }
     Err(Miss::Untouched(Box::new(request), "closed again as soon as it was opened".into()))

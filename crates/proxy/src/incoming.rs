@@ -8,12 +8,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
+use crate::http2::Received;
 use crate::upstream::BodyError;
 
 /// What a client sends after the head of its request.
 pub(crate) enum Incoming {
     /// Read by hyper.
     Hyper(hyper::body::Incoming),
+    /// Of HTTP/2.
+    Http2(Received),
 }
 
 impl From<hyper::body::Incoming> for Incoming {
@@ -29,18 +32,21 @@ impl Body for Incoming {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Http2(body) => body.poll_frame(cx).map_err(Into::into),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Hyper(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Hyper(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
         }
     }
 }

@@ -27,6 +27,7 @@ mod forward;
 pub mod fuzzing;
 mod handle;
 mod headers;
+mod http2;
 mod identity;
 mod incoming;
 mod keep;

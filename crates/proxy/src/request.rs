@@ -84,7 +84,14 @@ pub(crate) fn speaker<'a>(identity: Option<&'a Arc<Identity>>, table: &Table) ->
 }
 
 /// Counts a request of a connection while its answer is being made.
-struct Active<'a>(&'a Caller);
+pub(crate) struct Active<'a>(&'a Caller);
+
+impl<'a> Active<'a> {
+    pub(crate) fn begin(caller: &'a Caller) -> Self {
+        caller.active.fetch_add(1, Ordering::Relaxed);
+        Self(caller)
+    }
+}
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
@@ -120,9 +127,8 @@ struct Ending {
 
 /// Answers one request.
 pub(crate) async fn serve(caller: Arc<Caller>, request: Request<Incoming>) -> Result<Response<Seen>, Infallible> {
-    caller.active.fetch_add(1, Ordering::Relaxed);
     caller.begun.fetch_add(1, Ordering::Relaxed);
-    let _active = Active(&caller);
+    let _active = Active::begin(&caller);
     let (parts, incoming) = request.into_parts();
     let mut seen = Box::new(Observation::begin(&caller, &parts));
     let method = parts.method.clone();

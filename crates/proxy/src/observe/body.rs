@@ -30,6 +30,11 @@ impl Seen {
             || matches!(status, http::StatusCode::NO_CONTENT | http::StatusCode::NOT_MODIFIED);
         Self { body, observation: Some(observation), unread }
     }
+
+    /// Goes on with the request, where the body can't be taken further for now.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+        self.body.drive(cx);
+    }
 }
 
 impl HttpBody for Seen {

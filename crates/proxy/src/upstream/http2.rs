@@ -1,29 +1,137 @@
-//! HTTP/2 connections to endpoints: one carries all requests, and has a task of its own.
+//! HTTP/2 connections to endpoints: one carries all requests of a thread and has a task of its own; a request and its answer are
+//! passed on by the task of the request.
+//!
+//! Invariants: a request of which nothing was sent is given back; an endpoint that answers before it has read all of a request is heard
+//! out (RFC 9113, section 8.1); an answer that ends before its request ends it; nobody who has no request under way is asked whether
+//! he is there.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
+use http::{Request, Response};
+use hyper::body::{Body as _, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Stream;
-use super::pool::Http2Sender;
+use super::{BodyError, RequestBody, Stream};
+use crate::http2::{
+    Bell, Cork, Desk, ENDPOINT_WINDOW, Line, MISTAKES, Pipe, Pulse, Received, SEND_BUFFER, STREAM_WINDOW, cork,
+    make_lawful,
+};
 
-/// Runs what hyper wants to have run, under an owner who waits for it.
+/// The longest head of an answer.
+const HEAD: u32 = 256 * 1024;
+/// How often the parts of a connection are looked at in one turn before others get one.
+const ROUNDS: usize = 4;
+
+/// What is known of a connection by those who use it.
+#[derive(Default)]
+struct State {
+    ended: AtomicBool,
+    /// Requests under way.
+    calls: AtomicUsize,
+}
+
+/// Sends requests over a shared connection, which ends when nobody holds one of these or has a request under way.
 #[derive(Clone)]
-pub(crate) struct Tasks(pub(crate) TaskTracker);
+pub(crate) struct Http2Sender {
+    requests: SendRequest<Bytes>,
+    state: Arc<State>,
+}
 
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
+/// Why no answer came.
+pub(crate) enum CallError {
+    /// Nothing was sent; here is the request.
+    Unsent(Box<Request<RequestBody>>),
+    Failed(h2::Error),
+}
+
+/// Counts a request of a connection.
+struct Call(Arc<State>);
+
+impl Call {
+    fn begin(state: &Arc<State>) -> Self {
+        state.calls.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer, while its request may still be sent.
+pub(crate) struct Answered {
+    body: Received,
+    /// None once all of it is on its way, or nobody wants it.
+    upload: Option<Pipe<RequestBody>>,
+    #[expect(dead_code, reason = "counts until dropped")]
+    call: Call,
+}
+
+impl Http2Sender {
+    /// Whether the connection is there.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.state.ended.load(Ordering::Relaxed)
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(crate) async fn ask(mut self, request: Request<RequestBody>) -> Result<Response<Answered>, CallError> {
+        if poll_fn(|cx| self.requests.poll_ready(cx)).await.is_err() {
+            // It has ended, or said that it is about to.
+            self.state.ended.store(true, Ordering::Relaxed);
+            return Err(CallError::Unsent(Box::new(request)));
+        }
+        let (mut parts, body) = request.into_parts();
+        make_lawful(&mut parts.headers);
+        let ended = body.is_end_stream();
+        let sent = self.requests.send_request(Request::from_parts(parts, ()), ended);
+        let (mut answer, stream) = sent.map_err(CallError::Failed)?;
+        let call = Call::begin(&self.state);
+        let mut upload = (!ended).then(|| Pipe::new(body, stream));
+        let answered = poll_fn(|cx| {
+            drive(&mut upload, cx);
+            Pin::new(&mut answer).poll(cx)
+        });
+        let response = answered.await.map_err(CallError::Failed)?;
+        let (parts, body) = response.into_parts();
+        let body = Received::new(body, &parts.headers);
+        Ok(Response::from_parts(parts, Answered { body, upload, call }))
+    }
+}
+
+fn drive(upload: &mut Option<Pipe<RequestBody>>, cx: &mut Context<'_>) {
+    if upload.as_mut().is_some_and(|upload| upload.poll(cx, |_, _| ()).is_ready()) {
+        *upload = None;
+    }
+}
+
+impl Answered {
+    /// Goes on with the request; the answer is not asked for.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+        drive(&mut self.upload, cx);
+    }
+
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.drive(cx);
+        self.body.poll_frame(cx).map_err(Into::into)
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -34,22 +142,91 @@ pub(crate) async fn connect(
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) -> io::Result<Http2Sender> {
-    let (sender, connection) = http2::Builder::new(Tasks(tasks.clone()))
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20))
-        .max_header_list_size(256 * 1024)
-        .adaptive_window(true)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
+    let (corked, line) = cork(stream);
+    let mut handshake = std::pin::pin!(
+        Builder::new()
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(ENDPOINT_WINDOW)
+            .max_header_list_size(HEAD)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_local_error_reset_streams(Some(MISTAKES))
+            .handshake(corked)
+    );
+    let (requests, mut connection) = poll_fn(|cx| handshake.as_mut().poll(cx)).await.map_err(io::Error::other)?;
+    let state = Arc::<State>::default();
+    let desk = Desk::new();
+    let bells = [desk.bell(), desk.bell()];
+    let wakers = bells.each_ref().map(|bell| Waker::from(Arc::clone(bell)));
+    let pulse = Pulse::new(connection.ping_pong());
+    let driver = Driver { connection, line, pulse, desk, bells, wakers, state: Arc::clone(&state) };
     tasks.spawn(async move {
         tokio::select! {
-            ended = connection => if let Err(error) = ended {
+            ended = driver => if let Err(error) = ended {
                 tracing::debug!(%address, %error, "connection to an endpoint ended");
             },
             () = stop.cancelled() => {}
         }
     });
-    Ok(sender)
+    Ok(Http2Sender { requests, state })
+}
+
+/// Reads and writes for all requests of a connection.
+struct Driver {
+    connection: Connection<Cork<Stream>, Bytes>,
+    line: Line<Stream>,
+    pulse: Pulse,
+    desk: Arc<Desk>,
+    /// Of the connection, and of the watch over it.
+    bells: [Arc<Bell>; 2],
+    wakers: [Waker; 2],
+    state: Arc<State>,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.state.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Driver {
+    fn rounds(&mut self) -> Poll<io::Result<()>> {
+        for _ in 0..ROUNDS {
+            let mut quiet = true;
+            if self.bells[0].take() {
+                quiet = false;
+                let mut cx = Context::from_waker(&self.wakers[0]);
+                if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(&mut cx) {
+                    return Poll::Ready(ended.map_err(io::Error::other));
+                }
+            }
+            if self.bells[1].take() {
+                let mut cx = Context::from_waker(&self.wakers[1]);
+                let wanted = || self.state.calls.load(Ordering::Relaxed) > 0;
+                self.pulse.poll(&mut cx, || self.line.heard(), wanted).map_err(io::Error::other)?;
+            }
+            if quiet {
+                break;
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Future for Driver {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.desk.attend(cx);
+        let ended = this.rounds();
+        // When it can be written later, the connection's bell rings.
+        let written = this.line.flush(&mut Context::from_waker(&this.wakers[0]));
+        let [connection, pulse] = &this.bells;
+        this.desk.leave(&[connection, pulse], cx);
+        match (ended, written) {
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            (ended, _) => ended,
+        }
+    }
 }

@@ -26,8 +26,8 @@ use crate::mirror::{Copy, Tee};
 use crate::traffic::Reader;
 
 pub(crate) use http1::{AskError, Http1, Reading};
-pub(crate) use http2::{Tasks, connect as connect_http2};
-pub(crate) use pool::{Http2Sender, Pool, Pools};
+pub(crate) use http2::{Answered, CallError, Http2Sender, connect as connect_http2};
+pub(crate) use pool::{Pool, Pools};
 pub use roots::client_config;
 pub(crate) use secure::{Secure, Secured};
 pub(crate) use stream::{Dial, Stream};

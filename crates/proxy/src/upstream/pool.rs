@@ -4,14 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
 
-use super::{Http1, RequestBody};
+use super::{Http1, Http2Sender};
 use crate::workers;
-
-/// Sends requests over a shared HTTP/2 connection.
-pub(crate) type Http2Sender = SendRequest<RequestBody>;
 
 #[derive(Default)]
 struct Kept {

@@ -10,6 +10,7 @@ mod external;
 mod floods;
 mod harness;
 mod hostile;
+mod http2;
 mod names;
 mod observed;
 mod policies;

@@ -1,0 +1,64 @@
+//! HTTP/2 over the `h2` crate, which knows frames, streams and their limits: clients' connections, and what both sides share.
+//!
+//! Invariants: whatever a connection has to say when it is polled leaves in as few writes as it fits (`cork.rs`); all requests of a
+//! client's connection are worked on in its own task (`server.rs`), which is polled for what has happened and not for more
+//! (`bell.rs`); every defence of `h2` is set here or left at what it has by itself, never off.
+
+mod bell;
+mod cork;
+mod date;
+mod pipe;
+mod pulse;
+mod received;
+mod server;
+mod stream;
+
+pub(crate) use bell::{Bell, Desk};
+pub(crate) use cork::{Cork, Line, cork};
+pub(crate) use pipe::Pipe;
+pub(crate) use pulse::Pulse;
+pub(crate) use received::Received;
+pub(crate) use server::serve;
+
+use http::HeaderMap;
+use http::header::{HeaderName, TE};
+
+/// What may be on its way to us of one stream, and so how much of it can lie in memory unread.
+pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same of a client's connection.
+const CLIENT_WINDOW: u32 = 1024 * 1024;
+/// The same of a connection to an endpoint, which many clients share: those who do not read hold up the others only together.
+pub(crate) const ENDPOINT_WINDOW: u32 = 16 * 1024 * 1024;
+/// How much of one stream waits to be sent, beyond the part that is there at once.
+pub(crate) const SEND_BUFFER: usize = 256 * 1024;
+/// How many streams the other side may have us reset for its mistakes before the connection ends.
+pub(crate) const MISTAKES: usize = 1024;
+/// How many streams a client may reset before they were looked at (rapid reset).
+const TAKEN_BACK: usize = 20;
+
+/// Headers that concern one connection have no place in HTTP/2, and `h2` refuses them. They are gone already unless a
+/// filter has put one in.
+pub(crate) fn make_lawful(headers: &mut HeaderMap) {
+    let unlawful = |name: &HeaderName| {
+        matches!(name.as_str(), "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade")
+    };
+    if headers.keys().any(unlawful) {
+        crate::headers::strip(headers);
+    }
+    if headers.get(TE).is_some_and(|te| te != "trailers") {
+        headers.remove(TE);
+    }
+}
+
+/// Why a stream is reset when a body breaks off: as the other side said it, where it did.
+fn reason(mut error: &(dyn std::error::Error + 'static)) -> h2::Reason {
+    loop {
+        if let Some(reason) = error.downcast_ref::<h2::Error>().and_then(h2::Error::reason) {
+            return reason;
+        }
+        match error.source() {
+            Some(source) => error = source,
+            None => return h2::Reason::INTERNAL_ERROR,
+        }
+    }
+}
