@@ -209,6 +209,7 @@ impl Platform {
         let mesh_settings = mesh::Settings {
             first_gateway_port: settings.gateway_port,
             peers: settings.mesh_listen,
+            own_addresses: addresses.gateways(),
             trust_domain: settings.identity.domain.clone(),
             certificates_always: settings.certificates_always,
             ..mesh::Settings::default()

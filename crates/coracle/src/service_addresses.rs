@@ -1,4 +1,4 @@
-//! Which part of 127.96.0.0/12 this instance gives to its Services.
+//! Which part of 127.96.0.0/12 this instance gives to its Services, and of 127.112.0.0/16 to Gateways of their own address.
 //!
 //! Loopback addresses belong to the whole machine, so two instances must not give out the same ones: a Pod would reach the other's
 //! Service. Each data directory has a block of its own, chosen once and kept in it, because Services keep their addresses
@@ -9,13 +9,17 @@ use crate::exit;
 use anyhow::Context;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 
 /// The first address of all, and the prefix of a block: 1,022 Services each, 1,024 blocks.
 const FIRST: Ipv4Addr = Ipv4Addr::new(127, 96, 0, 0);
 const PREFIX: u8 = 22;
 const BLOCKS: u32 = 1 << (PREFIX - 12);
+
+/// The first address of Gateways, and how many belong to a block.
+const FIRST_GATEWAY: Ipv4Addr = Ipv4Addr::new(127, 112, 0, 0);
+const GATEWAYS: u32 = 64;
 
 /// The UDP port by which a block is held.
 const HOLD: u16 = 10_096;
@@ -53,6 +57,13 @@ impl Block {
     /// The tenth address, where clusters have their DNS server.
     pub(crate) fn nameserver(&self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.network) + 10)
+    }
+
+    /// Addresses for Gateways that cannot share one: as many for each block, beside those of Services.
+    pub(crate) fn gateways(&self) -> Vec<IpAddr> {
+        let place = (u32::from(self.network) - u32::from(FIRST)) >> (32 - PREFIX);
+        let first = u32::from(FIRST_GATEWAY) + place * GATEWAYS;
+        (1..GATEWAYS).map(|offset| IpAddr::from(Ipv4Addr::from(first + offset))).collect()
     }
 
     fn kept(text: &str, data: &Path) -> anyhow::Result<Self> {
@@ -114,6 +125,7 @@ mod tests {
         let cidr = first.cidr();
         let second = Block::of(other.path()).unwrap();
         assert_ne!(second.cidr(), cidr);
+        assert!(first.gateways().iter().all(|address| address.is_loopback() && !second.gateways().contains(address)));
         let refusal = Block::of(one.path()).unwrap_err().to_string();
         assert!(refusal.contains(&cidr.0.to_string()) && refusal.contains("--data"), "{refusal}");
         drop(first);

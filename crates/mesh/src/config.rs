@@ -7,8 +7,10 @@ use crate::identity::TrustDomain;
 /// What the one who starts the mesh decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The address on which the listeners of every Gateway are bound.
+    /// The address on which Gateways listen that ask for no other.
     pub gateway_address: IpAddr,
+    /// Addresses for Gateways that cannot share that one with older Gateways; each is given to one.
+    pub own_addresses: Vec<IpAddr>,
     /// Where other instances' proxies are listened for; nowhere by default.
     pub peers: Option<SocketAddr>,
     /// Replaces the port of the first HTTP listener (of the oldest Gateway that has one); 0 lets the system choose.
@@ -23,6 +25,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            own_addresses: Vec::new(),
             peers: None,
             first_gateway_port: None,
             trust_domain: TrustDomain::default(),

@@ -2,7 +2,7 @@
 //!
 //! Listeners on one port share a socket, whichever Gateways they belong to, and are told apart by host name. Within a
 //! Gateway two listeners with the same port, protocol and hostname conflict, and neither serves. Across Gateways they
-//! are merged; where protocols differ, the older Gateway keeps the port.
+//! are merged; where protocols differ, the younger Gateway gets an address of its own, while there are any.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +15,7 @@ use proxy::snapshot::{
 use resources::gateway::gateways::Gateway;
 
 use super::access::Policies;
+use super::addresses::{self, Own};
 use super::certificates::{self, Found, SecretVersion};
 use super::hosts;
 use super::index::{Index, by_age, key};
@@ -36,6 +37,8 @@ pub(super) struct Owned<'w> {
     pub(super) lanes: Vec<Lane>,
     /// Why the Gateway as a whole cannot be accepted or programmed.
     pub(super) fault: Option<Fault>,
+    /// Where it is served: what it asks for, and once all are known what it has got.
+    addresses: Vec<IpAddr>,
     /// What it shows to backends that ask for a certificate.
     pub(super) client: Result<Option<Arc<ClientCertificate>>, Fault>,
 }
@@ -86,7 +89,10 @@ impl<'w> Gateways<'w> {
             let mut lanes: Vec<Lane> =
                 listeners.map(|listener| Lane::new("Gateway", gateway, listener, index, &world.rejected)).collect();
             mark_conflicts(&mut lanes);
-            let fault = whole(gateway, settings.gateway_address);
+            let (addresses, fault) = match whole(gateway) {
+                Ok(addresses) => (addresses, None),
+                Err(fault) => (Vec::new(), Some(fault)),
+            };
             let (namespace, name) = key(&gateway.metadata);
             gateways.positions.insert((false, namespace, name), gateways.owned.len());
             gateways.owned.push(Owned {
@@ -94,6 +100,7 @@ impl<'w> Gateways<'w> {
                 parent: None,
                 lanes,
                 fault,
+                addresses,
                 client: certificates::client(gateway, index, &world.rejected),
             });
         }
@@ -140,6 +147,7 @@ impl<'w> Gateways<'w> {
             parent: Some(parent),
             lanes,
             fault,
+            addresses: Vec::new(),
             client: self.owned[parent].client.clone(),
         });
     }
@@ -151,48 +159,80 @@ impl<'w> Gateways<'w> {
 
     /// Merges the listeners that can serve into sockets, and gives each socket its address.
     fn group(&mut self, settings: &Settings) {
-        for owned in self.owned.iter_mut().filter(|owned| owned.fault.is_none()) {
-            for lane in &mut owned.lanes {
-                let Some(protocol) = lane.protocol.filter(|_| lane.valid()) else { continue };
-                let position = self.groups.iter().position(|group| group.port == lane.port);
-                let position = position.unwrap_or_else(|| {
-                    self.groups.push(Group::new(lane.port, protocol, settings.gateway_address));
-                    self.groups.len() - 1
-                });
-                let group = &mut self.groups[position];
-                if group.protocol != protocol {
-                    let message = format!("port {} is served with another protocol by an older Gateway", lane.port);
-                    lane.conflict = Some(Fault::new(reason::PROTOCOL_CONFLICT, message));
-                    continue;
+        let mut own = Own::new(settings, self.owned.iter().flat_map(|owned| owned.addresses.iter().copied()));
+        for position in 0..self.owned.len() {
+            let owned = &self.owned[position];
+            if owned.fault.is_some() {
+                continue;
+            }
+            let addresses = match owned.parent {
+                Some(parent) => self.owned[parent].addresses.clone(),
+                None if owned.addresses.is_empty() => {
+                    vec![self.shared_or_own(owned, settings.gateway_address, &mut own)]
                 }
-                group.join(lane);
-                lane.group = Some(position);
+                None => owned.addresses.clone(),
+            };
+            self.owned[position].addresses.clone_from(&addresses);
+            for address in addresses {
+                self.join(position, address, settings.gateway_address);
             }
         }
         self.assign(settings);
     }
 
+    /// The address that Gateways share, or another one where a listener of this Gateway cannot be told from what is there.
+    fn shared_or_own(&self, owned: &Owned<'_>, shared: IpAddr, own: &mut Own<'_>) -> IpAddr {
+        let lanes = owned.lanes.iter().filter(|lane| lane.valid());
+        let mut groups = lanes.filter_map(|lane| Some((lane, self.group_at(shared, lane.port)?)));
+        let apart = groups.all(|(lane, group)| self.groups[group].takes(lane));
+        if apart { shared } else { own.take(owned.gateway).unwrap_or(shared) }
+    }
+
+    fn group_at(&self, address: IpAddr, port: u16) -> Option<usize> {
+        self.groups.iter().position(|group| group.bind.ip() == address && group.port == port)
+    }
+
+    /// Puts the listeners of one owner on their sockets of an address.
+    fn join(&mut self, owner: usize, address: IpAddr, shared: IpAddr) {
+        for position in 0..self.owned[owner].lanes.len() {
+            let lane = &self.owned[owner].lanes[position];
+            let Some(protocol) = lane.protocol.filter(|_| lane.valid()) else { continue };
+            let group = self.group_at(address, lane.port).unwrap_or_else(|| {
+                self.groups.push(Group::new(lane.port, protocol, address, address == shared));
+                self.groups.len() - 1
+            });
+            if self.groups[group].takes(lane) {
+                self.groups[group].join(lane);
+                self.owned[owner].lanes[position].groups.push(group);
+            } else {
+                let message = format!("port {} is served with another protocol by an older Gateway", lane.port);
+                self.owned[owner].lanes[position].conflict = Some(Fault::new(reason::PROTOCOL_CONFLICT, message));
+            }
+        }
+    }
+
     /// The first HTTP socket gets the port that was asked for; the others theirs, where that is still free.
     fn assign(&mut self, settings: &Settings) {
-        let first = self.groups.iter().position(|group| group.protocol == Protocol::Http);
+        let is_first = |group: &Group| group.protocol == Protocol::Http && group.bind.ip() == settings.gateway_address;
+        let first = self.groups.iter().position(is_first);
         let mut taken = HashSet::new();
         if let (Some(first), Some(port)) = (first, settings.first_gateway_port) {
             self.groups[first].bind.set_port(port);
-            taken.insert(port);
+            taken.insert(self.groups[first].bind);
         }
-        let wanted: HashSet<u16> = self.groups.iter().map(|group| group.bind.port()).collect();
+        let wanted: HashSet<SocketAddr> = self.groups.iter().map(|group| group.bind).collect();
         for (position, group) in self.groups.iter_mut().enumerate() {
             if Some(position) == first && settings.first_gateway_port.is_some() {
                 continue;
             }
-            if !taken.insert(group.port) {
+            if !taken.insert(group.bind) {
                 group.unavailable =
                     Some(format!("{} is taken by the first HTTP listener, whose port was set at start", group.bind));
             }
             // Only a privileged port can be refused for want of permission.
             let fallback = group.port.checked_add(FALLBACK_OFFSET).filter(|_| group.port < PRIVILEGED);
-            let free = fallback.filter(|port| !wanted.contains(port));
-            group.fallback = free.map(|port| SocketAddr::new(group.bind.ip(), port));
+            let fallback = fallback.map(|port| SocketAddr::new(group.bind.ip(), port));
+            group.fallback = fallback.filter(|address| !wanted.contains(address));
         }
     }
 
@@ -210,11 +250,13 @@ impl<'w> Gateways<'w> {
         let lane = &mut self.owned[gateway].lanes[lane];
         lane.attached += 1;
         lane.hosts.extend(shared.iter().map(|host| (kind, host.clone())));
-        let Some(group) = lane.group.map(|group| &mut self.groups[group]) else { return };
-        for host in shared {
-            if hosts::owner(&group.listeners, host) == Some(&lane.host) {
-                let placed = candidates.iter().map(|candidate| (*candidate, position));
-                group.hosts.entry(host.clone()).or_default().extend(placed);
+        for group in &lane.groups {
+            let group = &mut self.groups[*group];
+            for host in shared {
+                if hosts::owner(&group.listeners, host) == Some(&lane.host) {
+                    let placed = candidates.iter().map(|candidate| (*candidate, position));
+                    group.hosts.entry(host.clone()).or_default().extend(placed);
+                }
             }
         }
     }
@@ -234,18 +276,26 @@ impl<'w> Gateways<'w> {
 }
 
 impl Group {
-    fn new(port: u16, protocol: Protocol, address: IpAddr) -> Self {
+    /// A socket of the address that Gateways share goes by its port alone.
+    fn new(port: u16, protocol: Protocol, address: IpAddr, shared: bool) -> Self {
+        let bind = SocketAddr::new(address, port);
+        let id = if shared { format!("{GATEWAY_PREFIX}{port}") } else { format!("{GATEWAY_PREFIX}{bind}") };
         Self {
-            id: format!("{GATEWAY_PREFIX}{port}").into(),
+            id: id.into(),
             port,
             protocol,
-            bind: SocketAddr::new(address, port),
+            bind,
             fallback: None,
             listeners: Vec::new(),
             certificates: BTreeMap::new(),
             hosts: BTreeMap::new(),
             unavailable: None,
         }
+    }
+
+    /// Whether a listener can share the socket.
+    fn takes(&self, lane: &Lane) -> bool {
+        lane.protocol == Some(self.protocol)
     }
 
     fn join(&mut self, lane: &Lane) {
@@ -402,24 +452,12 @@ fn mark_conflicts(lanes: &mut [Lane]) {
     }
 }
 
-/// What is wrong with a Gateway apart from its listeners.
-fn whole(gateway: &Gateway, served_on: IpAddr) -> Option<Fault> {
+/// The addresses that a Gateway asks for, or what is wrong with it apart from its listeners.
+fn whole(gateway: &Gateway) -> Result<Vec<IpAddr>, Fault> {
     let infrastructure = gateway.spec.infrastructure.as_ref();
     if infrastructure.is_some_and(|infrastructure| infrastructure.parameters_ref.is_some()) {
         let message = "spec.infrastructure.parametersRef is not supported; there are no parameters to set";
-        return Some(Fault::new(reason::INVALID_PARAMETERS, message));
+        return Err(Fault::new(reason::INVALID_PARAMETERS, message));
     }
-    for address in gateway.spec.addresses.iter().flatten() {
-        let type_ = address.r#type.as_deref().unwrap_or("IPAddress");
-        if type_ != "IPAddress" {
-            let message = format!("spec.addresses has an address of type {type_}; only IPAddress is supported");
-            return Some(Fault::new(reason::UNSUPPORTED_ADDRESS, message));
-        }
-        let value = address.value.as_deref().unwrap_or_default();
-        if !value.is_empty() && value.parse() != Ok(served_on) {
-            let message = format!("spec.addresses asks for {value}, but Gateways are served on {served_on} here");
-            return Some(Fault::new(reason::ADDRESS_NOT_USABLE, message));
-        }
-    }
-    None
+    addresses::asked(gateway)
 }

@@ -54,8 +54,8 @@ pub(super) struct Lane {
     pub(super) conflict: Option<Fault>,
     /// The first reference that could not be followed.
     pub(super) unresolved: Option<Fault>,
-    /// The merged listener that serves it.
-    pub(super) group: Option<usize>,
+    /// The merged listeners that serve it, one for each address.
+    pub(super) groups: Vec<usize>,
     /// How many routes are attached.
     pub(super) attached: i32,
     /// The hosts of the routes that are attached.
@@ -119,7 +119,7 @@ impl Lane {
             refused,
             conflict: None,
             unresolved,
-            group: None,
+            groups: Vec::new(),
             attached: 0,
             hosts: Vec::new(),
             namespaces,

@@ -11,6 +11,7 @@
 //! never takes another part with it.
 
 mod access;
+mod addresses;
 mod admission;
 mod attach;
 mod backend_tls;

@@ -62,8 +62,8 @@ pub struct ListenerPlan {
     pub attached: i32,
     /// The conditions, but for Programmed.
     pub verdicts: Vec<Verdict>,
-    /// The listener in the snapshot that serves it, or why there is none.
-    pub(crate) served: Result<Arc<str>, Fault>,
+    /// The listeners in the snapshot that serve it, one for each address and at least one, or why there is none.
+    pub(crate) served: Result<Vec<Arc<str>>, Fault>,
 }
 
 /// What is to be said about a route.
@@ -200,23 +200,28 @@ fn listener(lane: &Lane, owned: &Owned<'_>, gateways: &Gateways<'_>) -> Listener
     }
 }
 
-/// The listener in the snapshot that serves `lane`, or why there is none.
-fn served(lane: &Lane, owned: &Owned<'_>, gateways: &Gateways<'_>) -> Result<Arc<str>, Fault> {
+/// The listeners in the snapshot that serve `lane`, or why one is not there.
+fn served(lane: &Lane, owned: &Owned<'_>, gateways: &Gateways<'_>) -> Result<Vec<Arc<str>>, Fault> {
     let invalid = |message: String| Fault::new(reason::INVALID, message);
-    if let Some(fault) = owned.fault.as_ref().or(lane.conflict.as_ref()).or(lane.refused.as_ref()) {
+    if let Some(conflict) = lane.conflict.as_ref().filter(|_| owned.fault.is_none()) {
+        return Err(conflict.clone());
+    }
+    if let Some(fault) = owned.fault.as_ref().or(lane.refused.as_ref()) {
         return Err(invalid(fault.message.clone()));
     }
-    let Some(group) = lane.group.and_then(|group| gateways.groups.get(group)) else {
+    if lane.groups.is_empty() {
         let why = match (&lane.unresolved, lane.protocol) {
             (Some(fault), Some(Protocol::Https)) => fault.message.clone(),
             _ => "the listener has nothing to serve with".to_owned(),
         };
         return Err(invalid(why));
-    };
-    match &group.unavailable {
+    }
+    let groups = lane.groups.iter().map(|group| &gateways.groups[*group]);
+    let served = groups.map(|group| match &group.unavailable {
         Some(why) => Err(Fault::new(reason::PORT_UNAVAILABLE, why.clone())),
         None => Ok(Arc::clone(&group.id)),
-    }
+    });
+    served.collect()
 }
 
 /// A kind of policy.

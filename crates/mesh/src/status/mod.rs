@@ -38,10 +38,22 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Where a listener answers, or why it does not.
-    fn address(&self, listener: &ListenerPlan) -> Result<SocketAddr, (&'static str, String)> {
-        let id = listener.served.as_ref().map_err(|fault| (fault.reason, fault.message.clone()))?;
-        match (self.bound.get(id), &self.refused) {
+    /// Where a listener answers, at each of its addresses, or why it does not.
+    fn each(&self, listener: &ListenerPlan) -> Vec<Result<SocketAddr, Reason>> {
+        match &listener.served {
+            Ok(sockets) => sockets.iter().map(|socket| self.one(socket)).collect(),
+            Err(fault) => vec![Err((fault.reason, fault.message.clone()))],
+        }
+    }
+
+    /// Where a listener answers, or why it does not at one of its addresses.
+    fn all(&self, listener: &ListenerPlan) -> Result<String, Reason> {
+        let each: Result<Vec<SocketAddr>, Reason> = self.each(listener).into_iter().collect();
+        Ok(each?.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" and "))
+    }
+
+    fn one(&self, socket: &str) -> Result<SocketAddr, Reason> {
+        match (self.bound.get(socket), &self.refused) {
             (Some(Ok(address)), None) => Ok(*address),
             (Some(Err(error)), None) => Err((reason::PORT_UNAVAILABLE, error.to_string())),
             (None, None) => Err((reason::PENDING, "the proxy has not bound it yet".to_owned())),
@@ -53,6 +65,9 @@ impl Outcome {
         }
     }
 }
+
+/// The reason and the message of a condition.
+type Reason = (&'static str, String);
 
 /// The status of a GatewayClass.
 pub(crate) fn class(plan: &ClassPlan, live: Option<&GatewayClassStatus>, now: &Time) -> GatewayClassStatus {
@@ -85,7 +100,7 @@ pub(crate) fn gateway(
     });
     let listeners = listeners.collect();
     let addresses: BTreeSet<IpAddr> =
-        plan.listeners.iter().filter_map(|listener| outcome.address(listener).ok()).map(|at| at.ip()).collect();
+        plan.listeners.iter().flat_map(|listener| outcome.each(listener)).flatten().map(|at| at.ip()).collect();
     let addresses = addresses
         .into_iter()
         .map(|address| GatewayStatusAddresses { r#type: Some("IPAddress".to_owned()), value: address.to_string() });
@@ -130,8 +145,8 @@ fn supported(kind: &str) -> GatewayStatusListenersSupportedKinds {
 }
 
 fn listener_verdicts(listener: &ListenerPlan, outcome: &Outcome) -> Vec<Verdict> {
-    let programmed = match outcome.address(listener) {
-        Ok(address) => Verdict::yes(condition::PROGRAMMED, reason::PROGRAMMED, format!("Listening on {address}")),
+    let programmed = match outcome.all(listener) {
+        Ok(at) => Verdict::yes(condition::PROGRAMMED, reason::PROGRAMMED, format!("Listening on {at}")),
         Err((reason, message)) => Verdict::no(condition::PROGRAMMED, reason, message),
     };
     let mut verdicts = listener.verdicts.clone();
@@ -149,9 +164,11 @@ fn programmed(plan: &GatewayPlan, outcome: &Outcome) -> Verdict {
     let mut at = Vec::new();
     let mut invalid = Vec::new();
     for listener in &plan.listeners {
-        match outcome.address(listener) {
-            Ok(address) => at.push(format!("{} on {address}", listener.name)),
-            Err((reason::INVALID, message)) if outcome.refused.is_none() => {
+        match outcome.all(listener) {
+            Ok(addresses) => at.push(format!("{} on {addresses}", listener.name)),
+            Err((reason::INVALID | reason::HOSTNAME_CONFLICT | reason::PROTOCOL_CONFLICT, message))
+                if outcome.refused.is_none() =>
+            {
                 invalid.push(format!("listener {}: {message}", listener.name));
             }
             Err((why, message)) => {
@@ -163,7 +180,8 @@ fn programmed(plan: &GatewayPlan, outcome: &Outcome) -> Verdict {
     }
     if at.is_empty() {
         let message = format!("No listener can serve: {}", invalid.join("; "));
-        return Verdict::no(condition::PROGRAMMED, reason::INVALID, message);
+        let reason = if plan.set { reason::LISTENERS_NOT_VALID } else { reason::INVALID };
+        return Verdict::no(condition::PROGRAMMED, reason, message);
     }
     Verdict::yes(condition::PROGRAMMED, reason::PROGRAMMED, format!("Listening: {}", at.join(", ")))
 }
@@ -292,9 +310,15 @@ pub(crate) fn addresses(plan: &GatewayPlan, outcome: &Outcome) -> Vec<GatewayLis
         listener: listener.name.clone(),
         protocol: listener.protocol.clone(),
         hostname: listener.hostname.clone(),
-        address: outcome.address(listener).map_err(|(_, message)| message),
+        address: first(outcome.each(listener)),
     });
     listeners.collect()
+}
+
+/// The first address that answers, or else why the first does not.
+fn first(mut each: Vec<Result<SocketAddr, Reason>>) -> Result<SocketAddr, String> {
+    let position = each.iter().position(Result::is_ok).unwrap_or_default();
+    each.swap_remove(position).map_err(|(_, message)| message)
 }
 
 #[cfg(test)]

@@ -101,13 +101,13 @@ fn listeners_that_cannot_be_told_apart_all_stand_back() {
     assert_eq!([&lines[0], &lines[3]], kept);
     for line in &lines[1..3] {
         assert!(
-            line.ends_with("!Invalid: !Accepted=HostnameConflict Conflicted=HostnameConflict ResolvedRefs"),
+            line.ends_with("!HostnameConflict: !Accepted=HostnameConflict Conflicted=HostnameConflict ResolvedRefs"),
             "{line}"
         );
     }
     for line in &lines[4..] {
         assert!(
-            line.ends_with("!Invalid: !Accepted=ProtocolConflict Conflicted=ProtocolConflict ResolvedRefs"),
+            line.ends_with("!ProtocolConflict: !Accepted=ProtocolConflict Conflicted=ProtocolConflict ResolvedRefs"),
             "{line}"
         );
     }
@@ -124,9 +124,65 @@ fn the_older_gateway_keeps_a_port_that_another_wants_differently() {
         text::gateway(&compiled, "a"),
         [
             "!Accepted=ListenersNotValid",
-            "l [HTTPRoute,GRPCRoute] 0 routes !Invalid: !Accepted=ProtocolConflict Conflicted=ProtocolConflict ResolvedRefs"
+            "l [HTTPRoute,GRPCRoute] 0 routes !ProtocolConflict: !Accepted=ProtocolConflict Conflicted=ProtocolConflict ResolvedRefs"
         ]
     );
+}
+
+/// Three Gateways that want port 443: by HTTPS, handed on as TLS, and by HTTPS again.
+fn three_for_one_port() -> String {
+    let https = "{name: l, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}}";
+    gateway("first", https)
+        + &gateway(
+            "second",
+            "{name: l, port: 443, protocol: TLS, tls: {mode: Passthrough}}, {name: m, port: 80, protocol: HTTP}",
+        )
+        + &gateway("third", https)
+        + &secret("cert", "shop")
+}
+
+#[test]
+fn a_gateway_that_cannot_share_gets_an_address_of_its_own() {
+    let own_addresses = vec![[127, 112, 0, 1].into(), [127, 112, 0, 2].into()];
+    let with =
+        |yaml: &str| compile(&world(yaml), &crate::Settings { own_addresses: own_addresses.clone(), ..settings() });
+    let compiled = with(&three_for_one_port());
+    let sockets: Vec<_> = compiled.snapshot.listeners.iter().map(|listener| listener.bind.to_string()).collect();
+    assert_eq!(sockets.len(), 3, "{sockets:?}");
+    assert!(
+        sockets[0] == "127.0.0.1:443" && sockets[1].starts_with("127.112.0.") && sockets[2].starts_with("127.112.0.")
+    );
+    assert!(sockets[1].ends_with(":443") && sockets[2].ends_with(":80"), "{sockets:?}");
+    let served = text::gateway(&compiled, "second");
+    assert!(served[0] == "Accepted" && served[1].contains(&format!("gateway/{}", sockets[1])), "{served:?}");
+    assert!(text::gateway(&compiled, "third")[1].contains("gateway/443"));
+    // It stays where it is when another one comes before it.
+    let before = "{kind: Gateway, metadata: {name: zeroth, creationTimestamp: '2025-01-01T00:00:00Z'}, spec: {gatewayClassName: coracle, \
+                  listeners: [{name: l, port: 80, protocol: HTTP}]}}\n---\n";
+    let after = with(&(before.to_owned() + &three_for_one_port()));
+    assert_eq!(text::gateway(&after, "second")[1], served[1]);
+}
+
+#[test]
+fn a_gateway_is_served_on_the_addresses_that_it_asks_for_and_no_others() {
+    let yaml = gateway("g", "{name: l, port: 80, protocol: HTTP}").replace(
+        "gatewayClassName",
+        "addresses: [{value: 127.0.0.7}, {value: '::1', type: IPAddress}, {value: 127.0.0.7}], gatewayClassName",
+    ) + &gateway("shared", "{name: l, port: 80, protocol: HTTP}")
+        + &route("r", "shop", "{name: g}");
+    let compiled = compiled(&yaml);
+    let sockets: Vec<_> = compiled.snapshot.listeners.iter().map(text::socket).collect();
+    assert_eq!(
+        sockets,
+        [
+            "gateway/127.0.0.7:80 127.0.0.7:80 or 127.0.0.7:8080 http",
+            "gateway/[::1]:80 [::1]:80 or [::1]:8080 http",
+            "gateway/80 127.0.0.1:80 or 127.0.0.1:8080 http",
+        ]
+    );
+    assert!(text::gateway(&compiled, "g")[1].contains("1 routes gateway/127.0.0.7:80 and gateway/[::1]:80"));
+    let rules = |at: usize| compiled.snapshot.listeners[at].hosts.iter().map(|host| host.rules.len()).sum::<usize>();
+    assert_eq!([rules(0), rules(1), rules(2)], [1, 1, 0]);
 }
 
 #[test]
@@ -139,7 +195,9 @@ fn a_gateway_as_a_whole_may_ask_for_too_much() {
     for (spec, accepted, serves) in [
         ("addresses: [{value: 127.0.0.1}]", "Accepted", true),
         ("addresses: [{type: IPAddress}]", "Accepted", true),
-        ("addresses: [{value: 10.0.0.1}]", "Accepted", false),
+        ("addresses: [{value: 10.0.0.1}]", "Accepted", true),
+        ("addresses: [{value: 0.0.0.0}]", "Accepted", false),
+        ("addresses: [{value: nonsense}]", "Accepted", false),
         ("addresses: [{type: Hostname, value: x.example}]", "!Accepted=UnsupportedAddress", false),
         ("infrastructure: {parametersRef: {group: a.b, kind: C, name: d}}", "!Accepted=InvalidParameters", false),
     ] {

@@ -169,7 +169,7 @@ pub(super) fn gateway(compiled: &Compiled, name: &str) -> Vec<String> {
     let mut lines = vec![verdicts(std::slice::from_ref(&plan.accepted))];
     lines.extend(plan.listeners.iter().map(|listener| {
         let served = match &listener.served {
-            Ok(id) => id.to_string(),
+            Ok(ids) => ids.join(" and "),
             Err(fault) => format!("!{}", fault.reason),
         };
         let kinds = listener.kinds.join(",");
