@@ -1,16 +1,18 @@
 //! `coracle history`: the revisions of a set, or of what an application synced, the newest first.
 
 use crate::cli::{Form, History};
-use crate::commands::{say, synced};
+use crate::commands::say;
+use crate::commands::synced::{self, Told};
 use crate::{connect, exit};
 use delivery::applyset::Set;
-use delivery::history::{self, Revision, State};
+use delivery::history::{self, State};
 use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: History) -> anyhow::Result<ExitCode> {
     let client = connect::client_of(&arguments.target).await?;
     let set = Set::new(arguments.scope.namespace.clone(), arguments.set.clone());
-    let mut all = if set.name.contains('/') { Vec::new() } else { history::list(client.clone(), &set).await? };
+    let applied = if set.name.contains('/') { Vec::new() } else { history::list(client.clone(), &set).await? };
+    let mut all: Vec<Told> = applied.into_iter().map(Told::from).collect();
     if all.is_empty()
         && let Some(synced) = synced::find(&client, &set.name, &set.namespace).await?
     {
@@ -18,7 +20,7 @@ pub(crate) async fn run(arguments: History) -> anyhow::Result<ExitCode> {
         all = synced.history();
     }
     if arguments.output == Form::Json {
-        say(&serde_json::to_string_pretty(&all)?);
+        say(&serde_json::to_string_pretty(&all.iter().map(Told::value).collect::<Vec<_>>())?);
         return Ok(ExitCode::SUCCESS);
     }
     if all.is_empty() {
@@ -29,13 +31,15 @@ pub(crate) async fn run(arguments: History) -> anyhow::Result<ExitCode> {
         return Err(exit::bad_input(what));
     }
     say("REVISION  STATE     TIME                  BY                COMMIT        WHAT");
-    for revision in &all {
-        say(&line(revision));
+    for told in &all {
+        say(&line(told));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn line(revision: &Revision) -> String {
+fn line(told: &Told) -> String {
+    let revision = &told.revision;
+    let number = told.number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     let state = match revision.state {
         State::Applying => "applying",
         State::Healthy => "healthy",
@@ -49,5 +53,5 @@ fn line(revision: &Revision) -> String {
         }
     }
     let by = &revision.provenance.applied_by;
-    format!("{:<8}  {state:<8}  {:<20}  {by:<16}  {commit:<12}  {what}", revision.number, revision.time)
+    format!("{:<8}  {state:<8}  {:<20}  {by:<16}  {commit:<12}  {what}", number, revision.time)
 }

@@ -28,6 +28,28 @@ pub(crate) struct Synced {
     pub(crate) object: Value,
 }
 
+/// A revision in the words of a history.
+pub(crate) struct Told {
+    /// What it is asked for by; none for what was never applied to its end.
+    pub(crate) number: Option<u64>,
+    pub(crate) revision: Revision,
+}
+
+impl From<Revision> for Told {
+    fn from(revision: Revision) -> Self {
+        Self { number: Some(revision.number), revision }
+    }
+}
+
+impl Told {
+    /// As JSON, in which a number that is not there is null.
+    pub(crate) fn value(&self) -> Value {
+        let mut value = json!(self.revision);
+        value["number"] = json!(self.number);
+        value
+    }
+}
+
 fn text<'a>(object: &'a Value, name: &str) -> &'a str {
     object["metadata"][name].as_str().unwrap_or_default()
 }
@@ -45,20 +67,21 @@ impl Synced {
     }
 
     /// What it applied, the newest first, in the words of a set's history.
-    pub(crate) fn history(&self) -> Vec<Revision> {
+    pub(crate) fn history(&self) -> Vec<Told> {
         let status = &self.object["status"];
         let entries = status["history"].as_array().into_iter().flatten().enumerate();
-        let mut all: Vec<Revision> = entries.map(|(at, entry)| revision(at, entry, status)).collect();
+        let mut all: Vec<Told> = entries.map(|(at, entry)| revision(at, entry, status).into()).collect();
         if self.kind == "Application" {
             all.reverse();
         }
-        let known: Vec<String> = all.iter().map(|one| one.provenance.commit.clone()).collect();
+        let known: Vec<String> = all.iter().map(|one| one.revision.provenance.commit.clone()).collect();
         // What was never applied to its end, newest first already.
         let failed = status["coracle"]["failed"].as_array().into_iter().flatten();
         let failed = failed.filter(|one| !known.iter().any(|commit| one["content"]["revisions"][0] == commit.as_str()));
-        let mut failed: Vec<Revision> = failed.map(failed_revision).collect();
+        let never = |one: &Value| Told { number: None, revision: failed_revision(one) };
+        let mut failed: Vec<Told> = failed.map(never).collect();
         failed.append(&mut all);
-        failed.sort_by(|a, b| b.time.cmp(&a.time));
+        failed.sort_by(|a, b| b.revision.time.cmp(&a.revision.time));
         failed
     }
 }
@@ -150,14 +173,7 @@ pub(crate) async fn roll_back(client: &kube::Client, synced: &Synced, number: Op
     }
     let all = synced.history();
     let now = synced.object["status"]["operationState"]["syncResult"]["revision"].as_str().unwrap_or_default();
-    let fits = |one: &&Revision| match number {
-        Some(number) => one.number == number,
-        None => one.state == State::Healthy && one.provenance.commit != now,
-    };
-    let Some(chosen) = all.iter().find(fits) else {
-        let have = all.iter().map(|one| one.number.to_string()).collect::<Vec<_>>().join(", ");
-        return Err(exit::bad_input(format!("{label} has no such revision to go back to; it has {have}")));
-    };
+    let chosen = choose(&all, number, now).map_err(|reason| exit::bad_input(format!("{label} {reason}")))?;
     let api = Api::over(client.clone());
     let by = crate::commands::release::who();
     let operation = json!({ "operation": { "initiatedBy": { "username": by },
@@ -173,6 +189,29 @@ pub(crate) async fn roll_back(client: &kube::Client, synced: &Synced, number: Op
     }
     crate::commands::say(&format!("{label} is back at {} (revision {})", chosen.provenance.commit, chosen.number));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The revision to go back to: one that was healthy, by its number, or the newest that is not there now.
+fn choose<'a>(all: &'a [Told], number: Option<u64>, now: &str) -> Result<&'a Revision, String> {
+    let healthy = |one: &&Told| one.revision.state == State::Healthy && one.number.is_some();
+    let have = || {
+        let numbers: Vec<String> = all.iter().filter(healthy).filter_map(|one| Some(one.number?.to_string())).collect();
+        if numbers.is_empty() { "none that was healthy".to_owned() } else { numbers.join(", ") }
+    };
+    let Some(number) = number else {
+        let found = all.iter().filter(healthy).find(|one| one.revision.provenance.commit != now);
+        let missing = || format!("has no other revision to go back to; it has {}", have());
+        return found.map(|one| &one.revision).ok_or_else(missing);
+    };
+    match all.iter().find(|one| one.number == Some(number)) {
+        Some(one) if healthy(&one) => Ok(&one.revision),
+        Some(one) => Err(format!(
+            "cannot go back to revision {number}, which was bad: {}; it has {}",
+            one.revision.cause,
+            have()
+        )),
+        None => Err(format!("has no revision {number} to go back to; it has {}", have())),
+    }
 }
 
 /// How the operation that was asked for ended. It is told from the one before by all that is said of it: two may begin within
@@ -233,21 +272,25 @@ mod tests {
                 { "content": { "revisions": ["ccc"], "parameters": "p" }, "reason": "quota", "at": "2026-01-03T00:00:00Z" },
                 { "content": { "revisions": ["bbb"], "parameters": "p" }, "reason": "crashed", "at": "2026-01-02T00:01:00Z" },
             ] } } });
-        let told = Synced { kind: "Application", object }.history();
-        let told: Vec<(&str, State, &str, &str, &str)> = told
-            .iter()
-            .map(|one| {
-                let by = one.provenance.applied_by.as_str();
-                (one.provenance.commit.as_str(), one.state, by, one.summary.as_str(), one.cause.as_str())
-            })
-            .collect();
-        assert_eq!(
-            told,
-            [
-                ("ccc", State::Failed, "git sync", "", "quota"),
-                ("bbb", State::Failed, "bob@desk", "", "crashed"),
-                ("aaa", State::Healthy, "git sync", "First", ""),
-            ]
-        );
+        let history = Synced { kind: "Application", object }.history();
+        let wanted = [
+            (None, "ccc", State::Failed, "git sync", "", "quota"),
+            (Some(1), "bbb", State::Failed, "bob@desk", "", "crashed"),
+            (Some(0), "aaa", State::Healthy, "git sync", "First", ""),
+        ];
+        assert_eq!(history.len(), wanted.len());
+        for (told, wanted) in history.iter().zip(wanted) {
+            let one = &told.revision;
+            let by = (one.provenance.applied_by.as_str(), one.summary.as_str(), one.cause.as_str());
+            assert_eq!((told.number, one.provenance.commit.as_str(), one.state, by.0, by.1, by.2), wanted);
+        }
+        assert_eq!((&history[0].value()["number"], &history[2].value()["number"]), (&Value::Null, &json!(0)));
+        // What was bad is never the way back, whether it was applied to its end or not.
+        let chosen = |number, now| choose(&history, number, now).map(|one| one.provenance.commit.as_str());
+        assert_eq!(chosen(Some(0), "ddd"), Ok("aaa"));
+        assert_eq!(chosen(None, "ddd"), Ok("aaa"));
+        assert!(chosen(Some(1), "ddd").is_err_and(|said| said.contains("crashed") && said.contains("it has 0")));
+        assert!(chosen(Some(2), "ddd").is_err_and(|said| said.contains("no revision 2")));
+        assert!(chosen(None, "aaa").is_err());
     }
 }

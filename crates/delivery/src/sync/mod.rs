@@ -23,6 +23,7 @@ mod file_events;
 pub mod front;
 pub mod git;
 mod guard;
+mod here;
 pub mod http;
 mod install;
 pub mod manifests;

@@ -115,6 +115,11 @@ impl Memory {
         self.failed.truncate(FAILED);
     }
 
+    /// Forgets that a content was bad: it is to be judged again.
+    pub fn forgive(&mut self, content: &Content) {
+        self.failed.retain(|one| one.content != *content);
+    }
+
     /// Remembers that a content is good.
     pub fn approve(&mut self, content: &Content, now: Timestamp) {
         self.failed.retain(|one| one.content != *content);

@@ -110,6 +110,17 @@ impl Handle {
         self.shared.said.subscribe()
     }
 
+    /// Says where our own remote answers.
+    pub(crate) fn listens(&self, address: std::net::SocketAddr) {
+        // The first one is the one that is told of.
+        let _ = self.shared.remote.set(address);
+    }
+
+    /// Where our own remote answers.
+    pub(crate) fn remote(&self) -> Option<std::net::SocketAddr> {
+        self.shared.remote.get().copied()
+    }
+
     /// The API.
     #[must_use]
     pub fn api(&self) -> &Api {
@@ -150,6 +161,8 @@ pub fn build(settings: Settings, client: kube::Client) -> Result<(Sync, Handle),
         drifts: Arc::default(),
         receivers: Arc::default(),
         programs: settings.programs,
+        held: parking_lot::Mutex::default(),
+        remote: std::sync::OnceLock::new(),
         said: tokio::sync::broadcast::Sender::new(LINES),
     });
     Ok((Sync { shared: Arc::clone(&shared), statuses }, Handle { shared }))
@@ -335,6 +348,9 @@ impl Supervisor {
                 let listed = self.listing.remove(&kind).unwrap_or_default();
                 self.forget_unlisted(kind, &listed);
                 listed.into_iter().for_each(|object| self.there(kind, object));
+                if kind == Watched::AppProject {
+                    self.shared.projects.send_modify(|known| known.listed = true);
+                }
             }
         }
     }
@@ -350,7 +366,9 @@ impl Supervisor {
                     .filter(|(id, _)| id.front == front && !keys.contains(&(id.namespace.clone(), id.name.clone())));
                 gone.for_each(|(_, held)| held.stop.cancel());
             }
-            Watched::AppProject => self.shared.projects.send_modify(|all| all.retain(|one, _| keys.contains(one))),
+            Watched::AppProject => self.shared.projects.send_modify(|known| {
+                known.all.retain(|one, _| keys.contains(one));
+            }),
             Watched::GitRepository => self.shared.flux.send_modify(|all| all.retain(|one, _| keys.contains(one))),
             Watched::BreakGlass => {}
         }
@@ -362,9 +380,9 @@ impl Supervisor {
             Watched::Kustomization => self.application(Front::Flux, object),
             Watched::AppProject => {
                 let project = Project::read(&object);
-                self.shared
-                    .projects
-                    .send_if_modified(|all| all.insert(key(&object), project.clone()).as_ref() != Some(&project));
+                self.shared.projects.send_if_modified(|known| {
+                    known.all.insert(key(&object), project.clone()).as_ref() != Some(&project)
+                });
             }
             Watched::GitRepository => {
                 let read = flux::repository(&object).map_err(|wrong| wrong.join("; "));
@@ -401,7 +419,7 @@ impl Supervisor {
                     held.stop.cancel();
                 }
             }
-            Watched::AppProject => self.shared.projects.send_modify(|all| drop(all.remove(&key(object)))),
+            Watched::AppProject => self.shared.projects.send_modify(|known| drop(known.all.remove(&key(object)))),
             Watched::GitRepository => self.shared.flux.send_modify(|all| drop(all.remove(&key(object)))),
             Watched::BreakGlass => drop(self.shared.glass.send_replace(Glass::default())),
         }

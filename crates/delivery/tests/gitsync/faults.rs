@@ -2,26 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Repository, application, automated, config, map};
+use crate::harness::{Cluster, Repository, application, automated, config, deployment, healthy, map};
 
 fn said(status: &Value, words: &str) -> bool {
     status["conditions"].to_string().contains(words)
-}
-
-/// A Deployment that nobody runs here: its status is what a test writes.
-fn deployment(image: &str) -> String {
-    json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" }, "spec": { "replicas": 1,
-        "selector": { "matchLabels": { "app": "web" } }, "template": { "metadata": { "labels": { "app": "web" } },
-            "spec": { "containers": [{ "name": "web", "image": image }] } } } })
-    .to_string()
-}
-
-async fn healthy(cluster: &Cluster) {
-    let path = "/apis/apps/v1/namespaces/shop/deployments/web";
-    let object = cluster.until(path, "there", |object| object.is_some()).await.expect("it is there");
-    let status = json!({ "status": { "observedGeneration": object["metadata"]["generation"], "replicas": 1,
-        "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1 } });
-    cluster.api.merge(&format!("{path}/status"), &status, "person").await.expect("a status");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -248,3 +248,20 @@ pub(crate) fn automated(name: &str, repository: &Repository) -> Value {
             "syncPolicy": { "automated": { "prune": true, "selfHeal": true }, "retry": { "limit": 1, "backoff": { "duration": "1s" } } },
         } })
 }
+
+/// A Deployment that nobody runs here: its status is what a test writes.
+pub(crate) fn deployment(image: &str) -> String {
+    json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" }, "spec": { "replicas": 1,
+        "selector": { "matchLabels": { "app": "web" } }, "template": { "metadata": { "labels": { "app": "web" } },
+            "spec": { "containers": [{ "name": "web", "image": image }] } } } })
+    .to_string()
+}
+
+/// Says that it is healthy.
+pub(crate) async fn healthy(cluster: &Cluster) {
+    let path = "/apis/apps/v1/namespaces/shop/deployments/web";
+    let object = cluster.until(path, "there", |object| object.is_some()).await.expect("it is there");
+    let status = json!({ "status": { "observedGeneration": object["metadata"]["generation"], "replicas": 1,
+        "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1 } });
+    cluster.api.merge(&format!("{path}/status"), &status, "person").await.expect("a status");
+}

@@ -2,10 +2,12 @@
 
 mod accounts;
 mod applications;
+mod bounds;
 mod claims;
 mod faults;
 mod harness;
 mod kustomizations;
 mod receivers;
+mod settling;
 mod sources;
 mod windows;

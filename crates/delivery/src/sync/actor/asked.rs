@@ -60,7 +60,7 @@ impl Actor {
                 true
             }
             Found::Refused(reason) => {
-                self.refuse_asked(object, &wanted, reason, now).await;
+                self.refuse_asked(object, reason, now).await;
                 true
             }
         }
@@ -102,19 +102,24 @@ impl Actor {
         }
     }
 
-    async fn refuse_asked(&mut self, object: &Value, wanted: &str, reason: String, now: Timestamp) {
+    /// Takes a request away, and says why.
+    pub(super) async fn refuse_asked(&mut self, object: &Value, reason: String, now: Timestamp) {
         self.asked = None;
+        let wanted = object["operation"]["sync"]["revision"].as_str().unwrap_or_default();
         let nowhere = || Content { revisions: vec![wanted.to_owned()], parameters: String::new() };
+        let target = self.report.target.clone().filter(|target| wanted.is_empty() || target.revisions[0] == wanted);
         self.report.operation = Some(Operation {
             phase: "Error",
             message: reason,
-            content: self.report.target.clone().filter(|target| target.revisions[0] == wanted).unwrap_or_else(nowhere),
+            content: target.unwrap_or_else(nowhere),
             started: now,
             finished: Some(now),
             retries: 0,
             operation: object["operation"].clone(),
             done: Vec::new(),
         });
+        // Whoever waits for the request to be gone reads then what became of it.
+        self.write(object, now).await;
         let patch = json!({ "operation": null });
         if let Err(error) = self.shared.api.merge(&self.id.path(), &patch, MANAGER).await {
             tracing::warn!(application = %self.id, %error, "the request for a sync could not be taken away");

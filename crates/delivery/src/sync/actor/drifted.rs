@@ -18,13 +18,11 @@ impl Actor {
         Subject { kind: self.id.kind(), namespace: self.id.namespace.clone(), name: self.id.name.clone() }
     }
 
-    /// Takes from a comparison what has drifted.
-    pub(super) fn find_drift(&mut self, target: &Content) {
-        let applied = self.report.memory.last().is_some_and(|last| last.succeeded && last.content == *target);
-        let states = self.report.states.iter().filter(|state| applied && !state.extra);
-        let mut drift: Vec<Drift> = states.flat_map(of_state).collect();
-        drift.truncate(MOST);
-        self.report.drift = drift;
+    /// What has drifted, by the comparison with a content.
+    pub(super) fn drift_of(&self, content: &Content, states: &[State]) -> Vec<Drift> {
+        let applied = self.report.memory.last().is_some_and(|last| last.succeeded && last.content == *content);
+        let states = states.iter().filter(|state| applied && !state.extra);
+        states.flat_map(of_state).take(MOST).collect()
     }
 
     /// Says what has drifted.
@@ -90,6 +88,7 @@ mod tests {
             extra: false,
             wave: 0,
             trouble: None,
+            prune: crate::sync::application::Prune::Yes,
             fields: serde_json::from_value(json!([{ "path": ".data.x", "before": "hand", "after": "git",
                 "owners": [{ "manager": MANAGER, "operation": "Apply" },
                     { "manager": "kubectl-edit", "operation": "Update", "time": "2026-01-01T00:00:00Z" }] }]))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::target::Order;
+use super::target::{Order, Rendered};
 use super::{Actor, Shared};
 use crate::sync::engine::decide::Content;
 use crate::sync::programs::{self, Programs, Say};
@@ -22,6 +22,7 @@ const LAST_WORDS: usize = 1500;
 pub(super) struct Making {
     pub(super) content: Content,
     images: String,
+    digests: BTreeSet<String>,
     task: AbortOnDropHandle<Result<(), String>>,
 }
 
@@ -40,6 +41,8 @@ impl Actor {
         let Some(programs) = self.shared.programs.clone().filter(|_| !going) else { return };
         let all: BTreeSet<&str> = orders.iter().flat_map(|order| order.images.iter().map(String::as_str)).collect();
         let images = all.into_iter().collect::<Vec<_>>().join(", ");
+        let digests = orders.iter().filter_map(|order| programs.digests(&order.tree, &order.images).ok());
+        let digests = digests.flat_map(std::collections::BTreeMap::into_values).collect();
         let shared = Arc::clone(&self.shared);
         let task = tokio::spawn(async move {
             for order in orders {
@@ -48,7 +51,22 @@ impl Actor {
             tidy(&shared, &*programs).await;
             Ok(())
         });
-        self.making = Some(Making { content, images, task: AbortOnDropHandle::new(task) });
+        self.making = Some(Making { content, images, digests, task: AbortOnDropHandle::new(task) });
+        self.hold_programs();
+    }
+
+    /// Says which programs are not to be let go of: those that what is rendered names, and those that are being made.
+    pub(super) fn hold_programs(&self) {
+        let named = [&self.rendered, &self.good].into_iter().flatten().flat_map(|one| &one.programs);
+        let made = self.making.iter().flat_map(|making| &making.digests);
+        let held: BTreeSet<String> = named.map(|(_, digest)| digest).chain(made).cloned().collect();
+        self.shared.held.lock().insert(self.id.clone(), held);
+    }
+
+    /// Whether a program is gone that a rendering names, so that it has to be rendered again.
+    pub(super) fn is_lost(&self, rendered: &Rendered) -> bool {
+        let lost = |made: &Arc<dyn Programs>| rendered.programs.iter().any(|(image, digest)| !made.has(image, digest));
+        self.shared.programs.as_ref().is_some_and(lost)
     }
 
     /// Says what is being made for this content, if it is.
@@ -141,5 +159,6 @@ async fn tidy(shared: &Shared, programs: &dyn Programs) {
         }
         used.extend(programs::digests_in(&mut all));
     }
+    used.extend(shared.held.lock().values().flatten().cloned());
     programs.keep(&used);
 }

@@ -8,6 +8,7 @@ mod asked;
 mod drifted;
 mod farewell;
 mod judge;
+mod kept;
 mod leave;
 mod make;
 mod say;
@@ -15,9 +16,10 @@ pub(crate) mod target;
 mod turn;
 mod wanted;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,7 +32,7 @@ use super::account::Accounts;
 use super::application::{AppId, Application};
 use super::break_glass::Glass;
 use super::engine::compare::{Desired, Memo};
-use super::engine::decide::Content;
+use super::engine::decide::{Content, Difference};
 use super::engine::live::Live;
 use super::engine::operation::Note;
 use super::front::flux::Repository as FluxRepository;
@@ -40,6 +42,7 @@ use super::repository::Repositories;
 use crate::api::Api;
 use crate::applyset::Set;
 use crate::kinds::Kinds;
+use crate::object::ObjectId;
 
 /// What all actors share.
 pub(crate) struct Shared {
@@ -49,7 +52,7 @@ pub(crate) struct Shared {
     pub(crate) repositories: Arc<Repositories>,
     /// Where commits are written out for a moment.
     pub(crate) trees: PathBuf,
-    pub(crate) projects: watch::Sender<BTreeMap<(String, String), Project>>,
+    pub(crate) projects: watch::Sender<Projects>,
     pub(crate) glass: watch::Sender<Glass>,
     /// GitRepositories of Flux, or why one cannot be used.
     pub(crate) flux: watch::Sender<BTreeMap<(String, String), Result<FluxRepository, String>>>,
@@ -62,8 +65,19 @@ pub(crate) struct Shared {
     pub(crate) receivers: Arc<super::receivers::Receivers>,
     /// Who makes programs of commits.
     pub(crate) programs: Option<Arc<dyn super::programs::Programs>>,
+    /// The digests of programs that what is rendered and may be brought names.
+    pub(crate) held: parking_lot::Mutex<BTreeMap<AppId, BTreeSet<String>>>,
+    /// Where our own remote answers.
+    pub(crate) remote: OnceLock<SocketAddr>,
     /// What builds say: the repository and a line.
     pub(crate) said: tokio::sync::broadcast::Sender<(String, String)>,
+}
+
+/// The AppProjects. Before all were read once, nobody knows what is not allowed.
+#[derive(Default)]
+pub(crate) struct Projects {
+    pub(crate) listed: bool,
+    pub(crate) all: BTreeMap<(String, String), Project>,
 }
 
 /// How an application stands, for those who wait for it.
@@ -102,6 +116,8 @@ struct Running {
     other: bool,
     /// What its commit says of itself.
     commit: Value,
+    /// What it brings.
+    members: Vec<ObjectId>,
     task: AbortOnDropHandle<Result<(), String>>,
     notes: mpsc::Receiver<Note>,
     attempts: u32,
@@ -119,12 +135,19 @@ pub(crate) struct Actor {
     read: Option<(Value, Option<Result<FluxRepository, String>>)>,
     sources: target::Sources,
     rendered: Option<target::Rendered>,
+    /// What the project does not allow; nothing is brought then.
+    barred: Option<String>,
+    /// What was compared in this turn, and how it differs; and how the good content does that is kept in its place.
+    rehearsed: Option<Content>,
+    difference: Option<Difference>,
+    kept: Option<Difference>,
     /// A content that cannot be rendered, and why.
     wrong: Option<(Content, String)>,
     good: Option<target::Rendered>,
     desired: Desired,
     live: Live,
     memo: Memo,
+    good_memo: Memo,
     /// The kinds of the API, asked for again when one is missing.
     kinds: Option<Kinds>,
     report: Report,
@@ -140,7 +163,7 @@ pub(crate) struct Actor {
     leaving: Option<farewell::Leaving>,
     left: BTreeMap<super::engine::steps::Phase, Result<(), String>>,
     /// What members there were, for the record of a break-glass session.
-    seen: BTreeMap<crate::object::ObjectId, String>,
+    seen: BTreeMap<ObjectId, String>,
     /// The refresh or the sync that was asked for last, so that each is done once.
     handled: Option<String>,
     next_look: Option<Timestamp>,
@@ -177,11 +200,16 @@ impl Actor {
             read: None,
             sources: target::Sources::default(),
             rendered: None,
+            barred: None,
+            rehearsed: None,
+            difference: None,
+            kept: None,
             wrong: None,
             good: None,
             desired: Desired::default(),
             live,
             memo: Memo::default(),
+            good_memo: Memo::default(),
             kinds: None,
             report,
             running: None,
@@ -236,6 +264,7 @@ impl Actor {
         }
         self.shared.standings.send_modify(|all| drop(all.remove(&self.id)));
         self.shared.drifts.forget(&self.subject());
+        self.shared.held.lock().remove(&self.id);
     }
 }
 

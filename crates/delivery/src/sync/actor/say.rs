@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Actor, Stage, Standing};
 use crate::sync::application::Front;
-use crate::sync::engine::compare::{self, Code};
+use crate::sync::engine::compare;
 use crate::sync::report::stamp;
 
 /// After a status that could not be written it is tried again after so many seconds.
@@ -35,7 +35,7 @@ impl Actor {
         if !report.drift.is_empty() {
             report.conditions.push(("Drifted", crate::drift::summary(&report.drift).2));
         }
-        report.judging = self.judge.is_some();
+        report.judging = self.judge.as_ref().is_some_and(|judge| report.target.as_ref() == Some(&judge.content));
         let (stage, message) = self.stage();
         let report = &self.report;
         Standing {
@@ -83,14 +83,17 @@ impl Actor {
         if report.target.is_none() || !report.compared {
             return (Stage::Unknown, "not looked at yet".to_owned());
         }
-        if self.judge.is_some() {
+        if report.judging {
             return (Stage::Working, format!("waiting for health: {}", why.join("; ")));
         }
-        match (report.code(), health) {
-            (Code::Synced, crate::health::Status::Healthy | crate::health::Status::Suspended) => {
-                (Stage::Live, format!("{} objects are live and healthy", report.states.len()))
+        let kept = report.states.iter().filter(|state| state.extra).count();
+        match (self.differs(), health) {
+            (false, crate::health::Status::Healthy | crate::health::Status::Suspended) => {
+                let more =
+                    if kept == 0 { String::new() } else { format!("; {kept} more are kept, which it does not name") };
+                (Stage::Live, format!("{} objects are live and healthy{more}", report.states.len() - kept))
             }
-            (Code::Synced, _) => (Stage::Working, format!("waiting for health: {}", why.join("; "))),
+            (false, _) => (Stage::Working, format!("waiting for health: {}", why.join("; "))),
             _ if self.application.as_ref().is_some_and(|one| one.policy.automated.is_none()) => {
                 (Stage::Held, "it differs, and is synced only when asked".to_owned())
             }
@@ -98,8 +101,18 @@ impl Actor {
                 let found = report.conditions.iter().find(|(kind, _)| *kind == "SyncWindow");
                 (Stage::Held, found.map(|(_, message)| message.clone()).unwrap_or_default())
             }
+            _ if self.is_held() => (Stage::Held, "it differs, and is not synced for now".to_owned()),
             _ => (Stage::Working, "it differs and will be synced".to_owned()),
         }
+    }
+
+    /// Whether a difference is left as it is: syncing is suspended, or what others change is not undone.
+    fn is_held(&self) -> bool {
+        let Some(application) = &self.application else { return false };
+        let brought = self.report.memory.last().is_some_and(|last| Some(&last.content) == self.report.target.as_ref());
+        let left = application.policy.automated.is_some_and(|automated| !automated.self_heal);
+        let glass = self.report.conditions.iter().any(|(kind, _)| *kind == "BreakGlass");
+        application.suspended || glass || (brought && left)
     }
 
     pub(super) async fn write(&mut self, object: &Value, now: Timestamp) {

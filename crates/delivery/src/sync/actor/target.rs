@@ -13,6 +13,7 @@ use crate::sync::application::{Application, Source};
 use crate::sync::credentials::decoded;
 use crate::sync::engine::decide::Content;
 use crate::sync::git::{Commit, Credential, Export, Keys, Reference, Resolved, Verdict, Wanted};
+use crate::sync::here;
 use crate::sync::manifests::{self, Made};
 use crate::sync::programs::{self, Tree};
 use crate::sync::repository::{Known, Repository};
@@ -25,6 +26,8 @@ pub(crate) struct Rendered {
     pub(crate) made: Made,
     pub(crate) commit: Value,
     pub(crate) flux_revision: String,
+    /// The programs that it names: image and digest.
+    pub(crate) programs: BTreeSet<(String, String)>,
 }
 
 /// The repositories of an application, followed.
@@ -139,15 +142,16 @@ impl Sources {
         let mut objects = Vec::new();
         let mut made = Made::Directory;
         let mut first: Option<Commit> = None;
-        let mut orders = Vec::new();
+        let (mut orders, mut programs) = (Vec::new(), BTreeSet::new());
         for ((source, repository, known), resolved) in self.followed.iter().zip(resolved) {
             let credential = known.borrow().credential.clone();
             let commit = obtain(repository, resolved, &credential).await.map_err(NoTarget::Later)?;
             verify(shared, source, repository, &commit).await.map_err(wrong)?;
             let values = values(shared, application, source).await.map_err(NoTarget::Later)?;
             let mut read = read(shared, source, repository, &commit, &values).await.map_err(wrong)?;
-            if let (Some(tree), true) = (read.tree.take(), builds(application, source)) {
-                let images = resolve(shared, application, &tree, &mut read.objects).map_err(wrong)?;
+            if let (Some(tree), true) = (read.tree.take(), builds(shared, application, source)) {
+                let (named, images) = resolve(shared, application, &tree, &mut read.objects).map_err(wrong)?;
+                programs.extend(named);
                 if !images.is_empty() {
                     orders.push(Order { repository: Arc::clone(repository), tree: Arc::new(tree), images });
                 }
@@ -165,7 +169,7 @@ impl Sources {
             |commit| json!({ "author": commit.author, "date": commit.date, "message": commit.message }),
         );
         let flux_revision = resolved.first().map(Resolved::flux_revision).unwrap_or_default();
-        Ok(Rendered { content, objects: Arc::new(objects), made, commit, flux_revision })
+        Ok(Rendered { content, objects: Arc::new(objects), made, commit, flux_revision, programs })
     }
 
     /// The commits of a content that was there before, where it was built as it is now.
@@ -270,27 +274,24 @@ struct Read {
 }
 
 /// Whether the recipes of a source are built.
-fn builds(application: &Application, source: &Source) -> bool {
-    let here = || {
-        crate::sync::file_events::local_path(&source.url).is_some()
-            || source.url.starts_with("http://127.0.0.1:") && source.url.contains("/git/")
-    };
-    application.build.unwrap_or_else(here)
+fn builds(shared: &Shared, application: &Application, source: &Source) -> bool {
+    application.build.unwrap_or_else(|| here::is_here(&source.url, shared.remote.get()))
 }
 
-/// Writes the digests of a commit's programs into the objects; the images whose programs are not there yet.
+/// Writes the digests of a commit's programs into the objects; all of them, and the images whose programs are not there yet.
 fn resolve(
     shared: &Shared,
     application: &Application,
     tree: &Tree,
     objects: &mut [Value],
-) -> Result<BTreeSet<String>, String> {
-    let Some(made) = &shared.programs else { return Ok(BTreeSet::new()) };
+) -> Result<(BTreeMap<String, String>, BTreeSet<String>), String> {
+    let Some(made) = &shared.programs else { return Ok(Default::default()) };
     let images = programs::images(objects);
     let digests = made.digests(tree, &images)?;
     programs::stamp(objects, &digests, &application.policy.options);
     let missing = digests.iter().filter(|(image, digest)| !made.has(image, digest));
-    Ok(missing.map(|(image, _)| image.clone()).collect())
+    let missing = missing.map(|(image, _)| image.clone()).collect();
+    Ok((digests, missing))
 }
 
 async fn read(

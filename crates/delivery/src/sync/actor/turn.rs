@@ -8,14 +8,14 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::judge::{Judge, Look};
-use super::target::{NoTarget, Rendered};
+use super::target::Rendered;
 use super::{Actor, Running, Stage};
 use crate::applyset::split_group_kind;
 use crate::kinds::Kinds;
 use crate::object::{self, ObjectId};
 use crate::sync::application::{Application, Front};
-use crate::sync::engine::compare::{self, Code, Question};
-use crate::sync::engine::decide::{self, Action, Content, Difference, Last, Picture, Why};
+use crate::sync::engine::compare::{self, Code};
+use crate::sync::engine::decide::{self, Action, Content, Last, Picture, Why};
 use crate::sync::engine::operation::{self, Job, Note, Tools};
 use crate::sync::front::project::Project;
 use crate::sync::front::{argo, flux};
@@ -46,6 +46,7 @@ impl Actor {
         self.report.conditions.clear();
         self.report.waiting = None;
         self.report.building = None;
+        (self.rehearsed, self.difference, self.kept) = (None, None, None);
         self.finish(now).await;
         self.read_spec(&object);
         if !object["metadata"]["deletionTimestamp"].is_null() {
@@ -59,18 +60,20 @@ impl Actor {
             self.keep_hook_finalizers(&object).await;
         }
         let compared = match &target {
-            Some(_) => self.compare().await,
+            Some(_) => self.compare(&object).await,
             None => false,
         };
         if let Some(target) = target.as_ref().filter(|_| compared) {
-            self.find_drift(target);
+            self.report.drift = self.drift_of(target, &self.report.states);
         }
-        self.judge_revision(now).await;
+        self.compare_kept(&object).await;
         if compared {
             self.approve_what_is_there(now);
         }
+        self.judge_revision(now).await;
         self.decide(&object, now).await;
         self.record_acts(now);
+        self.hold_programs();
         let standing = self.conclude();
         self.tell_drift(&object).await;
         self.write(&object, now).await;
@@ -84,7 +87,10 @@ impl Actor {
             return Ok(Project::open(""));
         }
         let projects = self.shared.projects.borrow();
-        let of = |namespace: &str| projects.get(&(namespace.to_owned(), application.project.clone())).cloned();
+        if !projects.listed {
+            return Err("the AppProjects are not read yet".to_owned());
+        }
+        let of = |namespace: &str| projects.all.get(&(namespace.to_owned(), application.project.clone())).cloned();
         // Projects stand beside their Applications; those of Argo CD's own namespace hold for all.
         let found = of(&self.id.namespace).or_else(|| of("argocd"));
         match (found, application.project.as_str()) {
@@ -95,6 +101,11 @@ impl Actor {
                 self.id.namespace
             )),
         }
+    }
+
+    /// Whether the projects were read since the start.
+    pub(super) fn project_is_known(&self) -> bool {
+        self.id.front == Front::Flux || self.shared.projects.borrow().listed
     }
 
     /// Reads the object again where it says something else than before.
@@ -180,30 +191,22 @@ impl Actor {
     }
 
     /// Compares what is wanted with what is there. False where that could not be done.
-    async fn compare(&mut self) -> bool {
-        let (Some(application), Some(rendered)) = (self.application.clone(), self.rendered.clone()) else {
-            return false;
-        };
+    async fn compare(&mut self, object: &Value) -> bool {
+        let Some(rendered) = self.rendered.clone() else { return false };
         // While it is being applied there is nothing to be learned from comparing.
         if self.running.as_ref().is_some_and(|running| running.content == rendered.content) {
             return false;
         }
         let Some(kinds) = self.kinds(&rendered.objects).await else { return false };
         self.follow(&kinds).await;
-        let (Ok(project), Ok(api)) = (self.project(), self.guarded(&kinds)) else { return false };
-        let (view, set) = (self.live.view(), self.set.id());
-        let question = Question {
-            api: &api,
-            kinds: &kinds,
-            live: &view,
-            set: &set,
-            ignore: &application.ignore,
-            project: &project,
-            options: &application.policy.options,
-            coming: compare::coming(&self.desired),
-        };
-        self.report.states = self.memo.compare(&question, &self.desired).await;
+        let (mut memo, desired) = (std::mem::take(&mut self.memo), std::mem::take(&mut self.desired));
+        let states = self.compare_with(&mut memo, &desired, &kinds).await;
+        (self.memo, self.desired) = (memo, desired);
+        let Some(states) = states else { return false };
+        self.difference = Some(compare::difference(&states, self.desired.all.len(), self.approved(object)));
+        self.report.states = states;
         self.report.compared = true;
+        self.rehearsed = Some(rendered.content);
         let trouble: Vec<String> = self.report.states.iter().filter_map(|state| state.trouble.clone()).collect();
         if !trouble.is_empty() {
             let shown = trouble.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
@@ -248,7 +251,7 @@ impl Actor {
             Err(error) => Err(format!("the sync broke: {error}")),
         };
         crate::fault::point("sync.told");
-        let members = self.desired.members.iter().map(ObjectId::of).collect();
+        let members = std::mem::take(&mut running.members);
         let last =
             Last { content: running.content.clone(), succeeded: outcome.is_ok(), attempts: running.attempts, at: now };
         self.report.memory.synced(&last);
@@ -307,12 +310,9 @@ impl Actor {
 
     /// Good, bad, or not yet.
     async fn judge_revision(&mut self, now: Timestamp) {
+        // A newer commit does not wait for this one's health: the judge goes when that begins. Where it cannot begin, this one is to be
+        // good, or to be taken back.
         let Some(content) = self.judge.as_ref().map(|judge| judge.content.clone()) else { return };
-        // A newer commit does not wait for this one's health.
-        if self.report.target.as_ref().is_some_and(|target| *target != content) {
-            self.judge = None;
-            return;
-        }
         match self.look(now).await {
             Some(Look::Good) => {
                 self.judge = None;
@@ -329,20 +329,50 @@ impl Actor {
         }
     }
 
-    /// What is as the repository says, and healthy, is good, whoever brought it.
+    /// What is as the repository says is brought, whoever did it; where it is healthy, it is good.
     fn approve_what_is_there(&mut self, now: Timestamp) {
         let Some(target) = self.report.target.clone() else { return };
-        let healthy = self.report.health().0 == crate::health::Status::Healthy;
-        if self.judge.is_none() && self.running.is_none() && self.report.code() == Code::Synced && healthy {
-            if self.report.memory.failure(&target).is_none() {
+        // A hook may have failed, though every object is there.
+        let failing = self.report.memory.last().is_some_and(|last| !last.succeeded && last.content == target);
+        let undone = self.report.memory.under_way.is_some() || self.running.is_some() || failing;
+        if self.judge.is_some() || undone || self.differs() || self.refused_target().is_some() {
+            return;
+        }
+        let failed = self.report.memory.failure(&target).is_some();
+        if !failed && self.report.memory.last().is_none_or(|last| last.content != target) {
+            self.report.memory.synced(&Last { content: target.clone(), succeeded: true, attempts: 1, at: now });
+        }
+        if self.report.health().0 == crate::health::Status::Healthy {
+            if !failed {
                 self.report.memory.approve(&target, now);
             }
             self.good = self.rendered.clone().filter(|rendered| rendered.content == target);
+        } else if !failed && self.report.memory.good.as_ref().is_none_or(|good| good.content != target) {
+            // An earlier life may have ended before it was judged.
+            let members = self.desired.members.iter().map(ObjectId::of).collect();
+            let deadline = self.application.as_ref().map(|one| one.policy.deadline).unwrap_or_default();
+            self.judge = Some(Judge::new(target, members, deadline));
+        }
+    }
+
+    /// Whether a sync would change anything, as far as is known. What is kept although nobody wants it any more is no change.
+    pub(super) fn differs(&self) -> bool {
+        let Some(difference) = self.difference else { return self.report.code() != Code::Synced };
+        match self.application.as_ref().and_then(|one| one.policy.automated) {
+            Some(automated) => difference.open(automated) > 0,
+            None => difference.changed + difference.extra > 0,
         }
     }
 
     async fn decide(&mut self, object: &Value, now: Timestamp) {
         let Some(application) = self.application.clone() else { return };
+        if let Some(reason) = self.barred.clone() {
+            // A project that is not there may be on its way.
+            if object["operation"]["sync"].is_object() && self.project().is_ok() {
+                self.refuse_asked(object, reason, now).await;
+            }
+            return;
+        }
         if let Some(waiting) = self.dependencies(&application) {
             self.report.waiting = Some(waiting);
             return;
@@ -352,31 +382,21 @@ impl Actor {
         if asked && open.1 && self.bring_asked(object, now).await {
             return;
         }
-        let member_trouble = self.report.states.iter().any(|state| !state.extra && state.trouble.is_some());
-        if member_trouble && !asked {
-            return;
-        }
         let glass = self.shared.glass.borrow().holds(&self.id);
         if let Some(reason) = &glass {
             self.report.conditions.push(("BreakGlass", format!("syncing is suspended: {reason}")));
         }
-        let states = self.report.states.iter();
-        let difference = self.report.compared.then(|| Difference {
-            changed: states.clone().filter(|state| !state.extra && state.code != Code::Synced).count(),
-            extra: states.clone().filter(|state| state.extra && state.trouble.is_none()).count(),
-            wanted: self.desired.all.len(),
-        });
+        let refused = self.refused_target();
         let (last, memory) = (self.report.memory.last(), &self.report.memory);
         let failed: Vec<Content> = memory.failed.iter().map(|one| one.content.clone()).collect();
+        let rendered = self.rendered.as_ref().map(|rendered| &rendered.content);
         let picture = Picture {
             now,
             suspended: application.suspended || glass.is_some(),
-            target: self
-                .rendered
-                .as_ref()
-                .map(|rendered| &rendered.content)
-                .filter(|one| Some(*one) == self.report.target.as_ref()),
-            difference,
+            target: rendered.filter(|one| Some(*one) == self.report.target.as_ref()),
+            difference: self.difference,
+            refused: refused.is_some(),
+            kept: self.kept,
             automated: application.policy.automated,
             retry: &application.policy.retry,
             last: last.as_ref(),
@@ -387,19 +407,26 @@ impl Actor {
             asked,
             open,
         };
-        match decide::decide(&picture) {
-            Action::Rest => {}
-            Action::Wait(at) => self.look_at(at),
-            Action::RefuseEmpty => self.report.conditions.push((
+        let (empties, nothing) = (picture.empties(), picture.target.is_none());
+        let action = decide::decide(&picture);
+        if empties {
+            self.report.conditions.push((
                 "SyncError",
                 "the repository wants nothing at all any more, and everything would be deleted; nothing was: set syncPolicy.automated.allowEmpty, or put the manifests back".to_owned(),
-            )),
+            ));
+        }
+        match action {
+            Action::Rest | Action::RefuseEmpty => {}
+            Action::Wait(at) => self.look_at(at),
             Action::Sync(why) => {
                 if let Some(rendered) = self.rendered.clone() {
                     self.start(&rendered, false, why, object, now).await;
                 }
             }
             Action::PutBack => self.put_back(&application, object, now).await,
+        }
+        if let (true, true, true, Some(reason)) = (asked, open.1, nothing, refused) {
+            self.refuse_asked(object, reason, now).await;
         }
     }
 
@@ -420,57 +447,32 @@ impl Actor {
         })
     }
 
-    async fn put_back(&mut self, application: &Application, object: &Value, now: Timestamp) {
-        let Some(content) = self.report.memory.good.as_ref().map(|good| good.content.clone()) else { return };
-        if self.good.as_ref().is_none_or(|good| good.content != content) {
-            if let Some((_, reason)) = self.unmade.as_ref().filter(|(unmade, _)| *unmade == content) {
-                let message = format!("the last good revision {} cannot be put back: {reason}", content.short());
-                self.report.conditions.push(("SyncError", message));
-                return;
-            }
-            if self.making_of(&content).is_some() {
-                return;
-            }
-            let rendered = match self.sources.again(application, &content) {
-                Some(resolved) => self.sources.render(&self.shared, application, &resolved).await,
-                None => Err(NoTarget::Later("its path or options were others then".to_owned())),
-            };
-            match rendered {
-                Ok(rendered) => self.good = Some(rendered),
-                Err(NoTarget::Later(reason) | NoTarget::Wrong(_, reason)) => {
-                    let message = format!("the last good revision {} cannot be put back: {reason}", content.short());
-                    self.report.conditions.push(("SyncError", message));
-                    self.look_later(ASK_SELDOM);
-                    return;
-                }
-                Err(NoTarget::Make(content, orders)) => return self.make(content, orders),
-                Err(NoTarget::NotYet) => return,
-            }
-        }
-        if let Some(good) = self.good.clone() {
-            self.start(&good, true, Why::New, object, now).await;
-        }
-    }
-
     /// Begins a sync; one that goes on ends first.
     pub(super) async fn start(&mut self, rendered: &Rendered, other: bool, why: Why, object: &Value, now: Timestamp) {
         let Some(application) = self.application.clone() else { return };
+        let Some(kinds) = self.kinds(&rendered.objects).await else { return };
+        let prepared = compare::prepare(&rendered.objects, &kinds, &application.namespace, &self.set.id());
+        self.follow(&kinds).await;
+        let desired = match prepared {
+            Ok(desired) => desired,
+            Err(wrong) => return self.refuse(rendered, why, object, wrong.join("; "), now).await,
+        };
+        match self.refusals(rendered, &desired, &kinds).await {
+            Ok(None) => {}
+            Ok(Some(reason)) => return self.refuse(rendered, why, object, reason, now).await,
+            Err(()) => return self.look_later(ASK_AGAIN),
+        }
+        let Ok(api) = self.guarded(&kinds) else { return };
         if let Some(mut running) = self.running.take() {
             running.task.abort();
             // Only its end is awaited; what it had done the comparison has seen, or the sync does again.
             let _ = (&mut running.task).await;
         }
         self.judge = None;
-        let Some(kinds) = self.kinds(&rendered.objects).await else { return };
-        let set = self.set.id();
-        let (Ok(desired), Ok(api)) =
-            (compare::prepare(&rendered.objects, &kinds, &application.namespace, &set), self.guarded(&kinds))
-        else {
-            return;
-        };
         let wanted: BTreeSet<ObjectId> = desired.members.iter().map(ObjectId::of).collect();
         let view = self.live.view();
-        let extra = view.all().into_keys().filter(|id| !wanted.contains(id)).collect();
+        let extra = view.all().into_iter().filter(|(id, one)| !wanted.contains(id) && compare::is_root(one));
+        let extra = extra.map(|(id, _)| id).collect();
         let synced =
             self.report.states.iter().filter(|one| !other && one.code == Code::Synced).map(|one| one.id.clone());
         let last = self.report.memory.last();
@@ -505,28 +507,53 @@ impl Actor {
             operation,
             done: Vec::new(),
         });
+        if why == Why::Asked {
+            // It is judged anew.
+            self.report.memory.forgive(&rendered.content);
+        }
         // Said before anything is done, so that an end of this process in the middle is known to the next.
         self.report.memory.under_way = Some(rendered.content.clone());
         self.write(object, now).await;
         let (sender, notes) = mpsc::channel(NOTES);
-        let task = tokio::spawn(async move { operation::run(&job, &tools, &sender).await });
+        // From its first moment on it ends with this actor.
+        let task = AbortOnDropHandle::new(tokio::spawn(async move { operation::run(&job, &tools, &sender).await }));
+        let (content, commit, members) =
+            (rendered.content.clone(), rendered.commit.clone(), wanted.into_iter().collect());
+        self.running = Some(Running { content, other, commit, members, task, notes, attempts });
         if why == Why::Asked {
             let patch = json!({ "operation": null });
             if let Err(error) = self.shared.api.merge(&self.id.path(), &patch, compare::MANAGER).await {
                 tracing::warn!(application = %self.id, %error, "the request for a sync could not be taken away");
             }
         }
-        let task = AbortOnDropHandle::new(task);
-        let commit = rendered.commit.clone();
-        self.running = Some(Running { content: rendered.content.clone(), other, commit, task, notes, attempts });
+    }
+
+    /// What was to begin is refused: nothing is changed, and whoever asked is told. What had been begun counts it as one more attempt.
+    async fn refuse(&mut self, rendered: &Rendered, why: Why, object: &Value, reason: String, now: Timestamp) {
+        let content = rendered.content.clone();
+        if why == Why::Asked {
+            return self.refuse_asked(object, reason, now).await;
+        }
+        if self.report.target.as_ref() != Some(&content) {
+            return self.cannot_put_back(&reason);
+        }
+        let last = self.report.memory.last().filter(|last| last.content == content && !last.succeeded);
+        let attempts = last.map_or(0, |last| last.attempts).saturating_add(1);
+        self.report.memory.synced(&Last { content: content.clone(), succeeded: false, attempts, at: now });
+        let retry = self.application.as_ref().map(|one| one.policy.retry.clone()).unwrap_or_default();
+        match retry.pause(attempts) {
+            Some(_) => self.look_later(1),
+            None => self.report.memory.fail(&content, &reason, now),
+        }
     }
 
     /// Whether a person has agreed to deletions since the last sync.
-    fn approved(&self, object: &Value) -> bool {
+    pub(super) fn approved(&self, object: &Value) -> bool {
         let Some(at) = object::annotation(object, APPROVED).and_then(|text| text.parse::<Timestamp>().ok()) else {
             return false;
         };
-        let last = self.report.operation.as_ref().and_then(|operation| operation.finished);
+        let told = || object["status"]["operationState"]["finishedAt"].as_str()?.parse().ok();
+        let last = self.report.operation.as_ref().map_or_else(told, |operation| operation.finished);
         last.is_none_or(|last| at >= last)
     }
 

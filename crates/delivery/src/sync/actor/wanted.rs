@@ -13,12 +13,14 @@ impl Actor {
     /// What the repositories say, rendered. None where nothing can be said.
     pub(super) async fn find_target(&mut self) -> Option<Content> {
         let application = self.application.clone()?;
-        let objections = match self.project() {
-            Ok(project) => project.objections(&application),
-            Err(reason) => vec![reason],
-        };
-        if !objections.is_empty() {
-            self.report.conditions.push(("InvalidSpecError", objections.join("; ")));
+        self.barred = self.objections(&application);
+        if let Some(objections) = &self.barred {
+            if self.project_is_known() {
+                self.report.conditions.push(("InvalidSpecError", objections.clone()));
+            }
+            // What was rendered while it was allowed is not brought any more.
+            (self.report.target, self.report.compared) = (None, false);
+            (self.rendered, self.asked, self.making) = (None, None, None);
             return None;
         }
         if let Some(trouble) = self.sources.trouble() {
@@ -53,7 +55,7 @@ impl Actor {
         // Variables from ConfigMaps may change though the commit does not.
         let substitutes =
             application.sources.iter().any(|one| one.build.substitute.as_ref().is_some_and(|s| !s.from.is_empty()));
-        let known = self.rendered.as_ref().is_some_and(|known| known.content == content);
+        let known = self.rendered.as_ref().is_some_and(|known| known.content == content && !self.is_lost(known));
         if !known || substitutes {
             match self.sources.render(&self.shared, &application, &resolved).await {
                 Ok(rendered) => self.take_rendered(rendered, &application).await?,
@@ -77,6 +79,15 @@ impl Actor {
             }
         }
         Some(content)
+    }
+
+    /// What its project does not allow.
+    fn objections(&self, application: &Application) -> Option<String> {
+        let objections = match self.project() {
+            Ok(project) => project.objections(application),
+            Err(reason) => vec![reason],
+        };
+        (!objections.is_empty()).then(|| objections.join("; "))
     }
 
     /// Whether the programs of a content are being made, which is said then.

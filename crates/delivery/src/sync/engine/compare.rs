@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use serde_json::Value;
 
+use super::decide::Difference;
 use super::live::View;
 use super::{cause, steps};
 use crate::api::{Api, ApplyMode};
@@ -19,7 +20,7 @@ use crate::health::{self, Health, Status};
 use crate::kinds::{Kinds, Resource};
 use crate::object::{self, ObjectId};
 use crate::order;
-use crate::sync::application::{COMPARE_ANNOTATION, Ignore, Options};
+use crate::sync::application::{COMPARE_ANNOTATION, Ignore, Options, Prune};
 use crate::sync::front::project::Project;
 
 /// The name under which synced fields are owned.
@@ -71,6 +72,36 @@ pub struct State {
     pub trouble: Option<String>,
     /// What is not as the rehearsal would have it; not every field where there are many.
     pub fields: Vec<FieldChange>,
+    /// When it may be deleted.
+    pub prune: Prune,
+}
+
+impl State {
+    /// Whether a sync with pruning deletes it.
+    #[must_use]
+    pub fn goes(&self, approved: bool) -> bool {
+        let allowed = match self.prune {
+            Prune::Yes => true,
+            Prune::Confirm => approved,
+            Prune::No => false,
+        };
+        self.extra && self.trouble.is_none() && allowed
+    }
+}
+
+/// How much of a comparison a sync would change.
+#[must_use]
+pub fn difference(states: &[State], wanted: usize, approved: bool) -> Difference {
+    Difference {
+        changed: states.iter().filter(|state| !state.extra && state.code != Code::Synced).count(),
+        extra: states.iter().filter(|state| state.goes(approved)).count(),
+        wanted,
+    }
+}
+
+/// What cannot be brought of a comparison, and why.
+pub fn troubles(states: &[State]) -> impl Iterator<Item = &str> {
+    states.iter().filter(|state| !state.extra).filter_map(|state| state.trouble.as_deref())
 }
 
 /// Objects as they are to be applied: with their namespace and the label of their set.
@@ -188,7 +219,7 @@ impl Memo {
                 Some((known, at, outcome))
                     if *known == wanted && *at == version && live.is_some() && outcome.trouble.is_none() =>
                 {
-                    states.push(state(object, live.as_deref(), outcome.clone()));
+                    states.push(state(question, object, live.as_deref(), outcome.clone()));
                 }
                 _ => open.push((object.clone(), live, wanted)),
             }
@@ -198,12 +229,12 @@ impl Memo {
         for (object, live, wanted, outcome) in done {
             let version = live.as_deref().map(object::resource_version).unwrap_or_default().to_owned();
             self.known.insert(ObjectId::of(&object), (wanted, version, outcome.clone()));
-            states.push(state(&object, live.as_deref(), outcome));
+            states.push(state(question, &object, live.as_deref(), outcome));
         }
         let wanted: BTreeSet<ObjectId> = desired.members.iter().map(ObjectId::of).collect();
         self.known.retain(|id, _| wanted.contains(id));
         let extra = question.live.all().into_iter().filter(|(id, _)| !wanted.contains(id));
-        states.extend(extra.filter_map(|(_, object)| self::extra(&object)));
+        states.extend(extra.filter_map(|(_, object)| self::extra(question, &object)));
         states.sort_by(|a, b| (a.wave, order::rank(&a.id.kind), &a.id).cmp(&(b.wave, order::rank(&b.id.kind), &b.id)));
         states
     }
@@ -223,7 +254,7 @@ fn digest(object: &Value, options: &Options) -> u64 {
     hasher.finish()
 }
 
-fn state(object: &Value, live: Option<&Value>, outcome: Outcome) -> State {
+fn state(question: &Question<'_>, object: &Value, live: Option<&Value>, outcome: Outcome) -> State {
     let missing = || Health { status: Status::Missing, message: String::new() };
     State {
         id: ObjectId::of(object),
@@ -234,15 +265,14 @@ fn state(object: &Value, live: Option<&Value>, outcome: Outcome) -> State {
         wave: order::wave(object),
         trouble: outcome.trouble,
         fields: outcome.fields,
+        prune: question.options.for_object(object).prune,
     }
 }
 
 /// Something that nobody wants any more. Hooks and what says so itself do not count.
-fn extra(object: &Value) -> Option<State> {
+fn extra(question: &Question<'_>, object: &Value) -> Option<State> {
     let ignored = object::annotation(object, COMPARE_ANNOTATION).is_some_and(|text| text.contains("IgnoreExtraneous"));
-    let member = matches!(steps::part(object), Ok(steps::Part::Member));
-    let owned = object["metadata"]["ownerReferences"].as_array().is_some_and(|all| !all.is_empty());
-    if ignored || !member || owned {
+    if ignored || !is_root(object) {
         return None;
     }
     Some(State {
@@ -254,7 +284,14 @@ fn extra(object: &Value) -> Option<State> {
         wave: order::wave(object),
         trouble: cause::of_deletion(object),
         fields: Vec::new(),
+        prune: question.options.for_object(object).prune,
     })
+}
+
+/// Whether an object with the set's label is one of its own: neither a hook, nor made and deleted by another object.
+pub(crate) fn is_root(object: &Value) -> bool {
+    let owned = object["metadata"]["ownerReferences"].as_array().is_some_and(|all| !all.is_empty());
+    matches!(steps::part(object), Ok(steps::Part::Member)) && !owned
 }
 
 fn version_of(object: &Value) -> String {
@@ -294,17 +331,8 @@ async fn rehearse(question: &Question<'_>, object: &Value, live: Option<Arc<Valu
             Err(error) => return (None, trouble(cause::of_refusal(&id, &error))),
         },
     };
-    if let Some(other) =
-        live.as_deref().and_then(|live| object::label(live, PART_OF)).filter(|set| *set != question.set)
-    {
-        return (
-            live.clone(),
-            trouble(format!(
-                "{} {}: it belongs to another set ({other}); remove it from one of the two",
-                id.group_kind(),
-                id.name
-            )),
-        );
+    if let Some(reason) = live.as_deref().and_then(|live| of_another(live, question.set)) {
+        return (live.clone(), trouble(reason));
     }
     let Some(there) = live.clone() else {
         let trouble = if options.replace { None } else { refused(question, &path, object, &id).await };
@@ -327,6 +355,13 @@ async fn rehearse(question: &Question<'_>, object: &Value, live: Option<Arc<Valu
         Err(_) if options.replace || options.force => (live, Outcome::of(Code::OutOfSync)),
         Err(error) => (live, trouble(cause::of_refusal(&id, &error))),
     }
+}
+
+/// Why an object is not ours, where it is another set's.
+pub(crate) fn of_another(object: &Value, set: &str) -> Option<String> {
+    let other = object::label(object, PART_OF).filter(|other| *other != set)?;
+    let id = ObjectId::of(object);
+    Some(format!("{} {}: it belongs to another set ({other}); remove it from one of the two", id.group_kind(), id.name))
 }
 
 /// Why an object that is not there cannot be made. That its namespace is made first is no reason.

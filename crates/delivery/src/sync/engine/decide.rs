@@ -1,7 +1,8 @@
 //! What is to be done about an application: a pure function from what is known to one action.
 //!
 //! Invariants: content that failed is not tried again by itself, however often one asks; a newer commit replaces an older one
-//! that is under way; nothing is deleted to the last object unless told; while suspended nothing is done.
+//! that is under way; what is bad or half done, and cannot be replaced by what the repository says, is taken back; nothing is deleted to
+//! the last object unless told; while suspended nothing is done; the same picture is never acted on for ever.
 
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ pub struct Last {
 pub struct Difference {
     /// Objects to create or change.
     pub changed: usize,
-    /// Objects to delete.
+    /// Objects that a sync with pruning deletes. What is kept all the same does not count.
     pub extra: usize,
     /// Objects that are wanted.
     pub wanted: usize,
@@ -66,6 +67,10 @@ pub struct Picture<'a> {
     pub target: Option<&'a Content>,
     /// How that differs from what is there; none while it is not known.
     pub difference: Option<Difference>,
+    /// Whether it is known that what the repository says cannot be brought: it is wrong, or the rehearsal refuses it.
+    pub refused: bool,
+    /// How the last good content differs from what is there, where it was put back; none while that is not known.
+    pub kept: Option<Difference>,
     /// How it is synced.
     pub automated: Option<Automated>,
     /// How often it is tried again.
@@ -117,64 +122,108 @@ pub enum Why {
 /// Decides. See the module's header.
 #[must_use]
 pub fn decide(picture: &Picture<'_>) -> Action {
-    let Some(target) = picture.target else { return Action::Rest };
-    if picture.asked && picture.open.1 {
+    if let (true, true, Some(_)) = (picture.asked, picture.open.1, picture.target) {
         // One at a time; the next begins when this one ends.
         return if picture.running.is_some() { Action::Rest } else { Action::Sync(Why::Asked) };
     }
-    if picture.suspended {
-        return Action::Rest;
+    let Some(automated) = picture.automated.filter(|_| !picture.suspended) else { return Action::Rest };
+    match picture.target {
+        Some(target) if picture.failed.contains(target) => back_from(picture, automated, target),
+        Some(target) => bring(picture, automated, target).unwrap_or_else(|kept| take_back(picture, automated, kept)),
+        None if picture.refused => take_back(picture, automated, Action::Rest),
+        None => Action::Rest,
     }
-    let Some(automated) = picture.automated else { return Action::Rest };
-    let Some(difference) = picture.difference else { return Action::Rest };
-    if picture.failed.contains(target) {
-        return put_back(picture, target);
-    }
-    // What is bad is taken back at any time; nothing else begins.
-    if picture.running == Some(target) || !picture.open.0 {
-        return Action::Rest;
-    }
-    let extra = if automated.prune { difference.extra } else { 0 };
-    if difference.wanted == 0 && extra > 0 && !automated.allow_empty {
-        return Action::RefuseEmpty;
-    }
-    let Some(last) = picture.last.filter(|last| last.content == *target) else {
-        return if difference.changed + extra > 0 || picture.running.is_some() || picture.cut {
-            Action::Sync(Why::New)
-        } else {
-            Action::Rest
-        };
-    };
-    if !last.succeeded {
-        return match picture.retry.pause(last.attempts) {
-            Some(pause) => after(last.at, pause, picture.now, Why::Again),
-            None => Action::Rest,
-        };
-    }
-    if picture.cut {
-        return Action::Sync(Why::Again);
-    }
-    if difference.changed + extra == 0 {
-        return Action::Rest;
-    }
-    // All was applied once, so what differs now others have done.
-    if automated.self_heal { after(last.at, HEAL_PAUSE, picture.now, Why::Heal) } else { Action::Rest }
 }
 
-/// The bad content stays away; the good one comes back, once.
-fn put_back(picture: &Picture<'_>, target: &Content) -> Action {
-    let Some(good) = picture.good.filter(|good| *good != target) else { return Action::Rest };
-    if picture.running == Some(good) {
-        return Action::Rest;
+/// What is to be done to have what the repository says. Where that is kept away, what is done about it instead is the error.
+fn bring(picture: &Picture<'_>, automated: Automated, target: &Content) -> Result<Action, Action> {
+    if picture.running == Some(target) {
+        return Ok(Action::Rest);
     }
+    if !picture.open.0 {
+        return Err(Action::Rest);
+    }
+    let Some(difference) = picture.difference else { return Ok(Action::Rest) };
+    let open = difference.open(automated);
+    if picture.empties() {
+        return Err(Action::RefuseEmpty);
+    }
+    let last = picture.last.filter(|last| last.content == *target);
+    // What was begun may have changed anything, and was not ended.
+    let disturbed = picture.running.is_some() || picture.cut;
+    let failing = last.is_some_and(|last| !last.succeeded);
+    // What failed midway, or was cut short, is tried as often as any: in the end it is marked, and taken back.
+    if picture.refused && !failing && !picture.cut {
+        return Err(Action::Rest);
+    }
+    match last {
+        None if open > 0 || disturbed => Ok(Action::Sync(Why::New)),
+        None => Ok(Action::Rest),
+        Some(last) if !last.succeeded => match picture.retry.pause(last.attempts) {
+            Some(_) if picture.running.is_some() => Ok(Action::Sync(Why::Again)),
+            Some(pause) => Ok(after(last.at, pause, picture.now, Action::Sync(Why::Again))),
+            None => Ok(back_from(picture, automated, target)),
+        },
+        Some(_) if disturbed => Ok(Action::Sync(Why::Again)),
+        // All was applied once, so what differs now others have done.
+        Some(last) if open > 0 && automated.self_heal => {
+            Ok(after(last.at, HEAL_PAUSE, picture.now, Action::Sync(Why::Heal)))
+        }
+        Some(_) => Ok(Action::Rest),
+    }
+}
+
+/// What the repository says is kept away. What was brought before stays, unless it is bad or half done.
+fn take_back(picture: &Picture<'_>, automated: Automated, otherwise: Action) -> Action {
+    let Some(last) = picture.last.filter(|_| picture.running.is_none()) else { return otherwise };
+    let good = picture.good == Some(&last.content);
+    let bad = picture.cut || !last.succeeded || picture.failed.contains(&last.content);
+    match put_back(picture, automated) {
+        back if (bad || good) && back != Action::Rest => back,
+        _ => otherwise,
+    }
+}
+
+/// What the repository says is bad. Where it is what was good before, there is nothing better.
+fn back_from(picture: &Picture<'_>, automated: Automated, target: &Content) -> Action {
+    if picture.good == Some(target) { Action::Rest } else { put_back(picture, automated) }
+}
+
+/// The bad content stays away; the good one comes back, once, and is kept as what the repository says would be.
+fn put_back(picture: &Picture<'_>, automated: Automated) -> Action {
+    let Some(good) = picture.good.filter(|good| picture.running != Some(*good)) else { return Action::Rest };
     match picture.last.filter(|last| last.content == *good) {
         None => Action::PutBack,
-        Some(last) if last.succeeded => Action::Rest,
-        Some(last) => match picture.retry.pause(last.attempts) {
-            Some(pause) if due(last.at, pause) <= picture.now => Action::PutBack,
-            Some(pause) => Action::Wait(due(last.at, pause)),
+        Some(last) if !last.succeeded => match picture.retry.pause(last.attempts) {
+            Some(_) if picture.running.is_some() => Action::PutBack,
+            Some(pause) => after(last.at, pause, picture.now, Action::PutBack),
             None => Action::Rest,
         },
+        Some(_) if picture.cut || picture.running.is_some() => Action::PutBack,
+        Some(last) => {
+            let open = picture.kept.map_or(0, |kept| kept.open(automated));
+            let heals = open > 0 && automated.self_heal && picture.open.0;
+            if heals { after(last.at, HEAL_PAUSE, picture.now, Action::PutBack) } else { Action::Rest }
+        }
+    }
+}
+
+impl Picture<'_> {
+    /// Whether what the repository says would delete everything, though nobody allowed that.
+    #[must_use]
+    pub fn empties(&self) -> bool {
+        let (Some(automated), Some(difference), Some(_)) = (self.automated, self.difference, self.target) else {
+            return false;
+        };
+        difference.wanted == 0 && difference.open(automated) > difference.changed && !automated.allow_empty
+    }
+}
+
+impl Difference {
+    /// How many objects an automated sync would change.
+    #[must_use]
+    pub fn open(&self, automated: Automated) -> usize {
+        self.changed + if automated.prune { self.extra } else { 0 }
     }
 }
 
@@ -183,9 +232,9 @@ fn due(at: Timestamp, pause: Duration) -> Timestamp {
     at.checked_add(pause).unwrap_or(Timestamp::MAX)
 }
 
-fn after(at: Timestamp, pause: Duration, now: Timestamp, why: Why) -> Action {
+fn after(at: Timestamp, pause: Duration, now: Timestamp, action: Action) -> Action {
     let due = due(at, pause);
-    if due <= now { Action::Sync(why) } else { Action::Wait(due) }
+    if due <= now { action } else { Action::Wait(due) }
 }
 
 /// Whether a content that failed so often is given up, so that it is marked and the good one put back.
@@ -226,6 +275,8 @@ mod tests {
             suspended: false,
             target: Some(&TARGET),
             difference: Some(CHANGED),
+            refused: false,
+            kept: None,
             automated: Some(ALL),
             retry: &RETRY,
             last: None,
@@ -238,6 +289,26 @@ mod tests {
         };
         change(&mut picture);
         decide(&picture)
+    }
+
+    static GOOD: LazyLock<Content> = LazyLock::new(|| content("good"));
+    static FAILED: LazyLock<[Content; 1]> = LazyLock::new(|| [content("new")]);
+    static BACK: LazyLock<Last> = LazyLock::new(|| last("good", true, 1));
+
+    /// As [`with`], where the rehearsal refuses what is new.
+    fn refused<'a>(change: impl FnOnce(&mut Picture<'a>)) -> Action {
+        with(|p| {
+            (p.refused, p.kept) = (true, Some(NONE));
+            change(p);
+        })
+    }
+
+    /// As [`with`], where what is new is bad, and what was good is back in its place.
+    fn kept<'a>(change: impl FnOnce(&mut Picture<'a>)) -> Action {
+        with(|p| {
+            (p.failed, p.good, p.last, p.kept) = (&*FAILED, Some(&*GOOD), Some(&*BACK), Some(CHANGED));
+            change(p);
+        })
     }
 
     #[test]
@@ -308,6 +379,50 @@ mod tests {
         // Another content begins anew.
         let other = last("old", false, 9);
         assert_eq!(with(|p| p.last = Some(&other)), Action::Sync(Why::New));
+    }
+
+    #[test]
+    fn going_back_to_what_was_brought_before_stops_what_is_under_way() {
+        let (old, done) = (content("old"), last("new", true, 1));
+        let held = Automated { self_heal: false, ..ALL };
+        for difference in [NONE, CHANGED] {
+            let action = with(|p| {
+                (p.last, p.running, p.automated) = (Some(&done), Some(&old), Some(held));
+                (p.difference, p.now) = (Some(difference), at(1));
+            });
+            assert_eq!(action, Action::Sync(Why::Again), "{difference:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_keeps_away_what_is_new_and_takes_back_what_is_bad() {
+        let (good, bad) = (content("good"), [content("bad")]);
+        let (brought, broken, worse) = (last("good", true, 1), last("bad", false, 1), last("bad", true, 1));
+        let mine = last("new", false, 1);
+        assert_eq!(refused(|p| (p.last, p.good) = (Some(&brought), Some(&good))), Action::Rest);
+        // Half of it is there, or it was not healthy: it goes, though what is to come cannot.
+        assert_eq!(refused(|p| (p.last, p.good) = (Some(&broken), Some(&good))), Action::PutBack);
+        assert_eq!(refused(|p| (p.last, p.good, p.failed) = (Some(&worse), Some(&good), &bad)), Action::PutBack);
+        assert_eq!(refused(|p| (p.last, p.good) = (Some(&worse), Some(&good))), Action::Rest, "it is not judged yet");
+        assert_eq!(refused(|p| (p.last, p.good, p.target) = (Some(&broken), Some(&good), None)), Action::PutBack);
+        let unknown = refused(|p| (p.last, p.good, p.target, p.refused) = (Some(&broken), Some(&good), None, false));
+        assert_eq!(unknown, Action::Rest, "nothing is known of what is to come");
+        // What failed midway is tried as often as any other.
+        assert_eq!(refused(|p| (p.last, p.good) = (Some(&mine), Some(&good))), Action::Sync(Why::Again));
+        assert_eq!(refused(|p| (p.last, p.good, p.cut) = (Some(&brought), Some(&good), true)), Action::Sync(Why::New));
+    }
+
+    #[test]
+    fn what_is_kept_in_place_of_the_bad_is_healed() {
+        assert_eq!(kept(|_| ()), Action::PutBack);
+        assert_eq!(kept(|p| p.now = at(2)), Action::Wait(at(5)));
+        assert_eq!(kept(|p| p.kept = Some(NONE)), Action::Rest);
+        assert_eq!(kept(|p| p.open = (false, false)), Action::Rest);
+        assert_eq!(kept(|p| p.automated = Some(Automated { self_heal: false, ..ALL })), Action::Rest);
+        // What was cut short is not whole, whatever it looks like.
+        assert_eq!(kept(|p| (p.cut, p.kept) = (true, Some(NONE))), Action::PutBack);
+        let other = content("other");
+        assert_eq!(kept(|p| (p.running, p.kept) = (Some(&other), None)), Action::PutBack);
     }
 
     #[test]

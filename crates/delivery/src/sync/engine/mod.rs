@@ -7,3 +7,6 @@ pub mod gate;
 pub mod live;
 pub mod operation;
 pub mod steps;
+
+#[cfg(test)]
+mod sequences;

@@ -151,21 +151,22 @@ impl Running<'_> {
         fault::point("sync.claimed");
         self.make_namespace().await?;
         let last_sync = steps.iter().rposition(|step| step.phase == Phase::Sync);
-        let mut pruned = false;
+        let mut left = None;
         for (index, step) in steps.iter().enumerate() {
-            if !pruned && step.phase > Phase::Sync {
-                self.prune().await?;
-                pruned = true;
+            if left.is_none() && step.phase > Phase::Sync {
+                left = Some(self.prune().await?);
             }
             let prune_next = self.job.options.prune_last && Some(index) == last_sync && !self.job.extra.is_empty();
             self.step(step, index + 1 < steps.len() || prune_next).await?;
         }
-        if !pruned {
-            self.prune().await?;
-        }
+        let left = match left {
+            Some(left) => left,
+            None => self.prune().await?,
+        };
         // A kind is forgotten only once nothing of it is left to find.
-        if before != wanted && (self.job.prune || self.job.extra.is_empty()) {
-            self.write_parent(&wanted).await?;
+        let needed = wanted.union(&Contents::of(&self.job.set, &left));
+        if before != needed {
+            self.write_parent(&needed).await?;
         }
         fault::point("sync.done");
         Ok(())
@@ -269,6 +270,9 @@ impl Running<'_> {
             Some(live) if options.respect_ignored => compare::keep_ignored(object, live, &self.job.ignore),
             _ => object.clone(),
         };
+        if live.is_none() {
+            self.still_free(&path, &id).await?;
+        }
         if options.replace {
             return self.replace(&path, &kept, &options).await.map_err(|error| refused(&error));
         }
@@ -281,6 +285,15 @@ impl Running<'_> {
                 self.anew(&path, &kept).await.map_err(|error| refused(&error))
             }
             Err(error) => Err(refused(&error)),
+        }
+    }
+
+    /// Refuses what went to another set since it was compared: an earlier wave or a hook may have taken minutes.
+    async fn still_free(&self, path: &str, id: &ObjectId) -> Result<(), String> {
+        let found = self.tools.api.find(path).await.map_err(|error| cause::of_refusal(id, &error))?;
+        match found.as_ref().and_then(|object| compare::of_another(object, &self.job.set.id())) {
+            Some(reason) => Err(reason),
+            None => Ok(()),
         }
     }
 
@@ -363,6 +376,9 @@ impl Running<'_> {
         let path = crate::api::path_of(compare::resource(&self.kinds, hook)?, &id);
         let api = &self.tools.api;
         if let Some(old) = api.find(&path).await.map_err(|error| refused(&error))? {
+            if let Some(reason) = compare::of_another(&old, &self.job.set.id()) {
+                return Err(reason);
+            }
             // Without that policy it stays, and an apply of it says what differs.
             if steps::delete_when(hook).before || object::kind(&old) == "Job" {
                 match api.delete(&path, object::uid(&old)).await {
@@ -399,10 +415,11 @@ impl Running<'_> {
             .map_err(|message| format!("the {} hook {} {} failed: {message}", phase.as_str(), id.kind, id.name))
     }
 
-    async fn prune(&self) -> Result<(), String> {
+    /// Deletes what may be deleted; what is there all the same.
+    async fn prune(&self) -> Result<Vec<ObjectId>, String> {
         let objects: Vec<Value> =
             self.job.extra.iter().filter_map(|id| self.tools.live.get(id)).map(Arc::unwrap_or_clone).collect();
-        let mut failures = Vec::new();
+        let (mut failures, mut left) = (Vec::new(), Vec::new());
         for object in steps::pruning_order(objects) {
             let id = ObjectId::of(&object);
             let allowed = match (self.job.prune, self.job.options.for_object(&object).prune) {
@@ -414,10 +431,17 @@ impl Running<'_> {
                 _ => Ok(()),
             };
             let outcome = match allowed {
-                Err(why) => ("PruneSkipped", format!("ignored (requires pruning): {why}")),
+                Err(why) => {
+                    left.push(id);
+                    ("PruneSkipped", format!("ignored (requires pruning): {why}"))
+                }
                 Ok(()) => match self.delete(&object, &id).await {
                     Ok(()) => {
                         fault::point("sync.pruned");
+                        // It goes once others let it go.
+                        if object["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty()) {
+                            left.push(id);
+                        }
                         ("Pruned", "pruned".to_owned())
                     }
                     Err(reason) => {
@@ -428,7 +452,7 @@ impl Running<'_> {
             };
             self.note(Note::Object(done_with(&object, outcome.0, outcome.1, Phase::Sync))).await;
         }
-        if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+        if failures.is_empty() { Ok(left) } else { Err(failures.join("; ")) }
     }
 
     async fn delete(&self, object: &Value, id: &ObjectId) -> Result<(), String> {

@@ -21,12 +21,14 @@ use tokio::sync::mpsc;
 
 use super::progress::{self, Pushed};
 use super::{Body, Front, HttpSettings, say};
-use crate::sync::git::{GitError, Held, remove_leftovers};
+use crate::sync::git::{GitError, Held, Refs, remove_leftovers};
 
 /// How many repositories there may be.
 const REPOSITORIES: usize = 100;
 /// How long one request may take.
 const LIMIT: Duration = Duration::from_secs(1500);
+/// How many git programs answer requests at once, also for clients that are gone.
+pub(super) const PROGRAMS: usize = 64;
 /// How much of a request is looked at for what the client can do.
 const SNIFFED: usize = 4096;
 /// The longest line that is told a pusher, in bytes.
@@ -189,6 +191,14 @@ async fn folders(front: &Front, directory: &Path, commit: &str) -> Vec<String> {
     String::from_utf8_lossy(&listing).lines().map(str::to_owned).collect()
 }
 
+/// Every reference of a repository.
+async fn references(front: &Front, directory: &Path) -> Refs {
+    let path = directory.display().to_string();
+    let doing = crate::sync::git::Doing { attempt: "read the references of", repository: &path };
+    let listing = front.git.run(&["ls-remote", "--symref", "--", &path], doing, Vec::new()).await.unwrap_or_default();
+    Refs::parse(&String::from_utf8_lossy(&listing))
+}
+
 /// Runs git's own server side for one request.
 async fn run(
     front: &Arc<Front>,
@@ -198,6 +208,10 @@ async fn run(
     user: &str,
 ) -> Result<Response<Body>, String> {
     let (head, mut body) = request.into_parts();
+    // It outlives the connection whose client has gone.
+    let Ok(permit) = Arc::clone(&front.room).try_acquire_owned() else {
+        return Err(format!("{PROGRAMS} requests are answered already; try again later"));
+    };
     let before = if rest == "git-receive-pack" { Some(branches(front, directory).await) } else { None };
     if let Some(before) = &before {
         note_push(directory, before);
@@ -205,14 +219,14 @@ async fn run(
     }
     let mut command = command(front, &head, directory, rest, user);
     let mut child = command.spawn().map_err(|error| format!("cannot run git: {error}; is it installed?"))?;
-    let (Some(mut stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
+    let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Err("git has no input or output".to_owned());
     };
     let (frames, mut waiting) = mpsc::channel::<Bytes>(16);
     let (answered, heads) = tokio::sync::oneshot::channel();
     let (front_of_task, directory) = (Arc::clone(front), directory.to_owned());
     front.tasks.spawn(async move {
-        let front = front_of_task;
+        let (front, _permit) = (front_of_task, permit);
         let work = async {
             let mut sniffed = BytesMut::new();
             let feed = async {
@@ -228,17 +242,19 @@ async fn run(
                 let _ = stdin.shutdown().await;
                 drop(stdin);
             };
-            let pass = pass_on(&mut stdout, answered, &frames, before.is_some());
+            // Its output goes with it: a git that nobody listens to ends, but for one that stores.
+            let pass = pass_on(stdout, answered, &frames, before.is_some());
             let ((), held) = tokio::join!(feed, pass);
             let ended = child.wait().await;
-            if let (Some(before), Some(held)) = (before, held) {
-                crate::fault::point("push.stored");
-                let talks = String::from_utf8_lossy(&sniffed).contains("side-band-64k");
-                if ended.is_ok_and(|status| status.success()) {
-                    tell(&front, &directory, &before, talks.then_some(&frames)).await;
-                } else {
-                    forget_push(&directory);
-                }
+            let Some(before) = before else { return };
+            crate::fault::point("push.stored");
+            if ended.is_ok_and(|status| status.success()) {
+                let listens = held.is_some() && String::from_utf8_lossy(&sniffed).contains("side-band-64k");
+                tell(&front, &directory, &before, listens.then_some(&frames)).await;
+            } else {
+                forget_push(&directory);
+            }
+            if let Some(held) = held {
                 let _ = frames.send(held).await;
             }
         };
@@ -295,9 +311,10 @@ fn command(
 
 type Answered = tokio::sync::oneshot::Sender<(StatusCode, HeaderMap)>;
 
-/// Passes git's answer on. With `hold` its last packet (`0000`) is kept back and returned, so that more can be said before it.
+/// Passes git's answer on. With `hold` its last packet (`0000`) is kept back and returned, so that more can be said before it, and
+/// git may say everything though nobody listens any more.
 async fn pass_on(
-    stdout: &mut tokio::process::ChildStdout,
+    mut stdout: tokio::process::ChildStdout,
     answered: Answered,
     frames: &mpsc::Sender<Bytes>,
     hold: bool,
@@ -326,6 +343,9 @@ async fn pass_on(
         if held.len() > keep {
             let ready = held.split_to(held.len() - keep).freeze();
             if frames.send(ready).await.is_err() {
+                if hold {
+                    let _ = tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await;
+                }
                 return None;
             }
         }
@@ -404,22 +424,28 @@ pub(super) async fn finish_pushes(front: &Front) {
     }
 }
 
-/// Says what becomes of a push, as `remote:` lines, to a client that takes them.
+/// Has a push looked at, whoever still listens, and says what becomes of it, as `remote:` lines, to a client that takes them.
 async fn tell(front: &Front, directory: &Path, before: &[(String, String)], frames: Option<&mpsc::Sender<Bytes>>) {
     let pushed = pushed(front, directory, before).await;
     let Some(first) = pushed.first() else { return forget_push(directory) };
     let folders = folders(front, directory, &first.commit).await;
-    let Some(frames) = frames else {
-        match progress::follow(&front.handle, directory, &pushed, &folders).await {
-            Ok(_) => forget_push(directory),
-            Err(reason) => tracing::warn!(reason, "a push could not be looked at"),
-        }
+    let listening = progress::listen(&front.handle);
+    let followed = progress::follow(&front.handle, directory, &pushed, &folders).await;
+    match &followed {
+        Ok(_) => forget_push(directory),
+        Err(reason) => tracing::warn!(reason, "a push could not be looked at; it is with the next start"),
+    }
+    let Some(frames) = frames else { return };
+    let failed = |reason| Some(format!("no Application follows this repository, and none could be made: {reason}"));
+    if let Some(said) = followed.unwrap_or_else(failed)
+        && frames.send(packet(&said)).await.is_err()
+    {
         return;
-    };
+    }
+    let refs = references(front, directory).await;
     let (sender, mut lines) = mpsc::channel(64);
     let telling = async {
-        let begun = || forget_push(directory);
-        progress::tell(&front.handle, directory, &pushed, &folders, begun, front.settings.wait, &sender).await;
+        progress::tell(listening, &front.handle, directory, &pushed, &refs, front.settings.wait, &sender).await;
         drop(sender);
     };
     let passing = async {
@@ -435,6 +461,8 @@ async fn tell(front: &Front, directory: &Path, before: &[(String, String)], fram
         // Its sender is dropped with it, so the other one ends after the last line.
         () = &mut passing => {}
         () = &mut telling => passing.await,
+        // Nobody waits for an answer any more.
+        () = frames.closed() => {}
     }
 }
 

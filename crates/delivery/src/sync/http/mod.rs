@@ -68,6 +68,8 @@ pub(crate) struct Front {
     pub(crate) settings: HttpSettings,
     pub(crate) handle: Handle,
     pub(crate) git: Git,
+    /// Bounds the git programs that run.
+    pub(crate) room: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -99,7 +101,9 @@ pub async fn listen(settings: HttpSettings, handle: Handle) -> Result<HttpServer
     let failed = |source| HttpError::Listen { address: settings.bind, source };
     let listener = TcpListener::bind(settings.bind).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let front = Front { settings, handle, git, tasks: TaskTracker::new(), stop: CancellationToken::new() };
+    handle.listens(address);
+    let room = Arc::new(Semaphore::new(backend::PROGRAMS));
+    let front = Front { settings, handle, git, room, tasks: TaskTracker::new(), stop: CancellationToken::new() };
     Ok(HttpServer { listener, front: Arc::new(front), address })
 }
 
