@@ -34,6 +34,8 @@ pub struct Settings {
     pub max_headers: usize,
     /// How many bytes the head of a request may have.
     pub max_head_bytes: usize,
+    /// Whether plain requests of HTTP/1.1 are served by code of our own. Without it, hyper serves all; what clients see is the same.
+    pub by_hand: bool,
     /// How many requests at once one HTTP/2 connection may carry.
     pub max_streams: u32,
     /// How long a sniffing listener waits for the client's first bytes before it takes the protocol for one where the server speaks first.
@@ -62,6 +64,7 @@ impl Default for Settings {
             max_connections: 16_384,
             max_headers: 100,
             max_head_bytes: 64 * 1024,
+            by_hand: true,
             max_streams: 256,
             sniff_wait: Duration::from_millis(100),
             max_series: 10_000,

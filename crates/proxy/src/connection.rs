@@ -27,6 +27,7 @@ use crate::access;
 use crate::balance::Backend;
 use crate::certified::{self, admits, is_tls, turn_away};
 use crate::config::Settings;
+use crate::downstream;
 use crate::headers;
 use crate::http2;
 use crate::identity::{Client, Identity};
@@ -161,7 +162,10 @@ async fn identify(
     callers.identify(ground, peer, stream.local_addr().ok()?).await
 }
 
-pub(crate) type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+/// Why a connection did not end well.
+pub(crate) type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+pub(crate) type Ended = Result<(), Broken>;
 
 /// How long a client's first bytes are waited for.
 fn patience(settings: &Settings, otherwise: Option<&Arc<Backend>>) -> Duration {
@@ -220,22 +224,20 @@ async fn serve_seen<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let silent = prefix.is_empty();
     let bytes = if is_tls(&prefix) { tunnel::Bytes::Sealed } else { tunnel::Bytes::Open };
-    let stream = Prefixed::new(prefix, stream);
     match (looks, otherwise) {
-        (Looks::Http2, _) => Box::pin(serve_http2(shared, slot, stream, client)).await,
-        (Looks::Http1, _) => serve_http1(shared, slot, stream, client).await,
+        (Looks::Http2, _) => Box::pin(serve_http2(shared, slot, Prefixed::new(prefix, stream), client)).await,
+        (Looks::Http1, _) => serve_http1(shared, slot, (prefix, stream), client).await,
         (Looks::Other | Looks::Unclear, Some(backend)) => {
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
                 let carried = tunnel::Carried::new(backend, &client, bytes);
-                Box::pin(tunnel::carry(shared, slot, admitted, carried, stream)).await;
+                Box::pin(tunnel::carry(shared, slot, admitted, carried, Prefixed::new(prefix, stream))).await;
             }
             Ok(())
         }
-        (Looks::Unclear, None) if silent => Ok(()),
+        (Looks::Unclear, None) if prefix.is_empty() => Ok(()),
         // What is no HTTP gets its answer from the parser.
-        (Looks::Other | Looks::Unclear, None) => serve_http1(shared, slot, stream, client).await,
+        (Looks::Other | Looks::Unclear, None) => serve_http1(shared, slot, (prefix, stream), client).await,
     }
 }
 
@@ -255,7 +257,7 @@ async fn serve_tls(
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         Box::pin(serve_http2(shared, slot, stream, client)).await
     } else {
-        serve_http1(shared, slot, stream, client).await
+        serve_http1(shared, slot, (Bytes::new(), stream), client).await
     }
 }
 
@@ -286,11 +288,25 @@ fn unnamed(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Caller {
     }
 }
 
-async fn serve_http1<S>(shared: &Arc<Shared>, slot: &Arc<Slot>, stream: S, client: Client) -> Ended
+/// Serves a client of HTTP/1.1, of which some bytes were read already.
+async fn serve_http1<S>(shared: &Arc<Shared>, slot: &Arc<Slot>, (read, stream): (Bytes, S), client: Client) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let caller = caller(shared, slot, client);
+    let left =
+        if shared.settings.by_hand { downstream::serve(&caller, read, stream).await? } else { Some((read, stream)) };
+    match left {
+        Some((read, stream)) => Box::pin(serve_by_hyper(caller, Prefixed::new(read, stream))).await,
+        None => Ok(()),
+    }
+}
+
+async fn serve_by_hyper<S>(caller: Arc<Caller>, stream: S) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (shared, slot) = (Arc::clone(&caller.shared), Arc::clone(&caller.slot));
     let settings = &shared.settings;
     let mut builder = http1::Builder::new();
     builder.timer(CoarseTimer).header_read_timeout(settings.header_timeout).max_header_size(settings.max_head_bytes);
@@ -298,12 +314,15 @@ where
     if settings.max_headers != DEFAULT_HEADERS {
         builder.max_headers(settings.max_headers);
     }
+    let asked = Arc::clone(&caller);
+    let under_way = move || asked.active.load(Ordering::Relaxed) > 0;
     // In a box, which is there while there is a request and not while a connection waits for one.
     let service = service_fn(move |request: Request<Incoming>| {
         Box::pin(request::serve(Arc::clone(&caller), request.map(Into::into)))
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
-    drive(connection.as_mut(), |connection| connection.graceful_shutdown(), &slot.life, settings, || false).await
+    let sees = Sees { idle: || false, under_way };
+    drive(connection.as_mut(), |connection| connection.graceful_shutdown(), &slot.life, settings, sees).await
 }
 
 /// What hyper takes without making room for it on the heap.
@@ -325,7 +344,17 @@ where
         idle
     };
     let mut connection = pin!(http2::serve(stream, caller, settings));
-    drive(connection.as_mut(), |connection| connection.finish(), &slot.life, settings, idle).await
+    // Streams are told apart from the connection: what is under way need not know that this ends.
+    let sees = Sees { idle, under_way: || false };
+    drive(connection.as_mut(), |connection| connection.finish(), &slot.life, settings, sees).await
+}
+
+/// What [`drive`] is told of a connection.
+struct Sees<I, U> {
+    /// Whether it has done nothing since the last time.
+    idle: I,
+    /// Whether an answer is being made that has to say that it is the last.
+    under_way: U,
 }
 
 /// Polls a connection to its end; tells it to finish when its listener drains, ends it when that takes too long.
@@ -334,7 +363,7 @@ async fn drive<C, E>(
     finish: impl Fn(Pin<&mut C>),
     life: &Life,
     settings: &Settings,
-    mut idle: impl FnMut() -> bool,
+    mut sees: Sees<impl FnMut() -> bool, impl Fn() -> bool>,
 ) -> Ended
 where
     C: Future<Output = Result<(), E>>,
@@ -347,6 +376,11 @@ where
     let (mut registered, mut finishing) = (false, false);
     std::future::poll_fn(|cx| {
         loop {
+            // An answer may be ready at the same time as the end; it then says so.
+            if registered && !finishing && life.changed() && (sees.under_way)() {
+                finishing = true;
+                finish(connection.as_mut());
+            }
             // First of all, so that a request that has arrived already is begun before anything is finished.
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended.map_err(Into::into));
@@ -364,7 +398,7 @@ where
             while clock.as_mut().poll(cx).is_ready() {
                 clock.as_mut().reset(tokio::time::Instant::now() + tick);
                 ticked = true;
-                finish_now |= !finishing && idle();
+                finish_now |= !finishing && (sees.idle)();
             }
             if finish_now {
                 finishing = true;

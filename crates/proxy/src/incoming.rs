@@ -13,6 +13,8 @@ use crate::upstream::BodyError;
 
 /// What a client sends after the head of its request.
 pub(crate) enum Incoming {
+    /// Nothing, beyond doubt.
+    Nothing,
     /// Read by hyper.
     Hyper(hyper::body::Incoming),
     /// Of HTTP/2.
@@ -31,6 +33,7 @@ impl Body for Incoming {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
+            Self::Nothing => Poll::Ready(None),
             Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Http2(body) => body.poll_frame(cx).map_err(Into::into),
         }
@@ -38,6 +41,7 @@ impl Body for Incoming {
 
     fn is_end_stream(&self) -> bool {
         match self {
+            Self::Nothing => true,
             Self::Hyper(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
         }
@@ -45,6 +49,7 @@ impl Body for Incoming {
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            Self::Nothing => SizeHint::with_exact(0),
             Self::Hyper(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
         }

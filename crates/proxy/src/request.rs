@@ -125,19 +125,24 @@ struct Ending {
     counter: Arc<Counter>,
 }
 
-/// Answers one request.
+/// Answers a request, for those who want no failure.
 pub(crate) async fn serve(caller: Arc<Caller>, request: Request<Incoming>) -> Result<Response<Seen>, Infallible> {
+    let (parts, body) = request.into_parts();
+    Ok(answered(&caller, parts, body).await)
+}
+
+/// Answers one request, whoever has read it.
+pub(crate) async fn answered(caller: &Arc<Caller>, parts: request::Parts, incoming: Incoming) -> Response<Seen> {
     caller.begun.fetch_add(1, Ordering::Relaxed);
-    let _active = Active::begin(&caller);
-    let (parts, incoming) = request.into_parts();
-    let mut seen = Box::new(Observation::begin(&caller, &parts));
+    let _active = Active::begin(caller);
+    let mut seen = Box::new(Observation::begin(caller, &parts));
     let method = parts.method.clone();
-    let ending = answer(&caller, parts, incoming, &mut seen).await;
+    let ending = answer(caller, parts, incoming, &mut seen).await;
     seen.counts_as(&ending.counter);
     let (head, body) = ending.response.into_parts();
     seen.answered(head.status, &head.headers);
     let body = Seen::new(body, seen, &method, head.status);
-    Ok(Response::from_parts(head, body))
+    Response::from_parts(head, body)
 }
 
 async fn answer(caller: &Arc<Caller>, parts: request::Parts, body: Incoming, seen: &mut Observation) -> Ending {

@@ -1,6 +1,7 @@
 //! The proxy over real sockets: what clients and endpoints see.
 
 mod access;
+mod alike;
 mod backend_tls;
 mod beside;
 mod drain;

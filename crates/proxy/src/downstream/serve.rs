@@ -1,0 +1,280 @@
+//! One connection: a request is read, answered, and its answer written, then the next one.
+//!
+//! What clients see is what hyper shows them: a client that ends its side before it has the whole answer takes its request along;
+//! requests that were sent ahead wait, unread but for the first bytes of them; the time that a head may take counts from the end of
+//! the answer before it; a connection whose listener drains ends with the answer that is under way.
+//!
+//! Invariants: between two requests there is no buffer; while an answer is made, no more is read ahead than once; what is not ours
+//! goes back whole.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Response};
+use hyper::body::Body as _;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::answer::{self, Size, To};
+use super::head::{Asked, Limits, Look, look, may_be_whole};
+use super::outlet::Outlet;
+use crate::connection::Broken;
+use crate::incoming::Incoming;
+use crate::listen::Life;
+use crate::observe::Seen;
+use crate::request::{self, Caller};
+
+/// How much is read at once.
+const READ: usize = 16 * 1024;
+
+thread_local! {
+    /// Where what comes from sockets is put, before it is known how much it is. Connections that wait share it.
+    static LANDING: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+/// Serves a client until its connection ends, or until it sends what is not ours. That is then returned, with the connection.
+pub(crate) async fn serve<S>(caller: &Arc<Caller>, read: Bytes, stream: S) -> Result<Option<(Bytes, S)>, Broken>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let settings = &caller.shared.settings;
+    let limits = Limits { headers: settings.max_headers, bytes: settings.max_head_bytes };
+    let life = &*caller.slot.life;
+    let tick = (settings.header_timeout / 2).max(Duration::from_millis(1));
+    let (draining, forced) = (pin!(life.draining()), pin!(life.forced()));
+    let clock = pin!(tokio::time::sleep(tick));
+    let mut watch = Watch { life, draining, forced, clock, tick, ticks: 0, registered: false, finishing: false };
+    let mut line = Line { stream, read };
+    loop {
+        let asked = match line.head(limits, &mut watch).await? {
+            Next::Ours(asked) => asked,
+            Next::Other => return Ok(Some((line.read, line.stream))),
+            Next::End => break,
+            Next::Cut => return Ok(None),
+        };
+        let Asked { parts, last } = *asked;
+        let to = To { head: parts.method == Method::HEAD, last };
+        // In a box, which is there while there is a request and not while a connection waits for one.
+        let answer = Box::pin(request::answered(caller, parts, Incoming::Nothing));
+        let Some(response) = line.answer(answer, &mut watch).await else { return Ok(None) };
+        let Some(kept) = line.deliver(response, to, &mut watch).await? else { return Ok(None) };
+        if !kept {
+            break;
+        }
+    }
+    line.end(&mut watch).await?;
+    Ok(None)
+}
+
+/// What comes next on a connection.
+enum Next {
+    Ours(Box<Asked>),
+    Other,
+    /// Nothing: it is over.
+    End,
+    /// It is over, and nothing is owed to anybody.
+    Cut,
+}
+
+/// What ends a connection from without: its listener, and time.
+struct Watch<'a, D, F> {
+    life: &'a Life,
+    draining: Pin<&'a mut D>,
+    forced: Pin<&'a mut F>,
+    /// Wakes every so often; it spares a registration for every request.
+    clock: Pin<&'a mut Sleep>,
+    tick: Duration,
+    /// How often it has, since something was heard of the client.
+    ticks: u32,
+    registered: bool,
+    finishing: bool,
+}
+
+impl<D: Future<Output = ()>, F: Future<Output = ()>> Watch<'_, D, F> {
+    /// Whether the connection must end at once. Wakes the task when anything changes.
+    fn forced(&mut self, cx: &mut Context<'_>) -> bool {
+        let first = !std::mem::replace(&mut self.registered, true);
+        // Looked at once to be woken, and then only when there is something to see: this runs several times a request.
+        if first || self.clock.is_elapsed() {
+            while self.clock.as_mut().poll(cx).is_ready() {
+                self.clock.as_mut().reset(Instant::now() + self.tick);
+                self.ticks += 1;
+            }
+        }
+        if first || self.life.changed() {
+            self.finishing = self.finishing || self.draining.as_mut().poll(cx).is_ready();
+            return self.forced.as_mut().poll(cx).is_ready();
+        }
+        false
+    }
+
+    /// Whether the client has had the time for a head: two ticks after the one that was under way.
+    fn late(&self) -> bool {
+        self.ticks > 2
+    }
+}
+
+/// A client's connection.
+struct Line<S> {
+    stream: S,
+    /// What was read and not looked at, or not understood yet.
+    read: Bytes,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
+    /// Reads more, once. Zero is the end of what the client sends.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        LANDING.with_borrow_mut(|landing| {
+            let mut landed = ReadBuf::new(landing);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut landed))?;
+            let new = landed.filled();
+            if self.read.is_empty() {
+                self.read = Bytes::copy_from_slice(new);
+            } else {
+                let mut all = BytesMut::from(std::mem::take(&mut self.read));
+                all.extend_from_slice(new);
+                self.read = all.freeze();
+            }
+            Poll::Ready(Ok(new.len()))
+        })
+    }
+
+    /// Waits for the next head.
+    async fn head<D, F>(&mut self, limits: Limits, watch: &mut Watch<'_, D, F>) -> io::Result<Next>
+    where
+        D: Future<Output = ()>,
+        F: Future<Output = ()>,
+    {
+        watch.ticks = 0;
+        // Of how many bytes it is known that they are no whole head.
+        let mut seen = 0;
+        std::future::poll_fn(|cx| {
+            // First of all, so that a request that has arrived already is begun before anything is finished.
+            loop {
+                if seen == 0 || may_be_whole(&self.read, seen) || self.read.len() >= limits.bytes {
+                    match look(&mut self.read, limits) {
+                        Look::Ours(asked) => return Poll::Ready(Ok(Next::Ours(asked))),
+                        Look::Other => return Poll::Ready(Ok(Next::Other)),
+                        Look::Partial => {}
+                    }
+                }
+                seen = self.read.len();
+                match self.poll_read(cx)? {
+                    Poll::Ready(0) if self.read.is_empty() => return Poll::Ready(Ok(Next::End)),
+                    Poll::Ready(0) => return Poll::Ready(Ok(Next::Cut)),
+                    Poll::Ready(_) => {}
+                    Poll::Pending => break,
+                }
+            }
+            if watch.forced(cx) || watch.late() {
+                return Poll::Ready(Ok(Next::Cut));
+            }
+            // What has begun to arrive is answered.
+            if watch.finishing && self.read.is_empty() { Poll::Ready(Ok(Next::End)) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Whether the client has gone. What it sends ahead is read once, and nothing is known of what comes after that.
+    fn gone(&mut self, cx: &mut Context<'_>) -> bool {
+        self.read.is_empty() && matches!(self.poll_read(cx), Poll::Ready(Ok(0) | Err(_)))
+    }
+
+    /// Waits for an answer. None where nobody does any more.
+    async fn answer<D, F>(
+        &mut self,
+        mut answer: Pin<Box<impl Future<Output = Response<Seen>>>>,
+        watch: &mut Watch<'_, D, F>,
+    ) -> Option<Response<Seen>>
+    where
+        D: Future<Output = ()>,
+        F: Future<Output = ()>,
+    {
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(response) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Some(response));
+            }
+            if self.gone(cx) || watch.forced(cx) { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Writes an answer. Says whether the connection goes on after it; none where it was cut off.
+    async fn deliver<D, F>(
+        &mut self,
+        response: Response<Seen>,
+        to: To,
+        watch: &mut Watch<'_, D, F>,
+    ) -> Result<Option<bool>, Broken>
+    where
+        D: Future<Output = ()>,
+        F: Future<Output = ()>,
+    {
+        let (head, body) = response.into_parts();
+        let size = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
+        let size = size.map_or(Size::Unknown, Size::Known);
+        let mut out = Outlet::new();
+        // Asked here, as the listener may have begun to drain while the answer was made, on any thread.
+        let to = To { last: to.last || watch.life.changed(), ..to };
+        let (mut framing, last) = answer::write(&head, size, to, out.head());
+        drop(head);
+        let mut body = Some(body).filter(|_| framing.has_body());
+        std::future::poll_fn(|cx| {
+            loop {
+                while let Some(rest) = body.as_mut().filter(|_| out.has_room()) {
+                    let ended = match Pin::new(&mut *rest).poll_frame(cx) {
+                        Poll::Pending => break,
+                        Poll::Ready(None) => true,
+                        Poll::Ready(Some(frame)) => match frame?.into_data() {
+                            Ok(data) => {
+                                out.take(&mut framing, data)?;
+                                rest.is_end_stream()
+                            }
+                            // Trailers are for clients that have said that they take them, who are not served here.
+                            Err(_) => true,
+                        },
+                    };
+                    if ended {
+                        out.end(framing)?;
+                        body = None;
+                    }
+                }
+                if out.is_empty() {
+                    let flushed = Pin::new(&mut self.stream).poll_flush(cx)?;
+                    if flushed.is_ready() && body.is_none() {
+                        return Poll::Ready(Ok(Some(!last)));
+                    }
+                    break;
+                }
+                if out.poll_write(Pin::new(&mut self.stream), cx)?.is_pending() {
+                    break;
+                }
+            }
+            if self.gone(cx) {
+                return Poll::Ready(Err("the client went away before it had the whole answer".into()));
+            }
+            if watch.forced(cx) { Poll::Ready(Ok(None)) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Ends the connection in order.
+    async fn end<D, F>(&mut self, watch: &mut Watch<'_, D, F>) -> io::Result<()>
+    where
+        D: Future<Output = ()>,
+        F: Future<Output = ()>,
+    {
+        watch.ticks = 0;
+        std::future::poll_fn(|cx| {
+            let ended = Pin::new(&mut self.stream).poll_shutdown(cx)?;
+            if ended.is_ready() || watch.forced(cx) || watch.late() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
+    }
+}
