@@ -84,6 +84,11 @@ impl Record {
         self.allowed = Some(allowed);
     }
 
+    /// Whether its body says that nothing is to be changed.
+    pub(crate) fn is_rehearsal(&mut self, rehearsed: bool) {
+        self.harmless |= rehearsed;
+    }
+
     /// What is asked. `rehearsed`: nothing is to be changed.
     pub(crate) fn asks(&mut self, head: &http::request::Parts, route: &Route, asked: &Attributes<'_>, rehearsed: bool) {
         self.verb = short(asked.verb);

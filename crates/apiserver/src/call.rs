@@ -27,6 +27,8 @@ pub(crate) struct Call {
     pub(crate) method: http::Method,
     pub(crate) user: Arc<User>,
     pub(crate) origin: Origin,
+    /// Its body says that nothing is to be changed, as the query may.
+    pub(crate) rehearsed: bool,
     pub(crate) query: Query,
     pub(crate) accept: Option<String>,
     pub(crate) content_type: Option<String>,
@@ -47,6 +49,7 @@ impl Call {
             method: http::Method::PUT,
             user: Arc::new(User::server()),
             origin: Origin::Server,
+            rehearsed: false,
             query: Query::default(),
             accept: None,
             content_type: None,

@@ -84,19 +84,25 @@ async fn write(
 
 /// Writes the rules of aggregated ClusterRoles into them where they differ, for people to see; what is decided does not depend on it.
 pub(crate) async fn show_aggregated(server: &Arc<Server>) {
-    let Ok(resource) = resource(server, "clusterroles") else { return };
-    for name in server.access.with(|index| index.outdated()) {
-        let mut call = Call::internal("clusterrole-aggregation-controller", jiff::Timestamp::now());
-        call.origin = Origin::Aggregation;
-        let mut come_to = |current: &Value| {
-            let mut new = current.clone();
-            if let Some(rules) = server.access.with(|index| index.comes_to(&name)) {
-                new["rules"] = rule::to_value(&rules);
-            }
-            new
-        };
-        if let Err(failure) = write(server, &mut call, &resource, &name, &mut come_to).await {
+    let Ok(resource) = &resource(server, "clusterroles") else { return };
+    let outdated = stream::iter(server.access.with(|index| index.outdated()));
+    let shown = outdated.map(async |name| {
+        if let Err(failure) = show(server, resource, &name).await {
             tracing::warn!(role = %name, reason = %failure.message, "an aggregated ClusterRole can't be brought up to date");
         }
-    }
+    });
+    shown.buffer_unordered(TOGETHER).collect::<()>().await;
+}
+
+async fn show(server: &Arc<Server>, resource: &Arc<Resource>, name: &str) -> Answer<()> {
+    let mut call = Call::internal("clusterrole-aggregation-controller", jiff::Timestamp::now());
+    call.origin = Origin::Aggregation;
+    let mut come_to = |current: &Value| {
+        let mut new = current.clone();
+        if let Some(rules) = server.access.with(|index| index.comes_to(name)) {
+            new["rules"] = rule::to_value(&rules);
+        }
+        new
+    };
+    write(server, &mut call, resource, name, &mut come_to).await
 }

@@ -95,8 +95,9 @@ impl Server {
     }
 
     /// Does what is asked, and writes into the trail how it ended.
-    async fn answer(self: &Arc<Self>, mut call: Call, route: Route, record: Record) -> Response<Body> {
+    async fn answer(self: &Arc<Self>, mut call: Call, route: Route, mut record: Record) -> Response<Body> {
         let answer = Box::pin(self.dispatch(&mut call, route)).await;
+        record.is_rehearsal(call.rehearsed);
         self.trail.ended(record, answer.as_ref());
         encode::response(&call, answer)
     }
@@ -147,6 +148,7 @@ impl Server {
         let call = Call {
             user,
             origin: Origin::Client,
+            rehearsed: false,
             query,
             accept: text(header::ACCEPT),
             content_type: text(header::CONTENT_TYPE),

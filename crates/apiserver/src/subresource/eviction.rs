@@ -23,6 +23,7 @@ pub(super) async fn evict(server: &Arc<Server>, call: &mut Call, (resource, targ
         )));
     }
     let options = delete::from(&eviction["deleteOptions"], call)?;
+    call.rehearsed = options.dry;
     let namespace = target.namespace.as_deref();
     let entry = server.store.get(&resource.key(namespace, name)).0;
     let pod = object::read(resource, &entry.ok_or_else(|| Failure::not_found(resource, name))?)?;

@@ -40,6 +40,7 @@ pub(crate) enum Deleted {
 /// `DELETE` of an object.
 pub(crate) async fn delete(server: &Arc<Server>, call: &mut Call, (resource, target): Place<'_>) -> Answer<Reply> {
     let options = options(call)?;
+    call.rehearsed = options.dry;
     let name = target.name.as_deref().unwrap_or_default();
     let deleted = one(server, call, resource, target.namespace.as_deref(), name, &options).await?;
     Ok(match deleted {
@@ -55,6 +56,7 @@ pub(crate) async fn collection(server: &Arc<Server>, call: &mut Call, (resource,
         return Err(Failure::method_not_allowed());
     }
     let options = options(call)?;
+    call.rehearsed = options.dry;
     let selection = Selection::parse(&call.query, resource)?;
     let page = list::page(server, &call.query, resource, target, &selection)?;
     let mut items = Vec::with_capacity(page.items.len());
@@ -172,6 +174,22 @@ fn returns_object(resource: &Resource) -> bool {
         )
 }
 
+/// Whether `dryRun` of DeleteOptions says that nothing is to be deleted. What it can't mean is refused: else it would delete.
+fn rehearsed(said: &Value) -> Answer<bool> {
+    let values = match said {
+        Value::Null => &[][..],
+        Value::Array(values) => values,
+        other => std::slice::from_ref(other),
+    };
+    match values.iter().find(|value| !said.is_array() || **value != "All") {
+        None => Ok(!values.is_empty()),
+        Some(wrong) => {
+            let why = format!("Unsupported value: {wrong}: supported values: \"All\"");
+            Err(Failure::bad_option("DeleteOptions", "dryRun", &why))
+        }
+    }
+}
+
 /// Reads DeleteOptions from the body, or from the query when there is no body.
 pub(crate) fn options(call: &Call) -> Answer<Options> {
     let body = if call.body.is_empty() { Value::Null } else { intake::value(call)?.0 };
@@ -207,7 +225,7 @@ pub(crate) fn from(body: &Value, call: &Call) -> Answer<Options> {
         }
     };
     let preconditions = &body["preconditions"];
-    let in_body = body["dryRun"].as_array().is_some_and(|all| all.iter().any(|one| one == "All"));
+    let in_body = rehearsed(&body["dryRun"])?;
     Ok(Options {
         grace,
         propagation,

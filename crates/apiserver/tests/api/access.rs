@@ -363,7 +363,7 @@ async fn a_role_too_large_to_be_looked_at_is_refused() {
 async fn many_aggregated_roles_are_brought_up_to_date_one_after_the_other() {
     let server = Harness::start().await;
     let path = format!("{RBAC}/clusterroles");
-    const MANY: usize = 150;
+    const MANY: usize = 100;
     for number in 0..MANY {
         let whole = json!({ "metadata": { "name": format!("whole-{number}") },
             "aggregationRule": { "clusterRoleSelectors": [{ "matchLabels": { "part-of": "whole" } }] } });

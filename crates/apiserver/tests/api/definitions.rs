@@ -166,3 +166,32 @@ async fn definitions_that_can_not_be_served() {
     assert_eq!(code, 422, "{refused}");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn nothing_is_stored_that_can_not_be_read_again() {
+    let server = Harness::start().await;
+    let mut free = definition();
+    for version in free["spec"]["versions"].as_array_mut().expect("versions") {
+        version["schema"]["openAPIV3Schema"] = json!({ "type": "object", "properties": { "spec": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } } });
+    }
+    server.make(DEFINITIONS, free).await;
+    server.make(WIDGETS, widget("a", json!({ "replicas": 1 }))).await;
+    let nested = |levels: usize| (0..levels).fold(json!({}), |inner, _| json!({ "a": inner }));
+    let (code, refused) = server.post(WIDGETS, widget("deep", nested(120))).await;
+    assert_eq!(code, 400, "{refused}");
+    assert!(refused["message"].as_str().is_some_and(|text| text.contains("100 levels")), "{refused}");
+    let digging: Vec<Value> = (1..110)
+        .map(|level| json!({ "op": "add", "path": format!("/spec{}", "/a".repeat(level)), "value": {} }))
+        .collect();
+    let path = format!("{WIDGETS}/a");
+    let media = "application/json-patch+json";
+    let (code, refused) = server.typed(Method::PATCH, &path, media, Value::from(digging).to_string()).await;
+    assert_eq!(code, 422, "{refused}");
+    // What is as deep as may be can be read, and changed by every kind of patch.
+    server.make(WIDGETS, widget("b", nested(97))).await;
+    assert_eq!(server.merge(&path, json!({ "spec": nested(97) })).await.0, 200);
+    assert_eq!(server.apply(&path, "me", widget("a", nested(97))).await.0, 200);
+    let (code, list) = server.get(WIDGETS).await;
+    assert_eq!((code, list["items"].as_array().map(Vec::len)), (200, Some(2)));
+    server.stop().await;
+}

@@ -80,6 +80,16 @@ async fn what_only_looks_like_a_rehearsal_is_told() {
     server.make(&format!("{CONFIG_MAPS}?dryRun=All"), config_map("b", json!({}))).await;
     assert_eq!(told(&lines(&server, "audit.log")), ["system:admin as -: create a 201"]);
 
+    // As kubectl says it.
+    server.delete(&format!("{CONFIG_MAPS}/a"), json!({ "dryRun": ["All"] })).await;
+    server.delete(CONFIG_MAPS, json!({ "dryRun": ["All"] })).await;
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}/a")).await.0, 200);
+    assert_eq!(told(&lines(&server, "audit.log")).len(), 1);
+    for wrong in [json!(["all"]), json!(["All", "Some"]), json!("All"), json!(true)] {
+        assert_eq!(server.delete(&format!("{CONFIG_MAPS}/a"), json!({ "dryRun": wrong })).await.0, 422, "{wrong}");
+    }
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}/a")).await.0, 200, "what is not understood deletes nothing");
+
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     server.make(accounts, json!({ "metadata": { "name": "robot" } })).await;
     let token = format!("{accounts}/robot/token");

@@ -475,3 +475,15 @@ fn odd_shapes_do_not_panic() {
         }
     }
 }
+
+#[test]
+fn large_lists_are_applied_in_time() {
+    const MANY: usize = 10_000;
+    let env = |from: usize, value: &str| -> Vec<Value> {
+        (from..from + MANY).map(|number| json!({ "name": format!("n{number}"), "value": value })).collect()
+    };
+    let with = |env: Vec<Value>| containers(json!([{ "name": "a", "env": env }]));
+    let merged = play(&[("a", false, with(env(0, "old"))), ("b", false, with(env(MANY, "new")))]).expect("applied");
+    let env = merged["spec"]["template"]["spec"]["containers"][0]["env"].as_array().cloned().expect("a list");
+    assert_eq!(env.len(), 2 * MANY);
+}

@@ -3,7 +3,7 @@
 use super::set::{FieldSet, Step};
 use super::typed::{Form, Place};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What differs between two values.
 #[derive(Debug, Default, PartialEq)]
@@ -57,9 +57,13 @@ fn own(value: &Value, place: &Place, path: &mut Vec<Step>, set: &mut FieldSet) {
         }
         (form @ (Form::Keyed(_) | Form::Set), Value::Array(items)) => {
             let indexed = index(place, &form, items);
+            let mut times: BTreeMap<&Step, usize> = BTreeMap::new();
+            for (step, _) in &indexed {
+                *times.entry(step).or_default() += 1;
+            }
             for (step, item) in &indexed {
                 path.push(step.clone());
-                if indexed.iter().filter(|(other, _)| other == step).count() == 1 {
+                if times.get(step) == Some(&1) {
                     own(item, &place.item(), path, set);
                 }
                 set.insert(path);
@@ -209,8 +213,13 @@ fn without_nulls(value: &Value, place: &Place) -> Value {
 
 /// The applied order counts; what only the live list has stays where it was between what both have.
 fn merge_lists(live: &[(Step, &Value)], applied: &[(Step, &Value)], place: &Place) -> Value {
-    let in_applied = |step: &Step| applied.iter().any(|(other, _)| other == step);
-    let matching = |step: &Step| live.iter().filter(|(other, _)| other == step).collect::<Vec<_>>();
+    let wanted: BTreeSet<&Step> = applied.iter().map(|(step, _)| step).collect();
+    let in_applied = |step: &Step| wanted.contains(step);
+    let mut present: BTreeMap<&Step, Vec<&Value>> = BTreeMap::new();
+    for (step, value) in live {
+        present.entry(step).or_default().push(value);
+    }
+    let matching = |step: &Step| present.get(step).map_or(&[][..], Vec::as_slice);
     let mut shared = applied.iter().map(|(step, _)| step).filter(|step| !matching(step).is_empty()).peekable();
     let mut rest = live.iter().peekable();
     let mut merged = Vec::new();
@@ -223,8 +232,8 @@ fn merge_lists(live: &[(Step, &Value)], applied: &[(Step, &Value)], place: &Plac
             }
             rest.next();
         }
-        merged.push(match matching(step).as_slice() {
-            [(_, before)] => merge(before, item, &place.item()),
+        merged.push(match matching(step) {
+            [before] => merge(before, item, &place.item()),
             _ => without_nulls(item, &place.item()),
         });
         if shared.next_if(|next| *next == step).is_some() {
@@ -316,7 +325,7 @@ pub(super) fn check(value: &Value, place: &Place, path: &str, wrong: &mut Vec<St
 
 fn check_items(list: &Value, items: &[Value], place: &Place, path: &str, wrong: &mut Vec<String>) {
     let form = place.form(list);
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for (at, item) in items.iter().enumerate() {
         if matches!(form, Form::Whole) {
             check(item, &place.item(), &format!("{path}[{at}]"), wrong);

@@ -51,6 +51,9 @@ pub enum DecodeError {
         /// How many there are.
         actual: usize,
     },
+    /// Deeper than allowed.
+    #[error("the document is nested deeper than {MAX_DEPTH} levels; make it flatter")]
+    TooDeep,
     /// Not UTF-8.
     #[error("the document is not UTF-8 text (byte {at}): save it as UTF-8")]
     NotText {
@@ -86,7 +89,7 @@ pub fn decode(bytes: &[u8], format: Format) -> Result<Decoded, DecodeError> {
         Format::Yaml => {
             let text = std::str::from_utf8(bytes).map_err(|e| DecodeError::NotText { at: e.valid_up_to() })?;
             let tree: Tree = serde_saphyr::from_str_with_options(text, yaml_options()).map_err(|e| yaml_error(&e))?;
-            Ok(tree.finish())
+            shallow(tree.finish())
         }
     }
 }
@@ -100,7 +103,8 @@ pub fn documents(yaml: &str) -> Result<Vec<Decoded>, DecodeError> {
     bound(yaml.len())?;
     let trees: Vec<Tree> =
         serde_saphyr::from_str_multiple_with_options(yaml, yaml_options()).map_err(|e| yaml_error(&e))?;
-    Ok(trees.into_iter().map(Tree::finish).filter(|decoded| !decoded.value.is_null()).collect())
+    let decoded = trees.into_iter().map(|tree| shallow(tree.finish()));
+    decoded.filter(|decoded| !matches!(decoded, Ok(decoded) if decoded.value.is_null())).collect()
 }
 
 fn bound(length: usize) -> Result<(), DecodeError> {
@@ -118,9 +122,52 @@ fn json(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         problem: without_position(&e.to_string()),
     };
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let tree: Tree = serde::Deserialize::deserialize(&mut reader).map_err(problem)?;
+    // The reader stops at a depth of its own, somewhat beyond ours.
+    let tree: Tree = serde::Deserialize::deserialize(&mut reader).map_err(|error| {
+        if error.to_string().starts_with("recursion limit") { DecodeError::TooDeep } else { problem(error) }
+    })?;
     reader.end().map_err(problem)?;
-    Ok(tree.finish())
+    shallow(tree.finish())
+}
+
+/// What is stored has the managers of its fields beside it, which are nested deeper, and is to be read again.
+fn shallow(decoded: Decoded) -> Result<Decoded, DecodeError> {
+    if measure(&decoded.value, usize::MAX).depth > MAX_DEPTH { Err(DecodeError::TooDeep) } else { Ok(decoded) }
+}
+
+/// How large a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measure {
+    /// About how many bytes of JSON.
+    pub bytes: usize,
+    /// How many objects and lists are inside one another.
+    pub depth: usize,
+}
+
+/// Measures a value, up to `most` bytes. It does not recurse, so that what is too deep for others can be measured.
+pub fn measure(value: &Value, most: usize) -> Measure {
+    let mut size = Measure { bytes: 0, depth: 0 };
+    let mut left = vec![(value, 0usize)];
+    while let Some((value, around)) = left.pop() {
+        let inside = around + 1;
+        size.bytes += match value {
+            Value::Object(fields) => {
+                left.extend(fields.values().map(|value| (value, inside)));
+                2 + fields.keys().map(|key| key.len() + 4).sum::<usize>()
+            }
+            Value::Array(items) => {
+                left.extend(items.iter().map(|value| (value, inside)));
+                2 + items.len()
+            }
+            Value::String(text) => text.len() + 2,
+            Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+        };
+        size.depth = size.depth.max(if value.is_object() || value.is_array() { inside } else { around });
+        if size.bytes > most {
+            break;
+        }
+    }
+    size
 }
 
 /// serde_json repeats the position in its text; ours is in the fields.

@@ -253,3 +253,20 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn depth_is_bounded_alike_in_both_formats() {
+    let decide = || {
+        for (levels, fine) in [(MAX_DEPTH, true), (MAX_DEPTH + 1, false), (120, false), (10_000, false)] {
+            for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+                let text = format!("{}1{}", open.repeat(levels), close.repeat(levels));
+                for format in [Format::Json, Format::Yaml] {
+                    assert_eq!(decode(text.as_bytes(), format).is_ok(), fine, "{levels} of {open} as {format:?}");
+                }
+            }
+        }
+    };
+    // Unoptimized, a level of YAML takes some 20 KiB of stack; optimized, less than 5.
+    let roomy = std::thread::Builder::new().stack_size(64 << 20);
+    roomy.spawn(decide).expect("a thread").join().expect("no panic");
+}

@@ -1,10 +1,18 @@
 //! JSON Patch and JSON merge patch, which need no schema.
 
-use super::PatchError;
+use json_patch::PatchOperation;
 use serde_json::Value;
+
+use super::PatchError;
+use crate::decode::{MAX_BYTES, MAX_DEPTH, measure};
 
 /// More operations than this in one JSON Patch are refused, as Kubernetes does.
 const MOST_OPERATIONS: usize = 10_000;
+
+/// The most bytes that one JSON Patch may copy: each copy can double what there is. Kubernetes has the same limit, that of a request.
+const MOST_COPIED: usize = MAX_BYTES;
+/// The most bytes that one JSON Patch may move.
+const MOST_MOVED: usize = 20 * MAX_BYTES;
 
 /// Applies a JSON Patch (RFC 6902).
 pub fn json_patch(doc: &Value, patch: &Value) -> Result<Value, PatchError> {
@@ -17,13 +25,47 @@ pub fn json_patch(doc: &Value, patch: &Value) -> Result<Value, PatchError> {
         )));
     }
     let mut result = doc.clone();
-    json_patch::patch(&mut result, &operations).map_err(|error| describe(&error, patch))?;
-    Ok(result)
+    let (mut copied, mut moved) = (0, 0);
+    for (number, operation) in operations.0.iter().enumerate() {
+        let (spent, most, what) = match operation {
+            PatchOperation::Copy(_) => (&mut copied, MOST_COPIED, "copied"),
+            _ => (&mut moved, MOST_MOVED, "moved"),
+        };
+        *spent += weigh(&result, operation, most - *spent)?;
+        if *spent > most {
+            let why = format!(
+                "more than {most} bytes would be {what} by the patch; send several, or the object as it is to be"
+            );
+            return Err(PatchError::Operation(why));
+        }
+        json_patch::patch_unsafe(&mut result, std::slice::from_ref(operation))
+            .map_err(|error| describe(&error, &patch[number]))?;
+    }
+    if measure(&result, usize::MAX).depth > MAX_DEPTH { Err(too_deep()) } else { Ok(result) }
+}
+
+fn too_deep() -> PatchError {
+    PatchError::Operation(format!("the object would be nested deeper than {MAX_DEPTH} levels"))
+}
+
+/// How many bytes an operation takes from the document, up to a little more than `most`. It refuses what would dig deeper than is ever allowed, before
+/// that is done: what is nested too deep can't even be thrown away.
+fn weigh(doc: &Value, operation: &PatchOperation, most: usize) -> Result<usize, PatchError> {
+    let steps = |path: &str| path.matches('/').count();
+    let (from, path) = match operation {
+        PatchOperation::Copy(copy) => (Some(copy.from.as_str()), copy.path.as_str()),
+        PatchOperation::Move(moving) => (Some(moving.from.as_str()), moving.path.as_str()),
+        PatchOperation::Add(add) => (None, add.path.as_str()),
+        PatchOperation::Replace(replace) => (None, replace.path.as_str()),
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(0),
+    };
+    let taken = from.and_then(|from| doc.pointer(from)).map(|value| measure(value, most));
+    let depth = steps(path) + taken.map_or(0, |taken| taken.depth);
+    if depth > MAX_DEPTH { Err(too_deep()) } else { Ok(taken.map_or(0, |taken| taken.bytes)) }
 }
 
 /// Says which operation failed, in the words clients know from Kubernetes.
-fn describe(error: &json_patch::PatchError, patch: &Value) -> PatchError {
-    let operation = &patch[error.operation];
+fn describe(error: &json_patch::PatchError, operation: &Value) -> PatchError {
     let verb = operation["op"].as_str().unwrap_or("unknown");
     let path = operation["path"].as_str().unwrap_or("");
     PatchError::Operation(match error.kind {
@@ -82,6 +124,39 @@ mod tests {
         }
         let many: Vec<_> = (0..10_001).map(|_| json!({"op": "test", "path": "/a", "value": 1})).collect();
         assert!(matches!(json_patch(&doc, &Value::Array(many)), Err(PatchError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_patch_neither_multiplies_nor_digs() {
+        let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!({ "a": inner }));
+        let doubling: Vec<Value> =
+            (0..16).map(|number| json!({ "op": "copy", "from": "/a", "path": format!("/a/{number}") })).collect();
+        let digging: Vec<Value> =
+            (1..150).map(|level| json!({ "op": "add", "path": "/a".repeat(level), "value": {} })).collect();
+        let moving: Vec<Value> = (0..150)
+            .flat_map(|number| {
+                let (above, below) = (format!("/{}", number + 1), format!("/{number}"));
+                [
+                    json!({ "op": "add", "path": above, "value": {} }),
+                    json!({ "op": "move", "from": below, "path": format!("{above}{below}") }),
+                ]
+            })
+            .collect();
+        for (doc, patch, part) in [
+            (json!({ "a": { "text": "x".repeat(1000) } }), doubling, "copied"),
+            (json!({}), digging, "nested deeper than 100"),
+            (json!({ "0": {} }), moving, "nested deeper than 100"),
+            (json!({}), vec![json!({ "op": "add", "path": "/a", "value": nested(101) })], "nested deeper than 100"),
+        ] {
+            let error = json_patch(&doc, &patch.into()).expect_err("must be refused").to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        let text = "x".repeat(100_000);
+        let copies: Vec<Value> =
+            (0..30).map(|number| json!({ "op": "copy", "from": "/a", "path": format!("/{number}") })).collect();
+        assert!(json_patch(&json!({ "a": text }), &copies.into()).is_ok(), "below the limit of a request");
+        let deep = json!([{ "op": "add", "path": "/a", "value": nested(99) }]);
+        assert!(json_patch(&json!({}), &deep).is_ok());
     }
 
     #[test]

@@ -4,11 +4,13 @@
 //! - `$setElementOrder/<list>`: the order of the result's items,
 //! - `$deleteFromPrimitiveList/<list>`: values to take out of a list of scalars,
 //! - `$retainKeys`: the only fields that may stay.
+//!
+//! Invariant: a list takes time by its length, not by the square of it.
 
 use super::PatchError;
 use crate::schema::Schema;
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -147,6 +149,7 @@ fn delete_values(result: &mut Map<String, Value>, name: &str, values: &Value) ->
         return fail(format!("bad format for {DELETE_VALUES}{name}: it must be a list"));
     };
     if let Some(Value::Array(list)) = result.get_mut(name) {
+        let values: HashSet<&Value> = values.iter().collect();
         list.retain(|item| !values.contains(item));
     }
     Ok(())
@@ -155,20 +158,15 @@ fn delete_values(result: &mut Map<String, Value>, name: &str, values: &Value) ->
 fn merge_list(original: &[Value], patch: &[Value], schema: &Schema, name: &str) -> Result<Vec<Value>, PatchError> {
     let items = schema.items().unwrap_or_else(Schema::any);
     if !patch.iter().chain(original).any(Value::is_object) {
-        let mut merged: Vec<Value> = Vec::new();
-        for item in original.iter().chain(patch) {
-            if !merged.contains(item) {
-                merged.push(item.clone());
-            }
-        }
-        return Ok(merged);
+        let mut seen = HashSet::new();
+        return Ok(original.iter().chain(patch).filter(|item| seen.insert(*item)).cloned().collect());
     }
     let Some(key) = schema.merge_key() else {
         return fail(format!("cannot merge the list {name}: its schema declares no merge key"));
     };
     let mut merged = original.to_vec();
     let mut replace = false;
-    let mut plain_items = Vec::new();
+    let (mut plain_items, mut deleted) = (Vec::new(), HashSet::new());
     for item in patch {
         let Value::Object(fields) = item else {
             return fail(format!("invalid item {item} in the list {name}: all items must be objects"));
@@ -182,8 +180,7 @@ fn merge_list(original: &[Value], patch: &[Value], schema: &Schema, name: &str) 
                 }
             }
             Some("delete") => {
-                let wanted = key_of(fields, key)?;
-                merged.retain(|other| other.get(key) != Some(wanted));
+                deleted.insert(key_of(fields, key)?);
             }
             Some(other) => return fail(format!("unknown patch type found: {other} in the list {name}")),
         }
@@ -191,11 +188,25 @@ fn merge_list(original: &[Value], patch: &[Value], schema: &Schema, name: &str) 
     if replace {
         return Ok(plain_items.into_iter().map(|fields| Value::Object(plain_map(fields))).collect());
     }
+    merged.retain(|item| item.get(key).is_none_or(|is| !deleted.contains(is)));
+    // Of items with the same key, the first counts.
+    let mut places: HashMap<Value, usize> = HashMap::new();
+    for (place, item) in merged.iter().enumerate() {
+        if let Some(is) = item.get(key) {
+            places.entry(is.clone()).or_insert(place);
+        }
+    }
     for fields in plain_items {
         let wanted = key_of(fields, key)?;
-        match merged.iter_mut().find(|other| other.get(key) == Some(wanted)) {
+        match places.get(wanted).and_then(|place| merged.get_mut(*place)) {
             Some(Value::Object(before)) => *before = merge_map(before, fields, &items)?,
-            _ => merged.push(Value::Object(merge_map(&Map::new(), fields, &items)?)),
+            _ => {
+                let new = merge_map(&Map::new(), fields, &items)?;
+                if let Some(is) = new.get(key) {
+                    places.entry(is.clone()).or_insert(merged.len());
+                }
+                merged.push(Value::Object(new));
+            }
         }
     }
     Ok(merged)
@@ -208,6 +219,15 @@ fn key_of<'a>(fields: &'a Map<String, Value>, key: &str) -> Result<&'a Value, Pa
             Value::Object(fields.clone())
         ))
     })
+}
+
+/// Where each value is first.
+fn first_places(values: &[Value]) -> HashMap<&Value, usize> {
+    let mut places = HashMap::new();
+    for (place, value) in values.iter().enumerate() {
+        places.entry(value).or_insert(place);
+    }
+    places
 }
 
 /// Orders a merged list: what the directive names in its order, what only the server has where it stood.
@@ -229,10 +249,11 @@ fn set_order(
         return fail(format!("bad format for {ORDER}{name}: it must be a list"));
     };
     let order: Vec<Value> = order.iter().map(identity).collect();
+    let ordered = first_places(&order);
     let is_deleted =
         |item: &Value| item.get(PATCH).is_some_and(|directive| directive == "delete" || directive == "replace");
     for item in patch.get(name).and_then(Value::as_array).into_iter().flatten().filter(|item| !is_deleted(item)) {
-        if !order.contains(&identity(item)) {
+        if !ordered.contains_key(&identity(item)) {
             return fail(format!(
                 "The order in patch list:\n{}\n doesn't match {ORDER}{name} list:\n{}\n",
                 patch[name],
@@ -242,10 +263,11 @@ fn set_order(
     }
     let Some(Value::Array(merged)) = result.get_mut(name) else { return Ok(()) };
     let before: Vec<Value> = original.get(name).and_then(Value::as_array).into_iter().flatten().map(identity).collect();
-    let position = |item: &Value| before.iter().position(|other| *other == identity(item));
+    let stood = first_places(&before);
+    let position = |item: &Value| stood.get(&identity(item)).copied();
     let (mut named, server_only): (Vec<Value>, Vec<Value>) =
-        merged.drain(..).partition(|item| order.contains(&identity(item)));
-    named.sort_by_key(|item| order.iter().position(|other| *other == identity(item)));
+        merged.drain(..).partition(|item| ordered.contains_key(&identity(item)));
+    named.sort_by_cached_key(|item| ordered.get(&identity(item)).copied());
     let mut server_only = server_only.into_iter().peekable();
     for item in named {
         // New items come after what the server alone has; known ones where they stood.

