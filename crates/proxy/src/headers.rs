@@ -13,6 +13,8 @@ use crate::identity::Identity;
 use crate::snapshot::Forwarded;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Headers whose values are different in every request.
+pub(crate) const UNIQUE: [&str; 2] = ["x-request-id", "traceparent"];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -40,8 +42,17 @@ pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     (asked && !upgrade.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| upgrade.clone())
 }
 
+/// Whether a header concerns one connection only.
+fn of_one_hop(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade")
+}
+
 /// Removes what concerns one connection only.
 pub(crate) fn strip(headers: &mut HeaderMap) {
+    // One look at the names instead of one for each: most heads have none of them.
+    if !headers.keys().any(of_one_hop) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         let listed: Vec<HeaderName> = tokens(headers, &CONNECTION)
             // Framing and host are not for the client to take out.
@@ -56,6 +67,14 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     }
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
+    }
+}
+
+/// Makes a head lawful in HTTP/2, where what concerns one connection has no place. It is gone already unless a filter has put it in.
+pub(crate) fn make_lawful(headers: &mut HeaderMap) {
+    strip(headers);
+    if headers.get(TE).is_some_and(|te| te != "trailers") {
+        headers.remove(TE);
     }
 }
 
@@ -95,6 +114,17 @@ pub(crate) struct From<'a> {
 /// Makes a request's headers those of the next hop, apart from what filters say and from what it is told of the caller.
 pub(crate) fn prepare(parts: &mut request::Parts) {
     let headers = &mut parts.headers;
+    if parts.version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
+    let goes = |(name, value): (&HeaderName, &HeaderValue)| match name.as_str() {
+        "expect" | "http2-settings" => true,
+        "te" => value != "trailers",
+        _ => of_one_hop(name),
+    };
+    if !headers.iter().any(goes) {
+        return;
+    }
     let trailers = headers.contains_key(TE) && tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     strip(headers);
     headers.remove(EXPECT);
@@ -102,9 +132,6 @@ pub(crate) fn prepare(parts: &mut request::Parts) {
     headers.remove(TE);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-    if parts.version == Version::HTTP_2 {
-        join_cookies(headers);
     }
 }
 

@@ -20,9 +20,6 @@ pub(crate) use pulse::Pulse;
 pub(crate) use received::Received;
 pub(crate) use server::serve;
 
-use http::HeaderMap;
-use http::header::{HeaderName, TE};
-
 /// What may be on its way to us of one stream, and so how much of it can lie in memory unread.
 pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same of a client's connection.
@@ -35,20 +32,6 @@ pub(crate) const SEND_BUFFER: usize = 256 * 1024;
 pub(crate) const MISTAKES: usize = 1024;
 /// How many streams a client may reset before they were looked at (rapid reset).
 const TAKEN_BACK: usize = 20;
-
-/// Headers that concern one connection have no place in HTTP/2, and `h2` refuses them. They are gone already unless a
-/// filter has put one in.
-pub(crate) fn make_lawful(headers: &mut HeaderMap) {
-    let unlawful = |name: &HeaderName| {
-        matches!(name.as_str(), "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade")
-    };
-    if headers.keys().any(unlawful) {
-        crate::headers::strip(headers);
-    }
-    if headers.get(TE).is_some_and(|te| te != "trailers") {
-        headers.remove(TE);
-    }
-}
 
 /// Why a stream is reset when a body breaks off: as the other side said it, where it did.
 fn reason(mut error: &(dyn std::error::Error + 'static)) -> h2::Reason {

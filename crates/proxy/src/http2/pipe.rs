@@ -4,7 +4,7 @@
 //! when the body breaks off, the stream is reset.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::SendStream;
@@ -23,22 +23,19 @@ pub(crate) struct Pipe<B> {
     stream: SendStream<Bytes>,
     /// A part that has no place yet, and whether it is the last one.
     held: Option<(Bytes, bool)>,
+    /// Whether anything of the window was ever claimed.
+    claims: bool,
 }
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pipe<B> {
     pub(crate) fn new(body: B, stream: SendStream<Bytes>) -> Self {
-        Self { body, stream, held: None }
+        Self { body, stream, held: None, claims: false }
     }
 
     /// Sends what can be sent. Ready when there is nothing more to do: all is on its way, the other side wants no more, or the
     /// stream has been reset.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, meanwhile: impl Fn(&mut B, &mut Context<'_>)) -> Poll<()> {
         loop {
-            // Asked before every wait, which ends when the other side gives up.
-            if let Poll::Ready(given_up) = self.stream.poll_reset(cx) {
-                tracing::trace!(?given_up, "a stream was given up by the other side");
-                return Poll::Ready(());
-            }
             if self.held.is_some() {
                 while self.stream.capacity() == 0 {
                     match self.stream.poll_capacity(cx) {
@@ -57,7 +54,11 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pipe<B> {
                 }
                 continue;
             }
-            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                // The wait ends as well when the other side gives up.
+                return self.stream.poll_reset(cx).map(|_| ());
+            };
+            let Some(frame) = frame else {
                 // Without an end so far. An error means that nobody waits for it.
                 let _ = self.stream.send_data(Bytes::new(), true);
                 return Poll::Ready(());
@@ -72,12 +73,15 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pipe<B> {
                     } else {
                         // A claim, so that there is a window to wait for; what is sent raises it to what it is.
                         self.stream.reserve_capacity(1);
+                        self.claims = true;
                         self.held = Some((data, last));
                     }
                 }
                 Ok(Err(frame)) => {
                     if let Ok(trailers) = frame.into_trailers() {
-                        self.stream.reserve_capacity(0);
+                        if self.claims {
+                            self.stream.reserve_capacity(0);
+                        }
                         let _ = self.stream.send_trailers(trailers);
                         return Poll::Ready(());
                     }

@@ -23,6 +23,8 @@ use crate::request::Caller;
 
 /// How often the parts are looked at in one turn before others get one.
 const ROUNDS: usize = 4;
+/// How many places of requests are kept for others.
+const SPARE: usize = 4;
 
 /// A connection being served.
 pub(crate) struct Serving<S, F> {
@@ -30,7 +32,9 @@ pub(crate) struct Serving<S, F> {
     answer: fn(Arc<Caller>, http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>) -> F,
     connection: State<S>,
     line: Line<S>,
-    streams: FuturesUnordered<Pin<Box<F>>>,
+    streams: FuturesUnordered<Place<F>>,
+    /// Places of requests that were answered, for the next ones.
+    spare: Vec<Pin<Box<Option<F>>>>,
     desk: Arc<Desk>,
     /// Of the connection, of the requests, and of the watch over it.
     bells: [Arc<Bell>; 3],
@@ -38,6 +42,25 @@ pub(crate) struct Serving<S, F> {
     /// None before the handshake, which has a limit of its own.
     pulse: Option<Pulse>,
     finishing: bool,
+}
+
+/// Where a request is worked on. It is given back with the end, as it is large.
+struct Place<F>(Option<Pin<Box<Option<F>>>>);
+
+impl<F: Future<Output = ()>> Future for Place<F> {
+    type Output = Option<Pin<Box<Option<F>>>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let under_way = self.0.as_mut().and_then(|place| place.as_mut().as_pin_mut());
+        if under_way.is_some_and(|request| request.poll(cx).is_pending()) {
+            return Poll::Pending;
+        }
+        let mut place = self.0.take();
+        if let Some(place) = &mut place {
+            place.set(None);
+        }
+        Poll::Ready(place)
+    }
 }
 
 enum State<S> {
@@ -73,6 +96,7 @@ where
         connection: State::Beginning(handshake),
         line,
         streams: FuturesUnordered::new(),
+        spare: Vec::new(),
         desk,
         bells,
         wakers,
@@ -118,7 +142,9 @@ where
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                     Poll::Ready(Some(Ok((request, respond)))) => {
-                        self.streams.push(Box::pin((self.answer)(Arc::clone(&self.caller), request, respond)));
+                        let mut place = self.spare.pop().unwrap_or_else(|| Box::pin(None));
+                        place.set(Some((self.answer)(Arc::clone(&self.caller), request, respond)));
+                        self.streams.push(Place(Some(place)));
                         self.bells[1].ring();
                     }
                 },
@@ -139,13 +165,17 @@ where
             if self.bells[1].take() {
                 quiet = false;
                 let mut cx = Context::from_waker(&self.wakers[1]);
-                while let Poll::Ready(Some(())) = self.streams.poll_next_unpin(&mut cx) {}
+                while let Poll::Ready(Some(place)) = self.streams.poll_next_unpin(&mut cx) {
+                    self.spare.extend(place.filter(|_| self.spare.len() < SPARE));
+                }
             }
             if self.bells[2].take()
                 && let Some(pulse) = &mut self.pulse
             {
                 let mut cx = Context::from_waker(&self.wakers[2]);
                 pulse.poll(&mut cx, || self.line.heard(), || true).map_err(io::Error::other)?;
+                // Every now and then, so that a connection which waits comes to hold nothing.
+                self.spare = Vec::new();
             }
             if quiet {
                 break;

@@ -16,7 +16,8 @@ use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
 use http::{Method, Request, Response};
 use hyper::body::Body as _;
 
-use super::{Pipe, Received, date, make_lawful};
+use super::{Pipe, Received, date};
+use crate::headers::make_lawful;
 use crate::incoming::Incoming;
 use crate::observe::Seen;
 use crate::request::{self, Caller};

@@ -4,6 +4,7 @@
 //! makes one answer look like two. What ends an answer is decided here and nowhere else.
 
 use std::io::Write as _;
+use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
@@ -13,6 +14,8 @@ use hyper::ext::ReasonPhrase;
 /// How many headers an answer may have, and how many bytes its head.
 const MOST_HEADERS: usize = 100;
 const MOST_BYTES: usize = 256 * 1024;
+/// Headers that may come to an answer on the way, for which there is room from the beginning.
+const ADDED: usize = 2;
 
 /// Why what came is no answer.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -66,9 +69,10 @@ pub(super) fn write<B>(request: &Request<B>) -> Vec<u8> {
 
 /// Takes the head of an answer to a request with such a method off the front of what was read. None where it is not whole yet.
 pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Unreadable> {
-    let mut fields = [httparse::EMPTY_HEADER; MOST_HEADERS];
-    let mut answer = httparse::Response::new(&mut fields);
-    let end = match answer.parse(buffer) {
+    let mut fields = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+    let mut answer = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    let end = match parser.parse_response_with_uninit_headers(&mut answer, buffer, &mut fields) {
         Ok(httparse::Status::Complete(end)) if end <= MOST_BYTES => end,
         Ok(httparse::Status::Partial) if buffer.len() <= MOST_BYTES => return Ok(None),
         Ok(_) => return Err(Unreadable("the head of the answer is too long")),
@@ -93,7 +97,7 @@ pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head
         .collect::<Result<_, _>>()
         .map_err(|_| Unreadable("the answer has a header without a proper name"))?;
     let bytes = buffer.split_to(end).freeze();
-    let mut headers = HeaderMap::with_capacity(places.len());
+    let mut headers = HeaderMap::with_capacity(places.len() + ADDED);
     for (name, range) in places {
         headers.append(name, value(&bytes, range)?);
     }

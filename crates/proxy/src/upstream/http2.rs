@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{BodyError, RequestBody, Stream};
+use crate::headers::{self, make_lawful};
 use crate::http2::{
     Bell, Cork, Desk, ENDPOINT_WINDOW, Line, MISTAKES, Pipe, Pulse, Received, SEND_BUFFER, STREAM_WINDOW, cork,
-    make_lawful,
 };
 
 /// The longest head of an answer.
@@ -93,6 +93,12 @@ impl Http2Sender {
         }
         let (mut parts, body) = request.into_parts();
         make_lawful(&mut parts.headers);
+        // What is new with every request has no place in the table of those that come again, and would push them out.
+        for name in headers::UNIQUE {
+            if let Some(value) = parts.headers.get_mut(name) {
+                value.set_sensitive(true);
+            }
+        }
         let ended = body.is_end_stream();
         let sent = self.requests.send_request(Request::from_parts(parts, ()), ended);
         let (mut answer, stream) = sent.map_err(CallError::Failed)?;
