@@ -130,12 +130,17 @@ impl proxy::Callers for PodCallers {
 
 /// The data plane's view of the network of Pods that have namespaces of their own. The node is built after the proxy, so it is
 /// told later.
-#[derive(Default)]
 pub(crate) struct Pods {
+    /// Its addresses, known from the start.
+    block: node::Block,
     network: watch::Sender<Option<node::PodNetwork>>,
 }
 
 impl Pods {
+    pub(crate) fn of(block: node::Block) -> Self {
+        Self { block, network: watch::Sender::new(None) }
+    }
+
     /// Says whose network it is.
     pub(crate) fn connect(&self, network: node::PodNetwork) {
         self.network.send_replace(Some(network));
@@ -155,7 +160,7 @@ impl proxy::Network for Pods {
     }
 
     fn covers(&self, address: IpAddr) -> bool {
-        node::PodNetwork::covers(address)
+        self.block.covers(address)
     }
 
     fn has(&self, address: IpAddr) -> bool {

@@ -9,6 +9,7 @@ mod colour;
 mod commands;
 mod connect;
 mod data_dir;
+mod descriptors;
 mod exit;
 mod git_sync;
 mod identities;

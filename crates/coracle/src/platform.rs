@@ -10,6 +10,7 @@ use crate::adapters::{DataPlane, NodeLogs, PodCallers, Pods};
 use crate::cli::Start;
 use crate::connect::Api;
 use crate::data_dir::{DataDir, Holder};
+use crate::descriptors;
 use crate::git_sync::GitSync;
 use crate::identities::Identities;
 use crate::seen::{self, Recorder, TrafficPages};
@@ -36,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) mesh_listen: Option<SocketAddr>,
     pub(crate) certificates_always: bool,
     pub(crate) isolated: bool,
+    pub(crate) pods: node::Block,
     pub(crate) identity: identities::Settings,
     pub(crate) git: cli::GitOptions,
 }
@@ -50,6 +52,7 @@ impl Settings {
             recipes,
             seen: start.seen.clone(),
             mesh_listen: start.mesh_listen,
+            pods: pods(start.pod_cidr)?,
             isolated: start.pod_network == cli::PodNetwork::Isolated,
             certificates_always: start.mtls == cli::Mtls::Always,
             git: start.git.clone(),
@@ -59,6 +62,17 @@ impl Settings {
                 bundle_listen: start.bundle_listen,
             },
         })
+    }
+}
+
+/// The addresses of Pods. Those that were asked for must be free; the usual ones matter only once a Pod wants one.
+fn pods(asked: Option<node::Block>) -> anyhow::Result<node::Block> {
+    let Some(block) = asked else { return Ok(node::Block::PODS) };
+    match node::address_in(&block) {
+        None => Ok(block),
+        Some((interface, address)) => Err(crate::exit::bad_input(format!(
+            "--pod-cidr {block} has {address} in it, which this machine has itself, on {interface}; choose a block that nothing here uses"
+        ))),
     }
 }
 
@@ -191,6 +205,7 @@ pub(crate) struct Platform {
 impl Platform {
     /// Starts every role on a data directory that is held already.
     pub(crate) async fn start(data: DataDir, settings: Settings) -> anyhow::Result<Self> {
+        let open_files = descriptors::raise();
         let addresses = Block::of(data.path())?;
         let (store, store_task) = store::SqliteStore::open(store::Settings::new(data.path().join("state.db")))
             .context("cannot open the store")?;
@@ -204,7 +219,7 @@ impl Platform {
         let client = |user: &str| kube::Client::new(api.service_as(user), "default");
 
         let domain = settings.identity.domain.to_string();
-        let pods = Arc::new(Pods::default());
+        let pods = Arc::new(Pods::of(settings.pods));
         let callers = Arc::new(PodCallers::new(&domain));
         let mesh_settings = mesh::Settings {
             first_gateway_port: settings.gateway_port,
@@ -237,6 +252,8 @@ impl Platform {
         let mut node_settings = node::Settings::new(data.path().to_owned(), settings.recipes);
         let (network, prefix) = addresses.cidr();
         node_settings.isolated = settings.isolated;
+        node_settings.pods = settings.pods;
+        node_settings.open_files = open_files;
         node_settings.services = node::Block { network, prefix };
         node_settings.environment = identities::environment(data.path());
         let shelf = node::recipe::Shelf::open(data.path().join("programs"));

@@ -37,6 +37,8 @@ pub struct Settings {
     pub isolated: bool,
     /// The addresses of Services, to which such Pods have a way.
     pub services: Block,
+    /// The addresses of such Pods.
+    pub pods: Block,
 }
 
 impl Settings {
@@ -53,6 +55,7 @@ impl Settings {
             open_files: None,
             isolated: false,
             services: Block { network: Ipv4Addr::new(127, 96, 0, 0), prefix: 12 },
+            pods: Block::PODS,
         }
     }
 }

@@ -39,6 +39,7 @@ mod volumes;
 pub use config::{Dependencies, Settings, Traffic};
 pub use error::{BuildError, Error, LogError};
 pub use handle::{Handle, Lagged, Lines, LogLine, LogQuery, LogStream};
-pub use network::{Block, PodNetwork};
+pub use machine::address_in;
+pub use network::{BadBlock, Block, PodNetwork};
 pub use owners::PodRef;
 pub use service::{Node, build};

@@ -4,6 +4,7 @@
 //! node lives, and an idle Coracle should use no CPU.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,6 +17,7 @@ use resources::names::{ISOLATED_RUNTIME, PLAIN_RUNTIME};
 use serde_json::{Value, json};
 
 use crate::env::ADDRESS;
+use crate::network::Block;
 
 /// How often the Lease and the Node's heartbeat are renewed.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(600);
@@ -32,6 +34,13 @@ pub(crate) fn memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
     line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or_default() * 1024
+}
+
+/// An address of this machine that is one of these, and the interface that has it.
+pub fn address_in(block: &Block) -> Option<(String, Ipv4Addr)> {
+    let all = nix::ifaddrs::getifaddrs().ok()?;
+    let found = all.filter_map(|one| Some((one.interface_name, one.address?.as_sockaddr_in()?.ip())));
+    found.into_iter().find(|(_, address)| block.covers((*address).into()))
 }
 
 fn read(path: &str) -> String {

@@ -72,7 +72,7 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> Result<(Node, Ha
         Arc::clone(&volumes),
     );
     let owners = Owners::new(store.clone());
-    let (pod_network, keeper) = PodNetwork::new(settings.shim.clone(), settings.services);
+    let (pod_network, keeper) = PodNetwork::new(settings.shim.clone(), settings.services, settings.pods);
     let view = PodView { pods: store, root: Arc::clone(&root) };
     let handle = Handle { pods: view, logs: Arc::clone(&logs), owners: owners.clone(), network: pod_network.clone() };
     let context = Context {

@@ -34,6 +34,9 @@ pub(crate) struct Start {
     /// The network of Pods whose runtimeClassName does not say it
     #[arg(long, value_enum, value_name = "KIND", default_value_t)]
     pub(crate) pod_network: PodNetwork,
+    /// Addresses of Pods with networks of their own; 16 to 28 bits of prefix [default: 10.244.0.0/16]
+    #[arg(long, value_name = "CIDR", value_parser = node::Block::of_pods)]
+    pub(crate) pod_cidr: Option<node::Block>,
     #[command(flatten)]
     pub(crate) seen: Seen,
     #[command(flatten)]

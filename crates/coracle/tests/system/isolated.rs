@@ -9,9 +9,12 @@ use nix::sys::signal::Signal;
 
 use crate::access::{EDGE, policy, until, with_account};
 use crate::harness::{Coracle, eventually, fixture, get, manifests};
+use crate::load::Load;
+use crate::probes::application;
+use crate::rollouts::{restart, rolled_out};
 
 /// Whether this user may have namespaces; where the question cannot be asked, the tests find out.
-fn namespaces() -> bool {
+pub(crate) fn namespaces() -> bool {
     match Command::new("unshare").args(["--user", "--map-root-user", "--net", "true"]).output() {
         Ok(output) if !output.status.success() => {
             let required = std::env::var("CORACLE_TEST_NAMESPACES").is_ok_and(|is| is == "1");
@@ -139,7 +142,7 @@ fn own_address() -> String {
 /// What makes a Pod ask for the way out, and be nobody.
 const STRANGER: &str = "annotations: {mesh.coracle.dev/egress: proxy}, labels: {sidecar.istio.io/inject: 'false'}";
 
-/// A Pod that tries to leave, by the address of the way out.
+/// A Pod that tries to leave, by the address of the way out. The very first Pod may be there before the proxy listens in the mesh.
 fn leaves(name: &str, more: &str) -> String {
     format!(
         "---
@@ -151,7 +154,7 @@ spec:
   containers:
     - name: c
       image: coracle.dev/host
-      command: [sh, -c, 'curl -s -m 20 -w \" %{{http_code}}\" --noproxy \"\" -x http://egress.kube-system:3128 http://192.0.2.1/']
+      command: [sh, -c, 'curl -s -m 20 --retry 20 --retry-delay 1 --retry-all-errors -w \" %{{http_code}}\" --noproxy \"\" -x http://egress.kube-system:3128 http://192.0.2.1/']
 "
     )
 }
@@ -220,4 +223,70 @@ spec: {selector: {app: users}, ports: [{name: http, port: 80, targetPort: 8080}]
         assert!(text.contains(why) && text.contains("403"), "{pod}: {text}");
     }
     assert_eq!(said("spiffe"), "spiffe://cluster.local/ns/default/sa/default", "{text}");
+}
+
+/// The limit of open files that this process may have, after it was made to be below what it could be.
+fn lowered() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    let soft = soft.min(hard - 7);
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("a lower limit");
+    soft
+}
+
+/// Probes of all kinds that HTTP programs have, a drain under load, and a hang, where every Pod has a network of its own, at addresses
+/// that were asked for. Coracle itself may have as many files open as it is allowed to, and its Pods what it was started with.
+#[test]
+fn isolated_pods_are_probed_drained_and_restarted_like_others() {
+    if !namespaces() {
+        return;
+    }
+    let soft = lowered();
+    let probes = "          startupProbe: {exec: {command: [sh, -c, 'test $(ulimit -Sn) = SOFT']}, periodSeconds: 1, failureThreshold: 3}
+          livenessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1, timeoutSeconds: 2, failureThreshold: 3}
+          readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 1, timeoutSeconds: 2, failureThreshold: 3}"
+        .replace("SOFT", &soft.to_string());
+    let directory = manifests(&[("app.yaml", &application("app", 3, &probes))]);
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let more = ["--pod-network", "isolated", "--pod-cidr", "10.77.0.0/24"];
+    let coracle = Coracle::up_on(directory.path(), data.path(), &more).unwrap_or_else(|why| panic!("{why}"));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", coracle.child.id())).expect("its limits");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("of open files");
+    let files: Vec<&str> = files.split_whitespace().collect();
+    assert!(files[3] == files[4] && files[3] != soft.to_string(), "{files:?}");
+    let pods = addresses(&coracle, "app");
+    assert!(pods.len() == 3 && pods.iter().all(|ip| ip.starts_with("10.77.0.")), "{pods:?}");
+
+    let load = Load::start(coracle.gateway(), "/", 4);
+    for round in ["one", "two", "three"] {
+        restart(&coracle, "app", round);
+        rolled_out(&coracle, "app");
+    }
+    let seen = load.stop();
+    assert!(seen.failures == 0 && seen.answers > 100, "{seen:?}");
+
+    assert_eq!(get(coracle.gateway(), "/hang").expect("an answer").status, 200);
+    eventually("the one that hangs is restarted", || {
+        let pods = coracle.get(&["pods"]);
+        let counts = pods["items"].as_array().into_iter().flatten();
+        let counts: Vec<_> = counts.map(|pod| pod["status"]["containerStatuses"][0]["restartCount"].clone()).collect();
+        if counts.iter().any(|count| count == 1) { Ok(()) } else { Err(format!("{counts:?}")) }
+    });
+}
+
+#[test]
+fn a_pod_network_that_cannot_be_is_refused_at_the_start() {
+    let refused = |cidr: &str| {
+        let directory = manifests(&[("a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")]);
+        let data = tempfile::tempdir().expect("a directory");
+        Coracle::up_on(directory.path(), data.path(), &["--pod-cidr", cidr]).err().expect("it is refused")
+    };
+    assert!(refused("10.77.1.3/24").contains("around it is 10.77.1.0/24"));
+    assert!(refused("127.5.0.0/16").contains("loopback"));
+    let all = nix::ifaddrs::getifaddrs().expect("addresses");
+    let own = all.filter_map(|one| Some(one.address?.as_sockaddr_in()?.ip())).find(|ip| !ip.is_loopback());
+    let Some(own) = own else { return eprintln!("NOT TESTED: this machine has no address but loopback") };
+    let [first, second, _, _] = own.octets();
+    let said = refused(&format!("{first}.{second}.0.0/16"));
+    assert!(said.contains(&own.to_string()) && said.contains("--pod-cidr"), "{said}");
 }

@@ -1,6 +1,7 @@
 //! Programs in Pods with certificates of their own: the Workload API from within, mutual TLS on the hops inside one node.
 
 use crate::harness::{Coracle, eventually, manifests};
+use crate::isolated::namespaces;
 use crate::probes::application;
 
 /// Serves HTTPS with its own SVID, to callers with one, and says whose it was. It begins anew with every start only, which is
@@ -150,6 +151,19 @@ spec:
 #[test]
 #[ignore = "needs python3 with the package spiffe"]
 fn programs_bring_their_own_certificates_to_every_hop_inside_one_node() {
+    certificates_on_every_hop(&[]);
+}
+
+/// The same where every Pod has a network of its own: the socket of the Workload API is a file, and the proxy stands in the mesh.
+#[test]
+#[ignore = "needs python3 with the package spiffe"]
+fn programs_in_networks_of_their_own_bring_certificates_too() {
+    if namespaces() {
+        certificates_on_every_hop(&["--pod-network", "isolated"]);
+    }
+}
+
+fn certificates_on_every_hop(more: &[&str]) {
     let python = std::env::var("CORACLE_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
     let guarded = application("guarded", 1, "").split("---\n").take(2).collect::<Vec<_>>().join("---\n");
     let client = "apiVersion: v1
@@ -204,8 +218,8 @@ spec:
     }
     std::fs::write(&path, recipe).expect("a writable directory");
     let data = tempfile::tempdir().expect("a temporary directory");
-    let coracle =
-        Coracle::up_on(directory.path(), data.path(), &["--mtls", "always"]).unwrap_or_else(|s| panic!("{s}"));
+    let more = [&["--mtls", "always"], more].concat();
+    let coracle = Coracle::up_on(directory.path(), data.path(), &more).unwrap_or_else(|s| panic!("{s}"));
     let said = eventually("the client has said it all", || {
         let said = coracle.ok(&["logs", "deploy/client"]);
         if said.contains("done") { Ok(said) } else { Err(said) }

@@ -2,6 +2,7 @@
 //! one that has ended or gives no answer, once that does nothing any more.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -126,7 +127,7 @@ impl Keeper {
         let helper = Helper::spawn(&self.shim, self.patience).map_err(started)?;
         let held = self.network.state.held.borrow().clone();
         let there = held.as_ref().map(|held| (path(&held.user), path(&held.mesh)));
-        let mut beside = match helper.begin(there).await {
+        let mut beside = match helper.begin(self.network.state.block.mesh(), there).await {
             Ok(beside) => beside,
             Err(trouble) => {
                 helper.kill().await;
@@ -171,9 +172,9 @@ impl Helper {
     }
 
     /// Has it make the namespaces, or enter those that are there.
-    async fn begin(&self, there: Option<(PathBuf, PathBuf)>) -> Result<Vec<OwnedFd>, Trouble> {
+    async fn begin(&self, address: Ipv4Addr, there: Option<(PathBuf, PathBuf)>) -> Result<Vec<OwnedFd>, Trouble> {
         let made_anew = there.is_none();
-        self.tell(&Ask::Begin { there })?;
+        self.tell(&Ask::Begin { address, there })?;
         if made_anew {
             match self.hear().await? {
                 (Answer::Unshared, _) => {}
@@ -227,7 +228,6 @@ impl Helper {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
     use std::os::unix::fs::PermissionsExt;
 
     use super::super::Block;
@@ -241,7 +241,7 @@ mod tests {
         std::fs::write(&shim, script).expect("a file");
         std::fs::set_permissions(&shim, std::fs::Permissions::from_mode(0o755)).expect("ours");
         let services = Block { network: Ipv4Addr::new(127, 96, 0, 0), prefix: 24 };
-        let (_network, mut keeper) = PodNetwork::new(shim, services);
+        let (_network, mut keeper) = PodNetwork::new(shim, services, Block::PODS);
         keeper.patience = Duration::from_millis(200);
         let mut text = String::new();
         while text.is_empty() {

@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use helper::run as help;
 pub(crate) use keeper::Keeper;
-pub use plan::Block;
+pub use plan::{BadBlock, Block};
 pub(crate) use sandbox::{Sandbox, SandboxError, foreign_class, is_wanted};
 
 use crate::shim::Network as Names;
@@ -57,6 +57,7 @@ struct State {
     /// The namespaces, once there are any.
     held: watch::Sender<Option<Arc<Held>>>,
     services: Block,
+    block: Block,
     addresses: Mutex<Addresses>,
     pods: Mutex<HashMap<Ipv4Addr, Arc<Pod>>>,
     /// TCP sockets that are ready.
@@ -84,13 +85,14 @@ fn path(descriptor: &OwnedFd) -> PathBuf {
 
 impl PodNetwork {
     /// A network that nothing is done for yet, and who does it.
-    pub(crate) fn new(shim: PathBuf, services: Block) -> (Self, Keeper) {
+    pub(crate) fn new(shim: PathBuf, services: Block, block: Block) -> (Self, Keeper) {
         let (orders, received) = mpsc::channel(WAITING);
         let state = Arc::new(State {
             orders,
             held: watch::Sender::new(None),
             services,
-            addresses: Mutex::default(),
+            block,
+            addresses: Mutex::new(Addresses::of(block)),
             pods: Mutex::default(),
             sockets: Mutex::default(),
         });
@@ -104,16 +106,10 @@ impl PodNetwork {
         let _ = self.state.held.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// Whether an address is of the range of such networks, whether there is one or not.
-    #[must_use]
-    pub fn covers(address: IpAddr) -> bool {
-        plan::is_pods(address)
-    }
-
     /// Whether an address is to be reached in this network.
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
-        plan::is_pods(address) && self.state.held.borrow().is_some()
+        self.state.block.covers(address) && self.state.held.borrow().is_some()
     }
 
     /// A TCP socket of the mesh's namespace, for IPv4.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use k8s_openapi::api::core::v1::Pod;
 use resources::names::{ISOLATED_RUNTIME, PLAIN_RUNTIME};
 
-use super::{Held, Order, PodNetwork};
+use super::{Block, Held, Order, PodNetwork};
 use crate::shim::Network as Names;
 
 /// A Pod's namespace and address, which it has until this is dropped.
@@ -48,6 +48,11 @@ pub(crate) enum SandboxError {
          or {PLAIN_RUNTIME} (plain processes), leave it out, or use a RuntimeClass whose handler is one of these"
     )]
     NoHandler { class: String, handler: String },
+    #[error(
+        "the pod network {block} has {address} in it, which this machine has itself, on {interface}: start Coracle with a block of \
+         addresses that nothing here uses (--pod-cidr)"
+    )]
+    Overlap { block: Block, interface: String, address: Ipv4Addr },
     #[error("all addresses of the pod network are taken; delete some Pods")]
     NoAddress,
 }
@@ -93,6 +98,10 @@ pub(crate) fn is_wanted(pod: &Pod, handler: Option<&str>, otherwise: bool) -> Re
 impl PodNetwork {
     /// A namespace for a Pod, at the address that it had before where that is free.
     pub(crate) async fn sandbox(&self, pod: &Arc<Pod>) -> Result<Sandbox, SandboxError> {
+        let block = self.state.block;
+        if let Some((interface, address)) = crate::machine::address_in(&block) {
+            return Err(SandboxError::Overlap { block, interface, address });
+        }
         let before = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()?.parse().ok());
         let address = self.state.addresses.lock().take(before).ok_or(SandboxError::NoAddress)?;
         let asked = Instant::now();

@@ -26,8 +26,8 @@ pub(super) const MOST: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Ask {
-    /// Make the namespaces, or enter those that are there: the user namespace, the mesh's network namespace.
-    Begin { there: Option<(PathBuf, PathBuf)> },
+    /// Make the namespaces, or enter those that are there: the user namespace, the mesh's network namespace. The mesh has this address.
+    Begin { address: Ipv4Addr, there: Option<(PathBuf, PathBuf)> },
     /// The users of its new namespace have been said.
     Mapped,
     /// Sockets of the mesh's namespace.

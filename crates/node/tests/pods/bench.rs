@@ -73,6 +73,7 @@ pub(crate) struct Bench {
     pub(crate) folder: tempfile::TempDir,
     running: Option<Running>,
     recipes: Recipes,
+    pods_block: node::Block,
     server: Running0,
 }
 
@@ -89,6 +90,11 @@ impl Bench {
 
     /// With these recipes.
     pub(crate) async fn with(recipes: &str) -> Bench {
+        Bench::on(recipes, node::Block::PODS).await
+    }
+
+    /// With these recipes, and these addresses for isolated Pods.
+    pub(crate) async fn on(recipes: &str, pods_block: node::Block) -> Bench {
         let folder = tempfile::tempdir().expect("a folder");
         let (store, store_task) =
             SqliteStore::open(store::Settings::new(folder.path().join("state.db"))).expect("a store");
@@ -102,9 +108,10 @@ impl Bench {
         let (client, node_client) = (client("system:admin"), client("system:node:coracle"));
         let recipes = Recipes::parse(recipes, &folder.path().join("coracle.yaml")).expect("valid");
         let traffic = Arc::new(Notes::default());
-        let (running, node) = run_node(&node_client, &folder, &recipes, &traffic);
+        let (running, node) = run_node(&node_client, &folder, &recipes, &traffic, pods_block);
         let server = Running0 { shutdown, task, store: store_task };
-        let bench = Bench { client, node_client, node, traffic, folder, running: Some(running), recipes, server };
+        let bench =
+            Bench { client, node_client, node, traffic, folder, running: Some(running), recipes, pods_block, server };
         let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(bench.client.clone());
         let ready = await_condition(nodes, "coracle", |n: Option<&k8s_openapi::api::core::v1::Node>| {
             let conditions = n.and_then(|n| n.status.as_ref()?.conditions.as_ref());
@@ -236,7 +243,7 @@ impl Bench {
     }
 
     pub(crate) fn start_node(&mut self) {
-        let (running, node) = run_node(&self.node_client, &self.folder, &self.recipes, &self.traffic);
+        let (running, node) = run_node(&self.node_client, &self.folder, &self.recipes, &self.traffic, self.pods_block);
         (self.running, self.node) = (Some(running), node);
     }
 
@@ -255,8 +262,10 @@ fn run_node(
     folder: &tempfile::TempDir,
     recipes: &Recipes,
     traffic: &Arc<Notes>,
+    pods_block: node::Block,
 ) -> (Running, node::Handle) {
     let mut settings = node::Settings::new(folder.path().to_owned(), recipes.clone());
+    settings.pods = pods_block;
     settings.shim = PathBuf::from(env!("CARGO_BIN_EXE_container-shim"));
     let dependencies =
         node::Dependencies { client: client.clone(), traffic: Arc::clone(traffic) as Arc<dyn node::Traffic> };

@@ -246,6 +246,36 @@ async fn containers_of_a_pod_share_its_network_and_commands_run_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs python3 with the package grpcio"]
+async fn a_grpc_probe_asks_inside_a_pods_network() {
+    let bench = Bench::start().await;
+    let ill = bench.path("ill");
+    let script = format!(
+        "import grpc, os
+from concurrent import futures
+class Health(grpc.GenericRpcHandler):
+  def service(self, call):
+    if call.method == '/grpc.health.v1.Health/Check':
+      return grpc.unary_unary_rpc_method_handler(lambda asked, context: bytes([8, 2 if os.path.exists('{}') else 1]))
+server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[Health()])
+server.add_insecure_port('0.0.0.0:9000')
+server.start()
+server.wait_for_termination()",
+        ill.display()
+    );
+    let probe = json!({"grpc": {"port": 9000}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 2});
+    let container = json!({"name": "c", "image": "coracle.dev/host", "command": ["python3", "-c", script],
+        "ports": [{"containerPort": 9000}], "readinessProbe": probe});
+    bench.pod("p", json!({"runtimeClassName": "isolated", "containers": [container]})).await;
+    let Some(_) = ready(&bench, "p").await else { return bench.end().await };
+    std::fs::write(&ill, "").expect("a file");
+    let pod = bench.until("p", "not ready", |pod| is(pod, "Ready", "False")).await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    assert!(bench.event("p", "Unhealthy").await.contains("Readiness probe failed"));
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs python3"]
 async fn a_pod_keeps_its_address_when_the_node_starts_again() {
     let mut bench = Bench::start().await;
@@ -303,6 +333,36 @@ async fn a_pod_that_has_ended_for_good_gives_its_network_back_and_its_status_kee
     }
     bench.delete("done").await;
     bench.until_gone("done").await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs python3, ip (iproute2) and unshare (util-linux)"]
+async fn a_pod_network_that_has_an_address_of_the_machine_is_refused_and_can_be_another() {
+    const TEST: &str = "isolated::a_pod_network_that_has_an_address_of_the_machine_is_refused_and_can_be_another";
+    if std::env::var_os(INSIDE).is_none() {
+        let taken = "ip addr add 10.244.9.9/32 dev lo";
+        return tokio::task::spawn_blocking(|| on_a_network_of_its_own(TEST, taken)).await.expect("it runs");
+    }
+    let mut container = answers("c", 80, "here");
+    container["readinessProbe"] = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1});
+    let spec = json!({"runtimeClassName": "isolated", "containers": [container]});
+    let bench = Bench::start().await;
+    bench.pod("p", spec.clone()).await;
+    let event = bench.event("p", "FailedCreatePodSandBox").await;
+    for part in ["10.244.0.0/16", "10.244.9.9", "lo", "--pod-cidr"] {
+        assert!(event.contains(part), "{event}");
+    }
+    bench.end().await;
+    let block = node::Block::of_pods("10.99.7.16/28").expect("a block");
+    assert_eq!(node::address_in(&block), None);
+    let bench = Bench::on("", block).await;
+    bench.pod("p", spec).await;
+    let Some(pod) = ready(&bench, "p").await else { return bench.end().await };
+    let at = address(&pod, 80);
+    assert_eq!(at.ip().to_string(), "10.99.7.18");
+    assert!(bench.node.network().has(at.ip()) && !bench.node.network().has("10.244.0.2".parse().expect("an address")));
+    assert_eq!(said(&bench, at).await, "here");
     bench.end().await;
 }
 
