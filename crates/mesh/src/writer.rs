@@ -392,6 +392,7 @@ async fn timely<T>(write: impl Future<Output = Result<T, kube::Error>>) -> Resul
 /// What was compiled, and what came of Services' listeners.
 fn notices(work: &Work) -> Vec<Notice> {
     let mut notices = work.compiled.notices.clone();
+    notices.extend(status::unsaid::notices(&work.compiled, &work.world));
     for port in &work.compiled.services {
         match work.outcome.bound.get(&port.listener) {
             Some(Err(error)) => {

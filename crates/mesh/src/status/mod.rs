@@ -3,6 +3,8 @@
 //! Invariants: a condition keeps its time while its status stays; what other controllers have said stays; the same
 //! input gives the same status, so that writing can be left out where nothing differs.
 
+pub(crate) mod unsaid;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -210,7 +212,8 @@ pub(crate) fn policy(
     if ours.is_empty() && plan.ancestors.is_empty() {
         return None;
     }
-    let said = plan.ancestors.iter().map(|ancestor| {
+    let (room, _) = unsaid::room(plan, ancestors.len());
+    let said = room.into_iter().map(|ancestor| {
         let ancestor_ref = BackendTlsPolicyStatusAncestorsAncestorRef {
             group: Some(ancestor.group.clone()),
             kind: Some(ancestor.kind.clone()),
@@ -228,8 +231,6 @@ pub(crate) fn policy(
         }
     });
     ancestors.extend(said);
-    // The API takes no more.
-    ancestors.truncate(MOST_ANCESTORS);
     Some(BackendTlsPolicyStatus { ancestors })
 }
 
@@ -246,7 +247,7 @@ pub(crate) fn admission(
     }
 }
 
-/// How many ancestors a policy's status may have.
+/// How many ancestors a policy's status may have, as the API says.
 const MOST_ANCESTORS: usize = 16;
 
 fn route_parent(
