@@ -1,11 +1,12 @@
 //! Why a request gets through, or does not: from a picture of the objects and of the proxy to a report. Pure.
 //!
 //! `target` says what is asked about; `service` looks at a Service, its Pods and endpoints; `way` at the listener, the rule,
-//! policies and the caller. Findings are in the order in which a request would meet them, what breaks it before what is merely
+//! policies and the caller; `backend_tls` at TLS to what is behind. Findings are in the order in which a request would meet them, what breaks it before what is merely
 //! doubtful, each with what it rests on and the next command to run.
 //!
 //! It must not know where the picture is from.
 
+mod backend_tls;
 mod service;
 mod target;
 #[cfg(test)]
@@ -32,7 +33,7 @@ pub(crate) struct Facts {
     /// Routes of all kinds.
     pub(crate) routes: Vec<Value>,
     pub(crate) gateways: Vec<Value>,
-    /// TrafficPolicies and AccessPolicies.
+    /// TrafficPolicies, AccessPolicies and BackendTLSPolicies.
     pub(crate) policies: Vec<Value>,
     /// The listener that the request would come in by: its id and address, or why it is not bound.
     pub(crate) listener: Option<(String, Result<String, String>)>,
@@ -138,6 +139,8 @@ pub(crate) fn diagnose(facts: &Facts) -> Report {
         way::refusals(facts, &mut report);
         way::routes(facts, &mut report);
         way::policies(facts, &mut report);
+        backend_tls::policies(facts, &mut report);
+        backend_tls::handshakes(facts, &mut report);
         way::history(facts, &mut report);
     }
     report.findings.sort_by_key(|finding| finding.weight);

@@ -207,3 +207,73 @@ fn callers_are_known_by_their_pods() {
     outside["metadata"]["labels"]["sidecar.istio.io/inject"] = "false".into();
     assert_eq!(caller("orders", "shop", &[outside], "cluster.local").expect("a workload").identity, None);
 }
+
+/// A BackendTLSPolicy for the Service, with what is said about it.
+fn tls_policy(section: Option<&str>, conditions: Value) -> Value {
+    json!({ "kind": "BackendTLSPolicy", "metadata": { "namespace": "shop", "name": "tls" },
+        "spec": { "targetRefs": [{ "group": "", "kind": "Service", "name": "orders", "sectionName": section }],
+            "validation": { "hostname": "orders.test" } },
+        "status": { "ancestors": [{ "conditions": conditions }] } })
+}
+
+#[test]
+fn a_faulty_policy_for_tls_is_named_with_what_is_wrong_of_it() {
+    let condition = |kind: &str, status: &str, reason: &str, message: &str| json!({ "type": kind, "status": status, "reason": reason, "message": message });
+    let missing = "ConfigMap shop/ca does not exist";
+    let unresolved = condition("ResolvedRefs", "False", "InvalidCACertificateRef", missing);
+    let invalid =
+        json!([condition("Accepted", "False", "NoValidCACertificate", "no authority can be used"), unresolved]);
+    let conflicted = json!([condition("Accepted", "False", "Conflicted", "BackendTLSPolicy older is for the same")]);
+    let partly = json!([condition("Accepted", "True", "Accepted", ""), unresolved]);
+    let good =
+        json!([condition("Accepted", "True", "Accepted", ""), condition("ResolvedRefs", "True", "ResolvedRefs", "")]);
+    for (section, conditions, expected, evidence) in [
+        (None, &invalid, "BackendTlsInvalid; ", missing),
+        (Some("http"), &invalid, "BackendTlsInvalid; ", missing),
+        // For another port.
+        (Some("metrics"), &invalid, "; ", ""),
+        (None, &conflicted, "; BackendTlsConflicted", "BackendTLSPolicy older"),
+        (None, &partly, "; BackendTlsReference", missing),
+        (None, &good, "; ", ""),
+    ] {
+        let facts = with(|facts| facts.policies = vec![tls_policy(section, conditions.clone())]);
+        let report = diagnose(&facts);
+        assert_eq!(found(&facts), expected, "{report:#?}");
+        if let Some(finding) = report.findings.first() {
+            assert!(finding.problem.contains("BackendTLSPolicy shop/tls"), "{finding:#?}");
+            assert!(finding.evidence.join(" ").contains(evidence), "{finding:#?}");
+            assert_eq!(finding.next, ["coracle describe backendtlspolicy/tls -n shop"]);
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_is_not_believed_is_told_from_a_port_that_nobody_opens() {
+    let record = |reason: Option<&str>| -> telemetry::Record {
+        let mut record = json!({ "time": "2026-01-01T00:00:00Z", "requestId": "r", "traceId": "0", "spanId": "0", "sampled": true,
+            "source": "shop/web", "client": "127.0.0.1", "destination": "shop/orders", "scheme": "http", "protocol": "1.1",
+            "method": "GET", "host": "orders", "path": "/", "status": 200, "listener": "l", "route": "r", "backend": "b",
+            "attempts": 1, "durationMs": 1.0, "headMs": 1.0, "requestBytes": 0, "responseBytes": 0 });
+        if let Some(reason) = reason {
+            record["status"] = 502.into();
+            record["reason"] = "connect_failed".into();
+            record["missed"] = json!([{ "upstream": "127.0.0.1:1", "afterMs": 1.0, "reason": reason }]);
+        }
+        serde_json::from_value(record).expect("a record")
+    };
+    let name = "no TLS: invalid peer certificate: certificate not valid for name \"orders.test\"";
+    let issuer = "no TLS: invalid peer certificate: UnknownIssuer";
+    for (records, expected, words) in [
+        (vec![record(Some(name))], "BackendCertificate; RecentFailures", "other names than BackendTLSPolicy shop/tls"),
+        (vec![record(Some(issuer)), record(None)], "; BackendCertificate RecentFailures", "none of the authorities"),
+        (vec![record(Some("connection refused"))], "; RecentFailures", "connect_failed"),
+    ] {
+        let facts = with(|facts| {
+            facts.policies = vec![tls_policy(None, json!([]))];
+            facts.records = records;
+        });
+        let report = diagnose(&facts);
+        assert_eq!(found(&facts), expected, "{report:#?}");
+        assert!(report.findings[0].problem.contains(words), "{report:#?}");
+    }
+}

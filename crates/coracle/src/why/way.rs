@@ -268,7 +268,7 @@ pub(super) fn routes(facts: &Facts, report: &mut Report) {
     }
 }
 
-fn text_name(object: &Value) -> String {
+pub(super) fn text_name(object: &Value) -> String {
     format!("{} {}/{}", text(object, "/kind"), text(object, "/metadata/namespace"), text(object, "/metadata/name"))
 }
 
@@ -298,7 +298,8 @@ fn conditions_of(holder: &Value, name: &str, findings: &mut Vec<Finding>) {
 /// Policies that are meant for these Services.
 pub(super) fn policies(facts: &Facts, report: &mut Report) {
     let concerned = destinations(facts);
-    for policy in &facts.policies {
+    // Those for TLS have a judge of their own.
+    for policy in facts.policies.iter().filter(|policy| policy["kind"] != "BackendTLSPolicy") {
         let own = text(policy, "/metadata/namespace");
         let mut refs = list(policy, "/spec/targetRefs").iter();
         let meant = refs.any(|target| {
@@ -336,7 +337,7 @@ pub(super) fn history(facts: &Facts, report: &mut Report) {
     for ((destination, why), (count, missed)) in failed.into_iter().take(MOST) {
         let problem = format!("{count} of the last {all} recorded requests to {destination} failed: {why}");
         let mut finding = Finding::doubtful("RecentFailures", problem).next("coracle trace");
-        if why == "connect_failed" {
+        if why == "connect_failed" && !missed.contains("no TLS") {
             let hint = "its Pods are taken for ready, and nobody listens on the port that the Service leads to: compare targetPort with the port that the program opens";
             finding = finding.because([hint.to_owned()]);
         }
