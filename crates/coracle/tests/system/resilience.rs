@@ -1,4 +1,4 @@
-//! TrafficPolicies with the real binary: what a caller meets when a Service is not well (scenarios 33, 39, 41, 42).
+//! TrafficPolicies with the real binary: what a caller meets when a Service is not well (scenarios 33, 39 to 42).
 //!
 //! Times are scaled where a person would wait: a circuit is open for one second here, not for fifteen.
 
@@ -116,6 +116,37 @@ fn a_failing_service_is_left_alone_until_it_is_well() {
         let good = (0..10).filter(|_| ask(at, "/billing/").status == 200).count();
         if good == 10 { Ok(()) } else { Err(format!("{good} of 10")) }
     });
+}
+
+/// Scenario 40: a provider that all calls go to hangs. Whoever asks for it learns so at once, nothing piles up before it, and
+/// those who do not need it notice nothing. What twenty minutes of that come to is tested in virtual time, in the proxy.
+#[test]
+fn a_provider_that_hangs_exhausts_nobody() {
+    let rest = "timeouts: {perTry: 500ms}
+  circuitBreaker: {openFor: 1h}
+  concurrency: {limit: 4, queue: 0}";
+    let text = [service("own"), service("provider"), edge(&["own", "provider"]), policy("provider", rest)].concat();
+    let directory = manifests(&[("app.yaml", &text)]);
+    let coracle = Coracle::up(directory.path());
+    followed(&coracle, "provider");
+    let at = coracle.gateway();
+    assert_eq!(ask(at, "/own/via?provider/").status, 200);
+    assert_eq!(ask(at, "/provider/hang").body, "from now on silent");
+    let flood = Load::start(at, "/own/via?provider/", 8);
+    let refused = eventually("the circuit opens", || {
+        let answer = ask(at, "/own/via?provider/");
+        if answer.body.contains("circuit_open") { Ok(answer) } else { Err(answer.body) }
+    });
+    assert_eq!(refused.status, 503);
+    for _ in 0..100 {
+        assert_eq!(ask(at, "/own/").status, 200);
+        // Refused at once: by the circuit, or because as many as there may be are just being refused by it.
+        let refused = ask(at, "/own/via?provider/");
+        assert!(["circuit_open", "queue_full"].iter().any(|reason| refused.body.contains(reason)), "{refused:?}");
+    }
+    let seen = flood.stop();
+    assert!(seen.answers > 100 && seen.failures == seen.answers, "{seen:?}");
+    assert!(seen.first_failures.iter().all(|why| why == "status 503" || why == "status 504"), "{seen:?}");
 }
 
 /// Scenario 41: retries after timeouts make one order, exactly once, and stay within their budget.
