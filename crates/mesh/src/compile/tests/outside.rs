@@ -71,3 +71,37 @@ endpoints: [{addresses: [legacy.example.com]}, {addresses: [gone.example.com], c
         ["*", "  / -> shop/legacy:80*1 {rewrite host=legacy.example.com:8080} (shop/legacy:80)"]
     );
 }
+
+/// An ExternalName has no address by which callers inside could meet its policy; a Service with a slice of names has one, and they do.
+#[test]
+fn callers_inside_meet_the_policy_of_a_service_with_a_slice_of_names() {
+    let yaml = "
+kind: Service
+metadata: {name: pay}
+spec: {clusterIP: 127.96.0.8, ports: [{port: 80, name: http}]}
+---
+kind: EndpointSlice
+metadata: {name: pay-a, labels: {kubernetes.io/service-name: pay}}
+addressType: FQDN
+ports: [{name: http, port: 443}]
+endpoints: [{addresses: [api.pay.example]}]
+---
+{kind: TrafficPolicy, metadata: {name: pay}, spec: {targetRefs: [{group: '', kind: Service, name: pay}], circuitBreaker: {}}}
+---
+kind: Service
+metadata: {name: stripe}
+spec: {type: ExternalName, externalName: api.stripe.com, ports: [{port: 80, name: http}]}
+---
+{kind: TrafficPolicy, metadata: {name: stripe}, spec: {targetRefs: [{group: '', kind: Service, name: stripe}], circuitBreaker: {}}}
+";
+    let compiled = compiled(&edge(yaml));
+    let listeners = &compiled.snapshot.listeners;
+    let pay = listeners.iter().find(|listener| &*listener.id == "service/shop/pay:80").expect("it has an address");
+    let governed = |rule: &proxy::snapshot::Rule| match &rule.action {
+        proxy::snapshot::Action::Forward { backends } => backends.iter().all(|to| to.policy.is_some()),
+        proxy::snapshot::Action::Respond { .. } => false,
+    };
+    assert!(pay.hosts.iter().flat_map(|host| &host.rules).all(governed), "{pay:?}");
+    assert_eq!(names(&compiled, "shop/pay:80"), ["api.pay.example:443"]);
+    assert!(!listeners.iter().any(|listener| listener.id.contains("stripe")), "{listeners:?}");
+}
