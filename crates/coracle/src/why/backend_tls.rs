@@ -31,7 +31,9 @@ fn meant<'f>(facts: &'f Facts, namespace: &str, name: &str, port: Option<&str>) 
     let ports = service.map(|service| list(service, "/spec/ports")).unwrap_or_default();
     let called = |section: &str| {
         let named = ports.iter().find(|candidate| text(candidate, "/name") == section);
-        named.is_some_and(|named| port.is_none_or(|port| named["port"].to_string() == port || port == section))
+        named.is_some_and(|named| {
+            port.is_none_or(|port| port == section || port.parse().is_ok_and(|port: u64| named["port"] == port))
+        })
     };
     let is_meant = |policy: &&Value| {
         text(policy, "/kind") == KIND
