@@ -164,3 +164,22 @@ fn files_stay_small() {
         .collect();
     assert!(long.is_empty(), "split these files by what they hold (at most {FILE_LIMIT} lines): {long:#?}");
 }
+
+/// Every test that docs/scenarios.md names in the row of an incident is there, by its file and its name.
+#[test]
+fn the_tests_of_incidents_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let table = std::fs::read_to_string(root.join("docs/scenarios.md")).expect("the table");
+    let mut found = 0;
+    for row in table.lines().filter(|line| line.contains("| `crates/")) {
+        let cell = row.trim_end_matches([' ', '|']).rsplit("| ").next().unwrap_or_default();
+        let mut words = cell.split('`').skip(1).step_by(2);
+        let file = words.next().expect("a file");
+        let text = std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        for test in words {
+            assert!(text.contains(&format!("fn {test}()")), "{file} has no test {test}");
+            found += 1;
+        }
+    }
+    assert!(found >= 20, "{found} tests are named");
+}
