@@ -8,6 +8,7 @@ mod faults;
 mod harness;
 mod kustomizations;
 mod receivers;
+mod remote;
 mod settling;
 mod sources;
 mod windows;
