@@ -20,6 +20,8 @@ pub(crate) use pulse::Pulse;
 pub(crate) use received::Received;
 pub(crate) use server::serve;
 
+use std::time::Duration;
+
 /// What may be on its way to us of one stream, and so how much of it can lie in memory unread.
 pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same of a client's connection.
@@ -30,6 +32,9 @@ pub(crate) const ENDPOINT_WINDOW: u32 = 16 * 1024 * 1024;
 pub(crate) const SEND_BUFFER: usize = 256 * 1024;
 /// How many streams the other side may have us reset for its mistakes before the connection ends.
 pub(crate) const MISTAKES: usize = 1024;
+/// Of how many streams that we reset we still know, and for how long: what was on its way to them then is no mistake of the other side.
+pub(crate) const REMEMBERED: usize = 1024;
+pub(crate) const REMEMBERED_FOR: Duration = Duration::from_secs(5);
 /// How many streams a client may reset before they were looked at (rapid reset).
 const TAKEN_BACK: usize = 20;
 

@@ -16,7 +16,8 @@ use h2::server::{Builder, Connection, Handshake};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Bell, CLIENT_WINDOW, Cork, Desk, Line, MISTAKES, Pulse, SEND_BUFFER, STREAM_WINDOW, TAKEN_BACK, cork, stream,
+    Bell, CLIENT_WINDOW, Cork, Desk, Line, MISTAKES, Pulse, REMEMBERED, REMEMBERED_FOR, SEND_BUFFER, STREAM_WINDOW,
+    TAKEN_BACK, cork, stream,
 };
 use crate::config::Settings;
 use crate::request::Caller;
@@ -86,6 +87,8 @@ where
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(TAKEN_BACK)
         .max_local_error_reset_streams(Some(MISTAKES))
+        .max_concurrent_reset_streams(REMEMBERED)
+        .reset_stream_duration(REMEMBERED_FOR)
         .handshake(corked);
     let desk = Desk::new();
     let bells = [desk.bell(), desk.bell(), desk.bell()];

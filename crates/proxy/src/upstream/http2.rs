@@ -23,7 +23,8 @@ use tokio_util::task::TaskTracker;
 use super::{BodyError, RequestBody, Stream};
 use crate::headers::{self, make_lawful};
 use crate::http2::{
-    Bell, Cork, Desk, ENDPOINT_WINDOW, Line, MISTAKES, Pipe, Pulse, Received, SEND_BUFFER, STREAM_WINDOW, cork,
+    Bell, Cork, Desk, ENDPOINT_WINDOW, Line, MISTAKES, Pipe, Pulse, REMEMBERED, REMEMBERED_FOR, Received, SEND_BUFFER,
+    STREAM_WINDOW, cork,
 };
 
 /// The longest head of an answer.
@@ -157,6 +158,8 @@ pub(crate) async fn connect(
             .max_header_list_size(HEAD)
             .max_send_buffer_size(SEND_BUFFER)
             .max_local_error_reset_streams(Some(MISTAKES))
+            .max_concurrent_reset_streams(REMEMBERED)
+            .reset_stream_duration(REMEMBERED_FOR)
             .handshake(corked)
     );
     let (requests, mut connection) = poll_fn(|cx| handshake.as_mut().poll(cx)).await.map_err(io::Error::other)?;

@@ -113,6 +113,26 @@ async fn a_request_whose_answer_has_come_is_given_up_without_blame() {
 }
 
 #[tokio::test]
+async fn the_rest_of_requests_that_were_answered_early_is_no_mistake() {
+    let upstream = early().await;
+    let mut snapshot = all_to(&[upstream.address]);
+    snapshot.backends.values_mut().for_each(|backend| backend.protocol = BackendProtocol::H2c);
+    let (_proxy, address) = serving(snapshot).await;
+    let mut client = TcpStream::connect(address).await.expect("connects");
+    client.write_all(&[PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[])].concat()).await.expect("sends");
+    // Each rest comes when others have been answered since, and is not even answered with a reset.
+    for number in 0..400 {
+        let mut bytes = frame(HEADERS, END_HEADERS, stream(number), POST);
+        if let Some(late) = number.checked_sub(20) {
+            bytes.extend(frame(DATA, 1, stream(late), b"late"));
+        }
+        client.write_all(&bytes).await.expect("sends");
+        let (reset, why) = frame_of(&mut client, RST_STREAM).await;
+        assert_eq!((reset, &why[..]), (stream(number), &[0; 4][..]), "NO_ERROR, and of nobody else");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_is_reset_is_not_passed_off_as_whole() {
     for reason in [Reason::NO_ERROR, Reason::INTERNAL_ERROR] {
         let upstream = served(move |_, mut respond: h2::server::SendResponse<Bytes>| async move {
