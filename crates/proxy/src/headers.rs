@@ -80,6 +80,7 @@ pub(crate) fn make_lawful(headers: &mut HeaderMap) {
 
 /// How long an endpoint says that it keeps a connection, in seconds.
 pub(crate) fn keep_alive(headers: &HeaderMap) -> Option<u64> {
+    headers.keys().find(|name| of_one_hop(name))?;
     let hint = headers.get(KEEP_ALIVE)?.to_str().ok()?;
     hint.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse().ok())
 }

@@ -146,15 +146,15 @@ pub(crate) async fn answered(caller: &Arc<Caller>, parts: request::Parts, incomi
 }
 
 async fn answer(caller: &Arc<Caller>, parts: request::Parts, body: Incoming, seen: &mut Observation) -> Ending {
-    let kind = Kind::of(&parts.headers);
     let unmatched = || caller.slot.table.load().unmatched.clone();
     let host = match identify(&parts) {
         Ok(host) => host,
-        Err(fault) => return failed(&fault, kind, unmatched(), seen),
+        Err(fault) => return failed(&fault, Kind::of(&parts.headers), unmatched(), seen),
     };
     let met = match admit(caller, &host, &parts, &seen.id).await {
         Ok(met) => met,
         Err(Unmet { fault, rule, counter }) => {
+            let kind = Kind::of(&parts.headers);
             let mut ending = failed(&fault, kind, counter.unwrap_or_else(unmatched), seen);
             // A script may read why, where it might have read the answer.
             let cors = rule.as_ref().and_then(|rule| rule.cors.as_ref());
@@ -306,8 +306,9 @@ fn identify(parts: &request::Parts) -> Result<Cow<'_, str>, Fault> {
         (None, None) if parts.version < Version::HTTP_11 => "",
         (None, None) => return Err(Fault::bad_request("host", "The request names no host.")),
     };
-    let odd = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']' | '%' | '~'));
-    if authority.contains(odd) {
+    let odd =
+        |b: u8| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'%' | b'~'));
+    if authority.bytes().any(odd) {
         return Err(Fault::bad_request("host", "The host is no host name."));
     }
     let host = filter::split_port(authority).0.trim_end_matches('.');

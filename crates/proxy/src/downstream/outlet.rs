@@ -3,6 +3,7 @@
 //! Invariants: it holds no more than about what is read of a body at once, as a body is asked for more only while there is room; it
 //! ends a body where its framing says, or fails.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
@@ -15,6 +16,8 @@ use super::answer::Framing;
 
 /// Room for a head and a small body.
 const ROOM: usize = 2048;
+/// How much memory is kept for the next answer of a thread.
+const MOST_SPARE: usize = 16 * 1024;
 /// Up to this, copying a piece is cheaper than writing it from where it is.
 const SMALL: usize = 2048;
 /// How much waits for the socket before a body is asked for more.
@@ -35,9 +38,25 @@ pub(super) struct Outlet {
     held: usize,
 }
 
+thread_local! {
+    /// The memory of the last one, for the next.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        if self.flat.capacity() <= MOST_SPARE {
+            self.flat.clear();
+            SPARE.set(std::mem::take(&mut self.flat));
+        }
+    }
+}
+
 impl Outlet {
     pub(super) fn new() -> Self {
-        Self { flat: Vec::with_capacity(ROOM), gone: 0, pieces: VecDeque::new(), held: 0 }
+        let mut flat = SPARE.take();
+        flat.reserve(ROOM);
+        Self { flat, gone: 0, pieces: VecDeque::new(), held: 0 }
     }
 
     /// Where a head is written to.

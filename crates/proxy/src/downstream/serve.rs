@@ -278,3 +278,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    fn waiting<'a, F>(_: impl Fn(&'a Arc<Caller>, Bytes, TcpStream) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_that_waits_is_small() {
+        let bytes = waiting(serve::<TcpStream>);
+        assert!(bytes <= 2048, "{bytes}");
+        let line = size_of::<Line<TcpStream>>();
+        assert!(line <= 128, "{line}: what was read is elsewhere, and only while there is any");
+    }
+}

@@ -14,6 +14,7 @@ mod hostile;
 mod http2;
 mod names;
 mod observed;
+mod plain;
 mod policies;
 mod policies_admit;
 mod protocols;
