@@ -118,15 +118,18 @@ pub(crate) async fn serve(
 ) {
     let table = slot.table.load_full();
     let identity = identify(&shared, &table, &stream, (ground, peer)).await;
-    let client = Client { ground, peer, scheme: "http", identity, held };
+    let client = Client { ground, peer, scheme: "http", identity, server_name: None, held };
     // Each way in a box of its own: a connection that waits holds what its way needs, not what the largest one would.
     let ended = match &table.protocol {
         Protocol::Http => Box::pin(serve_service(&shared, &slot, stream, client, None)).await,
         Protocol::Sniff(backend) => Box::pin(serve_service(&shared, &slot, stream, client, Some(backend))).await,
         Protocol::Egress(egress) => Box::pin(crate::egress::serve(&shared, &slot, stream, client, egress)).await,
         Protocol::Mesh => Box::pin(certified::serve_mesh(&shared, &slot, stream, client)).await,
-        Protocol::Https(config) => Box::pin(serve_tls(&shared, &slot, stream, client, Arc::clone(config))).await,
-        Protocol::Tls(_) => Box::pin(passthrough::serve(&shared, &slot, stream, &client)).await,
+        Protocol::Https(https) => Box::pin(serve_tls(&shared, &slot, stream, client, Arc::clone(&https.config))).await,
+        Protocol::Tls(None, _) => Box::pin(passthrough::serve(&shared, &slot, stream, &client)).await,
+        Protocol::Tls(Some(config), _) => {
+            Box::pin(passthrough::serve_ended(&shared, &slot, stream, client, Arc::clone(config))).await
+        }
         // Whoever has a certificate speaks first, so that waiting for bytes holds nobody up.
         Protocol::Tcp(_) if table.admits == Admits::Certified => {
             Box::pin(serve_service(&shared, &slot, stream, client, None)).await
@@ -253,7 +256,8 @@ async fn serve_tls(
         stream = tokio::time::timeout(shared.settings.handshake_timeout, handshake) => stream??,
         () = slot.life.forced() => return Ok(()),
     };
-    let client = Client { scheme: "https", ..client };
+    let server_name = stream.get_ref().1.server_name().map(|name| name.to_ascii_lowercase().into());
+    let client = Client { scheme: "https", server_name, ..client };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         Box::pin(serve_http2(shared, slot, stream, client)).await
     } else {
@@ -281,6 +285,7 @@ fn unnamed(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Caller {
         scheme: client.scheme,
         told: None,
         identity: client.identity,
+        server_name: client.server_name,
         held: client.held,
         leaving: None,
         active: AtomicUsize::new(0),

@@ -77,7 +77,7 @@ pub(crate) fn explain(table: &Table, question: &Question) -> Explanation {
     let protocol = match &table.protocol {
         Protocol::Http => "http",
         Protocol::Https(_) => "https",
-        Protocol::Tls(_) => "tls",
+        Protocol::Tls(..) => "tls",
         Protocol::Tcp(_) => "tcp",
         Protocol::Egress(_) => "egress",
         Protocol::Mesh => "mesh",

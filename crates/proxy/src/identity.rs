@@ -104,6 +104,8 @@ pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
     pub(crate) scheme: &'static str,
     pub(crate) identity: Option<Arc<Identity>>,
+    /// The host that TLS was opened for, in lower case, where it ends here.
+    pub(crate) server_name: Option<Arc<str>>,
     /// What the connection takes of what there is only so much of.
     pub(crate) held: Arc<Held>,
 }

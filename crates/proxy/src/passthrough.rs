@@ -1,13 +1,16 @@
-//! TLS that is not ours: the server name is read, and all bytes go on as they came.
+//! TLS that goes where its server name says: all bytes as they came, or what is in them where it is for us to end it.
 //!
-//! Invariants: only the client's first message is read, with limits of size and time; nothing of it is answered or changed.
+//! Invariants: of TLS that is not ours only the client's first message is read, with limits of size and time, and nothing of it
+//! is answered or changed; a handshake has its limit too.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
 use crate::access;
 use crate::balance::Backend;
@@ -42,10 +45,35 @@ pub(crate) async fn serve(shared: &Arc<Shared>, slot: &Slot, mut stream: TcpStre
     Ok(())
 }
 
+/// Ends TLS, and hands on what is in it.
+pub(crate) async fn serve_ended(
+    shared: &Arc<Shared>,
+    slot: &Slot,
+    stream: TcpStream,
+    client: Client,
+    config: Arc<ServerConfig>,
+) -> Ended {
+    let handshake = TlsAcceptor::from(config).accept(stream);
+    let stream = tokio::select! {
+        stream = tokio::time::timeout(shared.settings.handshake_timeout, handshake) => stream??,
+        () = slot.life.forced() => return Ok(()),
+    };
+    let name = stream.get_ref().1.server_name().unwrap_or_default().to_ascii_lowercase();
+    let Some((backend, guard)) = backend(slot, &name) else {
+        tracing::debug!(listener = &*slot.table.load().id, name, "nobody has this server name");
+        return Ok(());
+    };
+    if let Some(admitted) = access::admits(&shared.audit, &client, Some(&guard), &backend) {
+        let carried = tunnel::Carried { host: &name, ..tunnel::Carried::new(&backend, &client, tunnel::Bytes::Open) };
+        tunnel::carry(shared, slot, admitted, carried, stream).await;
+    }
+    Ok(())
+}
+
 /// The backend for a server name, as it is now, and who may go there.
 fn backend(slot: &Slot, name: &str) -> Option<(Arc<Backend>, Arc<Guard>)> {
     let table = slot.table.load();
-    let Protocol::Tls(names) = &table.protocol else { return None };
+    let Protocol::Tls(_, names) = &table.protocol else { return None };
     let name = names.find(name)?;
     let (_, total) = name.backends.last()?;
     let drawn = fastrand::u64(..*total);

@@ -43,6 +43,8 @@ pub(crate) struct Caller {
     pub(crate) scheme: &'static str,
     /// Who it is, where somebody vouched for it.
     pub(crate) identity: Option<Arc<Identity>>,
+    /// The host that its connection was opened for, where that was said.
+    pub(crate) server_name: Option<Arc<str>>,
     /// How backends are told who it is.
     pub(crate) told: Option<HeaderValue>,
     /// What its connection takes of what there is only so much of.
@@ -347,6 +349,11 @@ fn meet(
     loop {
         looks += 1;
         let table = caller.slot.table.load();
+        if caller.server_name.as_ref().is_some_and(|name| table.misdirects(name, host)) {
+            let detail = "This connection was opened for another host, which is served apart; open one for this host.";
+            let fault = Fault::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", detail);
+            return Err(Unmet { fault, rule: None, counter: None });
+        }
         let Some(rule) = table.find(host, &candidate, caller.identity.as_deref()) else {
             let fault = Fault::new(StatusCode::NOT_FOUND, "no_route", "No route matches this host and path.");
             return Err(Unmet { fault, rule: None, counter: None });

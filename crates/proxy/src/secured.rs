@@ -1,4 +1,5 @@
-//! How TLS is spoken to backends, as plain data: whom to trust, which names to accept, and the certificate to show.
+//! How TLS is spoken, as plain data: to backends, whom to trust, which names to accept, and the certificate to show; to clients,
+//! the certificates of listeners.
 //!
 //! Invariants: what is here can be used: authorities and certificates are read when they are made, not when a connection
 //! is; a private key never reaches a log. This module must not know where certificates come from.
@@ -12,6 +13,9 @@ use rustls::crypto::ring::default_provider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::snapshot::HostMatch;
 
 /// TLS to the endpoints of a backend. Nothing is ever sent to them without it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,9 +85,45 @@ impl Authorities {
     }
 }
 
+impl Serialize for Authorities {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|certificate| &**certificate))
+    }
+}
+
+impl<'d> Deserialize<'d> for Authorities {
+    fn deserialize<D: Deserializer<'d>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = Vec::<Vec<u8>>::deserialize(deserializer)?.into_iter().map(CertificateDer::from);
+        let found: Vec<_> = found.collect();
+        for certificate in &found {
+            webpki::anchor_from_trusted_cert(certificate).map_err(de::Error::custom)?;
+        }
+        if found.is_empty() { Err(de::Error::custom("no authority")) } else { Ok(Self(found.into())) }
+    }
+}
+
 impl fmt::Debug for Authorities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} authorities", self.0.len())
+    }
+}
+
+/// A certificate chain and its key, as PEM.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// The server names it is for. May be empty for the only or default certificate.
+    pub hosts: Vec<HostMatch>,
+    /// The chain in PEM, leaf first.
+    pub chain: Arc<[u8]>,
+    /// The private key in PEM.
+    pub key: Arc<[u8]>,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The key must never reach a log.
+        f.debug_struct("Certificate").field("hosts", &self.hosts).finish_non_exhaustive()
     }
 }
 
@@ -162,6 +202,12 @@ mod tests {
         let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
         let bundle = Authorities::read(format!("# of the test\n{chain}{}", other.cert.pem()).as_bytes());
         assert_eq!(bundle.expect("two authorities").certificates().len(), 2);
+        let bundle = Authorities::read(chain.as_bytes()).expect("an authority");
+        let kept = serde_json::to_string(&bundle).expect("it can be kept");
+        assert_eq!(serde_json::from_str::<Authorities>(&kept).expect("it is read back"), bundle);
+        assert!(
+            serde_json::from_str::<Authorities>("[]").is_err() && serde_json::from_str::<Authorities>("[[1]]").is_err()
+        );
         for bad in ["", "nothing", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
             assert!(Authorities::read(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -7,7 +7,6 @@
 //! out an application that would change nothing. This module must not know where routes come from.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::access;
 use crate::policy::Policy;
-use crate::secured::{BackendTls, ClientCertificate};
+pub use crate::secured::Certificate;
+use crate::secured::{Authorities, BackendTls, ClientCertificate};
 
 /// The name of a backend inside one snapshot.
 pub type BackendId = Arc<str>;
@@ -56,7 +56,7 @@ impl Snapshot {
         }
         backends.insert(AT_REST.into(), Backend::default());
         for listener in &mut listeners {
-            if let ListenerProtocol::Tls { names } = &mut listener.protocol {
+            if let ListenerProtocol::Tls { names, .. } = &mut listener.protocol {
                 names.iter_mut().for_each(|name| name.guard = Guard::default());
             }
             listener.hosts.iter_mut().flat_map(|host| &mut host.rules).for_each(Rule::rest);
@@ -128,9 +128,19 @@ pub enum ListenerProtocol {
     Https {
         /// Chosen by server name; the first one where no name matches or none is sent.
         certificates: Vec<Certificate>,
+        /// Who must have signed the certificate that a client shows; where it is nobody, none is asked for.
+        #[serde(default)]
+        clients: Option<Authorities>,
+        /// Hosts that are told apart: what is asked for one of them on a connection that was opened for another is
+        /// misdirected (RFC 9110, section 15.5.20).
+        #[serde(default)]
+        apart: Vec<HostMatch>,
     },
-    /// TLS that is handed on as it is, by the server name that the client asks for; `hosts` is not looked at.
+    /// TLS by the server name that the client asks for, handed on as it is; `hosts` is not looked at.
     Tls {
+        /// Where there are any, TLS ends here, and what is in it is handed on.
+        #[serde(default)]
+        certificates: Vec<Certificate>,
         /// The most specific name that matches is used. Each occurs once. A client that no name matches is turned away.
         names: Vec<ServerName>,
     },
@@ -204,25 +214,6 @@ pub struct ServerName {
     /// Who may come this way.
     #[serde(skip)]
     pub guard: Guard,
-}
-
-/// A certificate chain and its key, as PEM.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Certificate {
-    /// The server names it is for. May be empty for the only or default certificate.
-    pub hosts: Vec<HostMatch>,
-    /// The chain in PEM, leaf first.
-    pub chain: Arc<[u8]>,
-    /// The private key in PEM.
-    pub key: Arc<[u8]>,
-}
-
-impl fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The key must never reach a log.
-        f.debug_struct("Certificate").field("hosts", &self.hosts).finish_non_exhaustive()
-    }
 }
 
 /// How much of the `X-Forwarded-*` and `Forwarded` headers of a request is believed.

@@ -1,16 +1,20 @@
-//! Certificates of listeners, chosen by server name.
+//! Certificates of listeners, chosen by server name, and whose clients must show one.
 
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 
 use crate::error::Refused;
 use crate::route::HostTable;
-use crate::secured::certified;
+use crate::secured::{Authorities, certified};
 use crate::snapshot::Certificate;
+
+/// What is spoken where HTTP is, best first.
+pub(crate) const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 struct ByName {
     names: HostTable<Arc<CertifiedKey>>,
@@ -30,8 +34,13 @@ impl ResolvesServerCert for ByName {
     }
 }
 
-/// What a listener with these certificates offers.
-pub(crate) fn server_config(listener: &Arc<str>, certificates: &[Certificate]) -> Result<Arc<ServerConfig>, Refused> {
+/// What a listener with these certificates offers: to all, or to clients with a certificate of those authorities.
+pub(crate) fn server_config(
+    listener: &Arc<str>,
+    certificates: &[Certificate],
+    clients: Option<&Authorities>,
+    protocols: &[&[u8]],
+) -> Result<Arc<ServerConfig>, Refused> {
     let bad = |index, reason| Refused::BadCertificate { listener: listener.clone(), index, reason };
     let mut names = HostTable::new();
     let mut default = None;
@@ -45,11 +54,24 @@ pub(crate) fn server_config(listener: &Arc<str>, certificates: &[Certificate]) -
         default.get_or_insert(key);
     }
     let default = default.ok_or_else(|| bad(0, "there is none; a TLS listener needs at least one".into()))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| bad(0, error.to_string()))?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(ByName { names, default }));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        .map_err(|error| bad(0, error.to_string()))?;
+    let config = match clients {
+        Some(authorities) => config.with_client_cert_verifier(verifier(authorities).map_err(|reason| bad(0, reason))?),
+        None => config.with_no_client_auth(),
+    };
+    let mut config = config.with_cert_resolver(Arc::new(ByName { names, default }));
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
+}
+
+/// Believes clients with a certificate that one of these has signed, and no others.
+fn verifier(authorities: &Authorities) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in authorities.certificates() {
+        roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+    }
+    let provider = Arc::new(ring::default_provider());
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|error| error.to_string())
 }

@@ -13,8 +13,7 @@ use k8s_openapi::api::core::v1::Service;
 use proxy::secured::{Authorities, BackendTls, SubjectName, Trust};
 use resources::gateway::backendtlspolicies::{
     BackendTlsPolicy, BackendTlsPolicySpec, BackendTlsPolicyTargetRefs, BackendTlsPolicyValidation,
-    BackendTlsPolicyValidationCaCertificateRefs as CaRef, BackendTlsPolicyValidationSubjectAltNames as AltName,
-    BackendTlsPolicyValidationSubjectAltNamesType as AltNameType,
+    BackendTlsPolicyValidationSubjectAltNames as AltName, BackendTlsPolicyValidationSubjectAltNamesType as AltNameType,
 };
 
 use super::index::{Index, by_age, key};
@@ -250,7 +249,8 @@ fn trust(
         (refs, None) => {
             let (mut bundles, mut first) = (Vec::new(), None);
             for to in refs {
-                match authorities(namespace, to, index) {
+                let to = Bundle { group: &to.group, kind: &to.kind, namespace, name: &to.name };
+                match authorities(&to, index) {
                     Ok(bundle) => bundles.push(bundle),
                     Err(fault) => drop(first.get_or_insert(fault)),
                 }
@@ -264,28 +264,34 @@ fn trust(
     }
 }
 
+/// Where certificates of authorities are.
+pub(super) struct Bundle<'r> {
+    pub(super) group: &'r str,
+    pub(super) kind: &'r str,
+    pub(super) namespace: &'r str,
+    pub(super) name: &'r str,
+}
+
 /// The authorities of one reference: in a ConfigMap, or in a Secret.
-fn authorities(namespace: &str, to: &CaRef, index: &Index<'_>) -> Result<Authorities, Fault> {
-    let name = format!("{} {namespace}/{}", to.kind, to.name);
-    let invalid = |why: String| Fault::new(reason::INVALID_CA_CERTIFICATE_REF, format!("{name} {why}"));
-    let pem: &[u8] = match (to.group.as_str(), to.kind.as_str()) {
+pub(super) fn authorities(to: &Bundle<'_>, index: &Index<'_>) -> Result<Authorities, Fault> {
+    let &Bundle { group, kind, namespace, name } = to;
+    let title = format!("{kind} {namespace}/{name}");
+    let invalid = |why: String| Fault::new(reason::INVALID_CA_CERTIFICATE_REF, format!("{title} {why}"));
+    let pem: &[u8] = match (group, kind) {
         ("", "ConfigMap") => {
-            let map = index.config_map(namespace, &to.name).ok_or_else(|| invalid("does not exist".to_owned()))?;
+            let map = index.config_map(namespace, name).ok_or_else(|| invalid("does not exist".to_owned()))?;
             let value = map.data.as_ref().and_then(|data| data.get(CA));
             value.ok_or_else(|| invalid(format!("has no certificate under {CA}")))?.as_bytes()
         }
         ("", "Secret") => {
-            let secret = index.secret(namespace, &to.name).or_else(|| index.opaque(namespace, &to.name));
+            let secret = index.secret(namespace, name).or_else(|| index.opaque(namespace, name));
             let secret = secret.ok_or_else(|| invalid("does not exist".to_owned()))?;
             let value = secret.data.as_ref().and_then(|data| data.get(CA));
             &value.ok_or_else(|| invalid(format!("has nothing under {CA}")))?.0
         }
         (group, kind) => {
-            let message = format!(
-                "caCertificateRefs has {kind}{} {}; ConfigMap is supported, and Secret",
-                if group.is_empty() { String::new() } else { format!(".{group}") },
-                to.name
-            );
+            let group = if group.is_empty() { String::new() } else { format!(".{group}") };
+            let message = format!("caCertificateRefs has {kind}{group} {name}; ConfigMap is supported, and Secret");
             return Err(Fault::new(reason::INVALID_KIND, message));
         }
     };

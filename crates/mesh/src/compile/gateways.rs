@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use proxy::secured::ClientCertificate;
+use proxy::secured::{Authorities, ClientCertificate};
 use proxy::snapshot::{
     Action, Certificate, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, Rule, ServerName, VirtualHost,
 };
@@ -53,6 +53,8 @@ pub(super) struct Group {
     protocol: Protocol,
     bind: SocketAddr,
     fallback: Option<SocketAddr>,
+    /// Who must have signed the certificates of its clients.
+    clients: Option<Authorities>,
     /// The distinct hostnames of its listeners.
     listeners: Vec<HostMatch>,
     /// By Secret, so that one that several listeners name is there once.
@@ -86,8 +88,9 @@ impl<'w> Gateways<'w> {
                 continue;
             }
             let listeners = gateway.spec.listeners.iter();
-            let mut lanes: Vec<Lane> =
-                listeners.map(|listener| Lane::new("Gateway", gateway, listener, index, &world.rejected)).collect();
+            let mut lanes: Vec<Lane> = listeners
+                .map(|listener| Lane::new("Gateway", (gateway, gateway), listener, index, &world.rejected))
+                .collect();
             mark_conflicts(&mut lanes);
             let (addresses, fault) = match whole(gateway) {
                 Ok(addresses) => (addresses, None),
@@ -115,9 +118,10 @@ impl<'w> Gateways<'w> {
     fn add_set(&mut self, set: &'w Set, index: &Index<'w>, world: &World) {
         let Some(parent) = self.position(false, &set.parent.0, &set.parent.1) else { return };
         let gateway = &set.gateway;
-        let listeners = gateway.spec.listeners.iter();
-        let mut lanes: Vec<Lane> =
-            listeners.map(|listener| Lane::new("ListenerSet", gateway, listener, index, &world.rejected)).collect();
+        let (listeners, home) = (gateway.spec.listeners.iter(), self.owned[parent].gateway);
+        let mut lanes: Vec<Lane> = listeners
+            .map(|listener| Lane::new("ListenerSet", (gateway, home), listener, index, &world.rejected))
+            .collect();
         mark_conflicts(&mut lanes);
         let siblings = self
             .owned
@@ -198,14 +202,15 @@ impl<'w> Gateways<'w> {
             let lane = &self.owned[owner].lanes[position];
             let Some(protocol) = lane.protocol.filter(|_| lane.valid()) else { continue };
             let group = self.group_at(address, lane.port).unwrap_or_else(|| {
-                self.groups.push(Group::new(lane.port, protocol, address, address == shared));
+                self.groups.push(Group::new(lane, protocol, address, address == shared));
                 self.groups.len() - 1
             });
             if self.groups[group].takes(lane) {
                 self.groups[group].join(lane);
                 self.owned[owner].lanes[position].groups.push(group);
             } else {
-                let message = format!("port {} is served with another protocol by an older Gateway", lane.port);
+                let message =
+                    format!("port {} is served with another protocol, or for other clients, by another one", lane.port);
                 self.owned[owner].lanes[position].conflict = Some(Fault::new(reason::PROTOCOL_CONFLICT, message));
             }
         }
@@ -277,7 +282,8 @@ impl<'w> Gateways<'w> {
 
 impl Group {
     /// A socket of the address that Gateways share goes by its port alone.
-    fn new(port: u16, protocol: Protocol, address: IpAddr, shared: bool) -> Self {
+    fn new(lane: &Lane, protocol: Protocol, address: IpAddr, shared: bool) -> Self {
+        let port = lane.port;
         let bind = SocketAddr::new(address, port);
         let id = if shared { format!("{GATEWAY_PREFIX}{port}") } else { format!("{GATEWAY_PREFIX}{bind}") };
         Self {
@@ -286,6 +292,7 @@ impl Group {
             protocol,
             bind,
             fallback: None,
+            clients: lane.clients.clone(),
             listeners: Vec::new(),
             certificates: BTreeMap::new(),
             hosts: BTreeMap::new(),
@@ -295,7 +302,7 @@ impl Group {
 
     /// Whether a listener can share the socket.
     fn takes(&self, lane: &Lane) -> bool {
-        lane.protocol == Some(self.protocol)
+        lane.protocol == Some(self.protocol) && lane.clients == self.clients
     }
 
     fn join(&mut self, lane: &Lane) {
@@ -321,8 +328,8 @@ impl Group {
         for host in &self.listeners {
             self.hosts.entry(host.clone()).or_default();
         }
-        if self.protocol == Protocol::Tls {
-            return self.passthrough(routes, doors);
+        if matches!(self.protocol, Protocol::Tls | Protocol::EndedTls) {
+            return self.by_server_name(routes, doors, sources);
         }
         let hosts = std::mem::take(&mut self.hosts).into_iter().map(|(host, mut placed)| {
             placed.sort_unstable();
@@ -338,11 +345,12 @@ impl Group {
         });
         let hosts = hosts.collect();
         let protocol = match self.protocol {
-            Protocol::Http | Protocol::Tls => ListenerProtocol::Http,
-            Protocol::Https => {
-                let certificates = self.certificates(sources);
-                ListenerProtocol::Https { certificates }
-            }
+            Protocol::Https => ListenerProtocol::Https {
+                certificates: self.certificates(sources),
+                clients: self.clients.clone(),
+                apart: if self.listeners.len() > 1 { self.listeners.clone() } else { Vec::new() },
+            },
+            Protocol::Http | Protocol::Tls | Protocol::EndedTls => ListenerProtocol::Http,
         };
         Listener {
             id: Arc::clone(&self.id),
@@ -358,8 +366,13 @@ impl Group {
         }
     }
 
-    /// A listener that hands TLS on by its server name: of the routes for one name, the oldest has it.
-    fn passthrough(&mut self, routes: &[Compiled], doors: &mut Doors<'_, '_>) -> Listener {
+    /// A listener that hands TLS, or what is in it, on by its server name: of the routes for one name, the oldest has it.
+    fn by_server_name(
+        &mut self,
+        routes: &[Compiled],
+        doors: &mut Doors<'_, '_>,
+        sources: &mut BTreeMap<Arc<str>, Vec<SecretVersion>>,
+    ) -> Listener {
         let names = std::mem::take(&mut self.hosts).into_iter().map(|(host, mut placed)| {
             placed.sort_unstable();
             let first = placed.first().map(|(first, _)| *first);
@@ -374,11 +387,13 @@ impl Group {
             ServerName { host, backends, guard }
         });
         let names = names.collect();
+        let ends = self.protocol == Protocol::EndedTls;
+        let certificates = if ends { self.certificates(sources) } else { Vec::new() };
         Listener {
             id: Arc::clone(&self.id),
             bind: self.bind,
             fallback: self.fallback,
-            protocol: ListenerProtocol::Tls { names },
+            protocol: ListenerProtocol::Tls { certificates, names },
             forwarded: Forwarded::Replace,
             admits: proxy::snapshot::Admits::Anybody,
             peer_name: None,

@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::core::{Selector, SelectorExt};
+use proxy::secured::Authorities;
 use proxy::snapshot::HostMatch;
 use resources::gateway::gateways::{
     Gateway, GatewayListeners, GatewayListenersAllowedRoutes, GatewayListenersAllowedRoutesNamespacesFrom as From,
@@ -9,6 +10,7 @@ use resources::gateway::gateways::{
 };
 
 use super::certificates::{self, Found};
+use super::frontend::{self, Clients};
 use super::hosts;
 use super::index::{Index, Subject, key};
 use super::kind::RouteKind;
@@ -27,6 +29,8 @@ pub(super) enum Protocol {
     Https,
     /// Handed on as it is.
     Tls,
+    /// What is in it is handed on.
+    EndedTls,
 }
 
 /// Whose routes may attach.
@@ -48,6 +52,8 @@ pub(super) struct Lane {
     pub(super) protocol: Option<Protocol>,
     pub(super) kinds: Vec<&'static str>,
     pub(super) certificates: Vec<Found>,
+    /// Who must have signed the certificates of clients, where they must show any.
+    pub(super) clients: Option<Authorities>,
     /// Why it cannot be accepted.
     pub(super) refused: Option<Fault>,
     /// What it shares with another listener that it must not.
@@ -64,10 +70,10 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// Looks at a listener of a `kind`.
+    /// Looks at a listener of a `kind`: of a Gateway, or of a set that belongs to the Gateway `home`.
     pub(super) fn new(
         kind: &str,
-        gateway: &Gateway,
+        (gateway, home): (&Gateway, &Gateway),
         listener: &GatewayListeners,
         index: &Index<'_>,
         rejected: &Rejected,
@@ -76,16 +82,12 @@ impl Lane {
         let protocol = match listener.protocol.as_str() {
             "HTTP" => Some(Protocol::Http),
             "HTTPS" => Some(Protocol::Https),
-            "TLS"
-                if listener.tls.as_ref().is_some_and(|tls| tls.mode == Some(GatewayListenersTlsMode::Passthrough)) =>
-            {
-                Some(Protocol::Tls)
-            }
+            "TLS" => match listener.tls.as_ref().and_then(|tls| tls.mode.as_ref()) {
+                Some(GatewayListenersTlsMode::Passthrough) => Some(Protocol::Tls),
+                Some(GatewayListenersTlsMode::Terminate) | None => Some(Protocol::EndedTls),
+            },
             other => {
-                let message = match other {
-                    "TLS" => "protocol TLS is supported with tls.mode Passthrough only".to_owned(),
-                    other => format!("protocol {other} is not supported; HTTP, HTTPS and TLS are"),
-                };
+                let message = format!("protocol {other} is not supported; HTTP, HTTPS and TLS are");
                 refused = Some(Fault::new(reason::UNSUPPORTED_PROTOCOL, message));
                 None
             }
@@ -102,10 +104,16 @@ impl Lane {
             Namespaces::Same
         });
         let mut found = Vec::new();
-        if protocol == Some(Protocol::Https) {
+        let mut clients = Clients::default();
+        if matches!(protocol, Some(Protocol::Https | Protocol::EndedTls)) {
             let (certificates, fault) = tls(kind, gateway, listener, index, rejected, &mut refused);
             found = certificates;
             unresolved = unresolved.or(fault);
+        }
+        if protocol == Some(Protocol::Https) {
+            clients = frontend::clients(home, port, index);
+            refused = refused.or(clients.refused);
+            unresolved = unresolved.or(clients.unresolved);
         }
         Self {
             name: listener.name.clone(),
@@ -116,6 +124,7 @@ impl Lane {
             protocol,
             kinds,
             certificates: found,
+            clients: clients.authorities,
             refused,
             conflict: None,
             unresolved,
@@ -147,7 +156,8 @@ impl Lane {
 
     /// Whether nothing but its socket can keep it from serving.
     pub(super) fn valid(&self) -> bool {
-        let has_certificate = self.protocol != Some(Protocol::Https) || !self.certificates.is_empty();
+        let ends = matches!(self.protocol, Some(Protocol::Https | Protocol::EndedTls));
+        let has_certificate = !ends || !self.certificates.is_empty();
         self.refused.is_none() && self.conflict.is_none() && has_certificate
     }
 }
@@ -159,7 +169,7 @@ fn kinds(
 ) -> (Vec<&'static str>, Option<Fault>) {
     let supported = match protocol {
         Some(Protocol::Http | Protocol::Https) => HTTP_KINDS,
-        Some(Protocol::Tls) => TLS_KINDS,
+        Some(Protocol::Tls | Protocol::EndedTls) => TLS_KINDS,
         None => &[],
     };
     let asked = allowed.and_then(|allowed| allowed.kinds.as_deref()).unwrap_or_default();
@@ -211,7 +221,7 @@ fn selector(written: &GatewayListenersAllowedRoutesNamespacesSelector) -> Result
     selector.try_into().map_err(|error| format!("allowedRoutes.namespaces.selector: {error}"))
 }
 
-/// The certificates of an HTTPS listener; what it asks for beyond them is refused, for it is asked for to be safe.
+/// The certificates of a listener that ends TLS; what it asks for beyond them is refused, for it is asked for to be safe.
 fn tls(
     kind: &str,
     gateway: &Gateway,
@@ -223,11 +233,8 @@ fn tls(
     let mut refuse = |message: &str| {
         refused.get_or_insert(Fault::new(reason::INVALID, message));
     };
-    if gateway.spec.tls.as_ref().is_some_and(|tls| tls.frontend.is_some()) {
-        refuse("spec.tls.frontend (validation of client certificates) is not supported yet");
-    }
     let Some(tls) = &listener.tls else {
-        refuse("an HTTPS listener needs tls.certificateRefs");
+        refuse("a listener that ends TLS needs tls.certificateRefs");
         return (Vec::new(), None);
     };
     if tls.mode == Some(GatewayListenersTlsMode::Passthrough) {
@@ -235,7 +242,7 @@ fn tls(
     }
     let refs = tls.certificate_refs.as_deref().unwrap_or_default();
     if refs.is_empty() {
-        refuse("an HTTPS listener needs tls.certificateRefs");
+        refuse("a listener that ends TLS needs tls.certificateRefs");
     }
     let (namespace, name) = key(&gateway.metadata);
     certificates::find(refs, Subject { group: GROUP, kind, namespace, name }, index, rejected)

@@ -19,6 +19,7 @@ mod backends;
 mod certificates;
 mod egress;
 mod filters;
+mod frontend;
 mod gateways;
 mod hosts;
 mod index;

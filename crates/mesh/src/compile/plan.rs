@@ -6,6 +6,7 @@ use kube::api::ObjectMeta;
 use resources::gateway::gatewayclasses::GatewayClass;
 
 use super::attach::ParentPlan;
+use super::frontend;
 use super::gateways::{Gateways, Owned};
 use super::index::key;
 use super::kind::RouteKind;
@@ -43,6 +44,8 @@ pub struct GatewayPlan {
     pub resolved: Verdict,
     /// Its listeners, in its own order.
     pub listeners: Vec<ListenerPlan>,
+    /// What is to be said besides, where there is anything.
+    pub besides: Vec<Verdict>,
     /// Why it cannot be programmed, whatever the proxy does.
     pub(crate) unusable: Option<Fault>,
 }
@@ -151,7 +154,16 @@ fn gateway(owned: &Owned<'_>, gateways: &Gateways<'_>) -> GatewayPlan {
         },
         listeners: owned.lanes.iter().map(|lane| listener(lane, owned, gateways)).collect(),
         unusable: owned.fault.clone(),
+        besides: insecure(owned).into_iter().collect(),
     }
+}
+
+/// Said where clients are served that are not validated, though a validation is written.
+fn insecure(owned: &Owned<'_>) -> Option<Verdict> {
+    let said = owned.parent.is_none() && frontend::is_insecure(owned.gateway);
+    let message =
+        "spec.tls.frontend has mode AllowInsecureFallback: clients are served whatever certificate they show, or none";
+    said.then(|| Verdict::yes(condition::INSECURE_FRONTEND, reason::CONFIGURATION_CHANGED, message))
 }
 
 fn accepted(owned: &Owned<'_>) -> Verdict {
@@ -211,7 +223,7 @@ fn served(lane: &Lane, owned: &Owned<'_>, gateways: &Gateways<'_>) -> Result<Vec
     }
     if lane.groups.is_empty() {
         let why = match (&lane.unresolved, lane.protocol) {
-            (Some(fault), Some(Protocol::Https)) => fault.message.clone(),
+            (Some(fault), Some(Protocol::Https | Protocol::EndedTls)) => fault.message.clone(),
             _ => "the listener has nothing to serve with".to_owned(),
         };
         return Err(invalid(why));

@@ -44,6 +44,7 @@ pub(crate) mod condition {
     pub(crate) const PROGRAMMED: &str = "Programmed";
     pub(crate) const RESOLVED_REFS: &str = "ResolvedRefs";
     pub(crate) const CONFLICTED: &str = "Conflicted";
+    pub(crate) const INSECURE_FRONTEND: &str = "InsecureFrontendValidationMode";
     pub(crate) const PARTIALLY_INVALID: &str = "PartiallyInvalid";
     pub(crate) const SUPPORTED_VERSION: &str = "SupportedVersion";
 }
@@ -71,6 +72,7 @@ pub(crate) mod reason {
     pub(crate) const INVALID_CERTIFICATE_REF: &str = "InvalidCertificateRef";
     pub(crate) const INVALID_CLIENT_CERTIFICATE_REF: &str = "InvalidClientCertificateRef";
     pub(crate) const INVALID_CA_CERTIFICATE_REF: &str = "InvalidCACertificateRef";
+    pub(crate) const INVALID_CA_CERTIFICATE_KIND: &str = "InvalidCACertificateKind";
     pub(crate) const NO_VALID_CA_CERTIFICATE: &str = "NoValidCACertificate";
     pub(crate) const INVALID_ROUTE_KINDS: &str = "InvalidRouteKinds";
     pub(crate) const REF_NOT_PERMITTED: &str = "RefNotPermitted";
@@ -81,6 +83,7 @@ pub(crate) mod reason {
     pub(crate) const NO_MATCHING_PARENT: &str = "NoMatchingParent";
     pub(crate) const NOT_ALLOWED_BY_LISTENERS: &str = "NotAllowedByListeners";
     pub(crate) const TARGET_NOT_FOUND: &str = "TargetNotFound";
+    pub(crate) const CONFIGURATION_CHANGED: &str = "ConfigurationChanged";
     pub(crate) const CONFLICTED: &str = "Conflicted";
     pub(crate) const NO_MATCHING_LISTENER_HOSTNAME: &str = "NoMatchingListenerHostname";
 }

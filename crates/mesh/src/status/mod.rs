@@ -107,7 +107,8 @@ pub(crate) fn gateway(
         .into_iter()
         .map(|address| GatewayStatusAddresses { r#type: Some("IPAddress".to_owned()), value: address.to_string() });
     let old = live.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let verdicts = [plan.accepted.clone(), programmed(plan, outcome), plan.resolved.clone()];
+    let mut verdicts = vec![plan.accepted.clone(), programmed(plan, outcome), plan.resolved.clone()];
+    verdicts.extend(plan.besides.iter().cloned());
     GatewayStatus {
         addresses: Some(addresses.collect()),
         attached_listener_sets: (plan.sets > 0).then_some(plan.sets),

@@ -40,7 +40,11 @@ fn full() -> Snapshot {
         id: "gateway/443".into(),
         bind: ([127, 0, 0, 1], 443).into(),
         fallback: Some(([127, 0, 0, 1], 8443).into()),
-        protocol: ListenerProtocol::Https { certificates: vec![certificate] },
+        protocol: ListenerProtocol::Https {
+            certificates: vec![certificate],
+            clients: None,
+            apart: vec![HostMatch::Any],
+        },
         forwarded: Forwarded::Replace,
         admits: Admits::Known,
         peer_name: Some("x".into()),

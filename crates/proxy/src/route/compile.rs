@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::{Action, Choice, Condition, Guard, HostTable, Mirror, Name, Protocol, Rule, Rules, Table};
+use super::{Action, Choice, Condition, Guard, HostTable, Https, Mirror, Name, Protocol, Rule, Rules, Table};
 use crate::access::Places;
 use crate::balance::Backend;
 use crate::cors::Cors;
@@ -41,8 +41,14 @@ pub(crate) fn compile(listener: &Listener, with: &Ingredients<'_>) -> Result<Tab
     let for_callers = own.collect::<Result<_, _>>()?;
     let protocol = match &listener.protocol {
         ListenerProtocol::Http => Protocol::Http,
-        ListenerProtocol::Https { certificates } => Protocol::Https(tls::server_config(&listener.id, certificates)?),
-        ListenerProtocol::Tls { names } => Protocol::Tls(server_names(listener, names, with)?),
+        ListenerProtocol::Https { certificates, clients, apart } => Protocol::Https(Https {
+            config: tls::server_config(&listener.id, certificates, clients.as_ref(), tls::HTTP)?,
+            apart: apart_by_host(listener, apart)?,
+        }),
+        ListenerProtocol::Tls { certificates, names } => {
+            let config = (!certificates.is_empty()).then(|| tls::server_config(&listener.id, certificates, None, &[]));
+            Protocol::Tls(config.transpose()?, server_names(listener, names, with)?)
+        }
         ListenerProtocol::Tcp { backend } => Protocol::Tcp(resolve(&listener.id, backend, with)?),
         ListenerProtocol::Egress { limits, ways } => {
             let way = |way: &snapshot::EgressWay| {
@@ -67,6 +73,17 @@ pub(crate) fn compile(listener: &Listener, with: &Ingredients<'_>) -> Result<Tab
         for_callers,
         unmatched: with.counters.counter(&listener.id, &nothing, &nothing),
     })
+}
+
+/// The place of each of the hosts that are told apart.
+fn apart_by_host(listener: &Listener, hosts: &[HostMatch]) -> Result<HostTable<usize>, Refused> {
+    let mut table = HostTable::new();
+    for (place, host) in hosts.iter().enumerate() {
+        if !table.insert(host, place) {
+            return Err(Refused::DuplicateHost { listener: listener.id.clone(), host: written(host) });
+        }
+    }
+    Ok(table)
 }
 
 fn server_names(

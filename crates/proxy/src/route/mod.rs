@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, Uri};
+use rustls::ServerConfig;
 
 pub(crate) use compile::{Ingredients, compile};
 pub(crate) use condition::{
@@ -53,13 +54,21 @@ pub(crate) struct Table {
 /// What is done with a listener's connections.
 pub(crate) enum Protocol {
     Http,
-    Https(Arc<rustls::ServerConfig>),
-    Tls(HostTable<Name>),
+    Https(Https),
+    /// By server name: the bytes of TLS, or with a configuration what is in it.
+    Tls(Option<Arc<ServerConfig>>, HostTable<Name>),
     Tcp(Arc<Backend>),
     Egress(Arc<Egress>),
     /// Other proxies; what they ask for is in [`crate::service::Shared::named`].
     Mesh,
     Sniff(Arc<Backend>),
+}
+
+/// HTTP behind TLS.
+pub(crate) struct Https {
+    pub(crate) config: Arc<ServerConfig>,
+    /// The places of hosts that are told apart.
+    pub(crate) apart: HostTable<usize>,
 }
 
 /// Where TLS for a server name goes.
@@ -181,6 +190,11 @@ impl Table {
             for_callers: Vec::new(),
             unmatched: Arc::clone(&self.unmatched),
         }
+    }
+
+    /// Whether a connection that was opened for `name` is none for requests to `host`, both in lower case.
+    pub(crate) fn misdirects(&self, name: &str, host: &str) -> bool {
+        matches!(&self.protocol, Protocol::Https(https) if https.apart.find(name) != https.apart.find(host))
     }
 
     /// The rule for a caller's request to a host, which is in lower case and without a port. A caller with rules of its own

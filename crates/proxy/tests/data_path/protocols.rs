@@ -342,7 +342,11 @@ async fn tls_is_ended_by_name_and_http2_agreed_on() {
     let mut roots = rustls::RootCertStore::empty();
     let certificates = ["a.test", "b.test"].map(|name| certificate(name, &mut roots)).to_vec();
     let mut snapshot = all_to(&[echo.address]);
-    snapshot.listeners = vec![listener("l", ListenerProtocol::Https { certificates }, vec![rule(&[("b", 1)])])];
+    snapshot.listeners = vec![listener(
+        "l",
+        ListenerProtocol::Https { certificates, clients: None, apart: Vec::new() },
+        vec![rule(&[("b", 1)])],
+    )];
     let (_proxy, address) = serving(snapshot).await;
     for (name, alpn) in [("a.test", "h2"), ("b.test", "http/1.1")] {
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -48,7 +48,8 @@ async fn a_bad_snapshot_is_refused_whole() {
     let mut expression = good.clone();
     expression.listeners[1].hosts[0].rules[0].matches.path = PathMatch::Regex("(".into());
     let mut certificate = good.clone();
-    certificate.listeners[1].protocol = ListenerProtocol::Https { certificates: Vec::new() };
+    certificate.listeners[1].protocol =
+        ListenerProtocol::Https { certificates: Vec::new(), clients: None, apart: Vec::new() };
     let mut hosts = good.clone();
     let host = hosts.listeners[1].hosts[0].clone();
     hosts.listeners[1].hosts.push(host);

@@ -203,7 +203,7 @@ fn tls_that_is_handed_on_is_guarded_too() {
     );
     let compiled = compiled(&yaml);
     let listener = compiled.snapshot.listeners.iter().find(|listener| &*listener.id == "gateway/8443").expect("one");
-    let ListenerProtocol::Tls { names } = &listener.protocol else { panic!("it hands TLS on") };
+    let ListenerProtocol::Tls { names, .. } = &listener.protocol else { panic!("it hands TLS on") };
     let guard = &names.iter().find(|name| !name.backends.is_empty()).expect("a name").guard;
     assert_eq!((&*guard.through[0], &*guard.places[0]), ("shop/tls", "gateway/shop/tls/tls"));
 }

@@ -129,12 +129,12 @@ fn tls_is_handed_on_by_server_name() {
 }
 
 #[test]
-fn tls_listeners_take_tls_routes_alone_and_must_pass_through() {
+fn tls_listeners_take_tls_routes_alone_and_need_a_certificate_to_end_tls() {
     let any = "rules: [{backendRefs: [{name: one, port: 80}]}]";
     let both = compiled(&(edge("") + PASSTHROUGH + &http("h", any)));
     assert_eq!(text::route(&both, "h"), ["edge: !Accepted=NotAllowedByListeners ResolvedRefs"]);
     let plain = compiled(&edge(&tls("t", "a.example", "{name: one, port: 80}")));
     assert_eq!(text::route(&plain, "t"), ["edge: !Accepted=NotAllowedByListeners ResolvedRefs"]);
     let ends = compiled(&PASSTHROUGH.replace("Passthrough", "Terminate"));
-    assert!(text::gateway(&ends, "edge")[1].contains("!Accepted=UnsupportedProtocol"));
+    assert!(text::gateway(&ends, "edge")[1].contains("!Accepted=Invalid"), "{:?}", text::gateway(&ends, "edge"));
 }

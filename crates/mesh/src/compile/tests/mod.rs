@@ -3,6 +3,7 @@
 mod access;
 mod admission;
 mod backend_tls;
+mod frontend;
 mod gateways;
 mod hosts;
 mod kinds;

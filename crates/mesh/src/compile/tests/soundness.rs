@@ -22,7 +22,7 @@ fn sound(snapshot: &Snapshot) -> Result<(), String> {
         }
         match &listener.protocol {
             ListenerProtocol::Tcp { backend } | ListenerProtocol::Sniff { tcp: backend } => known(backend)?,
-            ListenerProtocol::Tls { names } => {
+            ListenerProtocol::Tls { names, .. } => {
                 names.iter().flat_map(|name| &name.backends).try_for_each(|weighted| known(&weighted.backend))?;
             }
             ListenerProtocol::Http

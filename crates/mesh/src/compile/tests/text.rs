@@ -28,14 +28,14 @@ pub(super) fn socket(listener: &Listener) -> String {
         ListenerProtocol::Http => "http".to_owned(),
         ListenerProtocol::Egress { .. } => "egress".to_owned(),
         ListenerProtocol::Mesh => "mesh".to_owned(),
-        ListenerProtocol::Https { certificates } => {
+        ListenerProtocol::Https { certificates, .. } => {
             let named = |certificate: &proxy::snapshot::Certificate| {
                 let names: Vec<String> = certificate.hosts.iter().map(hosts::display).collect();
                 if names.is_empty() { "*".to_owned() } else { names.join("+") }
             };
             format!("https({})", certificates.iter().map(named).collect::<Vec<_>>().join(","))
         }
-        ListenerProtocol::Tls { names } => {
+        ListenerProtocol::Tls { names, .. } => {
             let named = |name: &proxy::snapshot::ServerName| {
                 let backends = name.backends.iter().map(|to| format!("{}*{}", to.backend, to.weight));
                 let host = if name.host == HostMatch::Any { "*".to_owned() } else { hosts::display(&name.host) };

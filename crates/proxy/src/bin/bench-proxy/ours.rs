@@ -56,6 +56,8 @@ pub(crate) async fn run(wire: Wire, backends: &str, kind: Kind, routes: usize, d
                 chain: std::fs::read(directory.join(CERTIFICATE))?.into(),
                 key: std::fs::read(directory.join(KEY))?.into(),
             }],
+            clients: None,
+            apart: Vec::new(),
         },
         _ => ListenerProtocol::Http,
     };
