@@ -3,7 +3,7 @@
 //! `CORACLE_FAULT=STEP` ends the process when it comes to STEP, `STEP:3` when it does for the third time. Release builds know nothing of it.
 
 /// Every step, in the order in which a process comes to it.
-pub const STEPS: [&str; 20] = [
+pub const STEPS: [&str; 21] = [
     "apply.locked",
     "apply.noted",
     "apply.recorded",
@@ -18,6 +18,7 @@ pub const STEPS: [&str; 20] = [
     "push.rendered",
     "push.written",
     "push.made",
+    "sync.locked",
     "sync.claimed",
     "sync.object",
     "sync.hook",

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a lock is taken only over the version that was seen; a holder that stops renewing loses it after
 //! [`TERM`], and one whose process on this machine is gone at once; whoever loses it is told. Nothing has to be removed
-//! by hand.
+//! by hand. People who apply a set and the Git sync take the same one; whoever needs several takes them in the sets' order.
 
 use crate::api::{Api, ApiError, escape};
 use crate::applyset::Set;
@@ -11,6 +11,7 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::fmt;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -38,14 +39,45 @@ pub struct Request {
     pub reason: String,
     /// How long to wait for another holder's end; nothing where nobody waits.
     pub wait: Option<Duration>,
+    /// A name by which a holder that goes on and on knows itself: what it held before and has not given back it takes at once.
+    pub life: Option<String>,
     /// Whether a process of this machine runs.
     pub is_alive: fn(u32) -> bool,
+}
+
+impl Request {
+    /// What this process asks for, without waiting.
+    #[must_use]
+    pub fn of_this_process(holder: String, reason: String) -> Self {
+        let host = nix::unistd::gethostname();
+        Self {
+            holder,
+            host: host.map_or_else(|_| "somewhere".to_owned(), |name| name.to_string_lossy().into_owned()),
+            pid: std::process::id(),
+            reason,
+            wait: None,
+            life: None,
+            is_alive,
+        }
+    }
+
+    fn identity(&self, now: Timestamp) -> String {
+        let life = self.life.clone().unwrap_or_else(|| now.as_nanosecond().to_string());
+        format!("{}@{}:{}:{life}", self.holder, self.host, self.pid)
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    let Ok(pid) = i32::try_from(pid) else { return false };
+    !matches!(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None), Err(nix::errno::Errno::ESRCH))
 }
 
 /// A lock as it stands in the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Held {
+    #[serde(skip)]
+    identity: String,
     /// The set.
     pub set: String,
     /// The set's namespace.
@@ -64,11 +96,18 @@ pub struct Held {
     pub expires: String,
 }
 
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { holder, host, pid, set, since, reason, .. } = self;
+        write!(f, "{holder} on {host} (process {pid}) is applying the set {set} since {since}: {reason}")
+    }
+}
+
 /// Why there is no lock.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Somebody else has it.
-    #[error("{} on {} (process {}) is applying the set {} since {}: {}; wait for it with --lock-wait, or see `coracle lock list`", .0.holder, .0.host, .0.pid, .0.set, .0.since, .0.reason)]
+    #[error("{0}; wait for it with --lock-wait, or see `coracle lock list`")]
     Held(Box<Held>),
     /// The API does not give Leases.
     #[error("cannot lock the set: {0}")]
@@ -97,14 +136,19 @@ fn lease_name(set: &Set) -> String {
     format!("applyset-{}", set.name)
 }
 
-/// Takes the lock of a set.
+/// Takes the lock of a set. Where it waits, it tells for whom.
 ///
 /// # Errors
 /// [`LockError::Held`] when somebody else has it, and still has it after the wait.
-pub async fn acquire(client: kube::Client, set: &Set, request: &Request) -> Result<Lock, LockError> {
+pub async fn acquire(
+    client: kube::Client,
+    set: &Set,
+    request: &Request,
+    waits: &(dyn Fn(&Held) + Send + Sync),
+) -> Result<Lock, LockError> {
     let api = Api::over(client);
     let identity = match request.wait {
-        Some(wait) => match tokio::time::timeout(wait, take(&api, set, request)).await {
+        Some(wait) => match tokio::time::timeout(wait, take(&api, set, request, waits)).await {
             Ok(taken) => taken?,
             Err(_) => try_once(&api, set, request).await?.map_err(|held| LockError::Held(Box::new(held)))?,
         },
@@ -130,26 +174,60 @@ impl Lock {
         self.stop.cancel();
         // The renewal under way, if any, ends before the Lease is touched.
         let _ = self.renewal.await;
-        let Some(mut lease) = self.api.find(&self.path).await? else { return Ok(()) };
-        if lease["spec"]["holderIdentity"] != self.identity.as_str() {
+        give_back(&self.api, &self.path, &self.identity).await
+    }
+}
+
+/// Gives back what a holder with a name of its own ([`Request::life`]) has left, where it has.
+///
+/// # Errors
+/// When the API cannot be told; the lock then ends by itself.
+pub async fn leave(client: kube::Client, set: &Set, request: &Request) -> Result<(), ApiError> {
+    give_back(&Api::over(client), &path_of(set), &request.identity(Timestamp::now())).await
+}
+
+async fn give_back(api: &Api, path: &str, identity: &str) -> Result<(), ApiError> {
+    loop {
+        let Some(mut lease) = api.find(path).await? else { return Ok(()) };
+        if lease["spec"]["holderIdentity"] != identity {
             return Ok(());
         }
         lease["spec"]["holderIdentity"] = Value::Null;
-        match self.api.replace(&self.path, &lease, MANAGER).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
-            Err(error) => Err(error),
+        match api.replace(path, &lease, MANAGER).await {
+            // A last renewal of its own, or somebody who took it: the next look says.
+            Err(error) if error.is_conflict() => {}
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => return Ok(()),
         }
     }
 }
 
+/// Removes the Lease of a set that is no more, unless somebody holds it.
+///
+/// # Errors
+/// As the API answers.
+pub async fn forget(client: kube::Client, set: &Set) -> Result<(), ApiError> {
+    let (api, path) = (Api::over(client), path_of(set));
+    let Some(lease) = api.find(&path).await?.filter(|lease| read(lease).is_none()) else { return Ok(()) };
+    match api.delete(&path, object::uid(&lease)).await {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Tries until it is taken, woken by the Lease's changes and its end.
-async fn take(api: &Api, set: &Set, request: &Request) -> Result<String, LockError> {
+async fn take(
+    api: &Api,
+    set: &Set,
+    request: &Request,
+    waits: &(dyn Fn(&Held) + Send + Sync),
+) -> Result<String, LockError> {
     loop {
         let held = match try_once(api, set, request).await? {
             Ok(identity) => return Ok(identity),
             Err(held) => held,
         };
+        waits(&held);
         let query = format!("fieldSelector={}", escape(&format!("metadata.name={}", lease_name(set))));
         let mut events = Box::pin(api.watch(&collection(&set.namespace), &query).await?);
         let left = held.expires.parse::<Timestamp>().map_or(TERM, |at| remaining(at, Timestamp::now()));
@@ -174,7 +252,7 @@ fn remaining(until: Timestamp, now: Timestamp) -> Duration {
 async fn try_once(api: &Api, set: &Set, request: &Request) -> Result<Result<String, Held>, ApiError> {
     loop {
         let now = Timestamp::now();
-        let identity = format!("{}@{}:{}:{}", request.holder, request.host, request.pid, now.as_nanosecond());
+        let identity = request.identity(now);
         let found = api.find(&path_of(set)).await?;
         let written = match &found {
             None => api.create(&collection(&set.namespace), &lease(set, request, &identity, now, None), MANAGER).await,
@@ -194,10 +272,11 @@ async fn try_once(api: &Api, set: &Set, request: &Request) -> Result<Result<Stri
     }
 }
 
-/// Whether a lock is no longer held: its term is over, or its process was of this machine and is gone.
+/// Whether a lock is no longer held: its term is over, its process was of this machine and is gone, or it is the asker's own.
 fn is_over(held: &Held, request: &Request, now: Timestamp) -> bool {
     let expired = held.expires.parse::<Timestamp>().is_ok_and(|at| at <= now);
-    expired || (held.host == request.host && held.pid != 0 && !(request.is_alive)(held.pid))
+    let own = request.life.is_some() && held.identity == request.identity(now);
+    expired || own || (held.host == request.host && held.pid != 0 && !(request.is_alive)(held.pid))
 }
 
 /// The lock that a Lease is; nothing where nobody holds it.
@@ -211,6 +290,7 @@ fn read(lease: &Value) -> Option<Held> {
     let host = text(HOST);
     let holder = identity.split_once(&format!("@{host}:")).map_or(identity, |(holder, _)| holder);
     Some(Held {
+        identity: identity.to_owned(),
         set: text(SET),
         namespace: object::namespace(lease).to_owned(),
         holder: holder.to_owned(),
@@ -326,6 +406,7 @@ mod tests {
             pid: 7,
             reason: "release".into(),
             wait: None,
+            life: None,
             is_alive: alive,
         };
         let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
@@ -339,5 +420,12 @@ mod tests {
         assert!(is_over(&held, &request("a", |_| true), at(15)));
         assert!(is_over(&held, &request("a", |_| false), at(1)), "its process is gone");
         assert!(!is_over(&held, &request("b", |_| false), at(1)), "another machine's processes are not known here");
+
+        // Who goes on and on takes what it left; nobody else's, and not that of an earlier life.
+        let living = |life: &str| Request { life: Some(life.into()), ..request("a", |_| true) };
+        let left = read(&lease(&set, &living("x"), &living("x").identity(start), start, None)).unwrap();
+        assert!(is_over(&left, &living("x"), at(1)));
+        assert!(!is_over(&left, &living("y"), at(1)));
+        assert!(!is_over(&left, &request("a", |_| true), at(1)));
     }
 }

@@ -41,7 +41,7 @@ impl Synced {
 }
 
 /// The owner whose record this is.
-fn of_record(record: &Value) -> Owner {
+pub(crate) fn of_record(record: &Value) -> Owner {
     let (namespace, name) = (object::namespace(record), object::name(record));
     for (prefix, kind) in [("application.", "application"), ("kustomization.", "kustomization")] {
         let Some(rest) = name.strip_prefix(prefix) else { continue };

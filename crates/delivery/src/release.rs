@@ -3,13 +3,17 @@
 //! Invariant: ended at any point, the next run sees what there is: an expired lock that it takes, a revision that was cut
 //! short, and objects that the next plan completes.
 
-use crate::api::ApiError;
+use std::collections::BTreeSet;
+
+use crate::api::{Api, ApiError};
 use crate::apply::{self, ApplyError, Outcome, Progress};
+use crate::applyset::{PART_OF, Set};
 use crate::fault;
 use crate::history::{self, HistoryError, Provenance, Revision, State};
-use crate::lock::{self, LockError, Request};
+use crate::lock::{self, Held, Lock, LockError, Request};
 use crate::object;
-use crate::plan::{self, Plan, PlanError, show};
+use crate::ownership::{self, Owner};
+use crate::plan::{self, Pin, Plan, PlanError, show};
 use serde_json::Value;
 
 /// How a release is made.
@@ -68,17 +72,46 @@ pub async fn release(
     options: &Options,
     progress: Progress<'_>,
 ) -> Result<Released, ReleaseError> {
-    let lock = lock::acquire(client.clone(), &plan.set, &options.lock).await?;
+    let waits = |held: &Held| progress(apply::Event::Waits { held: held.to_string() });
+    let mut locks = Vec::new();
+    // Always in the same order, so that two who take from each other never wait for each other.
+    for set in locked_sets(client.clone(), plan).await? {
+        match lock::acquire(client.clone(), &set, &options.lock, &waits).await {
+            Ok(lock) => locks.push(lock),
+            Err(error) => {
+                give_back(locks).await;
+                return Err(error.into());
+            }
+        }
+    }
     fault::point("apply.locked");
-    let lost = lock.lost();
+    let lost: Vec<_> = locks.iter().map(Lock::lost).collect();
+    let lost = futures::future::select_all(lost.iter().map(|lost| Box::pin(lost.cancelled())));
     let result = tokio::select! {
         result = locked(client, plan, options, progress) => result,
-        () = lost.cancelled() => Err(ReleaseError::LockLost),
+        _ = lost => Err(ReleaseError::LockLost),
     };
-    if let Err(error) = lock.release().await {
-        tracing::warn!(%error, "the lock could not be given back, and ends by itself");
-    }
+    give_back(locks).await;
     result
+}
+
+/// The plan's own set, and those that it takes objects from.
+async fn locked_sets(client: kube::Client, plan: &Plan) -> Result<BTreeSet<Set>, LockError> {
+    let own = plan.set.id();
+    let label = |pin: &Pin| object::label(&pin.state, PART_OF).map(str::to_owned);
+    let pins = plan.changes.iter().flat_map(|change| change.pin.iter().chain(&change.from_pin));
+    let others: BTreeSet<String> = pins.filter_map(label).filter(|id| *id != own).collect();
+    let owners = ownership::of_sets(&Api::over(client), &others).await?;
+    let sets = owners.into_values().filter_map(|owner| if let Owner::Set(set) = owner { Some(set) } else { None });
+    Ok(sets.chain([plan.set.clone()]).collect())
+}
+
+async fn give_back(locks: Vec<Lock>) {
+    for lock in locks {
+        if let Err(error) = lock.release().await {
+            tracing::warn!(%error, "a lock could not be given back, and ends by itself");
+        }
+    }
 }
 
 async fn locked(
@@ -180,14 +213,10 @@ async fn restore(
 ///
 /// # Errors
 /// As [`history::load`].
-pub async fn manifests_of(
-    client: kube::Client,
-    set: &crate::applyset::Set,
-    revision: &Revision,
-) -> Result<Vec<Value>, HistoryError> {
+pub async fn manifests_of(client: kube::Client, set: &Set, revision: &Revision) -> Result<Vec<Value>, HistoryError> {
     let mut desired = history::load(client, set, revision).await?;
     for object in &mut desired {
-        object::metadata_map(object, "labels").remove(crate::applyset::PART_OF);
+        object::metadata_map(object, "labels").remove(PART_OF);
     }
     Ok(desired)
 }
@@ -196,6 +225,6 @@ pub async fn manifests_of(
 ///
 /// # Errors
 /// As the API answers.
-pub async fn is_there(client: kube::Client, set: &crate::applyset::Set) -> Result<bool, ApiError> {
-    Ok(crate::api::Api::over(client).find(&set.path()).await?.is_some())
+pub async fn is_there(client: kube::Client, set: &Set) -> Result<bool, ApiError> {
+    Ok(Api::over(client).find(&set.path()).await?.is_some())
 }

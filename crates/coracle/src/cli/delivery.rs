@@ -194,7 +194,7 @@ pub(crate) struct Lock {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LockCommand {
-    /// Who is applying which set
+    /// Who is applying which set, syncs from Git included
     List {
         #[command(flatten)]
         target: Target,
@@ -204,7 +204,7 @@ pub(crate) enum LockCommand {
     },
     /// End a lock, whoever holds it; its holder stops at its next step
     Release {
-        /// The set
+        /// The set, or application/NAME or kustomization/NAME for a sync
         #[arg(value_name = "SET")]
         set: String,
         #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `coracle lock list|release`: who is applying which set.
+//! `coracle lock list|release`: who is applying which set, syncs from Git included.
 
 use crate::cli::{Form, Lock, LockCommand};
 use crate::commands::{say, synced};
@@ -11,14 +11,12 @@ pub(crate) async fn run(arguments: Lock) -> anyhow::Result<ExitCode> {
     match arguments.what {
         LockCommand::List { target, output } => {
             let client = connect::client_of(&target).await?;
-            let held = lock::list(client.clone(), None).await?;
+            let held = lock::list(client, None).await?;
             if output == Form::Json {
                 say(&serde_json::to_string_pretty(&held)?);
                 return Ok(ExitCode::SUCCESS);
             }
-            let syncs = synced::under_way(&client).await?;
-            syncs.iter().for_each(|line| say(line));
-            if held.is_empty() && syncs.is_empty() {
+            if held.is_empty() {
                 say("nobody is applying anything");
             }
             for one in held {
@@ -30,8 +28,10 @@ pub(crate) async fn run(arguments: Lock) -> anyhow::Result<ExitCode> {
             }
         }
         LockCommand::Release { set, scope, target } => {
-            let set = Set::new(scope.namespace, set);
-            match lock::release(connect::client_of(&target).await?, &set).await? {
+            let client = connect::client_of(&target).await?;
+            let synced = if set.contains('/') { synced::find(&client, &set, &scope.namespace).await? } else { None };
+            let set = synced.map_or_else(|| Set::new(scope.namespace, set), |synced| synced.set());
+            match lock::release(client, &set).await? {
                 Some(held) => {
                     say(&format!("the lock of {} is free; {} on {} had it", set.name, held.holder, held.host))
                 }

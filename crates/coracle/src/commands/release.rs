@@ -133,11 +133,6 @@ fn host() -> String {
     nix::unistd::gethostname().map_or_else(|_| "somewhere".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-fn is_alive(pid: u32) -> bool {
-    let Ok(pid) = i32::try_from(pid) else { return false };
-    !matches!(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None), Err(nix::errno::Errno::ESRCH))
-}
-
 /// Says on stderr when the last apply was cut short.
 pub(crate) async fn note_interrupted(client: &kube::Client, set: &Set) {
     let Ok(all) = history::list(client.clone(), set).await else { return };
@@ -178,12 +173,8 @@ pub(crate) async fn run(
             ..delivery::apply::Options::default()
         },
         lock: lock::Request {
-            holder: user(),
-            host: host(),
-            pid: std::process::id(),
-            reason: reason.unwrap_or_else(|| "apply".to_owned()),
             wait: how.lock_wait.map(Duration::from_secs),
-            is_alive,
+            ..lock::Request::of_this_process(user(), reason.unwrap_or_else(|| "apply".to_owned()))
         },
         provenance,
         keep: how.keep,
@@ -230,6 +221,7 @@ fn tell(event: Event) {
                 colour::dim(&format!("{object} {} {}", health.status.as_str().to_lowercase(), health.message))
             );
         }
+        Event::Waits { held } => eprintln!("{}", colour::dim(&format!("waiting: {held}"))),
         Event::Kept { object, why } => eprintln!("{object} kept: {why}"),
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use delivery::api::Api;
+use delivery::applyset::Set;
 use delivery::history::{Provenance, Revision, State};
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -64,6 +65,14 @@ impl Synced {
     pub(crate) fn label(&self) -> String {
         let (namespace, name) = (text(&self.object, "namespace"), text(&self.object, "name"));
         format!("{} {name} in {namespace}", self.kind.to_lowercase())
+    }
+
+    /// The set of its objects.
+    pub(crate) fn set(&self) -> Set {
+        Set::new(
+            text(&self.object, "namespace"),
+            format!("{}.{}", self.kind.to_lowercase(), text(&self.object, "name")),
+        )
     }
 
     /// What it applied, the newest first, in the words of a set's history.
@@ -231,29 +240,6 @@ async fn ended(api: &Api, synced: &Synced, asked: &Value, before: &Value) -> any
         }
     }
     anyhow::bail!("the API ended before {} was back", synced.label())
-}
-
-/// The syncs that go on now, a line each.
-pub(crate) async fn under_way(client: &kube::Client) -> anyhow::Result<Vec<String>> {
-    let api = Api::over(client.clone());
-    let all = match api.list(KINDS[0].1, "").await {
-        Ok(all) => all,
-        Err(error) if error.is_not_found() => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    let running = all.iter().filter(|one| one["status"]["operationState"]["phase"] == "Running");
-    let line = |one: &Value| {
-        let state = &one["status"]["operationState"];
-        let revision: String = state["syncResult"]["revision"].as_str().unwrap_or_default().chars().take(12).collect();
-        format!(
-            "{}/application.{}: git sync since {}: syncing {revision} {}",
-            text(one, "namespace"),
-            text(one, "name"),
-            state["startedAt"].as_str().unwrap_or_default(),
-            state["message"].as_str().unwrap_or_default()
-        )
-    };
-    Ok(running.map(line).collect())
 }
 
 #[cfg(test)]

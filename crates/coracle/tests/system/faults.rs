@@ -132,6 +132,7 @@ fn settled(coracle: &Coracle, work: &Work, commit: &str, word: &str, step: &str)
     let leftovers: Vec<_> =
         walk(&coracle.data().join("git")).into_iter().filter(|name| name.ends_with(".lock")).collect();
     assert!(leftovers.is_empty(), "{step}: {leftovers:?}");
+    assert_eq!(coracle.ok(&["lock", "list"]).trim(), "nobody is applying anything", "{step}");
 }
 
 fn walk(directory: &Path) -> Vec<String> {

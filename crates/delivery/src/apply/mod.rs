@@ -52,6 +52,11 @@ impl Default for Options {
 /// What happens while a plan is applied.
 #[derive(Debug, Clone)]
 pub enum Event {
+    /// Somebody else holds the lock, and is waited for.
+    Waits {
+        /// Who, and what for.
+        held: String,
+    },
     /// An object was written.
     Done {
         /// How.

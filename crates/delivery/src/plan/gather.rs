@@ -61,6 +61,9 @@ pub(super) struct World {
 pub(super) async fn gather(api: &Api, desired: Vec<Value>, set: &Set, options: &Options) -> Result<World, PlanError> {
     let path = set.path();
     let (kinds, parent) = futures::try_join!(api.kinds(), api.find(&path))?;
+    if let Some(Owner::Sync(owner)) = parent.as_ref().map(ownership::of_record) {
+        return Err(PlanError::Synced { set: set.name.clone(), advice: owner.advice() });
+    }
     if let Some(is) = parent.as_ref().and_then(|parent| object::annotation(parent, SOURCE))
         && !options.source.is_empty()
         && is != options.source

@@ -192,6 +192,14 @@ pub enum PlanError {
     /// The set's name is taken by something else.
     #[error(transparent)]
     Foreign(#[from] Foreign),
+    /// The set is the record of the Git sync.
+    #[error("the set {set} is no set of yours: {advice}")]
+    Synced {
+        /// The set.
+        set: String,
+        /// Whose it is, and what to do.
+        advice: String,
+    },
     /// The set was made from other manifests.
     #[error(
         "the set {set} was last applied from {is}, not from {wanted}; name another with --set, or take it over with --take-over"

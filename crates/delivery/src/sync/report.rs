@@ -334,6 +334,7 @@ impl Report {
                 "InvalidSpecError" => "InvalidSpec",
                 "ComparisonError" => "BuildFailed",
                 "RevisionFailed" => "HealthCheckFailed",
+                "SyncLocked" => "Locked",
                 _ => "ReconciliationFailed",
             };
             return ("False", reason, message.clone());

@@ -149,6 +149,7 @@ pub fn build(settings: Settings, client: kube::Client) -> Result<(Sync, Handle),
     };
     let shared = Arc::new(Shared {
         client,
+        life: format!("{:016x}", fastrand::u64(..)),
         accounts: Arc::new(Accounts::new(api.clone())),
         api,
         repositories,

@@ -15,6 +15,7 @@ fn request(pid: u32) -> Request {
         pid,
         reason: "a release".into(),
         wait: None,
+        life: None,
         is_alive: |pid| pid != 666,
     }
 }
@@ -38,8 +39,8 @@ pub(crate) async fn released(cluster: &Cluster, desired: &[Value]) -> release::R
 #[tokio::test]
 async fn the_second_of_two_waits_or_fails_with_the_holders_name() {
     let cluster = Cluster::start().await;
-    let held = lock::acquire(cluster.client.clone(), &set(), &request(1)).await.expect("free");
-    let refused = lock::acquire(cluster.client.clone(), &set(), &request(2)).await.err().expect("held");
+    let held = lock::acquire(cluster.client.clone(), &set(), &request(1), &|_| {}).await.expect("free");
+    let refused = lock::acquire(cluster.client.clone(), &set(), &request(2), &|_| {}).await.err().expect("held");
     assert!(matches!(refused, LockError::Held(_)));
     assert!(refused.to_string().contains("mia on here (process 1)"), "{refused}");
     let listed = lock::list(cluster.client.clone(), None).await.unwrap();
@@ -47,7 +48,7 @@ async fn the_second_of_two_waits_or_fails_with_the_holders_name() {
 
     let waiting = Request { wait: Some(LIMIT), ..request(2) };
     let client = cluster.client.clone();
-    let second = tokio::spawn(async move { lock::acquire(client, &set(), &waiting).await });
+    let second = tokio::spawn(async move { lock::acquire(client, &set(), &waiting, &|_| {}).await });
     held.release().await.expect("given back");
     let second = tokio::time::timeout(LIMIT, second).await.expect("in time").unwrap().expect("now it is free");
     assert!(lock::release(cluster.client.clone(), &set()).await.unwrap().is_some(), "ended by hand");
@@ -59,10 +60,10 @@ async fn the_second_of_two_waits_or_fails_with_the_holders_name() {
 #[tokio::test]
 async fn a_holder_that_died_here_holds_nobody_up() {
     let cluster = Cluster::start().await;
-    let dead = lock::acquire(cluster.client.clone(), &set(), &request(666)).await.expect("free");
+    let dead = lock::acquire(cluster.client.clone(), &set(), &request(666), &|_| {}).await.expect("free");
     // As after a kill -9: nothing is renewed, nothing given back.
     drop(dead);
-    lock::acquire(cluster.client.clone(), &set(), &request(1)).await.expect("taken at once");
+    lock::acquire(cluster.client.clone(), &set(), &request(1), &|_| {}).await.expect("taken at once");
     cluster.stop().await;
 }
 
@@ -215,5 +216,43 @@ async fn a_refused_plan_is_no_revision() {
     assert!(matches!(error, ReleaseError::Apply { .. }) && error.to_string().contains("stale"), "{error}");
     assert_eq!(history::list(cluster.client.clone(), &set()).await.unwrap().len(), 1);
     assert!(lock::list(cluster.client.clone(), None).await.unwrap().is_empty(), "the lock was given back");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn who_takes_objects_from_another_set_locks_that_too() {
+    let cluster = Cluster::start().await;
+    let other = delivery::applyset::Set::new("default", "another");
+    let how = delivery::plan::Options { take_over: true, ..delivery::plan::Options::default() };
+    let plan = |set: delivery::applyset::Set, value: &str| {
+        let (client, how, object) = (cluster.client.clone(), how.clone(), config("a", json!({ "x": value })));
+        async move { delivery::plan::plan(client, vec![object], &set, &how).await.expect("a plan") }
+    };
+    release::release(cluster.client.clone(), &plan(other.clone(), "1").await, &options(), &|_| {}).await.expect("free");
+    // Somebody applies the other set; nobody takes from it meanwhile.
+    let held = lock::acquire(cluster.client.clone(), &other, &request(2), &|_| {}).await.expect("free");
+    let taking = plan(set(), "2").await;
+    assert!(taking.problems.is_empty(), "{}", told(&taking));
+    let refused = release::release(cluster.client.clone(), &taking, &options(), &|_| {}).await.unwrap_err();
+    assert!(refused.to_string().contains("is applying the set another"), "{refused}");
+    assert_eq!(lock::list(cluster.client.clone(), None).await.unwrap().len(), 1, "its own was given back");
+    let waiting = Options { lock: Request { wait: Some(LIMIT), ..request(1) }, ..options() };
+    let (told, mut hears) = tokio::sync::mpsc::channel(8);
+    let tell = |event| {
+        if let delivery::apply::Event::Waits { held } = event {
+            let _ = told.try_send(held);
+        }
+    };
+    let released = async {
+        let released = release::release(cluster.client.clone(), &taking, &waiting, &tell);
+        tokio::time::timeout(LIMIT, released).await.expect("in time").expect("taken")
+    };
+    let lets_go = async {
+        let said = tokio::time::timeout(LIMIT, hears.recv()).await.expect("in time").expect("it is said for whom");
+        assert!(said.contains("mia on here (process 2) is applying the set another"), "{said}");
+        held.release().await.expect("given back");
+    };
+    tokio::join!(released, lets_go);
+    assert_eq!(lock::list(cluster.client.clone(), None).await.unwrap(), []);
     cluster.stop().await;
 }

@@ -7,6 +7,7 @@ mod claims;
 mod faults;
 mod harness;
 mod kustomizations;
+mod locks;
 mod receivers;
 mod remote;
 mod settling;

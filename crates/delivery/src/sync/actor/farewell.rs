@@ -15,6 +15,7 @@ use crate::kinds::Kinds;
 use crate::object;
 use crate::sync::application::Front;
 use crate::sync::engine::compare::{Desired, MANAGER};
+use crate::sync::engine::locked::Broken;
 use crate::sync::engine::operation::{self, Job, Tools};
 use crate::sync::engine::steps::{self, Phase};
 
@@ -27,13 +28,22 @@ pub(super) const FINALIZERS: [(&str, Phase); 2] = [
 /// Hooks that run.
 pub(super) struct Leaving {
     phase: Phase,
-    task: AbortOnDropHandle<Result<(), String>>,
+    task: AbortOnDropHandle<Result<(), Broken>>,
+}
+
+impl Leaving {
+    pub(super) fn into_task(self) -> AbortOnDropHandle<Result<(), Broken>> {
+        self.task
+    }
 }
 
 /// How the hooks ended; never where none run.
-pub(super) async fn left(leaving: &mut Option<Leaving>) -> Result<(), String> {
+pub(super) async fn left(leaving: &mut Option<Leaving>) -> Result<(), Broken> {
     match leaving {
-        Some(leaving) => (&mut leaving.task).await.unwrap_or_else(|error| Err(format!("the hooks broke: {error}"))),
+        Some(leaving) => {
+            let broke = |error| Err(Broken::Failed(format!("the hooks broke: {error}")));
+            (&mut leaving.task).await.unwrap_or_else(broke)
+        }
         None => future::pending().await,
     }
 }
@@ -64,15 +74,20 @@ impl Actor {
     }
 
     /// Takes in how the hooks ended.
-    pub(super) fn take_left(&mut self, outcome: Result<(), String>) {
-        if let Some(leaving) = self.leaving.take() {
-            self.left.insert(leaving.phase, outcome);
+    pub(super) fn take_left(&mut self, outcome: Result<(), Broken>) {
+        let Some(leaving) = self.leaving.take() else { return };
+        match outcome {
+            // They have not failed, and are run again.
+            Err(Broken::Locked(_) | Broken::Lost(_)) => self.wait_for_lock(),
+            Err(Broken::Failed(reason)) => drop(self.left.insert(leaving.phase, Err(reason))),
+            Ok(()) => drop(self.left.insert(leaving.phase, Ok(()))),
         }
     }
 
     /// Runs the hooks of a phase. None once they are through, else what is to be said.
     pub(super) async fn hooks(&mut self, phase: Phase, kinds: &Kinds) -> Option<String> {
-        let running = || format!("{} hooks run", phase.as_str());
+        let waits = self.waits.borrow().clone();
+        let running = || waits.clone().unwrap_or_else(|| format!("{} hooks run", phase.as_str()));
         match self.left.get(&phase) {
             Some(Ok(())) => return None,
             Some(Err(reason)) => {
@@ -80,7 +95,7 @@ impl Actor {
                     "{reason}; mend it and ask again with the annotation argocd.argoproj.io/refresh, or remove the finalizer to go without"
                 ));
             }
-            None if self.leaving.is_some() => return Some(running()),
+            None if self.leaving.is_some() || self.lock_is_away().is_some() => return Some(running()),
             None => {}
         }
         if self.rendered.is_none() && self.find_target().await.is_none() {
@@ -108,7 +123,8 @@ impl Actor {
             set: self.set.clone(),
             deadline: application.policy.deadline,
         };
-        let tools = Tools { api, own: self.shared.api.clone(), live: self.live.view(), kinds: kinds.clone() };
+        let door = self.door(format!("{} hooks", phase.as_str()));
+        let tools = Tools { api, own: self.shared.api.clone(), live: self.live.view(), kinds: kinds.clone(), door };
         let task = tokio::spawn(async move { operation::run_hooks(&steps, &job, &tools).await });
         self.leaving = Some(Leaving { phase, task: AbortOnDropHandle::new(task) });
         Some(running())

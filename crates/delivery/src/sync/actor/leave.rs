@@ -9,6 +9,7 @@ use super::Actor;
 use super::farewell::FINALIZERS;
 use super::turn::Next;
 use crate::kinds::Kinds;
+use crate::lock;
 use crate::object::{self, ObjectId};
 use crate::sync::application::{Deletion, Front};
 use crate::sync::engine::steps::Phase;
@@ -37,7 +38,9 @@ impl Actor {
 
     /// The application is being deleted: its hooks and objects go first, where it says so.
     pub(super) async fn leave(&mut self, object: &Value) -> Next {
-        self.running = None;
+        if self.running.is_some() {
+            self.end_work().await;
+        }
         self.take_requests(object).await;
         let all = finalizers(object);
         let front = self.id.front;
@@ -69,6 +72,10 @@ impl Actor {
             return Next::At(self.next_look);
         }
         let rest: Vec<&String> = all.iter().filter(|name| !done.contains(name)).collect();
+        let more = rest.iter().any(|name| ours(name) || FINALIZERS.iter().any(|(hook, _)| hook == *name));
+        if !more && let Err(error) = lock::forget(self.shared.client.clone(), &self.set).await {
+            tracing::debug!(%error, "the lock of a deleted application could not be deleted");
+        }
         let patch = json!({ "metadata": { "finalizers": rest, "resourceVersion": object::resource_version(object) } });
         match self.shared.api.merge(&self.id.path(), &patch, compare::MANAGER).await {
             Err(error) if !error.is_not_found() => self.look_later(AGAIN),

@@ -6,6 +6,7 @@
 mod account;
 mod asked;
 mod drifted;
+mod ended;
 mod farewell;
 mod judge;
 mod kept;
@@ -34,6 +35,7 @@ use super::break_glass::Glass;
 use super::engine::compare::{Desired, Memo};
 use super::engine::decide::{Content, Difference};
 use super::engine::live::Live;
+use super::engine::locked::{Broken, Door};
 use super::engine::operation::Note;
 use super::front::flux::Repository as FluxRepository;
 use super::front::project::Project;
@@ -42,12 +44,15 @@ use super::repository::Repositories;
 use crate::api::Api;
 use crate::applyset::Set;
 use crate::kinds::Kinds;
+use crate::lock::{self, Request};
 use crate::object::ObjectId;
 
 /// What all actors share.
 pub(crate) struct Shared {
     pub(crate) client: kube::Client,
     pub(crate) api: Api,
+    /// What this life of the sync is called on the locks that it takes.
+    pub(crate) life: String,
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) repositories: Arc<Repositories>,
     /// Where commits are written out for a moment.
@@ -118,7 +123,9 @@ struct Running {
     commit: Value,
     /// What it brings.
     members: Vec<ObjectId>,
-    task: AbortOnDropHandle<Result<(), String>>,
+    /// What was half done when it began.
+    half_done: Option<Content>,
+    task: AbortOnDropHandle<Result<(), Broken>>,
     notes: mpsc::Receiver<Note>,
     attempts: u32,
 }
@@ -152,6 +159,9 @@ pub(crate) struct Actor {
     kinds: Option<Kinds>,
     report: Report,
     running: Option<Running>,
+    /// For whom its lock is waited, and before when it is not asked for again.
+    waits: watch::Sender<Option<String>>,
+    locked_until: Option<Timestamp>,
     /// Programs that are being made.
     making: Option<make::Making>,
     /// Another revision that was asked for and is on its way here.
@@ -171,6 +181,8 @@ pub(crate) struct Actor {
 
 /// The longest that nothing happens without a look.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// How long giving back a lock may take at the end.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 impl Actor {
     pub(crate) fn new(shared: Arc<Shared>, id: AppId, object: watch::Receiver<Arc<Value>>) -> Self {
@@ -213,6 +225,8 @@ impl Actor {
             kinds: None,
             report,
             running: None,
+            waits: watch::Sender::new(None),
+            locked_until: None,
             making: None,
             unmade: None,
             asked: None,
@@ -237,6 +251,7 @@ impl Actor {
         let mut glass = self.shared.glass.subscribe();
         let mut flux = self.shared.flux.subscribe();
         let mut standings = self.shared.standings.subscribe();
+        let mut waits = self.waits.subscribe();
         loop {
             let turn = tokio::select! {
                 () = stop.cancelled() => break,
@@ -251,6 +266,7 @@ impl Actor {
                 changed = self.object.changed() => if changed.is_err() { break },
                 () = self.sources.changed() => {}
                 _ = changes.changed() => {}
+                _ = waits.changed() => {}
                 _ = projects.changed() => {}
                 _ = glass.changed() => {}
                 _ = flux.changed(), if self.id.front == super::application::Front::Flux => {}
@@ -262,9 +278,35 @@ impl Actor {
                 () = tokio::time::sleep(pause.min(LONGEST)) => {}
             }
         }
+        self.end_work().await;
         self.shared.standings.send_modify(|all| drop(all.remove(&self.id)));
         self.shared.drifts.forget(&self.subject());
         self.shared.held.lock().remove(&self.id);
+    }
+
+    /// How its lock is asked for.
+    fn door(&self, reason: String) -> Door {
+        let request = Request::of_this_process("git sync".to_owned(), reason);
+        let request = Request { life: Some(self.shared.life.clone()), ..request };
+        Door { client: self.shared.client.clone(), request, waits: self.waits.clone() }
+    }
+
+    /// Ends a sync or hooks in the middle, and gives back the lock that they held. Where that cannot be told it ends by itself.
+    async fn end_work(&mut self) {
+        let (running, leaving) = (self.running.take(), self.leaving.take());
+        let (running, leaving) = (running.map(|one| one.task), leaving.map(farewell::Leaving::into_task));
+        if running.is_none() && leaving.is_none() {
+            return;
+        }
+        for task in [running, leaving].into_iter().flatten() {
+            task.abort();
+            let _ = task.await;
+        }
+        let request = self.door(String::new()).request;
+        let left = lock::leave(self.shared.client.clone(), &self.set, &request);
+        if let Ok(Err(error)) = tokio::time::timeout(LAST_WORD, left).await {
+            tracing::debug!(application = %self.id, %error, "a lock could not be given back, and ends by itself");
+        }
     }
 }
 

@@ -67,10 +67,15 @@ impl Actor {
     fn stage(&self) -> (Stage, String) {
         let report = &self.report;
         let wrong = report.conditions.iter().find(|(kind, _)| {
-            !matches!(*kind, "SpecWarning" | "SourceError" | "BreakGlass" | "Drifted" | "SyncWindow")
+            !matches!(*kind, "SpecWarning" | "SourceError" | "BreakGlass" | "Drifted" | "SyncWindow" | "SyncLocked")
         });
+        let locked = report.conditions.iter().find(|(kind, _)| *kind == "SyncLocked");
         let (health, why) = report.health();
         let going = report.operation.as_ref().filter(|operation| operation.finished.is_none());
+        if let (Some((_, message)), None) = (locked, wrong) {
+            let stage = if going.is_some() { Stage::Working } else { Stage::Failed };
+            return (stage, message.clone());
+        }
         if let (Some(operation), None) = (going, wrong) {
             return (Stage::Working, format!("syncing {} {}", operation.content.short(), operation.message));
         }

@@ -16,10 +16,10 @@ use crate::object::{self, ObjectId};
 use crate::sync::application::{Application, Front};
 use crate::sync::engine::compare::{self, Code};
 use crate::sync::engine::decide::{self, Action, Content, Last, Picture, Why};
-use crate::sync::engine::operation::{self, Job, Note, Tools};
+use crate::sync::engine::operation::{self, Job, Tools};
 use crate::sync::front::project::Project;
 use crate::sync::front::{argo, flux};
-use crate::sync::report::{Deployed, Operation, stamp};
+use crate::sync::report::Operation;
 
 /// How many notes of a sync may wait to be read.
 const NOTES: usize = 256;
@@ -67,11 +67,15 @@ impl Actor {
             self.report.drift = self.drift_of(target, &self.report.states);
         }
         self.compare_kept(&object).await;
+        if let Some(waits) = self.waits.borrow().clone() {
+            self.report.conditions.push(("SyncLocked", waits));
+        }
         if compared {
             self.approve_what_is_there(now);
         }
         self.judge_revision(now).await;
         self.decide(&object, now).await;
+        self.forget_lock();
         self.record_acts(now);
         self.hold_programs();
         let standing = self.conclude();
@@ -236,78 +240,6 @@ impl Actor {
         self.live.follow(found).await;
     }
 
-    /// Takes in how a sync ended.
-    async fn finish(&mut self, now: Timestamp) {
-        let Some(running) = &mut self.running else { return };
-        while let Ok(note) = running.notes.try_recv() {
-            note_into(&mut self.report.operation, note);
-        }
-        if !(running.notes.is_closed() && running.notes.is_empty()) {
-            return;
-        }
-        let Some(mut running) = self.running.take() else { return };
-        let outcome = match (&mut running.task).await {
-            Ok(outcome) => outcome,
-            Err(error) => Err(format!("the sync broke: {error}")),
-        };
-        crate::fault::point("sync.told");
-        let members = std::mem::take(&mut running.members);
-        let last =
-            Last { content: running.content.clone(), succeeded: outcome.is_ok(), attempts: running.attempts, at: now };
-        self.report.memory.synced(&last);
-        self.report.memory.under_way = None;
-        let automated = self.application.as_ref().is_some_and(|one| one.policy.automated.is_some());
-        let asked_for = |operation: &Operation| operation.operation["initiatedBy"]["automated"] != true;
-        let back = running.other && self.report.operation.as_ref().is_none_or(|operation| !asked_for(operation));
-        if let Some(operation) = &mut self.report.operation {
-            operation.finished = Some(now);
-            (operation.phase, operation.message) = match &outcome {
-                Ok(()) if back => ("Succeeded", "the last good revision was put back".to_owned()),
-                Ok(()) => ("Succeeded", "successfully synced (all tasks run)".to_owned()),
-                Err(reason) => ("Failed", reason.clone()),
-            };
-        }
-        match outcome {
-            Ok(()) => {
-                self.remember(&running, now);
-                let deadline = self.application.as_ref().map(|one| one.policy.deadline).unwrap_or_default();
-                if !running.other {
-                    self.judge = Some(Judge::new(running.content, members, deadline));
-                }
-            }
-            Err(reason) if automated && !running.other => {
-                let retry = self.application.as_ref().map(|one| one.policy.retry.clone()).unwrap_or_default();
-                if decide::given_up(&retry, running.attempts) {
-                    self.report.memory.fail(&running.content, &reason, now);
-                }
-            }
-            Err(_) => {}
-        }
-    }
-
-    fn remember(&mut self, running: &Running, now: Timestamp) {
-        let Some(operation) = &self.report.operation else { return };
-        let id = self.report.history.last().map_or(0, |last| last.id + 1);
-        self.report.history.push(Deployed {
-            id,
-            revision: running.content.revisions.first().cloned().unwrap_or_default(),
-            deploy_started_at: stamp(operation.started),
-            deployed_at: stamp(now),
-            initiated_by: operation.operation["initiatedBy"].clone(),
-            source: self.object.borrow()["spec"]["source"].clone(),
-            commit: running.commit.clone(),
-        });
-        let most = self.application.as_ref().map_or(10, |one| one.history).max(1);
-        let over = self.report.history.len().saturating_sub(most);
-        self.report.history.drain(..over);
-    }
-
-    pub(super) fn take_note(&mut self, note: Option<Note>) {
-        if let Some(note) = note {
-            note_into(&mut self.report.operation, note);
-        }
-    }
-
     /// Good, bad, or not yet.
     async fn judge_revision(&mut self, now: Timestamp) {
         // A newer commit does not wait for this one's health: the judge goes when that begins. Where it cannot begin, this one is to be
@@ -378,6 +310,9 @@ impl Actor {
             return;
         }
         let asked = object["operation"]["sync"].is_object();
+        if let (false, Some(at)) = (asked, self.lock_is_away()) {
+            return self.look_at(at);
+        }
         let open = self.windows(&application, asked, now);
         if asked && open.1 && self.bring_asked(object, now).await {
             return;
@@ -465,8 +400,12 @@ impl Actor {
         let Ok(api) = self.guarded(&kinds) else { return };
         if let Some(mut running) = self.running.take() {
             running.task.abort();
-            // Only its end is awaited; what it had done the comparison has seen, or the sync does again.
+            // Only its end is awaited; what it had done the comparison has seen, or the sync does again. Its lock is ours still.
             let _ = (&mut running.task).await;
+            if self.waits.borrow().is_some() {
+                // It has not begun.
+                self.report.memory.under_way = running.half_done.take();
+            }
         }
         self.judge = None;
         let wanted: BTreeSet<ObjectId> = desired.members.iter().map(ObjectId::of).collect();
@@ -492,7 +431,9 @@ impl Actor {
             set: self.set.clone(),
             deadline: application.policy.deadline,
         };
-        let tools = Tools { api, own: self.shared.api.clone(), live: view, kinds };
+        let what = if other { "putting back" } else { "syncing" };
+        let door = self.door(format!("{what} {}", rendered.content.short()));
+        let tools = Tools { api, own: self.shared.api.clone(), live: view, kinds, door };
         self.report.operation = Some(Operation {
             phase: "Running",
             message: if other && why != Why::Asked {
@@ -512,14 +453,14 @@ impl Actor {
             self.report.memory.forgive(&rendered.content);
         }
         // Said before anything is done, so that an end of this process in the middle is known to the next.
-        self.report.memory.under_way = Some(rendered.content.clone());
+        let half_done = self.report.memory.under_way.replace(rendered.content.clone());
         self.write(object, now).await;
         let (sender, notes) = mpsc::channel(NOTES);
         // From its first moment on it ends with this actor.
         let task = AbortOnDropHandle::new(tokio::spawn(async move { operation::run(&job, &tools, &sender).await }));
         let (content, commit, members) =
             (rendered.content.clone(), rendered.commit.clone(), wanted.into_iter().collect());
-        self.running = Some(Running { content, other, commit, members, task, notes, attempts });
+        self.running = Some(Running { content, other, commit, members, half_done, task, notes, attempts });
         if why == Why::Asked {
             let patch = json!({ "operation": null });
             if let Err(error) = self.shared.api.merge(&self.id.path(), &patch, compare::MANAGER).await {
@@ -573,17 +514,6 @@ impl Actor {
     pub(super) fn look_later(&mut self, seconds: i64) {
         let at = Timestamp::now().checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
         self.look_at(at);
-    }
-}
-
-fn note_into(operation: &mut Option<Operation>, note: Note) {
-    let Some(operation) = operation else { return };
-    match note {
-        Note::Doing(what) => operation.message = what,
-        Note::Object(done) => {
-            operation.done.retain(|one| one.id != done.id || one.phase != done.phase);
-            operation.done.push(done);
-        }
     }
 }
 

@@ -5,6 +5,7 @@ pub mod compare;
 pub mod decide;
 pub mod gate;
 pub mod live;
+pub mod locked;
 pub mod operation;
 pub mod steps;
 

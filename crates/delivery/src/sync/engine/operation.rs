@@ -16,6 +16,7 @@ use super::cause;
 use super::compare::{self, Desired};
 use super::gate::{Verdict, Watched};
 use super::live::View;
+use super::locked::{Broken, Door};
 use super::steps::{self, Phase, Step};
 use crate::api::{Api, ApiError, ApplyMode};
 use crate::applyset::{Contents, MANAGER as SET_MANAGER, Set};
@@ -65,6 +66,8 @@ pub struct Tools {
     pub live: View,
     /// The kinds of the API, as they were last seen.
     pub kinds: Kinds,
+    /// How the set is locked.
+    pub door: Door,
 }
 
 /// What is told on the way.
@@ -93,12 +96,16 @@ pub struct Done {
     pub hook: Option<&'static str>,
 }
 
-/// Runs a sync to its end; a sentence where it failed.
+/// Runs a sync to its end, under the set's lock; a sentence where it failed.
 ///
 /// # Errors
 ///
 /// The causes, in words for people.
-pub async fn run(job: &Job, tools: &Tools, notes: &mpsc::Sender<Note>) -> Result<(), String> {
+pub async fn run(job: &Job, tools: &Tools, notes: &mpsc::Sender<Note>) -> Result<(), Broken> {
+    tools.door.under(&job.set, bring(job, tools, notes)).await
+}
+
+async fn bring(job: &Job, tools: &Tools, notes: &mpsc::Sender<Note>) -> Result<(), String> {
     let (steps, failing) = steps::arrange(&job.desired.all).map_err(|wrong| wrong.join("; "))?;
     let mut running = Running { job, tools, notes, kinds: tools.kinds.clone() };
     let outcome = running.steps(&steps).await;
@@ -117,14 +124,17 @@ pub async fn run(job: &Job, tools: &Tools, notes: &mpsc::Sender<Note>) -> Result
 /// # Errors
 ///
 /// As [`run`].
-pub async fn run_hooks(steps: &[Step], job: &Job, tools: &Tools) -> Result<(), String> {
+pub async fn run_hooks(steps: &[Step], job: &Job, tools: &Tools) -> Result<(), Broken> {
     // Nobody listens.
     let (notes, _) = mpsc::channel(1);
     let mut running = Running { job, tools, notes: &notes, kinds: tools.kinds.clone() };
-    for step in steps {
-        running.step(step, false).await?;
-    }
-    Ok(())
+    let work = async {
+        for step in steps {
+            running.step(step, false).await?;
+        }
+        Ok(())
+    };
+    tools.door.under(&job.set, work).await
 }
 
 async fn kinds(api: &Api) -> Result<Kinds, String> {
