@@ -105,10 +105,12 @@ async fn a_sync_that_goes_on_is_listed_and_ends_with_its_lock() {
         })
         .await;
     assert_eq!(held(&cluster).await.len(), 1);
+    let before = holder(&cluster.api.get(LEASE).await.expect("it is there"));
     cluster.restart_sync().await;
     // Ended by hand, the sync ends too; then it begins anew.
     cluster.application("shop", "running", |status| status["operationState"]["phase"] == "Running").await;
-    lock_held(&cluster).await;
+    let anew = |object: Option<&Value>| object.map(holder).is_some_and(|now| now.is_some() && now != before);
+    cluster.until(LEASE, "held by the next life", anew).await;
     assert!(lock::release(cluster.client.clone(), &set("application.shop")).await.expect("an answer").is_some());
     cluster.application("shop", "told", |status| locked(status, "the lock was lost")).await;
     let left = cluster.api.find(job).await.expect("an answer").map(|job| job["metadata"]["uid"].clone());
@@ -125,10 +127,10 @@ async fn a_sync_that_goes_on_is_listed_and_ends_with_its_lock() {
     cluster.stop().await;
 }
 
-async fn lock_held(cluster: &Cluster) {
-    let lease = "/apis/coordination.k8s.io/v1/namespaces/argocd/leases/applyset-application.shop";
-    let held = |object: Option<&Value>| object.is_some_and(|lease| lease["spec"]["holderIdentity"].is_string());
-    cluster.until(lease, "held", held).await;
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/argocd/leases/applyset-application.shop";
+
+fn holder(lease: &Value) -> Option<String> {
+    lease["spec"]["holderIdentity"].as_str().map(str::to_owned)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,7 +194,6 @@ async fn hooks_of_an_end_wait_too_and_the_lock_goes_with_the_application() {
     lock.release().await.expect("given back");
     cluster.until(&application("shop"), "gone", |object| object.is_none()).await;
     cluster.until(&config("end"), "made", |object| object.is_some()).await;
-    let lease = "/apis/coordination.k8s.io/v1/namespaces/argocd/leases/applyset-application.shop";
-    assert_eq!(cluster.api.find(lease).await.expect("an answer"), None);
+    assert_eq!(cluster.api.find(LEASE).await.expect("an answer"), None);
     cluster.stop().await;
 }
