@@ -153,6 +153,23 @@ impl Api {
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
+    /// GET as text, as far as the first part that is not blank: what is told while it is written. Nothing where there is none.
+    ///
+    /// # Errors
+    /// As the server answers.
+    pub async fn first_text(&self, path: &str) -> Result<String, ApiError> {
+        let attempt = format!("GET {}", without_query(path));
+        let mut body = self.send(Method::GET, path, "*/*", None).await?.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| ApiError::lost(&attempt, &error))?;
+            let text = frame.data_ref().map(|data| String::from_utf8_lossy(data).into_owned()).unwrap_or_default();
+            if !text.trim().is_empty() {
+                return Ok(text);
+            }
+        }
+        Ok(String::new())
+    }
+
     /// Server-side apply of a whole object.
     ///
     /// # Errors

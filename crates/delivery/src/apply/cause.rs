@@ -7,9 +7,8 @@ use std::time::Duration;
 
 /// How many restarts of a container that is not ready count as failing for good.
 const RESTARTS_THAT_FAIL: i64 = 2;
-/// How often a log that is still empty is looked at, and how far apart.
-const LOOKS: u32 = 10;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// How long the first line of a log that is still empty is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The longest log that is read, bytes.
 const LOG_LIMIT: usize = 64 * 1024;
 
@@ -134,29 +133,22 @@ fn container_trouble(status: &Value, restarts_that_fail: i64) -> Option<Trouble>
 }
 
 /// The last line that a container wrote, in this life or the one before. What it wrote may come a moment after word of its
-/// end, and nobody tells when.
+/// end: then the API tells of it.
 async fn last_line(api: &Api, pod: &Value, container: &str) -> Option<String> {
-    for _ in 0..LOOKS {
-        let line = written(api, pod, container).await;
-        if line.is_some() {
-            return line;
+    let path = format!("/api/v1/namespaces/{}/pods/{}/log", object::namespace(pod), object::name(pod));
+    let query = format!("container={}&tailLines=5", escape(container));
+    for previous in [false, true] {
+        let log = api.text(&format!("{path}?{query}&previous={previous}"), LOG_LIMIT).await;
+        if let Some(line) = log.ok().as_deref().and_then(last_of) {
+            return Some(line);
         }
-        tokio::time::sleep(BETWEEN_LOOKS).await;
     }
-    None
+    let path = format!("{path}?{query}&follow=true");
+    last_of(&tokio::time::timeout(PATIENCE, api.first_text(&path)).await.ok()?.ok()?)
 }
 
-async fn written(api: &Api, pod: &Value, container: &str) -> Option<String> {
-    let path = format!("/api/v1/namespaces/{}/pods/{}/log", object::namespace(pod), object::name(pod));
-    for previous in [false, true] {
-        let query = format!("container={}&tailLines=5&previous={previous}", escape(container));
-        if let Ok(log) = api.text(&format!("{path}?{query}"), LOG_LIMIT).await
-            && let Some(line) = log.lines().rev().find(|line| !line.trim().is_empty())
-        {
-            return Some(line.trim().to_owned());
-        }
-    }
-    None
+fn last_of(log: &str) -> Option<String> {
+    log.lines().rev().find(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -4,9 +4,13 @@
 //! command and download ends after a time; a clone is deleted when the build is done. It must not know: kustomizations.
 
 use super::error::{Error, Result, fail};
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 /// How long one command may take when the address says nothing else.
 const TIMEOUT: Duration = Duration::from_secs(27);
@@ -261,24 +265,31 @@ fn git(folder: &Path, arguments: &[&str], spec: &Spec) -> Result<()> {
         }
         text
     });
-    let deadline = Instant::now() + spec.timeout;
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-            Ok(None) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return fail(format!(
-                    "{shown} took longer than {:?}; give the address a longer `timeout=`",
-                    spec.timeout
-                ));
-            }
-            Err(error) => return fail(format!("cannot wait for {shown}: {error}")),
-        }
+    let ended = ends(&child);
+    if matches!(ended.recv_timeout(spec.timeout), Err(RecvTimeoutError::Timeout)) {
+        let _ = child.kill();
+        let _ = child.wait();
+        return fail(format!("{shown} took longer than {:?}; give the address a longer `timeout=`", spec.timeout));
+    }
+    let status = match child.wait() {
+        Ok(status) => status,
+        Err(error) => return fail(format!("cannot wait for {shown}: {error}")),
     };
     let said = reader.join().unwrap_or_default();
     if status.success() { Ok(()) } else { fail(format!("{shown} failed: {}", said.trim())) }
+}
+
+/// Tells of a program's end. It is waited for aside without being taken away, so that its number stays its own until then.
+fn ends(child: &Child) -> Receiver<()> {
+    let (tell, hear) = mpsc::sync_channel(1);
+    let id = i32::try_from(child.id()).map(Pid::from_raw);
+    std::thread::spawn(move || {
+        if let Ok(id) = id {
+            while waitid(Id::Pid(id), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+        }
+        let _ = tell.send(());
+    });
+    hear
 }
 
 /// A file on the network.
