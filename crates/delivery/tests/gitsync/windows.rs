@@ -97,3 +97,41 @@ async fn another_revision_is_brought_where_somebody_asks_for_it() {
     cluster.config("a", "one").await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_closes_stops_a_sync_unless_it_may_overrun() {
+    let (cluster, repository) = (Cluster::start().await, Repository::new());
+    // A hook that nobody here runs holds the sync.
+    let hook = json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": "first",
+        "annotations": { "argocd.argoproj.io/hook": "PreSync" } }, "spec": { "template": { "spec": {
+            "restartPolicy": "Never", "containers": [{ "name": "c", "image": "i" }] } } } });
+    repository.write("deploy/hook.json", &hook.to_string());
+    repository.write("deploy/a.yaml", &map("a", "one", &json!({})));
+    let first = repository.commit("First");
+    cluster.apply(&automated("shop", &repository)).await;
+    let job = "/apis/batch/v1/namespaces/shop/jobs/first";
+    let begun = cluster.until(job, "there", |object| object.is_some()).await.expect("it is there");
+    let window = |overrun: bool| json!([{ "kind": "deny", "schedule": "* * * * *", "duration": "1h", "applications": ["*"], "syncOverrun": overrun }]);
+    let phase = |status: &Value, wanted: &str| status["operationState"]["phase"] == wanted;
+    cluster.apply(&project(&window(true))).await;
+    let goes_on = |status: &Value| condition(status, "SyncWindow").is_some() && phase(status, "Running");
+    cluster.application("shop", "going on", goes_on).await;
+    cluster.apply(&project(&window(false))).await;
+    let stopped = |status: &Value| {
+        let said = status["operationState"]["message"].as_str().unwrap_or_default();
+        condition(status, "SyncWindow").is_some() && phase(status, "Error") && said.contains("syncOverrun")
+    };
+    cluster.application("shop", "stopped", stopped).await;
+    assert_eq!(delivery::lock::list(cluster.client.clone(), None).await.expect("a list"), []);
+    cluster.apply(&project(&json!([]))).await;
+    cluster
+        .until(job, "made anew", |object| object.is_some_and(|job| job["metadata"]["uid"] != begun["metadata"]["uid"]))
+        .await;
+    let (start, end) = ("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z");
+    let done = json!({ "status": { "succeeded": 1, "startTime": start, "completionTime": end, "uncountedTerminatedPods": {},
+        "conditions": [{ "type": "SuccessCriteriaMet", "status": "True", "lastTransitionTime": end },
+            { "type": "Complete", "status": "True", "lastTransitionTime": end }] } });
+    cluster.api.merge(&format!("{job}/status"), &done, "person").await.expect("a status");
+    cluster.synced("shop", &first).await;
+    cluster.stop().await;
+}

@@ -27,13 +27,14 @@ enum Found {
 }
 
 impl Actor {
-    /// Whether the project's windows let a sync begin: by itself, and where somebody asks.
-    pub(super) fn windows(&mut self, application: &Application, asked: bool, now: Timestamp) -> (bool, bool) {
+    /// Whether the project's windows let a sync begin: by itself, and where somebody asks. One that began by itself ends where none of
+    /// them lets it go on, and is done again later.
+    pub(super) async fn windows(&mut self, application: &Application, asked: bool, now: Timestamp) -> (bool, bool) {
         let Ok(Ok(windows)) = self.project().map(|project| project.windows) else { return (true, true) };
         let Some(said) = window::permission(&windows, application, now) else { return (true, true) };
         let closed = if asked { !said.manual } else { !said.automated };
-        if let Some(until) = said.until {
-            self.look_at(until);
+        if let Some(look) = said.look {
+            self.look_at(look);
         }
         if closed {
             let until = said.until.map_or_else(String::new, |until| format!("; the next change is at {until}"));
@@ -41,7 +42,23 @@ impl Actor {
             let message = format!("project {}: {}{until}{by_hand}", application.project, said.why);
             self.report.conditions.push(("SyncWindow", message));
         }
+        if !said.automated && !said.overrun && self.runs_by_itself() {
+            self.end_work().await;
+            if let Some(operation) = &mut self.report.operation {
+                operation.message =
+                    "a sync window (without syncOverrun) stopped it; it is done again when syncs are allowed"
+                        .to_owned();
+                (operation.phase, operation.finished) = ("Error", Some(now));
+            }
+        }
         (said.automated, said.manual)
+    }
+
+    /// Whether a sync of what the repository says goes on that nobody asked for.
+    fn runs_by_itself(&self) -> bool {
+        let automated = |operation: &Operation| operation.operation["initiatedBy"]["automated"] == true;
+        self.running.as_ref().is_some_and(|running| !running.other)
+            && self.report.operation.as_ref().is_some_and(automated)
     }
 
     /// Brings another revision than the repository's, where somebody asks for one. True where that is the whole answer.

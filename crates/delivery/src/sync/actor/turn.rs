@@ -313,7 +313,7 @@ impl Actor {
         if let (false, Some(at)) = (asked, self.lock_is_away()) {
             return self.look_at(at);
         }
-        let open = self.windows(&application, asked, now);
+        let open = self.windows(&application, asked, now).await;
         if asked && open.1 && self.bring_asked(object, now).await {
             return;
         }
