@@ -3,7 +3,7 @@
 //! `CORACLE_FAULT=STEP` ends the process when it comes to STEP, `STEP:3` when it does for the third time. Release builds know nothing of it.
 
 /// Every step, in the order in which a process comes to it.
-pub const STEPS: [&str; 21] = [
+pub const STEPS: [&str; 24] = [
     "apply.locked",
     "apply.noted",
     "apply.recorded",
@@ -12,6 +12,9 @@ pub const STEPS: [&str; 21] = [
     "apply.deleted",
     "apply.forgotten",
     "apply.finished",
+    "back.noted",
+    "back.applied",
+    "back.finished",
     "push.begun",
     "push.stored",
     "push.adopted",

@@ -31,6 +31,8 @@ const NUMBER: &str = "coracle.dev/revision";
 pub(crate) const PART: &str = "coracle.dev/part";
 const RECORD: &str = "coracle.dev/record";
 const MANAGER: &str = "coracle-history";
+/// What a revision that goes back is called, before the number.
+const BACK_TO: &str = "back to revision ";
 
 /// Where a set came from, and who applied it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -252,7 +254,12 @@ fn forgotten(all: &[Revision], keep: usize) -> Vec<&Revision> {
     all.iter().skip(keep.max(1)).filter(|revision| Some(revision.number) != last_good).collect()
 }
 
-/// The revision to go back to: the given one, or the newest healthy one before the present.
+/// What a revision that goes back is called.
+pub fn back_to(number: u64) -> String {
+    format!("{BACK_TO}{number}")
+}
+
+/// The revision to go back to: the given one, or the newest healthy one before the present. A way back that was cut short goes on.
 ///
 /// # Errors
 /// When there is no such revision.
@@ -263,6 +270,13 @@ pub fn choose(all: &[Revision], number: Option<u64>) -> Result<&Revision, Histor
             HistoryError::Missing { number, have: if have.is_empty() { "none".to_owned() } else { have.join(", ") } }
         }),
         None => {
+            let cut = interrupted(all);
+            let goal = cut.and_then(|cut| cut.provenance.message.strip_prefix(BACK_TO)?.parse::<u64>().ok());
+            let goal =
+                all.iter().find(|one| Some(one.number) == goal && cut.is_some_and(|cut| cut.digest == one.digest));
+            if let Some(goal) = goal {
+                return Ok(goal);
+            }
             // What is the same as the present one is no way back from it.
             let present = all.first().map(|revision| revision.digest.as_str());
             let healthy = all.iter().skip(1).find(|r| r.state == State::Healthy && Some(r.digest.as_str()) != present);
@@ -344,6 +358,17 @@ mod tests {
         assert_eq!(choose(&all, Some(1)).unwrap().number, 1);
         assert!(choose(&all, Some(9)).unwrap_err().to_string().contains("it has 5, 4, 3, 2, 1"));
         assert!(matches!(choose(&all[..2], None), Err(HistoryError::NoneHealthy)));
+        // A way back that was cut short is gone to its end: by hand, and after an apply that failed.
+        let cut = |digest: &str, message: String| {
+            let mut one = revision(6, Applying, digest);
+            one.provenance.message = message;
+            one
+        };
+        let after = |cut: Revision, all: &[Revision]| choose(&[&[cut], all].concat(), None).unwrap().number;
+        assert_eq!(after(cut("b", back_to(2)), &all), 2);
+        assert_eq!(after(cut("e", back_to(3)), &all), 3);
+        assert_eq!(after(cut("e", "Mend it".into()), &all), 2);
+        assert_eq!(after(cut("x", back_to(2)), &all), 3, "it says so, and is not");
         assert!(interrupted(&all).is_none());
         assert!(interrupted(&[revision(6, Applying, "f")]).is_some());
         let numbers: Vec<u64> = forgotten(&all, 2).iter().map(|r| r.number).collect();

@@ -194,17 +194,20 @@ async fn restore(
     let back = plan::plan(client.clone(), desired, &failed.set, &how).await?;
     let provenance = Provenance {
         applied_by: options.provenance.applied_by.clone(),
-        message: format!("back to revision {}", good.number),
+        message: history::back_to(good.number),
         ..good.provenance.clone()
     };
     let revision =
         history::begin(client.clone(), &failed.set, &back.desired, &provenance, show::summary(&back)).await?;
+    fault::point("back.noted");
     let result = apply::apply(client.clone(), &back, &options.apply, progress).await;
+    fault::point("back.applied");
     let (state, cause) = match &result {
         Ok(_) => (State::Healthy, String::new()),
         Err(error) => (State::Failed, error.to_string()),
     };
     history::finish(client.clone(), &failed.set, &revision, state, &cause, options.keep).await?;
+    fault::point("back.finished");
     result?;
     Ok(())
 }

@@ -25,7 +25,7 @@ pub(crate) async fn run(arguments: Rollback) -> anyhow::Result<ExitCode> {
     };
     let plan = delivery::plan::plan(client.clone(), desired, &set, &options).await?;
     let now = release::provenance(None, &plan);
-    let message = format!("back to revision {}", chosen.number);
+    let message = history::back_to(chosen.number);
     let provenance = Provenance { applied_by: now.applied_by, message, ..chosen.provenance.clone() };
     let (how, force) = (&arguments.release, arguments.force_conflicts);
     release::run(&client, &plan, how, force, how.yes, Some("rollback".to_owned()), provenance).await

@@ -263,7 +263,8 @@ fn check(receiver: &Receiver, headers: &HeaderMap, body: &[u8], token: &str) -> 
         Kind::Generic => return Ok(()),
         Kind::GenericHmac => return webhook::signed(said("x-signature"), "x-signature", token, body),
         Kind::GitHub => {
-            webhook::signed(said("x-hub-signature-256"), "x-hub-signature-256", token, body)?;
+            let (given, header) = webhook::of_github(headers);
+            webhook::signed(given, header, token, body)?;
             said("x-github-event")
         }
         Kind::GitLab => {
@@ -362,6 +363,12 @@ mod tests {
                 all.insert(http::HeaderName::from_static(name), value.parse().expect("a value"));
             }
             assert_eq!(check(&of(kind), &all, b"{}", "t").is_ok(), passes, "{kind} {headers:?}");
+        }
+        for (kind, header) in [("generic-hmac", "x-signature"), ("github", "x-hub-signature")] {
+            let all =
+                HeaderMap::from_iter([(http::HeaderName::from_static(header), "sha1=00".parse().expect("a value"))]);
+            let refused = check(&of(kind), &all, b"{}", "t").expect_err("refused");
+            assert!(refused.contains(header) && refused.contains("sha1"), "{refused}");
         }
     }
 }

@@ -185,6 +185,58 @@ async fn a_deleted_application_takes_its_objects_along_where_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hook_before_the_end_that_fails_holds_the_application_and_its_objects() {
+    let (cluster, repository) = (Cluster::start().await, Repository::new());
+    let hook = json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": "backup",
+        "annotations": { "argocd.argoproj.io/hook": "PreDelete" } }, "spec": { "template": { "spec": {
+            "restartPolicy": "Never", "containers": [{ "name": "c", "image": "i" }] } } } });
+    repository.write("deploy/hook.json", &hook.to_string());
+    repository.write("deploy/a.yaml", &map("a", "one", &json!({})));
+    let first = repository.commit("First");
+    let mut object = automated("shop", &repository);
+    object["metadata"]["finalizers"] = json!(["resources-finalizer.argocd.argoproj.io"]);
+    cluster.apply(&object).await;
+    cluster.synced("shop", &first).await;
+    let held = |object: Option<&Value>| {
+        object.is_some_and(|one| one["metadata"]["finalizers"].to_string().contains("pre-delete-finalizer"))
+    };
+    cluster.until(&application("shop"), "held", held).await;
+    cluster.api.delete(&application("shop"), "").await.expect("deleted");
+    let job = "/apis/batch/v1/namespaces/shop/jobs/backup";
+    let begun = cluster.until(job, "there", |object| object.is_some()).await.expect("it is there");
+    let (start, end) = ("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z");
+    let failed = json!({ "status": { "failed": 1, "startTime": start, "uncountedTerminatedPods": {}, "conditions": [
+        { "type": "FailureTarget", "status": "True", "lastTransitionTime": end, "message": "the disk is full" },
+        { "type": "Failed", "status": "True", "lastTransitionTime": end, "message": "the disk is full" }] } });
+    cluster.api.merge(&format!("{job}/status"), &failed, "person").await.expect("a status");
+    let named = |status: &Value| {
+        let mut all = status["conditions"].as_array().into_iter().flatten();
+        all.any(|one| {
+            let said = one["message"].as_str().unwrap_or_default();
+            one["type"] == "DeletionError"
+                && said.contains("PreDelete hook Job backup failed: the disk is full")
+                && said.contains("argocd.argoproj.io/refresh")
+        })
+    };
+    cluster.application("shop", "held by its hook", named).await;
+    cluster.config("a", "one").await;
+
+    // Asked again, it is run again.
+    let refresh = json!({ "metadata": { "annotations": { "argocd.argoproj.io/refresh": "normal" } } });
+    cluster.api.merge(&application("shop"), &refresh, "person").await.expect("asked");
+    cluster
+        .until(job, "made anew", |object| object.is_some_and(|job| job["metadata"]["uid"] != begun["metadata"]["uid"]))
+        .await;
+    let done = json!({ "status": { "succeeded": 1, "startTime": start, "completionTime": end, "uncountedTerminatedPods": {},
+        "conditions": [{ "type": "SuccessCriteriaMet", "status": "True", "lastTransitionTime": end },
+            { "type": "Complete", "status": "True", "lastTransitionTime": end }] } });
+    cluster.api.merge(&format!("{job}/status"), &done, "person").await.expect("a status");
+    cluster.until(&application("shop"), "gone", |object| object.is_none()).await;
+    cluster.until(&config("a"), "gone", |object| object.is_none()).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn helm_is_refused_by_name() {
     let (cluster, repository) = (Cluster::start().await, Repository::new());
     let mut object = automated("shop", &repository);

@@ -46,12 +46,23 @@ pub(super) fn check(headers: &HeaderMap, body: &[u8], secrets: &BTreeMap<String,
             "no secret for {sender} is set: put webhook.{sender}.secret into the Secret argocd-secret in the namespace argocd"
         ));
     };
-    let given = text(header);
-    let wanted = if sender == "gitlab" { secret.clone() } else { signature(secret, body) };
-    if same(given.as_bytes(), wanted.as_bytes()) {
-        Ok(())
-    } else {
-        Err(format!("{header} does not fit the secret for {sender}"))
+    match sender {
+        "gitlab" if same(text(header).as_bytes(), secret.as_bytes()) => Ok(()),
+        "gitlab" => Err(format!("{header} does not fit the secret for {sender}")),
+        "github" => {
+            let (given, header) = of_github(headers);
+            signed(given, header, secret, body)
+        }
+        _ => signed(text(header), header, secret, body),
+    }
+}
+
+/// The signature that GitHub sends, and its header: the older one where there is no other, to be refused by name.
+pub(crate) fn of_github(headers: &HeaderMap) -> (&str, &'static str) {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    match (text("x-hub-signature-256"), text("x-hub-signature")) {
+        (None, Some(older)) => (older, "x-hub-signature"),
+        (given, _) => (given.unwrap_or_default(), "x-hub-signature-256"),
     }
 }
 
@@ -66,11 +77,12 @@ pub(crate) fn signature(secret: &str, body: &[u8]) -> String {
 ///
 /// A sentence that says what is wrong.
 pub(crate) fn signed(given: &str, header: &str, secret: &str, body: &[u8]) -> Result<(), String> {
-    if !given.starts_with("sha256=") {
-        return Err(format!("{header} is missing, or no sha256=… which alone is taken"));
+    match given.split_once('=') {
+        Some(("sha256", _)) if same(given.as_bytes(), signature(secret, body).as_bytes()) => Ok(()),
+        Some(("sha256", _)) => Err(format!("{header} does not fit the secret")),
+        Some((other, _)) => Err(format!("{header}: signatures by {other} are not taken; sign with sha256")),
+        None => Err(format!("{header} is missing, or no signature sha256=…")),
     }
-    let good = same(given.as_bytes(), signature(secret, body).as_bytes());
-    if good { Ok(()) } else { Err(format!("{header} does not fit the token")) }
 }
 
 /// The repositories that a notice may mean, as [`plain`] writes them.
