@@ -166,8 +166,10 @@ impl Actor {
         self.left.retain(|_, outcome| outcome.is_ok());
         if self.id.front == Front::Argo {
             let patch = json!({ "metadata": { "annotations": { REFRESH: null } } });
-            if let Err(error) = self.shared.api.merge(&self.id.path(), &patch, compare::MANAGER).await {
-                tracing::debug!(%error, "the request for a refresh could not be taken away");
+            match self.shared.api.merge(&self.id.path(), &patch, compare::MANAGER).await {
+                // The next one may read the same, and come before its absence is seen.
+                Ok(_) => self.handled = None,
+                Err(error) => tracing::debug!(%error, "the request for a refresh could not be taken away"),
             }
         }
     }
