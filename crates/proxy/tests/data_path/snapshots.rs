@@ -237,9 +237,14 @@ async fn a_network_beside_that_hangs_holds_nothing_up() {
         let own = listener(&format!("l{n}"), ListenerProtocol::Http, vec![rule(&[("b", 1)])]);
         snapshot.listeners.push(own);
     }
+    // All held until each has one: an address that is free again is given out twice.
+    let mut held = Vec::new();
     for listener in &mut snapshot.listeners {
-        (listener.bind, listener.forwarded) = (nobody().await, Forwarded::Append);
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        (listener.bind, listener.forwarded) = (free.local_addr().expect("an address"), Forwarded::Append);
+        held.push(free);
     }
+    drop(held);
     for _ in 0..2 {
         soon(running.handle.apply(snapshot.clone())).await.expect("a good snapshot");
     }
