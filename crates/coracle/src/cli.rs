@@ -118,9 +118,9 @@ pub(crate) struct Target {
 /// Which namespace is meant.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Scope {
-    /// Namespace
-    #[arg(short, long, default_value = "default")]
-    pub(crate) namespace: String,
+    /// Namespace [default: the kubeconfig context's, else default]
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
 }
 
 /// The form of an answer that people or scripts read.

@@ -2,9 +2,9 @@
 //!
 //! Objects are JSON values here, because the command line works with every kind that the server has.
 
-use crate::cli::Target;
+use crate::cli::{Scope, Target};
 use crate::kinds::{Kinds, Resource};
-use crate::{data_dir, exit, instances};
+use crate::{data_dir, exit, instances, proxied};
 use anyhow::Context;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -92,12 +92,34 @@ pub(crate) async fn client_of(target: &Target) -> anyhow::Result<kube::Client> {
         None => Kubeconfig::read().context("cannot read the kubeconfig")?,
     };
     let options = KubeConfigOptions { context: target.context.clone(), ..KubeConfigOptions::default() };
-    let config =
+    let of_cluster = proxy_url(&kubeconfig, target.context.as_deref());
+    let mut config =
         kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.context("cannot use the kubeconfig")?;
+    // The library heeds no NO_PROXY, and would send even what is on this machine through HTTPS_PROXY.
+    config.proxy_url = proxied::proxy_for(&config.cluster_url, of_cluster.as_deref(), |name| std::env::var(name).ok())
+        .map_err(exit::bad_input)?;
     kube::Client::try_from(config).context("cannot make an API client")
 }
 
+/// The `proxy-url` of the context's cluster.
+fn proxy_url(kubeconfig: &Kubeconfig, context: Option<&str>) -> Option<String> {
+    let context = context.or(kubeconfig.current_context.as_deref())?;
+    let context = kubeconfig.contexts.iter().find(|named| named.name == context)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|named| named.name == context.cluster)?.cluster.as_ref()?;
+    cluster.proxy_url.clone().filter(|url| !url.is_empty())
+}
+
+/// The namespace that the command means: the given one, else that of the kubeconfig's context.
+pub(crate) fn namespace_of(client: &kube::Client, scope: &Scope) -> String {
+    scope.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned())
+}
+
 impl Api {
+    /// The namespace that the command means.
+    pub(crate) fn namespace(&self, scope: &Scope) -> String {
+        namespace_of(&self.client, scope)
+    }
+
     /// A client of the running Coracle that the command means.
     pub(crate) async fn of(target: &Target) -> anyhow::Result<Self> {
         Ok(Self::over(client_of(target).await?))

@@ -19,6 +19,7 @@ mod manifests;
 mod memory;
 mod order;
 mod platform;
+mod proxied;
 mod readiness;
 mod seen;
 mod service_addresses;

@@ -59,8 +59,9 @@ async fn by_themselves(arguments: Apply) -> anyhow::Result<ExitCode> {
     manifests::check(&found, manifests::Unknown::LeftToTheApi)?;
     let client = connect::client_of(&arguments.wanted.target).await?;
     let api = Api::over(client.clone());
+    let namespace = connect::namespace_of(&client, &arguments.wanted.scope);
     order::for_apply(&mut found, |manifest| &manifest.object);
-    let mut applier = Applier::new(&api, &arguments.wanted.scope.namespace, arguments.force_conflicts).await?;
+    let mut applier = Applier::new(&api, &namespace, arguments.force_conflicts).await?;
     if !arguments.dry_run {
         // All or nothing, as far as the API can tell beforehand.
         applier.rehearse(&found).await?;

@@ -67,7 +67,7 @@ pub(crate) async fn run(arguments: Delete) -> anyhow::Result<ExitCode> {
 
 async fn named(api: &Api, arguments: &Delete) -> anyhow::Result<Vec<Victim>> {
     let kinds = api.kinds().await?;
-    let namespace = arguments.scope.namespace.clone();
+    let namespace = api.namespace(&arguments.scope);
     let mut victims = Vec::new();
     for (kind, name) in references(&arguments.what)? {
         let resource = kinds.find(&kind)?;
@@ -93,6 +93,7 @@ async fn listed(api: &Api, arguments: &Delete) -> anyhow::Result<Vec<Victim>> {
     let mut found = manifests::read(&arguments.files)?;
     order::for_apply(&mut found, |manifest| &manifest.object);
     let kinds = api.kinds().await?;
+    let default = api.namespace(&arguments.scope);
     // The reverse of applying, so that nothing refers to what is gone.
     let victim = |manifest: &manifests::Manifest| {
         if manifest.name().is_empty() {
@@ -109,7 +110,7 @@ async fn listed(api: &Api, arguments: &Delete) -> anyhow::Result<Vec<Victim>> {
                 manifest.label()
             )));
         };
-        let namespace = manifest.namespace().unwrap_or(&arguments.scope.namespace).to_owned();
+        let namespace = manifest.namespace().unwrap_or(&default).to_owned();
         Ok(Victim { resource, namespace, name: manifest.name().to_owned() })
     };
     found.iter().rev().map(victim).collect()

@@ -11,12 +11,13 @@ use std::process::ExitCode;
 pub(crate) async fn run(arguments: Describe) -> anyhow::Result<ExitCode> {
     let api = Api::of(&arguments.target).await?;
     let kinds = api.kinds().await?;
+    let namespace = api.namespace(&arguments.scope);
+    let namespace = Some(namespace.as_str());
     for (place, (kind, name)) in references(&arguments.what)?.into_iter().enumerate() {
         let resource = kinds.find(&kind)?;
         let Some(name) = name else {
             return Err(exit::bad_input(format!("which {kind}? Write {kind}/NAME; `coracle get {kind}` lists them")));
         };
-        let namespace = Some(arguments.scope.namespace.as_str());
         let object = api.get(&resource.path(namespace, Some(&name))).await?;
         if place > 0 {
             say("");

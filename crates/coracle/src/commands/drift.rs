@@ -21,7 +21,7 @@ pub(crate) async fn run(arguments: Drift) -> anyhow::Result<ExitCode> {
 
 async fn told(arguments: &Drift) -> anyhow::Result<ExitCode> {
     let client = connect::client_of(&arguments.target).await?;
-    let set = Set::new(arguments.scope.namespace.clone(), arguments.set.clone());
+    let set = Set::new(connect::namespace_of(&client, &arguments.scope), arguments.set.clone());
     let found = drift::drift(client, &set, MANAGER).await?;
     match arguments.output {
         Form::Json => {

@@ -9,8 +9,9 @@ use serde_json::Value;
 use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: Export) -> anyhow::Result<ExitCode> {
-    let api = Api::over(connect::client_of(&arguments.target).await?);
-    let namespace = &arguments.scope.namespace;
+    let client = connect::client_of(&arguments.target).await?;
+    let namespace = &connect::namespace_of(&client, &arguments.scope);
+    let api = Api::over(client);
     let kinds = api.kinds().await?;
     let mut found: Vec<Value> = Vec::new();
     if arguments.what.is_empty() {

@@ -49,9 +49,9 @@ async fn raw(api: &Api, path: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn path(arguments: &Get, resource: &Resource, name: Option<&str>) -> String {
-    let namespace = (!arguments.all_namespaces || name.is_some()).then_some(arguments.scope.namespace.as_str());
-    let mut path = resource.path(namespace, name);
+fn path(api: &Api, arguments: &Get, resource: &Resource, name: Option<&str>) -> String {
+    let namespace = (!arguments.all_namespaces || name.is_some()).then(|| api.namespace(&arguments.scope));
+    let mut path = resource.path(namespace.as_deref(), name);
     if let Some(selector) = &arguments.selector {
         path.push_str(&format!("?labelSelector={}", percent(selector)));
     }
@@ -74,7 +74,7 @@ async fn tables(api: &Api, arguments: &Get, wanted: &[(Resource, Option<String>)
     let wide = arguments.output == Some(GetOutput::Wide);
     let mut printed = 0;
     for (resource, name) in wanted {
-        let table = api.get_as(&path(arguments, resource, name.as_deref()), TABLE).await?;
+        let table = api.get_as(&path(api, arguments, resource, name.as_deref()), TABLE).await?;
         let lines = layout(&rows(&table, wide, arguments.all_namespaces && resource.namespaced, true));
         if lines.len() < 2 {
             continue;
@@ -89,7 +89,7 @@ async fn tables(api: &Api, arguments: &Get, wanted: &[(Resource, Option<String>)
         let place = if arguments.all_namespaces {
             String::new()
         } else {
-            format!(" in {} namespace", arguments.scope.namespace)
+            format!(" in {} namespace", api.namespace(&arguments.scope))
         };
         eprintln!("No resources found{place}.");
     }
@@ -147,7 +147,7 @@ async fn objects(
 ) -> anyhow::Result<()> {
     let mut found = Vec::new();
     for (resource, name) in wanted {
-        let mut answer = api.get(&path(arguments, resource, name.as_deref())).await?;
+        let mut answer = api.get(&path(api, arguments, resource, name.as_deref())).await?;
         match answer["items"].take() {
             Value::Array(items) => found.extend(items.into_iter().map(|mut item| {
                 // A list names its items' kind once; alone they must name it themselves.
@@ -193,7 +193,7 @@ async fn watch(api: &Api, arguments: &Get, resource: &Resource, name: Option<&st
     let accept = if table { TABLE } else { "application/json" };
     let wide = arguments.output == Some(GetOutput::Wide);
     let namespaces = arguments.all_namespaces && resource.namespaced;
-    let base = path(arguments, resource, None);
+    let base = path(api, arguments, resource, None);
     let mut query = format!("{}watch=true", if base.contains('?') { '&' } else { '?' });
     if let Some(name) = name {
         query.push_str(&format!("&fieldSelector={}", percent(&format!("metadata.name={name}"))));

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: History) -> anyhow::Result<ExitCode> {
     let client = connect::client_of(&arguments.target).await?;
-    let set = Set::new(arguments.scope.namespace.clone(), arguments.set.clone());
+    let set = Set::new(connect::namespace_of(&client, &arguments.scope), arguments.set.clone());
     let applied = if set.name.contains('/') { Vec::new() } else { history::list(client.clone(), &set).await? };
     let mut all: Vec<Told> = applied.into_iter().map(Told::from).collect();
     if all.is_empty()

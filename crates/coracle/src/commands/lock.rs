@@ -29,8 +29,9 @@ pub(crate) async fn run(arguments: Lock) -> anyhow::Result<ExitCode> {
         }
         LockCommand::Release { set, scope, target } => {
             let client = connect::client_of(&target).await?;
-            let synced = if set.contains('/') { synced::find(&client, &set, &scope.namespace).await? } else { None };
-            let set = synced.map_or_else(|| Set::new(scope.namespace, set), |synced| synced.set());
+            let namespace = connect::namespace_of(&client, &scope);
+            let synced = if set.contains('/') { synced::find(&client, &set, &namespace).await? } else { None };
+            let set = synced.map_or_else(|| Set::new(namespace, set), |synced| synced.set());
             match lock::release(client, &set).await? {
                 Some(held) => {
                     say(&format!("the lock of {} is free; {} on {} had it", set.name, held.holder, held.host))

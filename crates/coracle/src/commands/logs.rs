@@ -16,7 +16,8 @@ pub(crate) async fn run(arguments: Logs) -> anyhow::Result<ExitCode> {
     query.extend(arguments.container.as_ref().map(|name| format!("container={}", percent(name))));
     query.extend(arguments.tail.filter(|n| *n >= 0).map(|n| format!("tailLines={n}")));
     query.extend(arguments.since.map(|n| format!("sinceSeconds={n}")));
-    let path = format!("/api/v1/namespaces/{}/pods/{pod}/log?{}", arguments.scope.namespace, query.join("&"));
+    let namespace = api.namespace(&arguments.scope);
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?{}", query.join("&"));
     let mut chunks = Box::pin(api.stream(&path).await?);
     while let Some(chunk) = chunks.next().await {
         let mut out = std::io::stdout().lock();
@@ -36,7 +37,8 @@ async fn pod_of(api: &Api, arguments: &Logs) -> anyhow::Result<String> {
     if resource.kind == "Pod" {
         return Ok(name.to_owned());
     }
-    let namespace = Some(arguments.scope.namespace.as_str());
+    let namespace = api.namespace(&arguments.scope);
+    let namespace = Some(namespace.as_str());
     let owner = api.get(&resource.path(namespace, Some(name))).await?;
     let Some(labels) = owner["spec"]["selector"]["matchLabels"].as_object() else {
         return Err(exit::bad_input(format!("{} has no Pods to read a log of", arguments.pod)));

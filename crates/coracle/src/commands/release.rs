@@ -2,7 +2,7 @@
 
 use crate::cli::{Release, Wanted};
 use crate::connect::MANAGER;
-use crate::{colour, exit};
+use crate::{colour, connect, exit};
 use anyhow::Context;
 use delivery::apply::Event;
 use delivery::applyset::Set;
@@ -24,14 +24,15 @@ pub(crate) async fn plan(
     wanted: &Wanted,
     source: &str,
 ) -> anyhow::Result<Plan> {
-    let set = set_of(paths, wanted)?;
+    let namespace = connect::namespace_of(client, &wanted.scope);
+    let set = set_of(paths, wanted, &namespace)?;
     let desired = delivery::render::render_all(paths).map_err(|error| exit::bad_input(error.to_string()))?;
     let reason = wanted.reason.clone().unwrap_or_default();
     let confirmed =
         wanted.confirm_delete.iter().map(|object| Confirmation { object: object.clone(), reason: reason.clone() });
     let options = delivery::plan::Options {
         manager: MANAGER.to_owned(),
-        namespace: wanted.scope.namespace.clone(),
+        namespace,
         prune: !wanted.no_prune,
         allow_empty: wanted.allow_empty,
         take_over: wanted.take_over,
@@ -44,14 +45,14 @@ pub(crate) async fn plan(
 }
 
 /// The set that is meant: the named one, or the directory's name.
-fn set_of(paths: &[PathBuf], wanted: &Wanted) -> anyhow::Result<Set> {
+fn set_of(paths: &[PathBuf], wanted: &Wanted, namespace: &str) -> anyhow::Result<Set> {
     let name = match &wanted.set.set {
         Some(name) => name.clone(),
         None => {
             derived(paths).ok_or_else(|| exit::bad_input("no set can be named after what was given; say --set NAME"))?
         }
     };
-    Ok(Set::new(wanted.scope.namespace.clone(), name))
+    Ok(Set::new(namespace, name))
 }
 
 /// `deploy/` -> `deploy`, `app.yaml` -> `app`: as a name that the API takes.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: Rollback) -> anyhow::Result<ExitCode> {
     let client = connect::client_of(&arguments.target).await?;
-    let set = Set::new(arguments.scope.namespace.clone(), arguments.set.clone());
+    let set = Set::new(connect::namespace_of(&client, &arguments.scope), arguments.set.clone());
     let all = if set.name.contains('/') { Vec::new() } else { history::list(client.clone(), &set).await? };
     if all.is_empty()
         && let Some(synced) = synced::find(&client, &set.name, &set.namespace).await?
@@ -20,7 +20,7 @@ pub(crate) async fn run(arguments: Rollback) -> anyhow::Result<ExitCode> {
     let desired = delivery::release::manifests_of(client.clone(), &set, chosen).await?;
     let options = delivery::plan::Options {
         manager: MANAGER.to_owned(),
-        namespace: arguments.scope.namespace.clone(),
+        namespace: set.namespace.clone(),
         ..delivery::plan::Options::default()
     };
     let plan = delivery::plan::plan(client.clone(), desired, &set, &options).await?;

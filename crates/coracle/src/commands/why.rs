@@ -29,7 +29,7 @@ pub(crate) async fn run(arguments: Why) -> anyhow::Result<ExitCode> {
 }
 
 async fn facts(api: &Api, arguments: &Why) -> anyhow::Result<Facts> {
-    let namespace = arguments.scope.namespace.as_str();
+    let namespace = &api.namespace(&arguments.scope);
     let services = items(api, "/api/v1/services").await?;
     let parsed = Target::parse(&arguments.what, namespace, &services).map_err(exit::bad_input)?;
     let pods = items(api, "/api/v1/pods").await?;

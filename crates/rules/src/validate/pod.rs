@@ -7,14 +7,20 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// A template whose labels the owner's selector must match.
-pub(super) fn template(template: &Value, path: &str, wrong: &mut Vec<FieldError>) {
+/// A template of Pods. `claims` are the volumes that its Pods get beside those that it names.
+pub(super) fn template(template: &Value, path: &str, claims: &[&str], wrong: &mut Vec<FieldError>) {
     metadata::labels(&template["metadata"]["labels"], &format!("{path}.labels"), wrong);
     metadata::annotations(&template["metadata"]["annotations"], &format!("{path}.annotations"), wrong);
-    spec(&template["spec"], &format!("{path}.spec"), wrong);
+    spec_with(&template["spec"], &format!("{path}.spec"), claims, wrong);
 }
 
 pub(super) fn spec(spec: &Value, path: &str, wrong: &mut Vec<FieldError>) {
-    let names = volumes(spec, path, wrong);
+    spec_with(spec, path, &[], wrong);
+}
+
+fn spec_with(spec: &Value, path: &str, claims: &[&str], wrong: &mut Vec<FieldError>) {
+    let mut names = volumes(spec, path, wrong);
+    names.extend(claims);
     let containers = list(spec, "/containers");
     if containers.is_empty() {
         wrong.push(FieldError::required(format!("{path}.containers"), ""));

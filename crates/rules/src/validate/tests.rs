@@ -45,6 +45,25 @@ fn good_objects_are_good() {
     }
 }
 
+/// As kube-apiserver 1.33 takes it; it looks at no mounts of a StatefulSet at all.
+#[test]
+fn a_stateful_sets_pods_mount_its_claims() {
+    let mounting = |volume: &str| {
+        let container = json!({"name": "c", "image": "i", "terminationMessagePolicy": "File",
+            "volumeMounts": [{"name": volume, "mountPath": "/data"}]});
+        let (api_version, set) = valid("StatefulSet");
+        let set = merged(set, &json!({"spec": {"template": {"spec": {"containers": [container]}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]}}));
+        messages(&create(api_version, "StatefulSet", &set))
+    };
+    assert_eq!(mounting("data"), Vec::<String>::new());
+    assert_eq!(
+        mounting("date"),
+        ["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"date\""],
+        "a slip is still found"
+    );
+}
+
 #[test]
 fn bad_objects_are_named() {
     let container = |change: Value| {

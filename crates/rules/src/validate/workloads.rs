@@ -65,7 +65,8 @@ fn selector_and_template(spec: &Value, kind: &str, wrong: &mut Vec<FieldError>) 
         wrong.push(FieldError::required("spec.template", ""));
         return;
     }
-    pod::template(&spec["template"], "spec.template", wrong);
+    let claims = super::list(spec, "/volumeClaimTemplates").iter().map(|claim| text(claim, "/metadata/name"));
+    pod::template(&spec["template"], "spec.template", &claims.collect::<Vec<_>>(), wrong);
     let policy = text(spec, "/template/spec/restartPolicy");
     if !policy.is_empty() && policy != "Always" {
         wrong.push(FieldError::not_supported("spec.template.spec.restartPolicy", policy, &["Always"]));
@@ -154,7 +155,7 @@ fn job_spec(spec: &Value, path: &str, wrong: &mut Vec<FieldError>) {
         wrong.push(FieldError::required(format!("{path}.template"), ""));
         return;
     }
-    pod::template(&spec["template"], &format!("{path}.template"), wrong);
+    pod::template(&spec["template"], &format!("{path}.template"), &[], wrong);
     let policy = text(spec, "/template/spec/restartPolicy");
     if policy == "Always" || policy.is_empty() {
         let policy = format!("{path}.template.spec.restartPolicy");
