@@ -121,6 +121,7 @@ impl Addresses {
         if wanted == "None" {
             spec["clusterIP"] = "None".into();
             spec["clusterIPs"] = json!(["None"]);
+            families(spec);
             return Ok(());
         }
         let path = "spec.clusterIPs[0]";
@@ -156,11 +157,7 @@ impl Addresses {
         let text = Ipv4Addr::from(ip).to_string();
         spec["clusterIP"] = text.as_str().into();
         spec["clusterIPs"] = json!([text]);
-        for (field, value) in [("ipFamilies", json!(["IPv4"])), ("ipFamilyPolicy", json!("SingleStack"))] {
-            if spec[field].is_null() {
-                spec[field] = value;
-            }
-        }
+        families(spec);
         Ok(())
     }
 
@@ -247,6 +244,18 @@ impl Addresses {
 }
 
 /// What a Service uses.
+/// The address families, where nothing is said of them. What has neither address nor selector may have endpoints of both.
+fn families(spec: &mut Value) {
+    let any = spec["clusterIP"] == "None" && spec["selector"].as_object().is_none_or(serde_json::Map::is_empty);
+    let (families, policy) =
+        if any { (json!(["IPv4", "IPv6"]), "RequireDualStack") } else { (json!(["IPv4"]), "SingleStack") };
+    for (field, value) in [("ipFamilies", families), ("ipFamilyPolicy", json!(policy))] {
+        if spec[field].is_null() {
+            spec[field] = value;
+        }
+    }
+}
+
 fn used(service: &Value) -> (Vec<u32>, Vec<(u16, String)>) {
     let spec = &service["spec"];
     if spec["type"] == "ExternalName" {

@@ -130,6 +130,11 @@ impl Api {
         Self { client, warned: Arc::default() }
     }
 
+    /// The client below.
+    pub(crate) fn client(&self) -> &kube::Client {
+        &self.client
+    }
+
     /// The kinds that the server has.
     pub(crate) async fn kinds(&self) -> anyhow::Result<Kinds> {
         const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -209,7 +214,7 @@ impl Api {
         let bytes = read(response).await.unwrap_or_default();
         let status: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let message = match status["message"].as_str() {
-            Some(message) => message.to_owned(),
+            Some(message) => delivery::wording::condensed(message),
             None => format!("{code} {}", String::from_utf8_lossy(&bytes)),
         };
         // What is missing says so itself; of the rest it matters what was asked.

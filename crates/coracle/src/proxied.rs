@@ -34,7 +34,8 @@ pub(crate) fn proxy_for(
 fn parsed(url: &str, from: &str) -> Result<Uri, String> {
     // A bare host and port is an HTTP proxy.
     let whole = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let bad = |why: &str| format!("{from} names the proxy {}, which {why}; http, https and socks5 are known", host_of(url));
+    let bad =
+        |why: &str| format!("{from} names the proxy {}, which {why}; http, https and socks5 are known", host_of(url));
     let uri: Uri = whole.parse().map_err(|_| bad("is no URL"))?;
     match uri.scheme_str() {
         Some("http" | "https" | "socks5") => Ok(uri),

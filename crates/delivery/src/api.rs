@@ -5,6 +5,7 @@
 
 use crate::kinds::{Kinds, Resource};
 use crate::object::ObjectId;
+use crate::wording::condensed;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::{Method, Request, StatusCode, header};
@@ -67,14 +68,14 @@ impl ApiError {
         let status: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let message = match status["message"].as_str() {
-            Some(message) => message.to_owned(),
+            Some(message) => condensed(message),
             None => format!("{code} {}", String::from_utf8_lossy(&body[..body.len().min(1024)])),
         };
         let causes = status["details"]["causes"].as_array().into_iter().flatten();
         let causes = causes.map(|c| Cause {
             field: text(&c["field"]),
             reason: text(&c["reason"]),
-            message: text(&c["message"]),
+            message: condensed(c["message"].as_str().unwrap_or_default()),
         });
         let (code, reason) = (Some(code.as_u16()), text(&status["reason"]));
         Self { attempt: attempt.to_owned(), message, code, reason, causes: causes.collect() }

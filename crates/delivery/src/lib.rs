@@ -30,5 +30,6 @@ pub mod protect;
 pub mod release;
 pub mod render;
 pub mod sync;
+pub mod wording;
 
 pub use render::render;

@@ -280,8 +280,17 @@ async fn services_get_addresses_that_nobody_else_has() {
     assert_eq!(kept["spec"]["clusterIP"], taken);
     server.delete(&format!("{SERVICES}/s0"), Value::Null).await;
     assert_eq!(server.post(SERVICES, wanted).await.0, 201, "it is free again");
-    let headless = server.make(SERVICES, service("headless", json!({ "clusterIP": "None", "ports": ports }))).await;
+    let headless = json!({ "clusterIP": "None", "ports": ports, "selector": { "app": "a" } });
+    let headless = server.make(SERVICES, service("headless", headless)).await;
     assert_eq!(headless["spec"]["clusterIP"], "None");
+    let by_hand = server.make(SERVICES, service("by-hand", json!({ "clusterIP": "None", "ports": ports }))).await;
+    // As kube-apiserver 1.33 has it for one with a selector, and for one without.
+    for (made, families, policy) in
+        [(&headless, json!(["IPv4"]), "SingleStack"), (&by_hand, json!(["IPv4", "IPv6"]), "RequireDualStack")]
+    {
+        assert_eq!(made["spec"]["ipFamilies"], families);
+        assert_eq!(made["spec"]["ipFamilyPolicy"], policy);
+    }
     let open = server.make(SERVICES, service("open", json!({ "type": "NodePort", "ports": ports }))).await;
     assert!(open["spec"]["ports"][0]["nodePort"].as_u64().is_some_and(|port| (30000..=32767).contains(&port)));
 

@@ -12,6 +12,9 @@ use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: BreakGlass) -> anyhow::Result<ExitCode> {
     let api = Api::over(connect::client_of(&arguments.target).await?);
+    if api.kinds().await?.of_group("argoproj.io", "Application").is_none() {
+        return Err(exit::bad_input("nothing is kept from Git there; only a Coracle keeps applications in sync"));
+    }
     let map = api.find(PATH).await?.unwrap_or_default();
     let glass = Glass::read(&map);
     match &arguments.reason {

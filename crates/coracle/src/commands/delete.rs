@@ -32,6 +32,9 @@ pub(crate) async fn run(arguments: Delete) -> anyhow::Result<ExitCode> {
     if let Some(seconds) = arguments.grace_period {
         options["gracePeriodSeconds"] = seconds.into();
     }
+    if arguments.target.kubeconfig.is_some() || arguments.target.context.is_some() {
+        hold(&api, &victims, &arguments).await?;
+    }
     let mut gone = Vec::new();
     let mut missing = 0;
     for victim in &victims {
@@ -63,6 +66,27 @@ pub(crate) async fn run(arguments: Delete) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if missing > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// Refuses what is protected before anything is deleted: another cluster may have nobody else who does.
+async fn hold(api: &Api, victims: &[Victim], arguments: &Delete) -> anyhow::Result<()> {
+    let reason = arguments.reason.as_deref().unwrap_or_default();
+    let objects = delivery::api::Api::over(api.client().clone());
+    let kinds = objects.kinds().await?;
+    for victim in victims {
+        if arguments.confirm_delete.contains(&victim.name) && !reason.trim().is_empty() {
+            continue;
+        }
+        let path = victim.resource.path(Some(&victim.namespace), Some(&victim.name));
+        let Some(live) = objects.find(&path).await? else { continue };
+        if let Some(why) = delivery::protect::held::why(&objects, &kinds, &live).await? {
+            let (label, name) = (victim.resource.label(), &victim.name);
+            anyhow::bail!(
+                "{label} \"{name}\": {why}; nothing was deleted; to delete it nevertheless: coracle delete {label}/{name} --confirm-delete {name} --reason WHY"
+            );
+        }
+    }
+    Ok(())
 }
 
 async fn named(api: &Api, arguments: &Delete) -> anyhow::Result<Vec<Victim>> {

@@ -26,6 +26,11 @@ pub(super) async fn of(api: &Api, id: &ObjectId, anything: bool) -> Option<Strin
     Some(said)
 }
 
+/// Whether a Pod will not become ready by itself, as far as it says so.
+pub(super) fn is_troubled(pod: &Value) -> bool {
+    trouble(pod, RESTARTS_THAT_FAIL).is_some()
+}
+
 /// The Pods that the newest state of a workload made.
 async fn newest_pods(api: &Api, id: &ObjectId) -> Option<Vec<Value>> {
     let plural = match id.kind.as_str() {
@@ -97,7 +102,8 @@ struct Trouble {
 fn trouble(pod: &Value, restarts_that_fail: i64) -> Option<Trouble> {
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     let mut unfit = conditions.filter(|c| c["type"] == "PodScheduled" && c["reason"] == "Unschedulable");
-    if let Some(unfit) = unfit.next() {
+    // Many clusters make a node for it then; that nobody did is told in the end.
+    if let Some(unfit) = unfit.next().filter(|_| restarts_that_fail == 0) {
         return Some(Trouble { what: unfit["message"].as_str().unwrap_or_default().to_owned(), container: None });
     }
     let lists = ["initContainerStatuses", "containerStatuses"];
@@ -168,6 +174,7 @@ mod tests {
         let image = json!({"status": {"containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "m"}}}]}});
         assert_eq!(told(&image).unwrap(), "container c: ImagePullBackOff: m");
         let unfit = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "full"}]}});
-        assert_eq!(told(&unfit).unwrap(), "full");
+        assert_eq!(told(&unfit), None, "a node may yet be made for it");
+        assert_eq!(trouble(&unfit, 0).unwrap().what, "full");
     }
 }

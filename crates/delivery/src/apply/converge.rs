@@ -1,5 +1,6 @@
 //! Waits until what was written is healthy, by watching it, and stops when it will not become so.
 
+use super::concern::Concern;
 use super::{ApplyError, Event, Run, cause};
 use crate::api::{ApiError, escape};
 use crate::health::{self, Health, Status};
@@ -73,7 +74,7 @@ impl Run<'_> {
             .filter(|id| waiting.contains_key(id))
             .collect();
         loop {
-            self.watch(waiting).await?;
+            self.watch(objects, waiting).await?;
             if unprobed.is_empty() || self.options.settle.is_zero() {
                 return Ok(());
             }
@@ -94,9 +95,10 @@ impl Run<'_> {
         }
     }
 
-    async fn watch(&self, waiting: &mut BTreeMap<ObjectId, Health>) -> Result<(), ApplyError> {
+    async fn watch(&self, objects: &[Value], waiting: &mut BTreeMap<ObjectId, Health>) -> Result<(), ApplyError> {
         loop {
             // Listed and watched anew whenever a watch ends.
+            let mut concern = Concern::of(objects.iter().filter(|object| waiting.contains_key(&ObjectId::of(object))));
             let mut streams = futures::stream::SelectAll::new();
             for (resource, namespace, pods) in self.collections(waiting) {
                 let path = resource.path(Some(&namespace), None);
@@ -108,23 +110,25 @@ impl Run<'_> {
                 let (items, version) = self.list(&path, &query).await?;
                 for item in &items {
                     self.look(item, waiting);
+                    concern.seen(item);
                 }
                 let query = format!("{query}&resourceVersion={version}");
                 let events: Events = Box::pin(self.api.watch(&path, &query).await?);
                 streams.push(events);
             }
-            self.examine(waiting).await?;
+            self.examine(waiting, &concern.all()).await?;
             while !waiting.is_empty() {
                 let Some(event) = streams.next().await else { break };
                 let Ok(event) = event else { break };
                 if event["type"] == "ERROR" {
                     break;
                 }
-                let about_pod = object::kind(&event["object"]) == "Pod";
                 self.look(&event["object"], waiting);
-                if about_pod || event["type"] == "MODIFIED" {
-                    self.examine(waiting).await?;
-                }
+                let concerned = match event["type"].as_str() {
+                    Some("DELETED") => concern.gone(&event["object"]),
+                    _ => concern.seen(&event["object"]),
+                };
+                self.examine(waiting, &concerned).await?;
             }
             if waiting.is_empty() {
                 return Ok(());
@@ -175,9 +179,15 @@ impl Run<'_> {
         }
     }
 
-    /// Stops where somebody will not become healthy.
-    async fn examine(&self, waiting: &BTreeMap<ObjectId, Health>) -> Result<(), ApplyError> {
-        for (id, health) in waiting {
+    /// Stops where somebody will not become healthy. Asks the API only about those with Pods in trouble, and those that failed.
+    async fn examine(
+        &self,
+        waiting: &BTreeMap<ObjectId, Health>,
+        concerned: &BTreeSet<ObjectId>,
+    ) -> Result<(), ApplyError> {
+        for (id, health) in
+            waiting.iter().filter(|(id, health)| concerned.contains(*id) || health.status == Status::Degraded)
+        {
             let workload = WORKLOADS.contains(&id.kind.as_str());
             let lost = health.status == Status::Degraded
                 && matches!(id.kind.as_str(), "Deployment" | "Job" | "CustomResourceDefinition" | "ReplicaSet");

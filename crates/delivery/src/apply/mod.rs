@@ -5,6 +5,7 @@
 //! any point, what is there can be planned again and completed.
 
 mod cause;
+mod concern;
 mod converge;
 mod stale;
 mod write;

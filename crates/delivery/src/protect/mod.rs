@@ -2,13 +2,14 @@
 //!
 //! The protection stands on the live object, under a field manager of its own, so that removing or renaming the
 //! manifest cannot take it away; our API server's admission holds it against everyone, and an example
-//! ValidatingAdmissionPolicy does so on other clusters.
+//! ValidatingAdmissionPolicy does so on other clusters. Where there is neither, our own commands hold it ([`held`]).
 //!
 //! What a StatefulSet claims by itself is marked by [`claims`], as it comes to be.
 //!
 //! It must not know: how objects are fetched; what a definition or a namespace holds is told to it.
 
 pub(crate) mod claims;
+pub mod held;
 
 use crate::object;
 use resources::names::{CONFIRM_DELETE, DELETE_REASON, PROTECT};

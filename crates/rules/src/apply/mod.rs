@@ -361,9 +361,9 @@ fn prune(merged: &Value, place: &Place, last: &FieldSet, entries: &[Entry]) -> V
     let last = named(last);
     let all = named(&walk::field_set(merged, place));
     let owned = entries.iter().fold(FieldSet::default(), |all, entry| all.union(&entry.fields));
-    let pruned = whole(walk::remove(merged, &last, place));
+    let pruned = whole(walk::remove_for_look(merged, &last, place));
     let kept = named(&walk::field_set(&pruned, place)).union(&named(&owned));
-    let pruned = whole(walk::remove(merged, &all.difference(&kept), place));
+    let pruned = whole(walk::remove_for_look(merged, &all.difference(&kept), place));
     // Only what this manager had owned may go; what nobody owns stays.
     let gone = all.difference(&named(&walk::field_set(&pruned, place))).intersection(&last);
     whole(walk::remove(merged, &gone, place))

@@ -487,3 +487,17 @@ fn large_lists_are_applied_in_time() {
     let env = merged["spec"]["template"]["spec"]["containers"][0]["env"].as_array().cloned().expect("a list");
     assert_eq!(env.len(), 2 * MANY);
 }
+
+/// As kube-apiserver 1.33 does it: what was filled in below an empty map is nobody's, and stays.
+#[test]
+fn an_empty_map_applied_again_keeps_what_was_filled_in() {
+    let schema = deployment_schema();
+    let config = deployment(json!({"strategy": {}}));
+    let mut live = apply(None, &config, &schema, &manager("a", T1), false).expect("applied");
+    live["spec"]["strategy"]["type"] = "Recreate".into();
+    let again = apply(Some(&live), &config, &schema, &manager("a", T2), false).expect("applied again");
+    assert_eq!(again["spec"], json!({"strategy": {"type": "Recreate"}}));
+    assert_eq!(fields_of(&again, "a"), json!({"f:spec": {"f:strategy": {}}}));
+    let gone = apply(Some(&again), &deployment(json!({})), &schema, &manager("a", T2), false).expect("let go");
+    assert!(gone["spec"]["strategy"]["type"].is_null(), "{gone}");
+}

@@ -246,6 +246,15 @@ fn merge_lists(live: &[(Step, &Value)], applied: &[(Step, &Value)], place: &Plac
 
 /// The value without the members of `set`. What is left empty by that goes too.
 pub(super) fn remove(value: &Value, set: &FieldSet, place: &Place) -> Option<Value> {
+    removed(value, set, place, false)
+}
+
+/// The same for looking at: a field that is left empty by that stays, as null, so that it is seen that itself was not removed.
+pub(super) fn remove_for_look(value: &Value, set: &FieldSet, place: &Place) -> Option<Value> {
+    removed(value, set, place, true)
+}
+
+fn removed(value: &Value, set: &FieldSet, place: &Place, leaves: bool) -> Option<Value> {
     if set.is_empty() {
         return Some(value.clone());
     }
@@ -256,7 +265,10 @@ pub(super) fn remove(value: &Value, set: &FieldSet, place: &Place) -> Option<Val
                 let node = set.nodes.get(&Step::Field(name.clone()));
                 let kept = match node {
                     Some(node) if node.member => None,
-                    Some(node) => remove(field, &node.below, &place.field(name)),
+                    Some(node) => {
+                        let left = removed(field, &node.below, &place.field(name), leaves);
+                        if leaves { left.or(Some(Value::Null)) } else { left }
+                    }
                     None => Some(field.clone()),
                 };
                 if let Some(kept) = kept {
@@ -270,7 +282,7 @@ pub(super) fn remove(value: &Value, set: &FieldSet, place: &Place) -> Option<Val
                 .iter()
                 .filter_map(|item| match place.step(&form, item).ok().and_then(|step| set.nodes.get(&step)) {
                     Some(node) if node.member => None,
-                    Some(node) => remove(item, &node.below, &place.item()),
+                    Some(node) => removed(item, &node.below, &place.item(), leaves),
                     None => Some(item.clone()),
                 })
                 .collect();

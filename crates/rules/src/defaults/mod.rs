@@ -3,6 +3,7 @@
 //! Invariants: a field that is set is never changed; applying twice changes nothing; lists keep their order.
 //! Must not know: schemas of custom resources (their defaults are in `decode`), stores.
 
+mod admission;
 mod fill;
 mod network;
 mod pod;
@@ -45,7 +46,7 @@ pub fn apply(api_version: &str, kind: &str, obj: &mut Value) {
         ("v1", "Event") => event(obj),
         ("v1", "PersistentVolume") => persistent_volume(obj),
         ("v1", "PersistentVolumeClaim") => set_in(obj, "spec", "volumeMode", "Filesystem"),
-        ("v1", "LimitRange") => {}
+        ("v1", "LimitRange") => workloads::limit_range(obj),
         ("v1", "ReplicationController") => workloads::replication_controller(obj),
         ("apps/v1", "Deployment") => workloads::deployment(obj),
         ("apps/v1", "ReplicaSet") => workloads::replica_set(obj),
@@ -57,7 +58,15 @@ pub fn apply(api_version: &str, kind: &str, obj: &mut Value) {
         ("autoscaling/v1", "HorizontalPodAutoscaler") => set_in(obj, "spec", "minReplicas", 1),
         ("discovery.k8s.io/v1", "EndpointSlice") => network::endpoint_slice(obj),
         ("networking.k8s.io/v1", "NetworkPolicy") => network::policy(obj),
-        ("networking.k8s.io/v1", "IngressClass") => {}
+        ("networking.k8s.io/v1", "IngressClass") => {
+            if let Some(parameters) = obj.pointer_mut("/spec/parameters").filter(|parameters| parameters.is_object()) {
+                set(parameters, "scope", "Cluster");
+            }
+        }
+        ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration") => admission::webhooks(obj, false),
+        ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration") => admission::webhooks(obj, true),
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy") => admission::policy(obj),
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding") => admission::binding(obj),
         ("storage.k8s.io/v1", "StorageClass") => {
             set(obj, "reclaimPolicy", "Delete");
             set(obj, "volumeBindingMode", "Immediate");

@@ -136,3 +136,18 @@ pub(super) fn autoscaler(obj: &mut Value) {
         set(&mut behavior[direction], "selectPolicy", "Max");
     }
 }
+
+/// What a container gets that says nothing: at most the maximum, and as its request the limit, else the minimum.
+pub(super) fn limit_range(obj: &mut Value) {
+    each(obj, "/spec/limits", |limit| {
+        if limit["type"] != "Container" {
+            return;
+        }
+        for (from, to) in [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")] {
+            let amounts = limit[from].as_object().cloned().unwrap_or_default();
+            for (resource, amount) in amounts {
+                set_in(limit, to, &resource, amount);
+            }
+        }
+    });
+}

@@ -52,8 +52,11 @@ fn a_stateful_sets_pods_mount_its_claims() {
         let container = json!({"name": "c", "image": "i", "terminationMessagePolicy": "File",
             "volumeMounts": [{"name": volume, "mountPath": "/data"}]});
         let (api_version, set) = valid("StatefulSet");
-        let set = merged(set, &json!({"spec": {"template": {"spec": {"containers": [container]}},
-            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]}}));
+        let set = merged(
+            set,
+            &json!({"spec": {"template": {"spec": {"containers": [container]}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]}}),
+        );
         messages(&create(api_version, "StatefulSet", &set))
     };
     assert_eq!(mounting("data"), Vec::<String>::new());
