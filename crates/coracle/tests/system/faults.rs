@@ -59,12 +59,72 @@ fn an_apply_that_is_killed_anywhere_is_completed_by_the_next() {
         assert!(output.status.success(), "{step}: {}", String::from_utf8_lossy(&output.stderr));
         assert_eq!([value(&coracle, &names[0]), value(&coracle, &new)], ["two", "two"], "{step}");
         assert_eq!([value(&coracle, &names[1]), value(&coracle, &names[2])], ["one", ""], "{step}");
-        let history = coracle.ok(&["history", &set, "-o", "json"]);
-        let history: Value = serde_json::from_str(&history).expect("JSON");
-        assert_eq!(history[0]["state"], "healthy", "{step}: {history}");
-        assert_eq!(coracle.run(&["drift", &set]).status.code(), Some(0), "{step}");
         assert_eq!(coracle.run(&["plan", path, "--set", &set]).status.code(), Some(0), "{step}");
+        whole(&coracle, &set, step);
+    }
+}
+
+/// The set is as its newest revision says, which is healthy, and nobody has to clean up.
+fn whole(coracle: &Coracle, set: &str, step: &str) {
+    let history: Value = serde_json::from_str(&coracle.ok(&["history", set, "-o", "json"])).expect("JSON");
+    assert_eq!(history[0]["state"], "healthy", "{step}: {history}");
+    assert_eq!(coracle.run(&["drift", set]).status.code(), Some(0), "{step}");
+    // What the dead held ends by itself, and at once where somebody wants it.
+    if !step.ends_with(".finished") {
         assert_eq!(coracle.ok(&["lock", "list"]).trim(), "nobody is applying anything", "{step}");
+    }
+}
+
+#[test]
+fn a_way_back_that_is_killed_anywhere_is_gone_to_its_end_by_the_next() {
+    let coracle = Coracle::serve(&["--git-port", "0"]);
+    for (index, step) in steps("apply.").into_iter().enumerate() {
+        let (folder, set) = (tempfile::tempdir().expect("a folder"), format!("set-{index}"));
+        let [a, b, c] = ["a", "b", "c"].map(|name| format!("{name}-{index}"));
+        let path = folder.path().to_str().expect("UTF-8");
+        let apply = ["apply", path, "--set", set.as_str(), "--yes"];
+        write(folder.path(), "a.json", &map(&a, "one", &json!({ "argocd.argoproj.io/sync-wave": "1" })));
+        write(folder.path(), "b.json", &map(&b, "one", &json!({})));
+        coracle.ok(&apply);
+        write(folder.path(), "a.json", &map(&a, "two", &json!({})));
+        write(folder.path(), "c.json", &map(&c, "two", &json!({})));
+        std::fs::remove_file(folder.path().join("b.json")).expect("a file");
+        coracle.ok(&apply);
+        let back = ["rollback", set.as_str(), "--yes"];
+        assert!(coracle.ended_at(step, &back), "it never came to {step}");
+        // At its very end all is done, and the way back from there leads to what was before.
+        if step != "apply.finished" {
+            let output = coracle.run(&back);
+            assert!(output.status.success(), "{step}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        assert_eq!([value(&coracle, &a), value(&coracle, &b), value(&coracle, &c)], ["one", "one", ""], "{step}");
+        whole(&coracle, &set, step);
+    }
+}
+
+#[test]
+fn taking_a_failed_apply_back_may_be_killed_anywhere() {
+    let coracle = Coracle::serve(&["--git-port", "0"]);
+    for (index, step) in steps("back.").into_iter().enumerate() {
+        let (folder, set) = (tempfile::tempdir().expect("a folder"), format!("set-{index}"));
+        let (a, web) = (format!("a-{index}"), format!("web-{index}"));
+        let path = folder.path().to_str().expect("UTF-8");
+        write(folder.path(), "a.json", &map(&a, "one", &json!({})));
+        coracle.ok(&["apply", path, "--set", &set, "--yes"]);
+        write(folder.path(), "a.json", &map(&a, "two", &json!({})));
+        let broken = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": web }, "spec": {
+            "selector": { "matchLabels": { "app": web } }, "template": { "metadata": { "labels": { "app": web } },
+                "spec": { "containers": [{ "name": "c", "image": "no/such" }] } } } });
+        write(folder.path(), "web.json", &broken.to_string());
+        let apply = ["apply", path, "--set", set.as_str(), "--yes", "--rollback", "--timeout", "5"];
+        assert!(coracle.ended_at(step, &apply), "it never came to {step}");
+        if step != "back.finished" {
+            let output = coracle.run(&["rollback", &set, "--yes"]);
+            assert!(output.status.success(), "{step}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        assert_eq!(value(&coracle, &a), "one", "{step}");
+        assert!(!coracle.run(&["get", &format!("deployment/{web}")]).status.success(), "{step}");
+        whole(&coracle, &set, step);
     }
 }
 
