@@ -108,6 +108,16 @@ impl fmt::Debug for Authorities {
     }
 }
 
+/// Which certificate clients of a listener are asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clients {
+    /// Who must have signed it.
+    pub authorities: Authorities,
+    /// Whether clients are served that show another one, or none.
+    pub unverified: bool,
+}
+
 /// A certificate chain and its key, as PEM.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::access;
 use crate::policy::Policy;
-pub use crate::secured::Certificate;
-use crate::secured::{Authorities, BackendTls, ClientCertificate};
+use crate::secured::{BackendTls, ClientCertificate};
+pub use crate::secured::{Certificate, Clients};
 
 /// The name of a backend inside one snapshot.
 pub type BackendId = Arc<str>;
@@ -128,9 +128,9 @@ pub enum ListenerProtocol {
     Https {
         /// Chosen by server name; the first one where no name matches or none is sent.
         certificates: Vec<Certificate>,
-        /// Who must have signed the certificate that a client shows; where it is nobody, none is asked for.
+        /// What clients are asked to show; nothing where there is none.
         #[serde(default)]
-        clients: Option<Authorities>,
+        clients: Option<Clients>,
         /// Hosts that are told apart: what is asked for one of them on a connection that was opened for another is
         /// misdirected (RFC 9110, section 15.5.20).
         #[serde(default)]

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::ring;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::error::Refused;
 use crate::route::HostTable;
-use crate::secured::{Authorities, certified};
+use crate::secured::{Clients, certified};
 use crate::snapshot::Certificate;
 
 /// What is spoken where HTTP is, best first.
@@ -34,11 +36,11 @@ impl ResolvesServerCert for ByName {
     }
 }
 
-/// What a listener with these certificates offers: to all, or to clients with a certificate of those authorities.
+/// What a listener with these certificates offers, and what it asks clients for.
 pub(crate) fn server_config(
     listener: &Arc<str>,
     certificates: &[Certificate],
-    clients: Option<&Authorities>,
+    clients: Option<&Clients>,
     protocols: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, Refused> {
     let bad = |index, reason| Refused::BadCertificate { listener: listener.clone(), index, reason };
@@ -58,7 +60,7 @@ pub(crate) fn server_config(
         .with_safe_default_protocol_versions()
         .map_err(|error| bad(0, error.to_string()))?;
     let config = match clients {
-        Some(authorities) => config.with_client_cert_verifier(verifier(authorities).map_err(|reason| bad(0, reason))?),
+        Some(clients) => config.with_client_cert_verifier(verifier(clients).map_err(|reason| bad(0, reason))?),
         None => config.with_no_client_auth(),
     };
     let mut config = config.with_cert_resolver(Arc::new(ByName { names, default }));
@@ -66,12 +68,59 @@ pub(crate) fn server_config(
     Ok(Arc::new(config))
 }
 
-/// Believes clients with a certificate that one of these has signed, and no others.
-fn verifier(authorities: &Authorities) -> Result<Arc<dyn ClientCertVerifier>, String> {
+/// Believes clients with a certificate that one of the authorities has signed, and no others; or serves whoever comes.
+fn verifier(clients: &Clients) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in authorities.certificates() {
+    for certificate in clients.authorities.certificates() {
         roots.add(certificate.clone()).map_err(|error| error.to_string())?;
     }
     let provider = Arc::new(ring::default_provider());
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|error| error.to_string())
+    let strict = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let strict = strict.map_err(|error| error.to_string())?;
+    Ok(if clients.unverified { Arc::new(Lenient(strict)) } else { strict })
+}
+
+/// Asks for a certificate, and goes on whatever comes: only that a client has the key of what it shows is checked.
+#[derive(Debug)]
+struct Lenient(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Lenient {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, leaf, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }

@@ -3,7 +3,7 @@
 //! Invariants: where a Gateway names authorities and none of them can be used, its listeners serve nobody; the configuration for
 //! a port takes the place of the default one as a whole, and both hold for ListenerSets of the Gateway too.
 
-use proxy::secured::Authorities;
+use proxy::secured::{Authorities, Clients as Asked};
 use resources::gateway::gateways::{
     Gateway, GatewayTlsFrontendDefaultValidation as Default, GatewayTlsFrontendDefaultValidationMode as DefaultMode,
     GatewayTlsFrontendPerPortTlsValidation as PerPort, GatewayTlsFrontendPerPortTlsValidationMode as PerPortMode,
@@ -17,8 +17,8 @@ use super::verdict::{Fault, reason};
 /// What the clients of a port must show.
 #[derive(Default)]
 pub(super) struct Clients {
-    /// Who must have signed their certificates; nobody is asked for one where this is none.
-    pub(super) authorities: Option<Authorities>,
+    /// What they are asked for; nothing where there is none.
+    pub(super) asked: Option<Asked>,
     /// Why the listener must serve nobody.
     pub(super) refused: Option<Fault>,
     /// The first reference that cannot be followed.
@@ -82,14 +82,12 @@ pub(super) fn clients(gateway: &Gateway, port: u16, index: &Index<'_>) -> Client
             Err(fault) => drop(clients.unresolved.get_or_insert(fault)),
         }
     }
-    clients.authorities = Authorities::joined(&bundles);
-    if clients.authorities.is_none() {
+    let authorities = Authorities::joined(&bundles);
+    clients.asked = authorities.map(|authorities| Asked { authorities, unverified: validation.insecure });
+    if clients.asked.is_none() {
         let why = clients.unresolved.as_ref().map_or("there is none", |fault| &fault.message);
         let message = format!("no authority for the certificates of clients can be used: {why}");
         clients.refused = Some(Fault::new(reason::NO_VALID_CA_CERTIFICATE, message));
-    } else if validation.insecure {
-        // What a client shows has no consequence, so it is not asked for it.
-        clients.authorities = None;
     }
     clients
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use proxy::secured::{Authorities, ClientCertificate};
+use proxy::secured::{ClientCertificate, Clients};
 use proxy::snapshot::{
     Action, Certificate, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, Rule, ServerName, VirtualHost,
 };
@@ -53,8 +53,8 @@ pub(super) struct Group {
     protocol: Protocol,
     bind: SocketAddr,
     fallback: Option<SocketAddr>,
-    /// Who must have signed the certificates of its clients.
-    clients: Option<Authorities>,
+    /// What its clients are asked to show.
+    clients: Option<Clients>,
     /// The distinct hostnames of its listeners.
     listeners: Vec<HostMatch>,
     /// By Secret, so that one that several listeners name is there once.
@@ -130,7 +130,9 @@ impl<'w> Gateways<'w> {
             .filter(|(at, owned)| *at == parent || (owned.parent == Some(parent) && owned.fault.is_none()));
         let before: Vec<&Lane> =
             siblings.flat_map(|(_, owned)| &owned.lanes).filter(|lane| lane.conflict.is_none()).collect();
-        for lane in lanes.iter_mut().filter(|lane| lane.protocol.is_some()) {
+        // A port has one protocol over TCP, also where it would be one that is not served.
+        let over_tcp = |lane: &&mut Lane| lane.protocol.is_some() || lane.written_protocol == "TCP";
+        for lane in lanes.iter_mut().filter(over_tcp) {
             let same = before.iter().filter(|other| other.port == lane.port && other.protocol.is_some());
             let mut same = same.filter(|other| other.protocol != lane.protocol || other.host == lane.host);
             if let Some(other) = same.next() {

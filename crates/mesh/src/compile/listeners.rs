@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::core::{Selector, SelectorExt};
-use proxy::secured::Authorities;
+use proxy::secured::Clients as Asked;
 use proxy::snapshot::HostMatch;
 use resources::gateway::gateways::{
     Gateway, GatewayListeners, GatewayListenersAllowedRoutes, GatewayListenersAllowedRoutesNamespacesFrom as From,
@@ -52,8 +52,8 @@ pub(super) struct Lane {
     pub(super) protocol: Option<Protocol>,
     pub(super) kinds: Vec<&'static str>,
     pub(super) certificates: Vec<Found>,
-    /// Who must have signed the certificates of clients, where they must show any.
-    pub(super) clients: Option<Authorities>,
+    /// What clients are asked to show.
+    pub(super) clients: Option<Asked>,
     /// Why it cannot be accepted.
     pub(super) refused: Option<Fault>,
     /// What it shares with another listener that it must not.
@@ -124,7 +124,7 @@ impl Lane {
             protocol,
             kinds,
             certificates: found,
-            clients: clients.authorities,
+            clients: clients.asked,
             refused,
             conflict: None,
             unresolved,

@@ -132,7 +132,7 @@ async fn tls_ends_here_and_what_is_in_it_goes_where_its_server_name_says() {
 }
 
 /// An authority and a client's certificate of it.
-fn authority(name: &str) -> (Authorities, (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)) {
+fn authority(name: &str) -> (Authorities, Shown) {
     let key = rcgen::KeyPair::generate().expect("a key");
     let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -151,34 +151,47 @@ async fn only_clients_with_a_certificate_of_the_named_authorities_are_served_whe
     let upstream = Upstream::named("a.test").await;
     let mut roots = rustls::RootCertStore::empty();
     let certificates = vec![certificate("a.test", &mut roots)];
-    let ((clients, good), (_, foreign)) = (authority("ours"), authority("theirs"));
-    let mut snapshot = all_to(&[upstream.address]);
-    let protocol = ListenerProtocol::Https { certificates, clients: Some(clients), apart: Vec::new() };
-    snapshot.listeners = vec![listener("l", protocol, vec![rule(&[("b", 1)])])];
-    let (_proxy, address) = serving(snapshot).await;
-    for (shown, served) in [(Some(good), true), (Some(foreign), false), (None, false)] {
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots.clone());
-        let config = match shown {
-            Some((chain, key)) => config.with_client_auth_cert(chain, key).expect("a certificate"),
-            None => config.with_no_client_auth(),
-        };
-        let stream = TcpStream::connect(address).await.expect("connects");
-        let name = Name::try_from("a.test").expect("a name");
-        let asked = async {
-            let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
-            stream.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n").await.ok()?;
-            let mut answer = String::new();
-            // By TLS 1.3 a client hears of a refusal only when it reads.
-            stream.read_to_string(&mut answer).await.ok()?;
-            Some(answer)
-        };
-        let answer = soon(asked).await.unwrap_or_default();
-        assert_eq!(answer.starts_with("HTTP/1.1 200"), served, "{answer:?}");
-        assert_eq!(answer.is_empty(), !served, "{answer:?}");
+    let ((authorities, good), (_, foreign)) = (authority("ours"), authority("theirs"));
+    let shows = [Some(good), Some(foreign), None];
+    for (unverified, expected) in [(false, [true, false, false]), (true, [true, true, true])] {
+        let clients = Clients { authorities: authorities.clone(), unverified };
+        let mut snapshot = all_to(&[upstream.address]);
+        let certificates = certificates.clone();
+        let protocol = ListenerProtocol::Https { certificates, clients: Some(clients), apart: Vec::new() };
+        snapshot.listeners = vec![listener("l", protocol, vec![rule(&[("b", 1)])])];
+        let (_proxy, address) = serving(snapshot).await;
+        for (shown, served) in shows.iter().zip(expected) {
+            let answer = asked_with(address, &roots, shown.as_ref()).await;
+            assert_eq!(answer.starts_with("HTTP/1.1 200"), served, "{unverified} {answer:?}");
+            assert_eq!(answer.is_empty(), !served, "{unverified} {answer:?}");
+        }
     }
+}
+
+/// A client's chain and key.
+type Shown = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// What a client gets that shows this certificate; nothing where it is turned away.
+async fn asked_with(address: std::net::SocketAddr, roots: &rustls::RootCertStore, shown: Option<&Shown>) -> String {
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots.clone());
+    let config = match shown {
+        Some((chain, key)) => config.with_client_auth_cert(chain.clone(), key.clone_key()).expect("a certificate"),
+        None => config.with_no_client_auth(),
+    };
+    let stream = TcpStream::connect(address).await.expect("connects");
+    let name = Name::try_from("a.test").expect("a name");
+    let asked = async {
+        let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        // By TLS 1.3 a client hears of a refusal only when it reads.
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    };
+    soon(asked).await.unwrap_or_default()
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ fn a_fallback_is_served_and_said() {
     let frontend = format!("{{default: {}}}", validation(OWN, ", mode: AllowInsecureFallback"));
     let yaml = gateway("g", &frontend, &[https("a", 443)]) + &secret("cert") + &authority("ours", "shop");
     let compiled = compiled(&yaml);
-    assert_eq!(asked(&compiled), [(443, false)]);
+    assert_eq!(asked(&compiled), [(443, true)]);
     let said = &compiled.gateways[0].besides;
     assert_eq!(
         said.iter().map(|verdict| (verdict.kind, verdict.holds, verdict.reason)).collect::<Vec<_>>(),

@@ -54,7 +54,10 @@ fn listeners_of_a_gateway_and_of_older_sets_come_first() {
             + &set(
                 "second",
                 "team",
-                &format!("{B}, {{name: tls, port: 80, protocol: TLS, tls: {{mode: Passthrough}}}}"),
+                &format!(
+                    "{B}, {{name: tls, port: 80, protocol: TLS, tls: {{mode: Passthrough}}}}, {{name: raw, port: 80, protocol: TCP}}, \
+                     {{name: dns, port: 80, protocol: UDP}}"
+                ),
             )),
     );
     let conflicts = |name: &str| {
@@ -67,7 +70,13 @@ fn listeners_of_a_gateway_and_of_older_sets_come_first() {
     assert_eq!(conflicts("first"), ["Accepted=ListenersNotValid", fine, taken]);
     assert_eq!(
         conflicts("second"),
-        ["!Accepted=ListenersNotValid", taken, "!Accepted=ProtocolConflict Conflicted=ProtocolConflict ResolvedRefs"]
+        [
+            "!Accepted=ListenersNotValid",
+            taken,
+            "!Accepted=ProtocolConflict Conflicted=ProtocolConflict ResolvedRefs",
+            "!Accepted=ProtocolConflict Conflicted=ProtocolConflict ResolvedRefs",
+            "!Accepted=UnsupportedProtocol !Conflicted=NoConflicts ResolvedRefs",
+        ]
     );
 }
 
