@@ -174,7 +174,10 @@ fn accepted(owned: &Owned<'_>) -> Verdict {
         }
         _ => {}
     }
-    let faults = owned.lanes.iter().filter_map(|lane| Some((lane, lane.conflict.as_ref().or(lane.refused.as_ref())?)));
+    // A set is there for its listeners alone, so one that cannot serve for want of what it refers to counts against it.
+    let unserved = |lane: &'_ Lane| owned.parent.is_some() && !lane.valid();
+    let fault = |lane| fault(lane).or_else(|| lane.unresolved.as_ref().filter(|_| unserved(lane)));
+    let faults = owned.lanes.iter().filter_map(|lane| Some((lane, fault(lane)?)));
     let faults: Vec<String> =
         faults.map(|(lane, fault)| format!("listener {}: {}", lane.name, fault.message)).collect();
     if faults.is_empty() && !owned.lanes.is_empty() {
@@ -188,8 +191,13 @@ fn accepted(owned: &Owned<'_>) -> Verdict {
     }
 }
 
+/// Why a listener cannot be accepted.
+fn fault(lane: &Lane) -> Option<&Fault> {
+    lane.conflict.as_ref().or(lane.refused.as_ref())
+}
+
 fn listener(lane: &Lane, owned: &Owned<'_>, gateways: &Gateways<'_>) -> ListenerPlan {
-    let accepted = match lane.conflict.as_ref().or(lane.refused.as_ref()) {
+    let accepted = match fault(lane) {
         Some(fault) => Verdict::no(condition::ACCEPTED, fault.reason, fault.message.clone()),
         None => Verdict::yes(condition::ACCEPTED, reason::ACCEPTED, "Listener is accepted"),
     };
@@ -205,7 +213,11 @@ fn listener(lane: &Lane, owned: &Owned<'_>, gateways: &Gateways<'_>) -> Listener
         name: lane.name.clone(),
         protocol: lane.written_protocol.clone(),
         hostname: lane.hostname.clone(),
-        kinds: lane.kinds.clone(),
+        // What two want to speak at one port takes no routes.
+        kinds: match &lane.conflict {
+            Some(conflict) if conflict.reason == reason::PROTOCOL_CONFLICT => Vec::new(),
+            _ => lane.kinds.clone(),
+        },
         attached: lane.attached,
         verdicts: vec![accepted, conflicted, resolved],
         served: served(lane, owned, gateways),

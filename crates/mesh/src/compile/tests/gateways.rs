@@ -124,7 +124,7 @@ fn the_older_gateway_keeps_a_port_that_another_wants_differently() {
         text::gateway(&compiled, "a"),
         [
             "!Accepted=ListenersNotValid",
-            "l [HTTPRoute,GRPCRoute] 0 routes !ProtocolConflict: !Accepted=ProtocolConflict Conflicted=ProtocolConflict ResolvedRefs"
+            "l [] 0 routes !ProtocolConflict: !Accepted=ProtocolConflict Conflicted=ProtocolConflict ResolvedRefs"
         ]
     );
 }

@@ -81,6 +81,20 @@ fn listeners_of_a_gateway_and_of_older_sets_come_first() {
 }
 
 #[test]
+fn a_set_is_accepted_for_listeners_that_can_serve() {
+    let all = "allowedListeners: {namespaces: {from: All}}, ";
+    let https = "{name: s, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: none}]}}";
+    for (listeners, accepted) in [
+        (https.to_owned(), "!Accepted=ListenersNotValid"),
+        (format!("{B}, {https}"), "Accepted=ListenersNotValid"),
+        (B.to_owned(), "Accepted"),
+    ] {
+        let compiled = compiled(&(gateway(all) + &set("s", "shop", &listeners)));
+        assert_eq!(text::gateway(&compiled, "s")[0], accepted, "{listeners}");
+    }
+}
+
+#[test]
 fn routes_attach_to_a_set_or_to_its_gateway() {
     let route = |name: &str, kind: &str, parent: &str| {
         format!(
