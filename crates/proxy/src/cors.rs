@@ -97,8 +97,9 @@ impl Cors {
         if self.credentials {
             said.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
+        // Browsers look at it in the answer itself; in one to a preflight it does no harm, and Gateway API wants it there.
+        say(&mut said, ACCESS_CONTROL_EXPOSE_HEADERS, &self.expose, credentials, None);
         if !preflight {
-            say(&mut said, ACCESS_CONTROL_EXPOSE_HEADERS, &self.expose, credentials, None);
             return Met::Actual(Some(said));
         }
         let asked = |name: HeaderName| headers.get(name).cloned();
@@ -239,8 +240,8 @@ mod tests {
         ];
         let shared = ["allow-origin: https://a.example", "max-age: 5", "vary: origin"];
         for (credentials, list, expected) in [
-            (false, "*", vec!["allow-headers: *", "allow-methods: *"]),
-            (false, "DELETE", vec!["allow-headers: DELETE", "allow-methods: DELETE"]),
+            (false, "*", vec!["allow-headers: *", "allow-methods: *", "expose-headers: *"]),
+            (false, "DELETE", vec!["allow-headers: DELETE", "allow-methods: DELETE", "expose-headers: DELETE"]),
             (true, "*", vec!["allow-credentials: true", "allow-headers: x-a, x-b", "allow-methods: PUT"]),
         ] {
             let mut expected: Vec<&str> = expected.into_iter().chain(shared).collect();

@@ -188,9 +188,12 @@ impl<'w> Gateways<'w> {
 
     /// The address that Gateways share, or another one where a listener of this Gateway cannot be told from what is there.
     fn shared_or_own(&self, owned: &Owned<'_>, shared: IpAddr, own: &mut Own<'_>) -> IpAddr {
-        let lanes = owned.lanes.iter().filter(|lane| lane.valid());
-        let mut groups = lanes.filter_map(|lane| Some((lane, self.group_at(shared, lane.port)?)));
-        let apart = groups.all(|(lane, group)| self.groups[group].takes(lane));
+        let mut groups = owned.lanes.iter().filter_map(|lane| Some((lane, self.group_at(shared, lane.port)?)));
+        // Who must not be let in at a port must not come to others' listeners there either.
+        let fits = |lane: &Lane, group: usize| {
+            if lane.shut() { false } else { !lane.valid() || self.groups[group].takes(lane) }
+        };
+        let apart = groups.all(|(lane, group)| fits(lane, group));
         if apart { shared } else { own.take(owned.gateway).unwrap_or(shared) }
     }
 

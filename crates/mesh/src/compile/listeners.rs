@@ -154,6 +154,11 @@ impl Lane {
         others.into_iter().any(|(_, host)| hosts.iter().any(|own| hosts::intersection(host, own).is_some()))
     }
 
+    /// Whether it must serve nobody, as it cannot tell whom to let in.
+    pub(super) fn shut(&self) -> bool {
+        self.refused.as_ref().is_some_and(|fault| fault.reason == reason::NO_VALID_CA_CERTIFICATE)
+    }
+
     /// Whether nothing but its socket can keep it from serving.
     pub(super) fn valid(&self) -> bool {
         let ends = matches!(self.protocol, Some(Protocol::Https | Protocol::EndedTls));

@@ -111,19 +111,27 @@ fn a_fallback_is_served_and_said() {
 #[test]
 fn gateways_with_other_clients_do_not_share_a_port() {
     let frontend = format!("{{default: {}}}", validation(OWN, ""));
-    let yaml = gateway("open", "{default: {}}", &[https("a", 443)])
+    let shared = gateway("open", "{default: {}}", &[https("a", 443)])
         + &gateway("shut", &frontend, &[https("a", 443)])
         + &secret("cert")
         + &authority("ours", "shop");
     let own = crate::Settings { own_addresses: vec![[127, 112, 0, 1].into()], ..settings() };
-    let compiled = compile(&world(&yaml), &own);
+    let compiled = compile(&world(&shared), &own);
     let at: Vec<_> = compiled.snapshot.listeners.iter().map(|listener| listener.bind.to_string()).collect();
     assert_eq!(
         (asked(&compiled), at),
         (vec![(443, false), (443, true)], vec!["127.0.0.1:443".into(), "127.112.0.1:443".into()])
     );
+    // One that lets nobody in is not at an address where its port is another's.
+    let nobody = format!("{{default: {}}}", validation("{group: '', kind: ConfigMap, name: none}", ""));
+    let yaml = gateway("open", "{default: {}}", &[https("a", 443)])
+        + &gateway("shut", &nobody, &[https("a", 443), "{name: web, port: 80, protocol: HTTP}".to_owned()])
+        + &secret("cert");
+    let compiled = compile(&world(&yaml), &own);
+    let at: Vec<_> = compiled.snapshot.listeners.iter().map(|listener| listener.bind.to_string()).collect();
+    assert_eq!(at, ["127.0.0.1:443", "127.112.0.1:80"]);
     // With no address left, whoever came first is served, and nobody is served with less than it asks for.
-    let compiled = super::compiled(&yaml);
+    let compiled = super::compiled(&shared);
     assert_eq!(asked(&compiled), [(443, false)]);
     assert!(text::gateway(&compiled, "shut")[1].contains("!ProtocolConflict"));
 }
