@@ -1,6 +1,6 @@
 //! A program that misbehaves on request, for the system tests. Standard library only.
 //!
-//! It serves HTTP/1.1 on `PORT`. `START_DELAY_MS` delays listening. Paths:
+//! It serves HTTP/1.1 on `PORT`, or on any free port where none is given. `START_DELAY_MS` delays listening. Paths:
 //! `/` name of the Pod · `/count` a counter in memory · `/env?NAME` a variable · `/slow?MS` answers later ·
 //! `/hang` from now on nothing is answered · `/unready` and `/ready-again` turn `/readyz` to 503 and back ·
 //! `/fail?STATUS` from now on all else is answered so, and `/heal` ends that · `/order?MS` keeps an order under the request's
@@ -33,7 +33,7 @@ fn main() -> std::io::Result<()> {
     if let Ok(delay) = variable("START_DELAY_MS").parse() {
         std::thread::sleep(Duration::from_millis(delay));
     }
-    let port: u16 = variable("PORT").parse().unwrap_or(8080);
+    let port: u16 = variable("PORT").parse().unwrap_or(0);
     let listener = TcpListener::bind(("0.0.0.0", port))?;
     println!("fixture: listening on {port}");
     for stream in listener.incoming() {

@@ -40,7 +40,7 @@ fn what_failed_starts_once_its_manifest_is_mended() {
 
 #[test]
 fn a_pod_alone_is_enough() {
-    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: alone}\nspec: {containers: [{name: c, image: fixture}]}\n";
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: alone}\nspec: {containers: [{name: c, image: fixture, ports: [{containerPort: 8080}]}]}\n";
     let directory = manifests(&[("pod.yaml", pod)]);
     let coracle = Coracle::up(directory.path());
     assert!(coracle.ok(&["get", "pods"]).contains("Running"));
