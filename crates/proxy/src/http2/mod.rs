@@ -38,11 +38,12 @@ pub(crate) const REMEMBERED_FOR: Duration = Duration::from_secs(5);
 /// How many streams a client may reset before they were looked at (rapid reset).
 const TAKEN_BACK: usize = 20;
 
-/// Why a stream is reset when a body breaks off: as the other side said it, where it did.
+/// Why a stream is reset when a body breaks off: as the other side said it, where it did. What is cut off is an error though
+/// it was cut off kindly, as some take NO_ERROR for the end of a body.
 fn reason(mut error: &(dyn std::error::Error + 'static)) -> h2::Reason {
     loop {
         if let Some(reason) = error.downcast_ref::<h2::Error>().and_then(h2::Error::reason) {
-            return reason;
+            return if reason == h2::Reason::NO_ERROR { h2::Reason::INTERNAL_ERROR } else { reason };
         }
         match error.source() {
             Some(source) => error = source,
