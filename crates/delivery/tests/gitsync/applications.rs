@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Repository, application, automated, config, map};
+use crate::harness::{Cluster, Repository, application, automated, brought_without_healing, config, map};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_committed_is_live_and_a_revert_undoes_it() {
@@ -35,13 +35,7 @@ async fn what_is_committed_is_live_and_a_revert_undoes_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_by_hand_are_shown_and_undone_where_asked() {
-    let (cluster, repository) = (Cluster::start().await, Repository::new());
-    repository.write("deploy/a.yaml", &map("a", "one", &json!({})));
-    let first = repository.commit("First");
-    let mut object = automated("shop", &repository);
-    object["spec"]["syncPolicy"]["automated"]["selfHeal"] = false.into();
-    cluster.apply(&object).await;
-    cluster.synced("shop", &first).await;
+    let (cluster, _repository, mut object, first) = brought_without_healing().await;
     let hand = |value: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a", "namespace": "shop" }, "data": { "key": value } });
     cluster.apply(&hand("by hand")).await;
     let status = cluster.application("shop", "out of sync", |status| status["sync"]["status"] == "OutOfSync").await;

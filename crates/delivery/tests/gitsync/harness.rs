@@ -249,6 +249,18 @@ pub(crate) fn automated(name: &str, repository: &Repository) -> Value {
         } })
 }
 
+/// A cluster to which a commit with ConfigMap `a` was brought, by an Application that changes nothing back by itself; it, and the commit.
+pub(crate) async fn brought_without_healing() -> (Cluster, Repository, Value, String) {
+    let (cluster, repository) = (Cluster::start().await, Repository::new());
+    repository.write("deploy/a.yaml", &map("a", "one", &json!({})));
+    let first = repository.commit("First");
+    let mut object = automated("shop", &repository);
+    object["spec"]["syncPolicy"]["automated"]["selfHeal"] = false.into();
+    cluster.apply(&object).await;
+    cluster.synced("shop", &first).await;
+    (cluster, repository, object, first)
+}
+
 /// A Deployment that nobody runs here: its status is what a test writes.
 pub(crate) fn deployment(image: &str) -> String {
     json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" }, "spec": { "replicas": 1,

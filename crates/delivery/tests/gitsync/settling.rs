@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, LIMIT, Repository, application, automated, config, deployment, healthy, map};
+use crate::harness::{
+    Cluster, LIMIT, Repository, application, automated, brought_without_healing, config, deployment, healthy, map,
+};
 
 fn hand(name: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "namespace": "shop" },
@@ -88,13 +90,7 @@ async fn what_may_not_be_pruned_is_no_reason_to_sync_for_ever() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn going_back_to_the_commit_before_stops_what_is_being_brought() {
-    let (cluster, repository) = (Cluster::start().await, Repository::new());
-    repository.write("deploy/a.yaml", &map("a", "one", &json!({})));
-    let first = repository.commit("First");
-    let mut object = automated("shop", &repository);
-    object["spec"]["syncPolicy"]["automated"]["selfHeal"] = false.into();
-    cluster.apply(&object).await;
-    cluster.synced("shop", &first).await;
+    let (cluster, repository, _, first) = brought_without_healing().await;
     // The wave after the Deployment would wait for its health for minutes.
     repository.write("deploy/a.yaml", &map("a", "two", &json!({})));
     repository.write("deploy/web.yaml", &deployment("web:1"));
@@ -154,13 +150,7 @@ async fn what_was_put_back_is_watched_and_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_changes_no_object_is_brought_all_the_same() {
-    let (cluster, repository) = (Cluster::start().await, Repository::new());
-    repository.write("deploy/a.yaml", &map("a", "one", &json!({})));
-    let first = repository.commit("First");
-    let mut object = automated("shop", &repository);
-    object["spec"]["syncPolicy"]["automated"]["selfHeal"] = false.into();
-    cluster.apply(&object).await;
-    cluster.synced("shop", &first).await;
+    let (cluster, repository, _, _) = brought_without_healing().await;
     repository.write("README.md", "words");
     let second = repository.commit("Words");
     let good = |status: &Value| status["coracle"]["good"]["content"]["revisions"][0] == second.as_str();
