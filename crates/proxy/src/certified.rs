@@ -39,7 +39,11 @@ pub(crate) fn admits(table: &Table, identity: Option<&Arc<Identity>>, certified:
 /// Resets a connection, so that the client cannot take its end for an answer.
 pub(crate) fn turn_away(shared: &Shared, table: &Table, client: &Client, stream: &TcpStream) {
     let caller = client.identity.as_ref().map_or("nobody that is known", |identity| &identity.id);
-    let wanted = if table.admits == Admits::Certified { "a certificate" } else { "a known identity" };
+    let (wanted, reason) = match table.admits {
+        Admits::Certified => ("a certificate", "certificate_missing"),
+        Admits::Anybody | Admits::Known => ("a known identity", "identity_missing"),
+    };
+    shared.audit.count(&table.id, reason);
     if let Some(left_out) = shared.refused.one() {
         tracing::warn!(target: "proxy::refused", listener = &*table.id, peer = %client.peer, caller, left_out,
             "a connection was refused: {wanted} is asked for here, and it came with none");
@@ -51,6 +55,7 @@ pub(crate) fn turn_away(shared: &Shared, table: &Table, client: &Client, stream:
 }
 
 fn refuse(shared: &Shared, table: &Table, client: &Client, reason: &dyn std::fmt::Display) -> Ended {
+    shared.audit.count(&table.id, "certificate_refused");
     if let Some(left_out) = shared.refused.one() {
         tracing::warn!(target: "proxy::refused", listener = &*table.id, peer = %client.peer, left_out,
             "a connection was refused: {reason}");

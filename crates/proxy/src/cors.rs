@@ -49,8 +49,8 @@ pub(crate) struct Cors {
 pub(crate) enum Met {
     /// A question that is answered with these headers.
     Preflight(HeaderMap),
-    /// A request whose answer gets these headers; none where it is from no other origin, or from one that is not allowed.
-    Actual(Option<HeaderMap>),
+    /// A request whose answer gets these headers.
+    Actual(HeaderMap),
 }
 
 /// Whether a browser asks before it sends.
@@ -87,20 +87,23 @@ impl Cors {
     pub(crate) fn meet(&self, method: &Method, headers: &HeaderMap) -> Met {
         let preflight = is_preflight(method, headers);
         let origin = headers.get(ORIGIN).filter(|origin| self.allows(origin));
+        // The answer depends on who asks, also where nothing else is said: a cache must not give it to another origin.
+        let varies = (VARY, HeaderValue::from_static("origin"));
         let Some(origin) = origin else {
-            return if preflight { Met::Preflight(HeaderMap::new()) } else { Met::Actual(None) };
+            let said = HeaderMap::from_iter([varies]);
+            return if preflight { Met::Preflight(said) } else { Met::Actual(said) };
         };
         let credentials = self.credentials || headers.contains_key(COOKIE) || headers.contains_key(AUTHORIZATION);
         let mut said = HeaderMap::with_capacity(6);
         said.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        said.insert(VARY, HeaderValue::from_static("origin"));
+        said.extend([varies]);
         if self.credentials {
             said.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
         // Browsers look at it in the answer itself; in one to a preflight it does no harm, and Gateway API wants it there.
         say(&mut said, ACCESS_CONTROL_EXPOSE_HEADERS, &self.expose, credentials, None);
         if !preflight {
-            return Met::Actual(Some(said));
+            return Met::Actual(said);
         }
         let asked = |name: HeaderName| headers.get(name).cloned();
         let (method, names) = (asked(ACCESS_CONTROL_REQUEST_METHOD), asked(ACCESS_CONTROL_REQUEST_HEADERS));
@@ -219,8 +222,7 @@ mod tests {
     fn said(cors: &Cors, method: Method, headers: &[(&'static str, &'static str)]) -> Vec<String> {
         let headers = headers.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect();
         let said = match cors.meet(&method, &headers) {
-            Met::Preflight(said) => said,
-            Met::Actual(said) => said.unwrap_or_default(),
+            Met::Preflight(said) | Met::Actual(said) => said,
         };
         let line = |(name, value): (&HeaderName, &HeaderValue)| {
             let name = name.as_str();
@@ -255,6 +257,10 @@ mod tests {
         assert_eq!(said(&open, Method::GET, &plain), expected);
         let with_cookie = [("origin", "https://a.example"), ("cookie", "a=b")];
         assert_eq!(said(&open, Method::GET, &with_cookie), ["allow-origin: https://a.example", "vary: origin"]);
-        assert!(said(&cors(&["https://b.example"], true, "*"), Method::OPTIONS, &asking).is_empty());
+        // Who is not allowed, or is of no other origin, is told nothing; caches are, that others are told more.
+        let closed = cors(&["https://b.example"], true, "*");
+        assert_eq!(said(&closed, Method::OPTIONS, &asking), ["vary: origin"]);
+        assert_eq!(said(&closed, Method::GET, &plain), ["vary: origin"]);
+        assert_eq!(said(&closed, Method::GET, &[]), ["vary: origin"]);
     }
 }

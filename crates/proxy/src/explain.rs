@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 use crate::access;
 use crate::identity::Identity;
 use crate::route::{Action, Candidate, Choice, Guard, Protocol, Table};
+use crate::snapshot::Admits;
 
 /// A request that is only thought of.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Question {
 pub struct Explanation {
     /// What the listener speaks: `http`, `https`, `tls`, `tcp`, `mesh`, `egress`, or `sniff` for HTTP or bytes.
     pub protocol: &'static str,
+    /// Who gets an answer at all: `anybody`, `known` callers, or `certified` ones.
+    pub admits: &'static str,
     /// The rule's id; none where no rule matches, or where the listener has none.
     pub rule: Option<Arc<str>>,
     /// What the proxy would answer by itself; none where a backend would.
@@ -83,20 +86,23 @@ pub(crate) fn explain(table: &Table, question: &Question) -> Explanation {
         Protocol::Mesh => "mesh",
         Protocol::Sniff(_) => "sniff",
     };
+    let admits = match table.admits {
+        Admits::Anybody => "anybody",
+        Admits::Known => "known",
+        Admits::Certified => "certified",
+    };
     let mut explanation =
-        Explanation { protocol, rule: None, own_answer: None, backends: Vec::new(), refusals: Vec::new() };
-    if let Protocol::Tcp(backend) = &table.protocol {
-        explanation.backends.push(way(backend, 1, None));
+        Explanation { protocol, admits, rule: None, own_answer: None, backends: Vec::new(), refusals: Vec::new() };
+    let host = question.host.trim_end_matches('.').to_ascii_lowercase();
+    if connection(table, &host, question.caller.as_ref(), &mut explanation) {
         return explanation;
     }
     if let Protocol::Egress(egress) = &table.protocol {
-        let allowed =
-            egress.allows(question.caller.as_ref(), &question.host.trim_end_matches('.').to_ascii_lowercase());
+        let allowed = egress.allows(question.caller.as_ref(), &host);
         explanation.own_answer = (!allowed).then_some(StatusCode::FORBIDDEN);
         return explanation;
     }
     let candidate = Candidate::new(&question.method, &question.uri, &question.headers);
-    let host = question.host.trim_end_matches('.').to_ascii_lowercase();
     let Some(rule) = table.find(&host, &candidate, question.caller.as_ref()) else {
         explanation.own_answer = Some(StatusCode::NOT_FOUND);
         return explanation;
@@ -123,6 +129,38 @@ pub(crate) fn explain(table: &Table, question: &Question) -> Explanation {
     }
     explanation.refusals.dedup();
     explanation
+}
+
+/// Where a connection goes of which no request is read; false where the listener reads requests.
+fn connection(table: &Table, host: &str, caller: Option<&Identity>, explanation: &mut Explanation) -> bool {
+    let (guard, only);
+    let backends = match &table.protocol {
+        Protocol::Tcp(backend) => {
+            guard = Arc::default();
+            only = [(Arc::clone(backend), 1)];
+            &only[..]
+        }
+        Protocol::Tls(_, names) => match names.find(host) {
+            Some(name) => {
+                guard = Arc::clone(&name.guard);
+                &name.backends[..]
+            }
+            None => return true,
+        },
+        _ => return false,
+    };
+    let Guard { through, places } = &*guard;
+    let mut refusals = Vec::new();
+    refusals.extend(places.iter().filter_map(|place| access::judge_connection(place, caller, &[])));
+    let mut before = 0;
+    for (backend, until) in backends {
+        refusals.extend(backend.place().and_then(|place| access::judge_connection(&place, caller, through)));
+        explanation.backends.push(way(backend, until - before, None));
+        before = *until;
+    }
+    refusals.dedup();
+    explanation.refusals = refusals;
+    true
 }
 
 fn way(backend: &crate::balance::Backend, weight: u64, choice: Option<&Choice>) -> Way {

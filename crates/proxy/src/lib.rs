@@ -17,6 +17,7 @@ mod certified;
 mod config;
 mod connection;
 mod cors;
+mod deadline;
 mod downstream;
 mod egress;
 mod endpoint;

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -17,6 +18,7 @@ use crate::access::{Changes, Stop, Visit, Wait};
 use crate::answer::{Fault, Kind, is_grpc};
 use crate::body::Body;
 use crate::cors;
+use crate::deadline;
 use crate::endpoint::Ticket;
 use crate::filter;
 use crate::forward::{self, Outgoing};
@@ -160,7 +162,7 @@ async fn answer(caller: &Arc<Caller>, parts: request::Parts, body: Incoming, see
             let mut ending = failed(&fault, kind, counter.unwrap_or_else(unmatched), seen);
             // A script may read why, where it might have read the answer.
             let cors = rule.as_ref().and_then(|rule| rule.cors.as_ref());
-            if let Some(cors::Met::Actual(Some(headers))) = cors.map(|cors| cors.meet(&parts.method, &parts.headers)) {
+            if let Some(cors::Met::Actual(headers)) = cors.map(|cors| cors.meet(&parts.method, &parts.headers)) {
                 cors::share(headers, ending.response.headers_mut());
             }
             return ending;
@@ -171,7 +173,7 @@ async fn answer(caller: &Arc<Caller>, parts: request::Parts, body: Incoming, see
     let shared_with = match &rule.cors {
         Some(cors) => match cors.meet(&parts.method, &parts.headers) {
             cors::Met::Preflight(headers) => return preflight(&rule, headers),
-            cors::Met::Actual(headers) => headers,
+            cors::Met::Actual(headers) => Some(headers),
         },
         None => None,
     };
@@ -230,7 +232,17 @@ async fn act(
             let choice = &choices[place];
             // Before anything is sent, so that it counts even if the client does not wait for the answer.
             seen.counts_as(&choice.counter);
-            let sent = forward(caller, rule, (choice, changes.as_deref()), ticket, parts, body, seen).await;
+            let limit = if kind == Kind::Grpc { deadline::of(&parts.headers) } else { None };
+            let started = seen.started;
+            let sent = {
+                let sent = pin!(forward(caller, rule, (choice, changes.as_deref()), ticket, parts, body, seen));
+                match limit {
+                    None => sent.await,
+                    Some(limit) => tokio::time::timeout(limit.saturating_sub(started.elapsed()), sent)
+                        .await
+                        .unwrap_or_else(|_| Err(deadline::passed())),
+                }
+            };
             let mut response = sent.unwrap_or_else(|fault| {
                 tracing::debug!(
                     rule = &*rule.id,

@@ -87,8 +87,8 @@ fn threads(command: &Command) -> usize {
 
 fn log_to_stderr(verbose: u8) {
     let default = match verbose {
-        // Failed requests reach the person as errors, once.
-        0 => "warn,kube_client=off",
+        // Failed requests reach the person as errors, once. Who was refused, and by which policy, is always written down.
+        0 => "warn,kube_client=off,proxy::access=info",
         1 => "info",
         _ => "debug",
     };

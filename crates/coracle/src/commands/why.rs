@@ -53,6 +53,9 @@ async fn facts(api: &Api, arguments: &Why) -> anyhow::Result<Facts> {
     let request = format!("{} {}{path}", arguments.method.to_ascii_uppercase(), parsed.host);
     let mut routes = items(api, "/apis/gateway.networking.k8s.io/v1/httproutes").await?;
     routes.extend(items(api, "/apis/gateway.networking.k8s.io/v1/grpcroutes").await?);
+    routes.extend(items(api, "/apis/gateway.networking.k8s.io/v1/tlsroutes").await?);
+    let mut gateways = items(api, "/apis/gateway.networking.k8s.io/v1/gateways").await?;
+    gateways.extend(items(api, "/apis/gateway.networking.k8s.io/v1/listenersets").await?);
     let mut policies = items(api, "/apis/mesh.coracle.dev/v1alpha1/trafficpolicies").await?;
     policies.extend(items(api, "/apis/mesh.coracle.dev/v1alpha1/accesspolicies").await?);
     policies.extend(items(api, "/apis/gateway.networking.k8s.io/v1/backendtlspolicies").await?);
@@ -65,7 +68,7 @@ async fn facts(api: &Api, arguments: &Why) -> anyhow::Result<Facts> {
         },
         last_lines: last_lines(api, &parsed.target, &services, &pods).await,
         slices: items(api, "/apis/discovery.k8s.io/v1/endpointslices").await?,
-        gateways: items(api, "/apis/gateway.networking.k8s.io/v1/gateways").await?,
+        gateways,
         records: serde_json::from_value(records["records"].clone())?,
         target: parsed.target,
         request,

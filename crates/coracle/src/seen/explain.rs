@@ -53,6 +53,7 @@ fn as_json(explanation: &Explanation) -> Value {
     });
     json!({
         "protocol": explanation.protocol,
+        "admits": explanation.admits,
         "rule": explanation.rule.as_deref(),
         "ownAnswer": explanation.own_answer.map(|status| status.as_u16()),
         "backends": explanation.backends.iter().map(way).collect::<Vec<_>>(),

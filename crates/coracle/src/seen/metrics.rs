@@ -38,8 +38,10 @@ pub(crate) fn traffic(stats: &Stats, edges: &[Edge]) -> Vec<Family> {
         }
     }
     let [opened, closed, open_time, bytes_in, bytes_out] = sessions(edges);
-    let mut refused =
-        Family::counter("coracle_access_refusals", "What access policies have refused, by policy and reason.");
+    let mut refused = Family::counter(
+        "coracle_access_refusals",
+        "What access policies have refused, by policy and reason; at the door, by listener.",
+    );
     for refusals in &stats.refusals {
         let labels = vec![("policy", refusals.policy.to_string()), ("reason", refusals.reason.to_owned())];
         refused.number(labels, refusals.count as f64);

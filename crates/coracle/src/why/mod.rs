@@ -32,6 +32,7 @@ pub(crate) struct Facts {
     pub(crate) pods: Vec<Value>,
     /// Routes of all kinds.
     pub(crate) routes: Vec<Value>,
+    /// Gateways and ListenerSets.
     pub(crate) gateways: Vec<Value>,
     /// TrafficPolicies, AccessPolicies and BackendTLSPolicies.
     pub(crate) policies: Vec<Value>,
@@ -132,6 +133,7 @@ pub(crate) fn diagnose(facts: &Facts) -> Report {
     // Without it nothing further can be told.
     if found {
         way::listener(facts, &mut report);
+        way::door(facts, &mut report);
         way::rule(facts, &mut report);
         for (namespace, name, port) in way::destinations(facts) {
             service::behind(facts, &namespace, &name, port.as_deref(), &mut report);

@@ -78,6 +78,14 @@ fn each_fault_has_its_name() {
         ("; ", with(|facts| facts.target = target("http"))),
         ("NotBound; ", with(|facts| facts.listener = Some(("l".into(), Err("address in use".into()))))),
         ("NoListener; ", with(|facts| facts.listener = None)),
+        (
+            "; ",
+            with(|facts| {
+                facts.services[0]["spec"] =
+                    json!({ "type": "ExternalName", "externalName": "a.test", "ports": [{ "port": 80 }] });
+                (facts.listener, facts.explanation) = (None, None);
+            }),
+        ),
         ("SelectorMatchesNoPods; ", with(|facts| facts.pods[0]["metadata"]["labels"]["app"] = "order".into())),
         ("NoPodReady; ", with(|facts| facts.pods = vec![pod(false)])),
         ("; SomePodsNotReady", with(|facts| facts.pods.push(pod(false)))),
@@ -97,6 +105,22 @@ fn each_fault_has_its_name() {
             "BackendNotFound; ",
             with(|facts| facts.explanation.as_mut().expect("one")["backends"][0]["backend"] = "unresolved".into()),
         ),
+        ("NotKnown; ", with(|facts| facts.explanation.as_mut().expect("one")["admits"] = "known".into())),
+        ("NotKnown; ", with(|facts| facts.explanation.as_mut().expect("one")["admits"] = "certified".into())),
+        (
+            "NotKnown; NoIdentity",
+            with(|facts| {
+                facts.explanation.as_mut().expect("one")["admits"] = "known".into();
+                facts.caller = Some(Ok(Caller { workload: "shop/web".into(), identity: None }));
+            }),
+        ),
+        (
+            "; ",
+            with(|facts| {
+                facts.explanation.as_mut().expect("one")["admits"] = "known".into();
+                facts.caller = Some(Ok(Caller { workload: "shop/web".into(), identity: Some("spiffe://x".into()) }));
+            }),
+        ),
         ("; Condition", with(|facts| facts.routes = vec![refused])),
         ("; Condition", with(|facts| facts.policies = vec![policy])),
         ("NoSuchCaller; ", with(|facts| facts.caller = Some(Err("no Pod of it".into())))),
@@ -109,7 +133,7 @@ fn each_fault_has_its_name() {
 
 #[test]
 fn a_url_that_nobody_serves_says_what_is_served() {
-    let gateway = json!({ "metadata": { "namespace": "shop", "name": "g" }, "spec": { "listeners": [{ "name": "http", "port": 8080 }] } });
+    let gateway = json!({ "kind": "Gateway", "metadata": { "namespace": "shop", "name": "g" }, "spec": { "listeners": [{ "name": "http", "port": 8080 }] } });
     let at = |port| Facts {
         target: Target::Gateway { host: "a.test".into(), port },
         gateways: vec![gateway.clone()],
@@ -276,4 +300,64 @@ fn a_certificate_that_is_not_believed_is_told_from_a_port_that_nobody_opens() {
         assert_eq!(found(&facts), expected, "{report:#?}");
         assert!(report.findings[0].problem.contains(words), "{report:#?}");
     }
+}
+
+#[test]
+fn a_listener_that_is_not_served_says_why_and_others_are_not_told_of() {
+    let broken = |name: &str| {
+        json!({ "name": name, "conditions": [{ "type": "ResolvedRefs", "status": "False", "message": format!("no Secret for {name}") },
+            { "type": "Conflicted", "status": "False", "message": "No conflict" },
+            { "type": "Programmed", "status": "False", "message": format!("no Secret for {name}") }] })
+    };
+    let gateway = json!({ "kind": "Gateway", "metadata": { "namespace": "shop", "name": "g" },
+        "spec": { "listeners": [{ "name": "a", "port": 443 }, { "name": "b", "port": 444 }, { "name": "c", "port": 80 }] },
+        "status": { "listeners": [broken("a"), broken("b"), { "name": "c", "conditions": [] }] } });
+    let at = |port| Facts {
+        target: Target::Gateway { host: "a.test".into(), port },
+        gateways: vec![gateway.clone()],
+        services: Vec::new(),
+        pods: Vec::new(),
+        listener: None,
+        ..good()
+    };
+    for port in [443, 8443] {
+        let report = diagnose(&at(port));
+        assert_eq!(found(&at(port)), "NotServed; ", "{report:#?}");
+        assert_eq!(report.findings[0].problem, "listener a of Gateway shop/g is not served");
+        assert_eq!(report.findings[0].evidence, ["no Secret for a"]);
+    }
+    // Where the port is served, what ails another one's listeners and another route's backends is left out.
+    let other = json!({ "kind": "HTTPRoute", "metadata": { "namespace": "shop", "name": "r" },
+        "spec": { "parentRefs": [{ "name": "g" }], "rules": [{ "backendRefs": [{ "name": "gone", "port": 80 }] }] },
+        "status": { "parents": [{ "conditions": [{ "type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound", "message": "x" }] }] } });
+    let served = |rule: &str| {
+        let mut facts = Facts { listener: good().listener, services: vec![service()], pods: vec![pod(true)], ..at(80) };
+        facts.routes = vec![other.clone()];
+        facts.explanation.as_mut().expect("one")["rule"] = rule.into();
+        facts
+    };
+    assert_eq!(found(&served("shop/mine/0")), "; ");
+    assert_eq!(found(&served("shop/r/0")), "; Condition");
+}
+
+#[test]
+fn tls_that_is_handed_on_goes_by_its_server_name() {
+    let route = json!({ "kind": "TLSRoute", "metadata": { "namespace": "shop", "name": "t" },
+        "spec": { "hostnames": ["db.test"], "rules": [{ "backendRefs": [{ "name": "orders", "port": 80 }] }] },
+        "status": { "parents": [{}] } });
+    let with = |backends: Value| Facts {
+        target: Target::Gateway { host: "db.test".into(), port: 443 },
+        explanation: Some(
+            json!({ "protocol": "tls", "rule": null, "ownAnswer": null, "refusals": [], "backends": backends }),
+        ),
+        routes: vec![route.clone()],
+        ..good()
+    };
+    assert_eq!(found(&with(explanation()["backends"].clone())), "; ");
+    // Routes of requests have nothing to do with it, whatever is wrong with them.
+    let mut facts = with(json!([]));
+    facts.routes.push(json!({ "kind": "HTTPRoute", "metadata": { "namespace": "shop", "name": "h" }, "spec": { "parentRefs": [{ "name": "g" }] } }));
+    assert_eq!(found(&facts), "NoRoute; ");
+    let report = diagnose(&facts);
+    assert_eq!(report.findings[0].evidence, ["TLSRoute shop/t matches db.test, every connection"]);
 }

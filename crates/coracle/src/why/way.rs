@@ -44,16 +44,17 @@ pub(super) fn gateway(facts: &Facts, report: &mut Report) -> bool {
     if facts.listener.is_some() {
         return true;
     }
+    let unserved: Vec<Finding> = facts.gateways.iter().flat_map(|gateway| unserved(gateway, *port)).collect();
+    if !unserved.is_empty() {
+        report.findings.extend(unserved);
+        return false;
+    }
     let offers = facts.gateways.iter().flat_map(|gateway| {
-        let name = format!("{}/{}", text(gateway, "/metadata/namespace"), text(gateway, "/metadata/name"));
+        let name = text_name(gateway);
         let listeners = list(gateway, "/spec/listeners").iter().map(move |listener| {
             let hostname = text(listener, "/hostname");
             let hostname = if hostname.is_empty() { "any host" } else { hostname };
-            format!(
-                "Gateway {name} has a listener {} for {hostname}, port {}",
-                text(listener, "/name"),
-                listener["port"]
-            )
+            format!("{name} has a listener {} for {hostname}, port {}", text(listener, "/name"), listener["port"])
         });
         listeners.collect::<Vec<_>>()
     });
@@ -61,8 +62,35 @@ pub(super) fn gateway(facts: &Facts, report: &mut Report) -> bool {
     report.findings.push(
         Finding::broken("NoListener", problem).because(offers).next("coracle get gateways -A").next("coracle status"),
     );
-    conditions(&facts.gateways, "Gateway", &mut report.findings);
+    conditions(&facts.gateways, |_| true, &mut report.findings);
     false
+}
+
+/// Whether a listener is to be found at a port: its own, or where it is moved to if it may not be bound.
+fn is_at(listener: &Value, port: u16) -> bool {
+    let own = listener["port"].as_u64().unwrap_or_default();
+    own == u64::from(port) || (own < 1024 && own + 8000 == u64::from(port))
+}
+
+/// What keeps the listeners of a port from being served.
+fn unserved(gateway: &Value, port: u16) -> Vec<Finding> {
+    let (name, namespace) = (text(gateway, "/metadata/name"), text(gateway, "/metadata/namespace"));
+    let mut found = Vec::new();
+    for listener in list(gateway, "/spec/listeners").iter().filter(|listener| is_at(listener, port)) {
+        let own = |status: &&Value| status["name"] == listener["name"];
+        let status = list(gateway, "/status/listeners").iter().find(own).unwrap_or(&Value::Null);
+        let mut evidence = Vec::new();
+        for condition in list(status, "/conditions").iter().filter(|condition| condition["status"] == "False") {
+            let message = text(condition, "/message").to_owned();
+            if text(condition, "/type") != "Conflicted" && !evidence.contains(&message) {
+                evidence.push(message);
+            }
+        }
+        let problem = format!("listener {} of {} is not served", text(listener, "/name"), text_name(gateway));
+        let next = format!("coracle describe {}/{name} -n {namespace}", text(gateway, "/kind").to_lowercase());
+        found.push(Finding::broken("NotServed", problem).because(evidence).next(next));
+    }
+    found
 }
 
 pub(super) fn listener(facts: &Facts, report: &mut Report) {
@@ -76,12 +104,13 @@ pub(super) fn listener(facts: &Facts, report: &mut Report) {
         }
         None => {
             if let Target::Service { namespace, name, .. } = &facts.target {
-                let headless = facts
-                    .services
-                    .iter()
-                    .any(|service| super::is(service, namespace, name) && text(service, "/spec/clusterIP") == "None");
-                if headless {
+                let service = facts.services.iter().find(|service| super::is(service, namespace, name));
+                let says = |path| service.map_or("", |service| text(service, path));
+                if says("/spec/clusterIP") == "None" {
                     report.steps.push(("listener", "none: a headless Service's Pods are called directly".to_owned()));
+                } else if says("/spec/type") == "ExternalName" {
+                    let step = "none: callers go to the name that it stands for by themselves, or by the egress proxy";
+                    report.steps.push(("listener", step.to_owned()));
                 } else {
                     let problem = format!("the proxy has no listener for Service {namespace}/{name}");
                     report.findings.push(
@@ -92,6 +121,35 @@ pub(super) fn listener(facts: &Facts, report: &mut Report) {
             }
         }
     }
+}
+
+/// Who the listener answers at all: others are reset before anything is read.
+pub(super) fn door(facts: &Facts, report: &mut Report) {
+    let (Some(explanation), Some((listener, _))) = (&facts.explanation, &facts.listener) else { return };
+    let certified = match text(explanation, "/admits") {
+        "known" => false,
+        "certified" => true,
+        _ => return,
+    };
+    let step = if certified { "callers with a certificate only" } else { "callers with an identity only" };
+    report.steps.push(("door", step.to_owned()));
+    let who = match &facts.caller {
+        Some(Ok(caller)) if caller.identity.is_some() => return,
+        Some(Ok(caller)) => caller.workload.clone(),
+        Some(Err(_)) => return,
+        None => "a caller without an identity, such as a program that is in no Pod,".to_owned(),
+    };
+    let (asked, because, next) = if certified {
+        let because = "it is asked for by the annotation mesh.coracle.dev/mtls or by --mtls always";
+        ("a certificate", because, "coracle get services,namespaces -A -o yaml")
+    } else {
+        let because = "it is asked for by a PeerAuthentication whose mode is STRICT";
+        ("an identity", because, "coracle get peerauthentications -A")
+    };
+    let problem = format!("{listener} asks for {asked}: connections of {who} are reset");
+    let hint = facts.caller.is_none().then(|| "say who calls with --from WORKLOAD to judge another caller".to_owned());
+    let finding = Finding::broken("NotKnown", problem).because([because.to_owned()].into_iter().chain(hint));
+    report.findings.push(finding.next(next));
 }
 
 pub(super) fn rule(facts: &Facts, report: &mut Report) {
@@ -113,6 +171,12 @@ pub(super) fn rule(facts: &Facts, report: &mut Report) {
             report
                 .findings
                 .push(Finding::broken("NoRoute", problem).because(candidates(facts)).next("coracle get httproutes -A"));
+        }
+        (None, None) if text(explanation, "/protocol") == "tls" && list(explanation, "/backends").is_empty() => {
+            let problem = "no TLSRoute is for this server name".to_owned();
+            report
+                .findings
+                .push(Finding::broken("NoRoute", problem).because(candidates(facts)).next("coracle get tlsroutes -A"));
         }
         (None, None) => {
             report.steps.push(("rule", format!("none: the listener carries {}", text(explanation, "/protocol"))))
@@ -153,15 +217,27 @@ fn describe_route(rule: &str) -> String {
     }
 }
 
+/// Whether it is a listener whose connections go by their server names.
+fn carries_tls(facts: &Facts) -> bool {
+    facts.explanation.as_ref().is_some_and(|explanation| text(explanation, "/protocol") == "tls")
+}
+
 /// What routes would match.
 fn candidates(facts: &Facts) -> Vec<String> {
     let mut all = Vec::new();
-    for route in &facts.routes {
+    let tls = carries_tls(facts);
+    for route in facts.routes.iter().filter(|route| (route["kind"] == "TLSRoute") == tls) {
         let hosts: Vec<&str> = list(route, "/spec/hostnames").iter().filter_map(Value::as_str).collect();
         let hosts = if hosts.is_empty() { "any host".to_owned() } else { hosts.join(", ") };
         let matches = list(route, "/spec/rules").iter().flat_map(|rule| list(rule, "/matches"));
         let matches: Vec<String> = matches.map(one_match).collect();
-        let matches = if matches.is_empty() { "every path".to_owned() } else { matches.join(" or ") };
+        let matches = if tls {
+            "every connection".to_owned()
+        } else if matches.is_empty() {
+            "every path".to_owned()
+        } else {
+            matches.join(" or ")
+        };
         all.push(format!(
             "{} {}/{} matches {hosts}, {matches}",
             text(route, "/kind"),
@@ -232,8 +308,11 @@ pub(super) fn routes(facts: &Facts, report: &mut Report) {
     if let Target::Service { namespace, name, .. } = &facts.target {
         concerned.push((namespace.clone(), name.clone()));
     }
-    let at_gateway = matches!(facts.target, Target::Gateway { .. });
-    for route in &facts.routes {
+    let at = if let Target::Gateway { port, .. } = &facts.target { Some(*port) } else { None };
+    let at_gateway = at.is_some();
+    let matched = facts.explanation.as_ref().and_then(|explanation| explanation["rule"].as_str());
+    for route in facts.routes.iter().filter(|route| !at_gateway || (route["kind"] == "TLSRoute") == carries_tls(facts))
+    {
         let own = text(route, "/metadata/namespace");
         let parents = list(route, "/spec/parentRefs").iter().filter(|parent| parent["kind"] == "Service");
         let backends = list(route, "/spec/rules").iter().flat_map(|rule| list(rule, "/backendRefs"));
@@ -256,15 +335,17 @@ pub(super) fn routes(facts: &Facts, report: &mut Report) {
             let problem = format!("{} has no status: none of its parents is known to the mesh", text_name(route));
             found.push(Finding::doubtful("RouteNotSeen", problem));
         }
-        let next = format!(
-            "coracle describe {}/{} -n {own}",
-            text(route, "/kind").to_lowercase(),
-            text(route, "/metadata/name")
-        );
+        let name = text(route, "/metadata/name");
+        // What another route refers to does not matter to a request that it would not get.
+        let another = matched.is_some_and(|rule| !format!("/{rule}/").contains(&format!("/{own}/{name}/")));
+        if at_gateway && another {
+            found.retain(|finding| !finding.problem.contains(": ResolvedRefs is "));
+        }
+        let next = format!("coracle describe {}/{name} -n {own}", text(route, "/kind").to_lowercase());
         report.findings.extend(found.into_iter().map(|finding| finding.next(next.clone())));
     }
-    if at_gateway {
-        conditions(&facts.gateways, "Gateway", &mut report.findings);
+    if let Some(port) = at {
+        conditions(&facts.gateways, |listener| is_at(listener, port), &mut report.findings);
     }
 }
 
@@ -272,11 +353,17 @@ pub(super) fn text_name(object: &Value) -> String {
     format!("{} {}/{}", text(object, "/kind"), text(object, "/metadata/namespace"), text(object, "/metadata/name"))
 }
 
-fn conditions(objects: &[Value], kind: &str, findings: &mut Vec<Finding>) {
-    for object in objects {
-        let name = format!("{kind} {}/{}", text(object, "/metadata/namespace"), text(object, "/metadata/name"));
-        conditions_of(&object["status"], &name, findings);
-        for listener in list(object, "/status/listeners") {
+/// What is wrong with Gateways that have such listeners, and with these.
+fn conditions(gateways: &[Value], such: impl Fn(&Value) -> bool, findings: &mut Vec<Finding>) {
+    for gateway in gateways {
+        let name = text_name(gateway);
+        let meant: Vec<&Value> =
+            list(gateway, "/spec/listeners").iter().filter(|it| such(it)).map(|it| &it["name"]).collect();
+        if meant.is_empty() {
+            continue;
+        }
+        conditions_of(&gateway["status"], &name, findings);
+        for listener in list(gateway, "/status/listeners").iter().filter(|it| meant.contains(&&it["name"])) {
             conditions_of(listener, &format!("listener {} of {name}", text(listener, "/name")), findings);
         }
     }

@@ -121,6 +121,10 @@ fn a_client_outside_needs_a_token_and_patience() {
     until(&coracle, "/web/", &bearer, 200);
     let forged = bearer.replace("Bearer eyJ", "Bearer eyK");
     assert_eq!(get_with(coracle.gateway(), "/web/", &forged).status, 401);
+    // Each refusal is a line in the log, whether anybody asked for more words or not.
+    for reason in ["token_missing", "token_invalid"] {
+        coracle.says(&format!("refused policy=\"default/edge\" rule=\"\" reason=\"{reason}\""));
+    }
     let over = until(&coracle, "/limited/", &bearer, 429);
     assert!(over.body.contains("rate_limited"), "{over:?}");
     // Who has no token spends nothing of the limit, and learns nothing of it.

@@ -54,6 +54,8 @@ pub(crate) struct Coracle {
     namespace: Option<String>,
     /// What a part of it asked for that its role does not allow.
     asked_for_more: Arc<Mutex<Option<String>>>,
+    /// The last of what it said on stderr.
+    words: Arc<Mutex<String>>,
 }
 
 /// A command of the binary, in an environment of its own.
@@ -185,6 +187,8 @@ impl Coracle {
         });
         let asked_for_more = Arc::new(Mutex::new(None));
         let denied = asked_for_more.clone();
+        let words = Arc::new(Mutex::new(String::new()));
+        let shared = words.clone();
         let errors = std::thread::spawn(move || {
             let mut kept = Vec::new();
             let mut buffer = [0; 4096];
@@ -194,6 +198,7 @@ impl Coracle {
                 }
                 kept.extend_from_slice(&buffer[..count]);
                 kept.drain(..kept.len().saturating_sub(64 * 1024));
+                *shared.lock().expect("nobody panics with it") = String::from_utf8_lossy(&kept).into_owned();
                 if let Some(at) = String::from_utf8_lossy(&kept).find(DENIED) {
                     let line = String::from_utf8_lossy(&kept)[at..].lines().next().map(str::to_owned);
                     *denied.lock().expect("nobody panics with it") = line;
@@ -206,7 +211,7 @@ impl Coracle {
             Ok(Some(line)) => {
                 let ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("stdout is {line:?}: {e}"));
                 let data_path = data.to_owned();
-                Ok(Self { child, ready, data: None, data_path, home, namespace: None, asked_for_more })
+                Ok(Self { child, ready, data: None, data_path, home, namespace: None, asked_for_more, words })
             }
             Ok(None) => {
                 let status = child.wait().expect("a child to wait for");
@@ -232,6 +237,14 @@ impl Coracle {
     pub(crate) fn gateway(&self) -> SocketAddr {
         let url = self.ready["gateway"].as_str().expect("the ready line names the gateway");
         url.trim_start_matches("http://").parse().expect("an address")
+    }
+
+    /// Waits until it has said this on stderr.
+    pub(crate) fn says(&self, what: &str) {
+        eventually(&format!("it says {what:?}"), || {
+            let words = self.words.lock().expect("nobody panics with it");
+            if words.contains(what) { Ok(()) } else { Err(words.clone()) }
+        });
     }
 
     /// Runs a command of the binary against this instance; its output, whatever its exit code.

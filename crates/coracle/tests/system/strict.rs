@@ -70,6 +70,15 @@ fn a_caller_outside_of_the_mesh_gets_no_answer_until_it_joins() {
         );
     }
 
+    // What is wrong is told to whoever asks, and counted.
+    let why = coracle.run(&["why", "one", "--from", "third"]);
+    let report = String::from_utf8_lossy(&why.stdout).into_owned();
+    assert!(report.contains("asks for an identity: connections of default/third are reset"), "{report}");
+    assert_eq!(why.status.code(), Some(2), "{report}");
+    let counted = "coracle_access_refusals_total{policy=\"service/default/one:8080\",reason=\"identity_missing\"}";
+    let metrics = coracle.ok(&["get", "--raw", "/metrics"]);
+    assert!(metrics.contains(counted), "{metrics}");
+
     let file = directory.path().join("b.yaml");
     std::fs::write(&file, third(true)).expect("writable");
     coracle.ok(&["apply", "-f", file.to_str().expect("UTF-8")]);

@@ -103,7 +103,7 @@ pub(super) fn compile(
         backends,
         traffic,
         rejected,
-        unresolved: None,
+        unresolved: Vec::new(),
     };
     let mut drafts = Vec::with_capacity(rules.len());
     let mut faults = Vec::new();
@@ -115,7 +115,7 @@ pub(super) fn compile(
         drafts.push(draft);
     }
     let ranks = ranks(kind, &drafts, position);
-    let resolved = match compiler.unresolved {
+    let resolved = match all(compiler.unresolved) {
         Some(fault) => Verdict::no(condition::RESOLVED_REFS, fault.reason, fault.message),
         None => Verdict::yes(condition::RESOLVED_REFS, reason::RESOLVED_REFS, "All references are resolved"),
     };
@@ -152,6 +152,18 @@ fn judge(mut faults: Vec<(String, Fault)>, rules: usize) -> (Option<Fault>, Opti
     (Some(Fault::new(first.reason, message)), None)
 }
 
+/// All that is wrong with references, under the first one's reason; only so many are written out.
+fn all(faults: Vec<Fault>) -> Option<Fault> {
+    const TOLD: usize = 16;
+    let further = faults.len().saturating_sub(TOLD);
+    let mut messages: Vec<String> = faults.iter().take(TOLD).map(|fault| fault.message.clone()).collect();
+    if further > 0 {
+        messages.push(format!("and {further} more"));
+    }
+    let first = faults.into_iter().next()?;
+    Some(Fault { message: messages.join("; "), ..first })
+}
+
 /// The Services of other namespaces that a route is attached to, where it is attached to Services alone: its callers reach
 /// them as well without it, so that it may send there without anybody's grant.
 fn services(route: &HttpRoute) -> Vec<(&str, &str)> {
@@ -172,8 +184,8 @@ struct Compiler<'c, 'w> {
     backends: &'c mut Backends<'w>,
     traffic: &'c Traffic,
     rejected: &'c Rejected,
-    /// The first reference that could not be followed.
-    unresolved: Option<Fault>,
+    /// What is wrong with the references that could not be followed, each once.
+    unresolved: Vec<Fault>,
 }
 
 impl Compiler<'_, '_> {
@@ -211,7 +223,9 @@ impl Compiler<'_, '_> {
         let own = to.namespace.filter(|namespace| self.parents.contains(&(namespace, to.name)));
         let from = Subject { namespace: own.unwrap_or(self.from.namespace), ..self.from };
         self.backends.resolve(from, to).unwrap_or_else(|fault| {
-            self.unresolved.get_or_insert(fault);
+            if self.unresolved.iter().all(|known| known.message != fault.message) {
+                self.unresolved.push(fault);
+            }
             self.backends.unresolved()
         })
     }

@@ -4,6 +4,7 @@
 //! how many it has left out; counters are bounded, further ones are counted together.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use http::StatusCode;
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
@@ -18,10 +19,10 @@ use crate::told::Told;
 /// How many counters there are at most.
 const COUNTERS: usize = 2_000;
 
-/// How often one policy has refused for one reason.
+/// How often one policy has refused for one reason; or one listener at its door, where no policy is asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refusals {
-    /// The policy's id; `*` where there are too many.
+    /// The policy's id, or the listener's; `*` where there are too many.
     pub policy: PolicyId,
     /// The reason, such as `access_denied`.
     pub reason: &'static str,
@@ -32,7 +33,7 @@ pub struct Refusals {
 /// Writes refusals down and counts them.
 pub(crate) struct Audit {
     told: Told,
-    counts: Mutex<HashMap<(PolicyId, Reason), u64>>,
+    counts: Mutex<HashMap<(PolicyId, &'static str), u64>>,
 }
 
 /// Where and for whom something was refused.
@@ -52,7 +53,7 @@ impl Audit {
 
     /// Counts a refusal, and writes it down.
     pub(super) fn note(&self, verdict: &Verdict, on: &Occasion<'_>) {
-        self.count(verdict);
+        self.count(&verdict.policy, verdict.reason.word());
         let Some(left_out) = self.told.one() else { return };
         let caller = on.identity.map_or("unknown", |identity| &*identity.id);
         let rule = verdict.rule.as_deref().unwrap_or_default();
@@ -71,17 +72,18 @@ impl Audit {
         }
     }
 
-    fn count(&self, verdict: &Verdict) {
+    /// Counts a refusal by a policy, or by a listener that lets in nobody but those it can know.
+    pub(crate) fn count(&self, by: &PolicyId, reason: &'static str) {
         let mut counts = self.counts.lock();
-        let key = (verdict.policy.clone(), verdict.reason);
+        let key = (Arc::clone(by), reason);
         let known = counts.contains_key(&key) || counts.len() < COUNTERS;
-        *counts.entry(if known { key } else { ("*".into(), verdict.reason) }).or_default() += 1;
+        *counts.entry(if known { key } else { ("*".into(), reason) }).or_default() += 1;
     }
 
     pub(crate) fn read(&self) -> Vec<Refusals> {
-        let one = |((policy, reason), count): (&(PolicyId, Reason), &u64)| Refusals {
+        let one = |((policy, reason), count): (&(PolicyId, &'static str), &u64)| Refusals {
             policy: policy.clone(),
-            reason: reason.word(),
+            reason,
             count: *count,
         };
         let mut all: Vec<Refusals> = self.counts.lock().iter().map(one).collect();
@@ -147,13 +149,7 @@ mod tests {
     fn counters_are_bounded() {
         let audit = Audit::new();
         for n in 0..COUNTERS + 5 {
-            audit.count(&Verdict {
-                reason: Reason::Denied,
-                policy: n.to_string().into(),
-                rule: None,
-                flaw: None,
-                challenge: None,
-            });
+            audit.count(&n.to_string().into(), Reason::Denied.word());
         }
         let read = audit.read();
         assert_eq!(read.len(), COUNTERS + 1);

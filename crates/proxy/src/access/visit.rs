@@ -302,14 +302,29 @@ pub(crate) fn admits(audit: &Audit, client: &Client, guard: Option<&Guard>, back
     let first = guard.into_iter().flat_map(|guard| &guard.places).map(|place| (place, &[][..]));
     let mut places = first.chain(own.as_ref().map(|place| (place, through)));
     let all = places.all(|(place, through)| {
-        let policies = place.policies();
-        let nothing: Vec<_> = policies.iter().map(|policy| (&**policy, Evidence::default())).collect();
-        let judged = decide(&nothing, &Facts { identity, through, request: None });
-        let Err(verdict) = judged else { return true };
+        let Err(verdict) = unread(place, identity, through) else { return true };
         let peer = client.peer.ip().to_canonical().to_string();
         let place = &*place.id;
         audit.note(&verdict, &Occasion { place, identity, peer: &peer, method: "", path: "", request_id: "" });
         false
     });
     all.then_some(Admitted(()))
+}
+
+/// The same of a connection that is only thought of: why a place would close it. Nothing is noted.
+pub(crate) fn judge_connection(
+    place: &Arc<LivePlace>,
+    identity: Option<&Identity>,
+    through: &[Arc<str>],
+) -> Option<Refusal> {
+    let verdict = unread(place, identity, through).err()?;
+    let (place, reason) = (Arc::clone(&place.id), verdict.reason.word());
+    Some(Refusal { place, policy: verdict.policy, rule: verdict.rule, reason })
+}
+
+/// What a place says of a connection in which no request can be read.
+fn unread(place: &LivePlace, identity: Option<&Identity>, through: &[Arc<str>]) -> Result<(), Verdict> {
+    let policies = place.policies();
+    let nothing: Vec<_> = policies.iter().map(|policy| (&**policy, Evidence::default())).collect();
+    decide(&nothing, &Facts { identity, through, request: None })
 }

@@ -141,10 +141,14 @@ impl Choice {
 
     /// What is said while there is no endpoint.
     pub(crate) fn no_endpoint(&self) -> Fault {
-        let detail = format!("The backend {} has no endpoint that is ready.", self.backend.id);
-        let fault = Fault::new(self.backend.when_empty(), "no_endpoint", detail);
+        let status = self.backend.when_empty();
         // One that is not ready may soon be; a reference that cannot be followed is not a matter of time.
-        if fault.status == StatusCode::SERVICE_UNAVAILABLE { fault.retry_after(Duration::from_secs(1)) } else { fault }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let detail = format!("The backend {} has no endpoint that is ready.", self.backend.id);
+            return Fault::new(status, "no_endpoint", detail).retry_after(Duration::from_secs(1));
+        }
+        let detail = "The backend cannot be used as it is written; the conditions of its route and policies say why.";
+        Fault::new(status, "no_endpoint", detail)
     }
 }
 

@@ -154,17 +154,32 @@ impl Balancer {
         };
         let count = roster.seats.len();
         match (&self.settings.balancing.algorithm, key) {
-            (Algorithm::RoundRobin, _) => {
-                let start = self.turn.fetch_add(1, Ordering::Relaxed);
-                let turns = || (0..count).map(|step| start.wrapping_add(step) % count).filter(|it| usable(*it));
-                turns().find(|it| fastrand::f64() < self.share(&roster.seats[*it], now)).or_else(|| turns().next())
-            }
+            (Algorithm::RoundRobin, _) => self.in_turn(roster, usable, now),
             (Algorithm::ConsistentHash(_), Some(hash)) => roster.table.find(hash).find(|it| usable(*it)),
             (Algorithm::LeastRequest, _) => better(count, usable, |it| load(it, false), |_| {}),
             (Algorithm::PeakEwma | Algorithm::ConsistentHash(_), _) => {
                 better(count, usable, |it| load(it, true), |worse| roster.seats[worse].endpoint.forgive())
             }
         }
+    }
+
+    /// Whose turn it is. Who is passed over, for being new or left alone, costs a turn: what it would have got is shared by all
+    /// the others, and is not the next one's alone.
+    fn in_turn(&self, roster: &Roster, usable: impl Fn(usize) -> bool, now: u64) -> Option<usize> {
+        let count = roster.seats.len();
+        let mut spare = None;
+        for _ in 0..count {
+            let position = self.turn.fetch_add(1, Ordering::Relaxed) % count;
+            if !usable(position) {
+                continue;
+            }
+            if fastrand::f64() < self.share(&roster.seats[position], now) {
+                return Some(position);
+            }
+            spare = spare.or(Some(position));
+        }
+        // Others take turns at the same time, so that not everybody may have been asked.
+        spare.or_else(|| (0..count).find(|it| usable(*it)))
     }
 
     /// The share of its load that an endpoint is to get, for being new: 1 is all of it.
@@ -318,6 +333,26 @@ mod tests {
             let (first, last) = (new(0), new(11));
             assert!(first < 300 && last > 800, "{algorithm:?}: {first}, then {last} of 3,000");
         }
+    }
+
+    #[test]
+    fn what_one_is_spared_is_shared_by_all_the_others() {
+        let (endpoints, backend) = (Endpoints::default(), Backend::new("b".into()));
+        let balancer = balancer(Algorithm::RoundRobin, Some(10), None);
+        let start = Instant::now();
+        serve(&backend, &endpoints, 1..=3);
+        shares(&balancer, &backend, 1, start);
+        serve(&backend, &endpoints, 1..=4);
+        let [_, others @ .., new] = shares(&balancer, &backend, 3_000, start);
+        assert!(new < 300, "{new} of 3,000 go to the new one");
+        assert!(others.iter().all(|count| (850..=1_050).contains(count)), "{others:?}");
+        // The same holds for one that was tried already.
+        let mut counts = [0; 5];
+        for _ in 0..300 {
+            let ticket = balancer.pick(&backend, &[address(2)], None, start + Duration::from_secs(11));
+            counts[usize::from(ticket.expect("an endpoint").endpoint.address.port())] += 1;
+        }
+        assert_eq!(counts, [0, 100, 0, 100, 100]);
     }
 
     #[test]

@@ -278,8 +278,22 @@ async fn a_connection_without_http_is_closed_where_its_caller_may_not_pass() {
     let allow_a = || policy(vec![rule_for(Effect::Allow, Some(A))]);
     for protocol in [ListenerProtocol::Tcp { backend: "b".into() }, ListenerProtocol::Sniff { tcp: "b".into() }] {
         let mut snapshot = all_to(&[upstream.address]);
+        let is_bytes = matches!(protocol, ListenerProtocol::Tcp { .. });
         snapshot.listeners[0].protocol = protocol;
         let (running, at) = guarded(at_backend(snapshot, vec![("p", allow_a())])).await;
+        let question = proxy::Question {
+            listener: "l".into(),
+            host: String::new(),
+            method: http::Method::GET,
+            uri: "/".parse().expect("a path"),
+            headers: http::HeaderMap::new(),
+            caller: None,
+        };
+        if is_bytes {
+            let met = running.handle.explain(question).await.expect("a listener");
+            let refusals: Vec<_> = met.refusals.iter().map(|refusal| (&*refusal.policy, refusal.reason)).collect();
+            assert_eq!(refusals, [("p", "access_not_allowed")], "it is told without a connection");
+        }
         let mut stream = connect(AS_A, at).await;
         stream.write_all(b"\x01ing").await.expect("sends");
         read_until(&mut stream, "pong").await;

@@ -217,7 +217,7 @@ async fn what_a_request_would_meet_is_told_without_sending_one() {
         caller: None,
     };
     let met = proxy.handle.explain(question("/api/x")).await.expect("a listener");
-    assert_eq!((met.protocol, met.rule.as_deref(), met.own_answer), ("http", Some("r"), None));
+    assert_eq!((met.protocol, met.admits, met.rule.as_deref(), met.own_answer), ("http", "anybody", Some("r"), None));
     let ways: Vec<_> = met.backends.iter().map(|way| (&*way.backend, way.weight, way.endpoints.len())).collect();
     assert_eq!(ways, [("b", 3, 1), ("none", 1, 0)]);
     assert_eq!(met.backends[0].endpoints, [(upstream.address, 0)]);

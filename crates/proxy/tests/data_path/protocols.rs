@@ -86,6 +86,20 @@ async fn grpc_is_told_of_faults_in_its_own_way() {
 }
 
 #[tokio::test]
+async fn a_call_of_grpc_ends_with_its_callers_deadline() {
+    let upstream = Upstream::http(|_| std::future::pending::<Response<ServedBody>>()).await;
+    let (_proxy, address) = serving(all_to(&[upstream.address])).await;
+    let mut client = Client::http2(address).await;
+    let request = Request::post("http://a.test/x")
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "50m")
+        .body(text(""))
+        .expect("a request");
+    let answer = read(client.send(request).await.expect("an answer")).await.expect("a body");
+    assert_eq!((answer.status, &answer.headers["grpc-status"]), (StatusCode::OK, &"4".parse().expect("a value")));
+}
+
+#[tokio::test]
 async fn trailers_of_http1_pass() {
     let upstream = Upstream::raw(|mut stream| async move {
         read_until(&mut stream, "\r\n\r\n").await;

@@ -74,7 +74,21 @@ async fn tls_goes_where_its_server_name_says() {
     ];
     let mut snapshot = routes(Vec::new(), &[("a", vec![a]), ("b", vec![b])]);
     snapshot.listeners = vec![listener("l", ListenerProtocol::Tls { certificates: Vec::new(), names }, Vec::new())];
-    let (_proxy, address) = serving(snapshot).await;
+    let (proxy, address) = serving(snapshot).await;
+    // What such a connection would meet is told without one.
+    for (host, backends) in [("X.b.test", vec!["b"]), ("a.test", vec!["a"]), ("other.test", Vec::new())] {
+        let question = proxy::Question {
+            listener: "l".into(),
+            host: host.into(),
+            method: http::Method::GET,
+            uri: "/".parse().expect("a path"),
+            headers: http::HeaderMap::new(),
+            caller: None,
+        };
+        let met = proxy.handle.explain(question).await.expect("a listener");
+        let ways: Vec<&str> = met.backends.iter().map(|way| &*way.backend).collect();
+        assert_eq!((met.protocol, met.own_answer, ways), ("tls", None, backends), "{host}");
+    }
     for name in ["a.test", "x.b.test"] {
         // The certificate is the backend's own: a wrong one fails here.
         let stream = connect(address, name, &roots).await.expect("a TLS connection");

@@ -49,6 +49,17 @@ fn references_that_cannot_be_followed_take_their_share_with_500() {
 }
 
 #[test]
+fn all_that_is_wrong_with_references_is_said_once() {
+    let rule = |name: &str| format!("- backendRefs: [{{name: {name}, port: 80}}]\n");
+    let compiled = with_rules(&[rule("three"), rule("one"), rule("four"), rule("three")].concat());
+    let expected = "Service shop/three does not exist; Service shop/four does not exist";
+    assert_eq!(text::route_message(&compiled, "r", "ResolvedRefs"), expected);
+    let many: String = (0..20).map(|n| rule(&format!("none-{n}"))).collect();
+    let message = text::route_message(&with_rules(&many), "r", "ResolvedRefs");
+    assert!(message.contains("shop/none-15 does") && message.ends_with("; and 4 more"), "{message}");
+}
+
+#[test]
 fn what_carries_no_plain_http_is_no_backend() {
     for (port, said) in [
         ("{port: 80, protocol: UDP}", "is UDP"),

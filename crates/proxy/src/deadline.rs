@@ -1,0 +1,70 @@
+//! How long a caller of gRPC waits: the header `grpc-timeout`.
+//!
+//! Invariants: what is no such time is none, as the next hop judges it again; a request without the header costs one look at its
+//! headers at most.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+
+use crate::answer::Fault;
+
+const HEADER: &str = "grpc-timeout";
+
+/// How long a call may take, where its caller says so: up to eight digits and a unit.
+pub(crate) fn of(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(HEADER)?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// What is said when it has passed. The caller has most likely left by then; it is for the records.
+pub(crate) fn passed() -> Fault {
+    Fault::new(
+        StatusCode::GATEWAY_TIMEOUT,
+        "deadline",
+        "The call was not answered in the time that its caller gave it.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_and_all_else_is_none() {
+        for (text, expected) in [
+            ("1S", Some(Duration::from_secs(1))),
+            ("00000250m", Some(Duration::from_millis(250))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("7u", Some(Duration::from_micros(7))),
+            ("7n", Some(Duration::from_nanos(7))),
+            ("", None),
+            ("S", None),
+            ("1", None),
+            ("1s", None),
+            ("-1S", None),
+            ("+1S", None),
+            ("123456789S", None),
+            ("1 S", None),
+        ] {
+            let headers =
+                HeaderMap::from_iter([(http::HeaderName::from_static(HEADER), text.parse().expect("a value"))]);
+            assert_eq!(of(&headers), expected, "{text:?}");
+        }
+        assert_eq!(of(&HeaderMap::new()), None);
+    }
+}
