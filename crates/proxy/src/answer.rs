@@ -144,12 +144,15 @@ pub(crate) enum Kind {
 impl Kind {
     /// What a client understands.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let has = |name: HeaderName, what: &[u8]| {
-            headers.get(name).is_some_and(|value| value.as_bytes().windows(what.len()).any(|window| window == what))
-        };
-        if is_grpc(headers) {
+        Self::said(headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes), headers.get(ACCEPT).map(HeaderValue::as_bytes))
+    }
+
+    /// The same, by the only two headers that matter.
+    pub(crate) fn said(content_type: Option<&[u8]>, accept: Option<&[u8]>) -> Self {
+        const JSON: &[u8] = b"application/json";
+        if content_type.is_some_and(|said| said.starts_with(GRPC)) {
             Self::Grpc
-        } else if has(ACCEPT, b"application/json") {
+        } else if accept.is_some_and(|said| said.windows(JSON.len()).any(|window| window == JSON)) {
             Self::Json
         } else {
             Self::Text

@@ -47,6 +47,12 @@ impl Backend {
         self.members.load_full()
     }
 
+    /// Whether it takes requests as they are over HTTP/1.1, those of gRPC aside, and from everybody.
+    pub(crate) fn takes_all(&self) -> bool {
+        let members = self.members.load();
+        members.protocol != BackendProtocol::H2c && members.place.is_none()
+    }
+
     pub(crate) fn protocol(&self) -> BackendProtocol {
         self.members.load().protocol
     }

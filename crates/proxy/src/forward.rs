@@ -24,7 +24,9 @@ use crate::route::{Choice, Rule};
 use crate::service::Shared;
 use crate::snapshot::BackendProtocol;
 use crate::tunnel;
-use crate::upstream::{self, AskError, CallError, Http1, Http2Sender, Pool, Reading, RequestBody, SendError, Upload};
+use crate::upstream::{
+    self, Answer, AskError, CallError, Http1, Http2Sender, Pool, Reading, RequestBody, SendError, Upload,
+};
 
 /// Requests that must not be repeated use only connections that were in use this short a time ago, as the other side may be
 /// about to close an older one.
@@ -41,22 +43,26 @@ pub(crate) struct Outgoing {
 pub(crate) type Upgrade = Option<(HeaderValue, OnUpgrade)>;
 
 /// Why an attempt brought no answer.
-pub(crate) enum Miss {
+pub(crate) enum Miss<R = Box<Request<RequestBody>>> {
     /// The endpoint got nothing of it.
-    Untouched(Box<Request<RequestBody>>, String),
+    Untouched(R, String),
     /// It may have.
     Broken(Fault),
 }
 
-impl Miss {
-    fn broken(reason: &'static str, error: &dyn std::fmt::Display) -> Self {
-        tracing::debug!(reason, %error, "no answer from an endpoint");
-        let detail = match reason {
-            "upstream_closed" => "The backend closed the connection before it answered.",
-            _ => "The backend's answer could not be read.",
-        };
-        Self::Broken(Fault::new(StatusCode::BAD_GATEWAY, reason, detail))
+impl<R> Miss<R> {
+    pub(crate) fn broken(reason: &'static str, error: &dyn std::fmt::Display) -> Self {
+        Self::Broken(broken(reason, error))
     }
+}
+
+fn broken(reason: &'static str, error: &dyn std::fmt::Display) -> Fault {
+    tracing::debug!(reason, %error, "no answer from an endpoint");
+    let detail = match reason {
+        "upstream_closed" => "The backend closed the connection before it answered.",
+        _ => "The backend's answer could not be read.",
+    };
+    Fault::new(StatusCode::BAD_GATEWAY, reason, detail)
 }
 
 /// Sends a request and brings back the head of the answer, with a body that streams.
@@ -120,7 +126,7 @@ pub(crate) fn unreachable(choice: &Choice) -> Fault {
     Fault::new(StatusCode::BAD_GATEWAY, "connect_failed", detail)
 }
 
-async fn within<T>(limit: Option<Duration>, work: Pin<&mut impl Future<Output = T>>) -> Result<T, Fault> {
+pub(crate) async fn within<T>(limit: Option<Duration>, work: Pin<&mut impl Future<Output = T>>) -> Result<T, Fault> {
     let Some(limit) = limit else { return Ok(work.await) };
     tokio::time::timeout(limit, work).await.map_err(|_| {
         Fault::new(
@@ -187,8 +193,9 @@ enum Unanswered {
 /// Sends a request over a connection.
 async fn offer(connection: Box<Http1>, request: Request<RequestBody>) -> Result<Offered, Unanswered> {
     if matches!(request.body(), RequestBody::Empty) {
-        return match connection.ask(&request.method().clone(), Http1::written(&request)).await {
-            Ok((parts, reading)) => Ok(Offered::Read(parts, reading)),
+        return match connection.ask(&request.method().clone(), &Http1::written(&request)).await {
+            Ok(Answer::Read(parts, reading)) => Ok(Offered::Read(parts, reading)),
+            Ok(Answer::Taken(never, ..)) => match never {},
             Err(AskError::Lost(error)) => {
                 let again = idempotent(request.method()).then(|| Box::new(request));
                 Err(Unanswered::Lost(again, Miss::broken("upstream_closed", &error)))
@@ -248,25 +255,15 @@ fn received(
     pool_size: usize,
     sent: Instant,
 ) -> Result<Response<Body>, Miss> {
-    ticket.endpoint.observe(sent.elapsed());
-    let lease = Lease { ticket, pool, pool_size };
     match answer {
-        Offered::Read(mut parts, mut reading) => {
-            if let Some(keep) = prepared(&mut parts)? {
-                reading.keep_for(keep);
-            }
-            let body = match reading.whole() {
-                Some(bytes) => {
-                    lease.release(reading.back());
-                    Body::text(bytes)
-                }
-                None => Body::Read(Box::new(body::Read { reading, lease: Some(lease) })),
-            };
-            Ok(Response::from_parts(parts, body))
+        Offered::Read(parts, reading) => {
+            received_of(parts, reading, (ticket, pool), pool_size, sent).map_err(Miss::Broken)
         }
         Offered::Driven(response, mut connection) => {
+            ticket.endpoint.observe(sent.elapsed());
+            let lease = Lease { ticket, pool, pool_size };
             let (mut parts, body) = response.into_parts();
-            if let Some(keep) = prepared(&mut parts)? {
+            if let Some(keep) = prepared(&mut parts).map_err(Miss::Broken)? {
                 connection.keep = connection.keep.min(keep);
             }
             let body = if body.is_end_stream() {
@@ -280,16 +277,43 @@ fn received(
     }
 }
 
-/// Makes an answer's head the client's; says for how long the connection may be kept, where the endpoint has said so.
-fn prepared(parts: &mut response::Parts) -> Result<Option<Duration>, Miss> {
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Miss::broken("upstream_protocol", &"it changed the protocol without being asked"));
+/// The same of an answer to a request without a body.
+pub(crate) fn received_of(
+    mut parts: response::Parts,
+    mut reading: Reading,
+    (ticket, pool): (Ticket, Arc<Pool>),
+    pool_size: usize,
+    sent: Instant,
+) -> Result<Response<Body>, Fault> {
+    ticket.endpoint.observe(sent.elapsed());
+    let lease = Lease { ticket, pool, pool_size };
+    if let Some(keep) = prepared(&mut parts)? {
+        reading.keep_for(keep);
     }
-    // A second less than it says, so that it does not close what is about to be used.
-    let keep = headers::keep_alive(&parts.headers).map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
+    let body = match reading.whole() {
+        Some(bytes) => {
+            lease.release(reading.back());
+            Body::text(bytes)
+        }
+        None => Body::Read(Box::new(body::Read { reading, lease: Some(lease) })),
+    };
+    Ok(Response::from_parts(parts, body))
+}
+
+/// Makes an answer's head the client's; says for how long the connection may be kept, where the endpoint has said so.
+fn prepared(parts: &mut response::Parts) -> Result<Option<Duration>, Fault> {
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(broken("upstream_protocol", &"it changed the protocol without being asked"));
+    }
+    let keep = headers::keep_alive(&parts.headers).map(kept_for);
     headers::strip(&mut parts.headers);
     parts.version = Version::HTTP_11;
     Ok(keep)
+}
+
+/// For how long a connection is kept of which the endpoint says that it keeps it so many seconds: one less, so that it does not close what is about to be used.
+pub(crate) fn kept_for(seconds: u64) -> Duration {
+    Duration::from_secs(seconds.saturating_sub(1))
 }
 
 /// The shared HTTP/2 connection of an endpoint; made where there is none.

@@ -39,7 +39,8 @@ pub fn found(hosts: &[VirtualHost], asked: &Asked<'_>) -> Result<Option<Arc<str>
     let (backends, counters, states) = (HashMap::new(), Registry::new(16), States::new(16));
     let with = Ingredients { backends: &backends, places: &Places::default(), counters: &counters, states: &states };
     let table = compile(&listener(hosts.to_vec()), &with)?;
-    let candidate = Candidate { method: asked.method, path: asked.path, query: asked.query, headers: asked.headers };
+    let candidate =
+        Candidate { method: asked.method, path: asked.path, query: asked.query, headers: asked.headers.into() };
     Ok(table.find(asked.host, &candidate, None).map(|rule| Arc::clone(&rule.id)))
 }
 

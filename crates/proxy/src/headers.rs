@@ -81,22 +81,34 @@ pub(crate) fn make_lawful(headers: &mut HeaderMap) {
 /// How long an endpoint says that it keeps a connection, in seconds.
 pub(crate) fn keep_alive(headers: &HeaderMap) -> Option<u64> {
     headers.keys().find(|name| of_one_hop(name))?;
-    let hint = headers.get(KEEP_ALIVE)?.to_str().ok()?;
+    timeout(headers.get(KEEP_ALIVE)?.to_str().ok()?)
+}
+
+/// The same, of what the header says.
+pub(crate) fn timeout(hint: &str) -> Option<u64> {
     hint.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse().ok())
 }
 
 /// The id of a request: the client's, where it is one, or a new one.
 pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
-    if let Some(id) = headers.get(REQUEST_ID)
-        && (1..=128).contains(&id.len())
-        && id.as_bytes().iter().all(u8::is_ascii_graphic)
-    {
-        return id.clone();
+    match headers.get(REQUEST_ID) {
+        Some(id) if is_id(id.as_bytes()) => id.clone(),
+        _ => new_id(),
     }
+}
+
+/// Whether a client's id is one that may be passed on.
+pub(crate) fn is_id(said: &[u8]) -> bool {
+    (1..=128).contains(&said.len()) && said.iter().all(u8::is_ascii_graphic)
+}
+
+/// An id that nobody has.
+pub(crate) fn new_id() -> HeaderValue {
     let mut text = [0; 32];
-    let random = fastrand::u128(..);
-    for (i, digit) in text.iter_mut().enumerate() {
-        *digit = b"0123456789abcdef"[(random >> (4 * i)) as usize & 15];
+    let random = fastrand::u128(..).to_le_bytes();
+    for (pair, byte) in text.chunks_exact_mut(2).zip(random) {
+        pair[0] = b"0123456789abcdef"[usize::from(byte & 15)];
+        pair[1] = b"0123456789abcdef"[usize::from(byte >> 4)];
     }
     // Hexadecimal digits are always a valid value.
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))

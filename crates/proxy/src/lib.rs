@@ -33,6 +33,8 @@ mod http2;
 mod identity;
 mod incoming;
 mod keep;
+mod known;
+mod landing;
 mod listen;
 mod mirror;
 mod names;

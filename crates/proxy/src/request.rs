@@ -320,6 +320,11 @@ fn identify(parts: &request::Parts) -> Result<Cow<'_, str>, Fault> {
         (None, None) if parts.version < Version::HTTP_11 => "",
         (None, None) => return Err(Fault::bad_request("host", "The request names no host.")),
     };
+    host_of(authority)
+}
+
+/// The host that an authority names, in lower case and without a port.
+pub(crate) fn host_of(authority: &str) -> Result<Cow<'_, str>, Fault> {
     let odd =
         |b: u8| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'%' | b'~'));
     if authority.bytes().any(odd) {
@@ -417,7 +422,7 @@ fn meet(
     }
 }
 
-fn draw(choices: &[Choice], total: u64) -> usize {
+pub(crate) fn draw(choices: &[Choice], total: u64) -> usize {
     if choices.len() == 1 {
         return 0;
     }

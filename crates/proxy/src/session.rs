@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 
 use crate::headers;
@@ -202,8 +202,8 @@ impl Session {
             Told::Nobody | Told::ByRequest(_) => return,
             Told::As(id, place) => (id.clone(), *place),
             Told::Itself => {
-                let id = headers::request_id(&HeaderMap::new());
-                let place = place(&HeaderMap::new(), &id, &self.shared.sampler, self.started);
+                let id = headers::new_id();
+                let place = place(None, &id, &self.shared.sampler, self.started);
                 (id, place)
             }
         };

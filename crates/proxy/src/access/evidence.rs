@@ -137,7 +137,7 @@ fn places(issuer: &policy::Issuer) -> impl Iterator<Item = TokenFrom> {
 fn find<'a>(request: &Candidate<'a>, from: &TokenFrom) -> Result<Option<Cow<'a, str>>, Flaw> {
     match from {
         TokenFrom::Header(name, prefix) => {
-            let values = request.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+            let values = request.headers.map().get_all(name).iter().filter_map(|value| value.to_str().ok());
             let mut tokens = values.filter_map(|value| {
                 let (start, token) = value.split_at_checked(prefix.len())?;
                 start.eq_ignore_ascii_case(prefix).then(|| token.trim())
@@ -161,7 +161,7 @@ fn find<'a>(request: &Candidate<'a>, from: &TokenFrom) -> Result<Option<Cow<'a, 
 
 /// The client whose key a request has; none where it has none. A key of nobody's, or several, are trouble.
 pub(super) fn client(keys: &ApiKeys, request: &Candidate<'_>) -> Result<Option<Arc<str>>, Trouble> {
-    let by_header = keys.header.iter().flat_map(|name| request.headers.get_all(name).iter());
+    let by_header = keys.header.iter().flat_map(|name| request.headers.map().get_all(name).iter());
     let by_header = by_header.map(|value| Cow::Borrowed(value.as_bytes()));
     let by_query = keys.query.iter().flat_map(|name| query_values(request.query.unwrap_or_default(), name));
     let by_query = by_query.map(|value| Cow::Owned(value.into_owned().into_bytes()));

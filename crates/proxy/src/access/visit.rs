@@ -135,8 +135,8 @@ impl Visit {
         }
         let policies = place.policies();
         if !policies.is_empty() {
-            let headers = self.as_seen(&policies, candidate.headers);
-            let candidate = Candidate { headers: &headers, ..*candidate };
+            let headers = self.as_seen(&policies, candidate.headers.map());
+            let candidate = Candidate { headers: (&*headers).into(), ..*candidate };
             let identity = caller.identity.as_deref();
             let facts = Facts { identity, through, request: Some(Asked::new(candidate)) };
             self.judge(&policies, &facts, &candidate).map_err(|stop| match stop {
@@ -277,8 +277,8 @@ pub(crate) fn judge(
     candidate: &Candidate<'_>,
 ) -> Option<Refusal> {
     let policies = place.policies();
-    let headers = Visit::default().as_seen(&policies, candidate.headers);
-    let candidate = Candidate { headers: &headers, ..*candidate };
+    let headers = Visit::default().as_seen(&policies, candidate.headers.map());
+    let candidate = Candidate { headers: (&*headers).into(), ..*candidate };
     let facts = Facts { identity, through, request: Some(Asked::new(candidate)) };
     let verdict = match Visit::default().judge(&policies, &facts, &candidate) {
         // Nobody is asked either about what is only thought of.

@@ -8,6 +8,8 @@ use http::{StatusCode, response};
 use hyper::ext::ReasonPhrase;
 
 use super::date;
+use crate::known::{Known, known};
+use crate::upstream::Plain;
 
 /// What is known of a body before it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,12 +87,47 @@ pub(super) fn write(head: &response::Parts, size: Size, to: To, into: &mut Vec<u
         _ => {}
     }
     if !dated {
-        into.extend_from_slice(b"date: ");
-        date::write(into);
-        into.extend_from_slice(b"\r\n");
+        say_date(into);
     }
     into.extend_from_slice(b"\r\n");
     (framing, last)
+}
+
+/// Writes the head of an endpoint's plain answer, whose length its headers say, as it came. `last` says whether the connection ends with it.
+pub(super) fn write_plain(plain: &Plain<'_, '_>, last: bool, into: &mut Vec<u8>) {
+    if plain.status == StatusCode::OK && plain.reason.is_empty() {
+        into.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    } else {
+        let own = Some(plain.reason.as_bytes()).filter(|reason| !reason.is_empty());
+        status_in_full(plain.status, own, into);
+    }
+    let mut dated = false;
+    for field in plain.fields {
+        match known(field.name.as_bytes()) {
+            // Of one connection, or said anew.
+            Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::ContentLength => continue,
+            Known::Date => dated = true,
+            _ => {}
+        }
+        into.extend(field.name.bytes().map(|byte| byte.to_ascii_lowercase()));
+        into.extend_from_slice(b": ");
+        into.extend_from_slice(field.value);
+        into.extend_from_slice(b"\r\n");
+    }
+    if last {
+        into.extend_from_slice(b"connection: close\r\n");
+    }
+    length(plain.length, into);
+    if !dated {
+        say_date(into);
+    }
+    into.extend_from_slice(b"\r\n");
+}
+
+fn say_date(into: &mut Vec<u8>) {
+    into.extend_from_slice(b"date: ");
+    date::write(into);
+    into.extend_from_slice(b"\r\n");
 }
 
 fn status_line(head: &response::Parts, status: StatusCode, into: &mut Vec<u8>) {
@@ -98,11 +135,14 @@ fn status_line(head: &response::Parts, status: StatusCode, into: &mut Vec<u8>) {
     if status == StatusCode::OK && own.is_none() {
         return into.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     }
+    status_in_full(status, own.map(ReasonPhrase::as_bytes), into);
+}
+
+fn status_in_full(status: StatusCode, own: Option<&[u8]>, into: &mut Vec<u8>) {
     into.extend_from_slice(b"HTTP/1.1 ");
     into.extend_from_slice(status.as_str().as_bytes());
     into.push(b' ');
-    let usual = || status.canonical_reason().unwrap_or("<none>").as_bytes();
-    into.extend_from_slice(own.map_or_else(usual, ReasonPhrase::as_bytes));
+    into.extend_from_slice(own.unwrap_or_else(|| status.canonical_reason().unwrap_or("<none>").as_bytes()));
     into.extend_from_slice(b"\r\n");
 }
 
@@ -130,9 +170,11 @@ fn closes(connection: &HeaderValue) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::Response;
+    use bytes::BytesMut;
+    use http::{Method, Response};
 
     use super::*;
+    use crate::{headers, upstream};
 
     const PLAIN: To = To { head: false, last: false };
 
@@ -215,6 +257,47 @@ mod tests {
                 (expected.to_owned(), framing, false),
                 "{status} {headers:?}"
             );
+        }
+    }
+
+    /// What is written of an endpoint's answer from where it landed, and what of the same as others know it, as lines in order.
+    fn both(text: &str, last: bool) -> (Vec<String>, Vec<String>) {
+        let (mut room, mut ours, mut others) = (upstream::room(), Vec::new(), Vec::new());
+        let plain = upstream::plain(text.as_bytes(), &Method::GET, &mut room).expect("plain");
+        write_plain(&plain, last, &mut ours);
+        let read = upstream::read(&mut BytesMut::from(text), &Method::GET).expect("readable").expect("whole");
+        let mut parts = read.parts;
+        headers::strip(&mut parts.headers);
+        let framing = write(&parts, Size::Known(plain.length), To { head: false, last }, &mut others);
+        assert_eq!(framing, (Framing::Length(plain.length), last));
+        let lines = |head: Vec<u8>| {
+            let text = String::from_utf8(head).expect("text");
+            // The second may have passed in between.
+            let mut lines: Vec<String> = text
+                .split("\r\n")
+                .map(|line| {
+                    if line.starts_with("date: ") && !line.ends_with("theirs") { "date" } else { line }.to_owned()
+                })
+                .collect();
+            lines[1..].sort();
+            lines
+        };
+        (lines(ours), lines(others))
+    }
+
+    #[test]
+    fn a_plain_answer_is_written_as_any_other() {
+        for text in [
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nServer: x\r\nContent-Length: 3\r\n\r\nabc",
+            "HTTP/1.1 200 Fine\r\ncontent-length: 007\r\nDate: theirs\r\n\r\n",
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\nKeep-Alive: timeout=5\r\n\r\n",
+            "HTTP/1.1 599 \r\ncontent-length: 1\r\nproxy-connection: x\r\nconnection: keep-alive\r\n\r\n",
+            "HTTP/1.1 299 Odd\r\nset-cookie: a=1\r\nempty:\r\nSet-Cookie: b=2\r\ncontent-length: 1024\r\n\r\n",
+        ] {
+            for last in [false, true] {
+                let (ours, others) = both(text, last);
+                assert_eq!(ours, others, "{text:?}");
+            }
         }
     }
 

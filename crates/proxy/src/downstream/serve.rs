@@ -7,36 +7,29 @@
 //! Invariants: between two requests there is no buffer; while an answer is made, no more is read ahead than once; what is not ours
 //! goes back whole.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Response};
+use http::{Method, Response, request as asked};
 use hyper::body::Body as _;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
-use super::answer::{self, Size, To};
-use super::head::{Asked, Limits, Look, look, may_be_whole};
+use super::answer::{self, Framing, Size, To};
+use super::direct::{self, Passed, Passing};
+use super::head::{self, Limits, Look, look, may_be_whole};
 use super::outlet::Outlet;
 use crate::connection::Broken;
 use crate::incoming::Incoming;
+use crate::landing;
 use crate::listen::Life;
 use crate::observe::Seen;
 use crate::request::{self, Caller};
-
-/// How much is read at once.
-const READ: usize = 16 * 1024;
-
-thread_local! {
-    /// Where what comes from sockets is put, before it is known how much it is. Connections that wait share it.
-    static LANDING: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
-}
 
 /// Serves a client until its connection ends, or until it sends what is not ours. That is then returned, with the connection.
 pub(crate) async fn serve<S>(caller: &Arc<Caller>, read: Bytes, stream: S) -> Result<Option<(Bytes, S)>, Broken>
@@ -52,20 +45,32 @@ where
     let mut watch = Watch { life, draining, forced, clock, tick, ticks: 0, registered: false, finishing: false };
     let mut line = Line { stream, read };
     loop {
-        let asked = match line.head(limits, &mut watch).await? {
-            Next::Ours(asked) => asked,
+        // What answers is in a box, which is there while there is a request and not while a connection waits for one.
+        let kept = match line.head(caller, limits, &mut watch).await? {
+            Next::Ours(asked) => {
+                let Asked { parts, last } = *asked;
+                let to = To { head: parts.method == Method::HEAD, last };
+                let answer = Box::pin(request::answered(caller, parts, Incoming::Nothing));
+                let Some(response) = line.answer(answer, &mut watch).await else { return Ok(None) };
+                line.deliver(response, to, &mut watch).await?
+            }
+            Next::Direct(passing) => {
+                let to = passing.to();
+                let answer = Box::pin(direct::pass(caller, *passing));
+                match line.answer(answer, &mut watch).await {
+                    None => return Ok(None),
+                    Some(Passed::Made(out, rest, last)) => line.write(out, rest, last, &mut watch).await?,
+                    Some(Passed::Other(response)) => line.deliver(response, to, &mut watch).await?,
+                }
+            }
             Next::Other => return Ok(Some((line.read, line.stream))),
             Next::End => break,
             Next::Cut => return Ok(None),
         };
-        let Asked { parts, last } = *asked;
-        let to = To { head: parts.method == Method::HEAD, last };
-        // In a box, which is there while there is a request and not while a connection waits for one.
-        let answer = Box::pin(request::answered(caller, parts, Incoming::Nothing));
-        let Some(response) = line.answer(answer, &mut watch).await else { return Ok(None) };
-        let Some(kept) = line.deliver(response, to, &mut watch).await? else { return Ok(None) };
-        if !kept {
-            break;
+        match kept {
+            Some(true) => {}
+            Some(false) => break,
+            None => return Ok(None),
         }
     }
     line.end(&mut watch).await?;
@@ -75,11 +80,36 @@ where
 /// What comes next on a connection.
 enum Next {
     Ours(Box<Asked>),
+    /// One of ours that is passed on as it came.
+    Direct(Box<Passing>),
     Other,
     /// Nothing: it is over.
     End,
     /// It is over, and nothing is owed to anybody.
     Cut,
+}
+
+/// A request of ours.
+struct Asked {
+    parts: asked::Parts,
+    /// Whether the client wants the connection to end with the answer.
+    last: bool,
+}
+
+/// What the first bytes that were read lead to; of a request, with where its head ends.
+fn begin(caller: &Arc<Caller>, bytes: &[u8], all: impl Fn() -> Bytes, limits: Limits) -> Option<(Next, usize)> {
+    let mut room = head::room();
+    match look(bytes, limits, &mut room) {
+        Look::Partial => None,
+        Look::Other => Some((Next::Other, 0)),
+        Look::Ours(plain) => Some(match direct::begin(caller, &plain, &all) {
+            Some(passing) => (Next::Direct(Box::new(passing)), plain.end),
+            None => match plain.parts(&all()) {
+                Some(parts) => (Next::Ours(Box::new(Asked { parts, last: plain.last })), plain.end),
+                None => (Next::Other, 0),
+            },
+        }),
+    }
 }
 
 /// What ends a connection from without: its listener, and time.
@@ -130,23 +160,41 @@ struct Line<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     /// Reads more, once. Zero is the end of what the client sends.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        LANDING.with_borrow_mut(|landing| {
-            let mut landed = ReadBuf::new(landing);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut landed))?;
-            let new = landed.filled();
-            if self.read.is_empty() {
-                self.read = Bytes::copy_from_slice(new);
-            } else {
-                let mut all = BytesMut::from(std::mem::take(&mut self.read));
-                all.extend_from_slice(new);
-                self.read = all.freeze();
+        let read = &mut self.read;
+        landing::poll_read(&mut self.stream, cx, |landed| add(read, landed))
+    }
+
+    /// The same, and looks at what has come if there was nothing before.
+    fn poll_begin(&mut self, caller: &Arc<Caller>, limits: Limits, cx: &mut Context<'_>) -> Poll<io::Result<Arrived>> {
+        let read = &mut self.read;
+        landing::poll_read(&mut self.stream, cx, |landed| {
+            if read.is_empty() && !landed.is_empty() {
+                let all = || Bytes::copy_from_slice(landed);
+                if let Some((next, end)) = begin(caller, landed, all, limits) {
+                    add(read, &landed[end..]);
+                    return Arrived::Whole(next);
+                }
             }
-            Poll::Ready(Ok(new.len()))
+            add(read, landed);
+            Arrived::Some(landed.len())
         })
     }
 
+    /// Looks at what was read and not looked at.
+    fn begin(&mut self, caller: &Arc<Caller>, limits: Limits) -> Option<Next> {
+        let (next, end) = begin(caller, &self.read, || self.read.clone(), limits)?;
+        // An empty rest would hold on to all that was read.
+        self.read = if end < self.read.len() { self.read.slice(end..) } else { Bytes::new() };
+        Some(next)
+    }
+
     /// Waits for the next head.
-    async fn head<D, F>(&mut self, limits: Limits, watch: &mut Watch<'_, D, F>) -> io::Result<Next>
+    async fn head<D, F>(
+        &mut self,
+        caller: &Arc<Caller>,
+        limits: Limits,
+        watch: &mut Watch<'_, D, F>,
+    ) -> io::Result<Next>
     where
         D: Future<Output = ()>,
         F: Future<Output = ()>,
@@ -157,18 +205,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         std::future::poll_fn(|cx| {
             // First of all, so that a request that has arrived already is begun before anything is finished.
             loop {
-                if seen == 0 || may_be_whole(&self.read, seen) || self.read.len() >= limits.bytes {
-                    match look(&mut self.read, limits) {
-                        Look::Ours(asked) => return Poll::Ready(Ok(Next::Ours(asked))),
-                        Look::Other => return Poll::Ready(Ok(Next::Other)),
-                        Look::Partial => {}
-                    }
+                let looked = if seen == 0 { !self.read.is_empty() } else { may_be_whole(&self.read, seen) };
+                if (looked || self.read.len() >= limits.bytes)
+                    && let Some(next) = self.begin(caller, limits)
+                {
+                    return Poll::Ready(Ok(next));
                 }
                 seen = self.read.len();
-                match self.poll_read(cx)? {
-                    Poll::Ready(0) if self.read.is_empty() => return Poll::Ready(Ok(Next::End)),
-                    Poll::Ready(0) => return Poll::Ready(Ok(Next::Cut)),
-                    Poll::Ready(_) => {}
+                match self.poll_begin(caller, limits, cx)? {
+                    Poll::Ready(Arrived::Whole(next)) => return Poll::Ready(Ok(next)),
+                    Poll::Ready(Arrived::Some(0)) if self.read.is_empty() => return Poll::Ready(Ok(Next::End)),
+                    Poll::Ready(Arrived::Some(0)) => return Poll::Ready(Ok(Next::Cut)),
+                    Poll::Ready(Arrived::Some(_)) => {}
                     Poll::Pending => break,
                 }
             }
@@ -187,11 +235,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     /// Waits for an answer. None where nobody does any more.
-    async fn answer<D, F>(
+    async fn answer<T, D, F>(
         &mut self,
-        mut answer: Pin<Box<impl Future<Output = Response<Seen>>>>,
+        mut answer: Pin<Box<impl Future<Output = T>>>,
         watch: &mut Watch<'_, D, F>,
-    ) -> Option<Response<Seen>>
+    ) -> Option<T>
     where
         D: Future<Output = ()>,
         F: Future<Output = ()>,
@@ -222,9 +270,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let mut out = Outlet::new();
         // Asked here, as the listener may have begun to drain while the answer was made, on any thread.
         let to = To { last: to.last || watch.life.changed(), ..to };
-        let (mut framing, last) = answer::write(&head, size, to, out.head());
+        let (framing, last) = answer::write(&head, size, to, out.head());
         drop(head);
-        let mut body = Some(body).filter(|_| framing.has_body());
+        let rest = Some((framing, body)).filter(|_| framing.has_body());
+        self.write(out, rest, last, watch).await
+    }
+
+    /// Writes what is made already and the rest of a body, if there is one.
+    async fn write<D, F>(
+        &mut self,
+        mut out: Outlet,
+        rest: Option<(Framing, Seen)>,
+        last: bool,
+        watch: &mut Watch<'_, D, F>,
+    ) -> Result<Option<bool>, Broken>
+    where
+        D: Future<Output = ()>,
+        F: Future<Output = ()>,
+    {
+        let (mut framing, mut body) = match rest {
+            Some((framing, body)) => (framing, Some(body)),
+            None => (Framing::Nothing, None),
+        };
         std::future::poll_fn(|cx| {
             loop {
                 while let Some(rest) = body.as_mut().filter(|_| out.has_room()) {
@@ -277,6 +344,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         })
         .await
     }
+}
+
+/// What reading once has brought.
+enum Arrived {
+    Whole(Next),
+    Some(usize),
+}
+
+/// Keeps what has landed. Says how much that is.
+fn add(read: &mut Bytes, landed: &[u8]) -> usize {
+    if read.is_empty() {
+        *read = Bytes::copy_from_slice(landed);
+    } else if !landed.is_empty() {
+        let mut all = BytesMut::from(std::mem::take(read));
+        all.extend_from_slice(landed);
+        *read = all.freeze();
+    }
+    landed.len()
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ pub(crate) struct Observation {
     missed: Vec<Missed>,
     reason: Option<&'static str>,
     head: Option<Head>,
-    pub(super) response_bytes: u64,
+    pub(crate) response_bytes: u64,
     /// Whether it is a gRPC call that has not been counted yet.
     uncounted: bool,
 }
@@ -103,13 +103,33 @@ impl Observation {
         let started = Instant::now();
         let id = headers::request_id(&parts.headers);
         let shared = &caller.shared;
-        let asked = shared.observer.is_some().then(|| Asked {
-            place: trace::place(&parts.headers, &id, &shared.sampler, started),
-            method: parts.method.clone(),
-            uri: parts.uri.clone(),
-            host: parts.headers.get(header::HOST).cloned(),
-            version: parts.version,
+        let asked = shared.observer.is_some().then(|| {
+            let place = trace::place(trace::said(&parts.headers), &id, &shared.sampler, started);
+            let host = parts.headers.get(header::HOST).cloned();
+            Asked { place, method: parts.method.clone(), uri: parts.uri.clone(), host, version: parts.version }
         });
+        Self::new(caller, started, id, asked)
+    }
+
+    /// The same for a request of HTTP/1.1 of which only these things are known. `parent` is what it says of its trace.
+    pub(crate) fn of_plain(
+        caller: &Arc<Caller>,
+        (method, target, host): (&Method, &str, &[u8]),
+        id: HeaderValue,
+        parent: Option<&[u8]>,
+    ) -> Self {
+        let (started, shared) = (Instant::now(), &caller.shared);
+        let asked = shared.observer.is_some().then(|| Asked {
+            place: trace::place(parent, &id, &shared.sampler, started),
+            method: method.clone(),
+            uri: Uri::try_from(target).unwrap_or_default(),
+            host: HeaderValue::from_bytes(host).ok(),
+            version: Version::HTTP_11,
+        });
+        Self::new(caller, started, id, asked)
+    }
+
+    fn new(caller: &Arc<Caller>, started: Instant, id: HeaderValue, asked: Option<Asked>) -> Self {
         Self {
             caller: Arc::clone(caller),
             id,
@@ -175,6 +195,11 @@ impl Observation {
         }
     }
 
+    /// The same in writing, and whether this is where the trace begins; none where nobody takes records.
+    pub(crate) fn carried(&self) -> Option<([u8; trace::LENGTH], bool)> {
+        self.asked.as_ref().map(|asked| (trace::written(&asked.place), asked.place.parent.is_none()))
+    }
+
     /// The request's body, whose bytes are counted.
     pub(crate) fn body(&mut self, body: Incoming) -> RequestBody {
         if body.is_end_stream() {
@@ -200,6 +225,13 @@ impl Observation {
             None if call => self.uncounted = true,
             None => self.count(status, after),
         }
+    }
+
+    /// Counts an answer that is none to a call of gRPC.
+    pub(crate) fn answered_plainly(&mut self, status: StatusCode) {
+        let after = self.started.elapsed();
+        self.head = Some(Head { status, grpc_status: None, after });
+        self.count(status, after);
     }
 
     /// Takes note of how a gRPC call ended.

@@ -66,10 +66,16 @@ impl Sampler {
     }
 }
 
-/// The place of a request that came with these headers and has this id.
-pub(crate) fn place(headers: &HeaderMap, id: &HeaderValue, sampler: &Sampler, now: Instant) -> Place {
+/// What a request says of its trace, if it says so once.
+pub(super) fn said(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
+}
+
+/// The place of a request that says this of its trace and has this id.
+pub(crate) fn place(said: Option<&[u8]>, id: &HeaderValue, sampler: &Sampler, now: Instant) -> Place {
     let span = random(|| fastrand::u64(..));
-    match incoming(headers) {
+    match said.and_then(incoming) {
         Some(Incoming { trace, parent, sampled }) => Place { trace, span, parent: Some(parent), sampled },
         None => {
             // The proxy's own request ids are fit to be ids of traces. So a program that passes on the request's id
@@ -91,9 +97,7 @@ fn random<N: PartialEq + Default>(draw: impl Fn() -> N) -> N {
     }
 }
 
-fn incoming(headers: &HeaderMap) -> Option<Incoming> {
-    let mut values = headers.get_all(TRACEPARENT).iter();
-    let (value, None) = (values.next()?.as_bytes(), values.next()) else { return None };
+fn incoming(value: &[u8]) -> Option<Incoming> {
     // A later version may have more to say, after a dash.
     let known_form = match value.get(..2)? {
         b"ff" => false,
@@ -127,16 +131,24 @@ fn hexadecimal(text: &[u8], digits: usize) -> Option<u128> {
 
 /// Tells the next hop. The vendors' `tracestate` goes on with the trace that it came with, and not with a new one.
 pub(crate) fn carry(place: &Place, headers: &mut HeaderMap) {
-    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    write(&mut text[3..35], place.trace);
-    write(&mut text[36..52], place.span.into());
-    text[54] = b'0' + u8::from(place.sampled);
-    if let Ok(value) = HeaderValue::from_bytes(&text) {
+    if let Ok(value) = HeaderValue::from_bytes(&written(place)) {
         headers.insert(TRACEPARENT, value);
     }
     if place.parent.is_none() && headers.contains_key(TRACESTATE) {
         headers.remove(TRACESTATE);
     }
+}
+
+/// How many bytes that takes.
+pub(super) const LENGTH: usize = 55;
+
+/// A place as the next hop is told of it.
+pub(super) fn written(place: &Place) -> [u8; LENGTH] {
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    write(&mut text[3..35], place.trace);
+    write(&mut text[36..52], place.span.into());
+    text[54] = b'0' + u8::from(place.sampled);
+    text
 }
 
 fn write(digits: &mut [u8], number: u128) {
@@ -161,7 +173,7 @@ mod tests {
     fn what_is_valid_is_read_and_nothing_else() {
         let found =
             Incoming { trace: 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, parent: 0xb7ad_6b71_6920_3331, sampled: true };
-        assert_eq!(incoming(&headers(&[GOOD])), Some(found));
+        assert_eq!(incoming(GOOD.as_bytes()), Some(found));
         let later = GOOD.replacen("00", "cc", 1);
         for (value, expected) in [
             (GOOD.replace("-01", "-00"), Some(false)),
@@ -180,9 +192,10 @@ mod tests {
             (String::new(), None),
             ("00".to_owned(), None),
         ] {
-            assert_eq!(incoming(&headers(&[&value])).map(|found| found.sampled), expected, "{value}");
+            assert_eq!(incoming(value.as_bytes()).map(|found| found.sampled), expected, "{value}");
         }
-        assert_eq!(incoming(&headers(&[GOOD, GOOD])), None, "two of them");
+        assert_eq!(said(&headers(&[GOOD])), Some(GOOD.as_bytes()));
+        assert_eq!(said(&headers(&[GOOD, GOOD])), None, "two of them");
     }
 
     #[test]
@@ -190,25 +203,25 @@ mod tests {
         let sampler = Sampler::new(0.0, 0);
         let mut with_parent = headers(&[GOOD]);
         with_parent.insert(TRACESTATE, HeaderValue::from_static("a=1"));
-        let place = place(&with_parent, &HeaderValue::from_static("id"), &sampler, Instant::now());
+        let place = place(said(&with_parent), &HeaderValue::from_static("id"), &sampler, Instant::now());
         assert!(place.sampled, "the caller has decided");
         carry(&place, &mut with_parent);
-        let told = incoming(&with_parent).expect("valid");
+        let told = said(&with_parent).and_then(incoming).expect("valid");
         assert_eq!((told.trace, told.parent, told.sampled), (place.trace, place.span, true));
         assert_eq!(with_parent[TRACESTATE], "a=1");
         let mut alone = HeaderMap::from_iter([(TRACESTATE, HeaderValue::from_static("a=1"))]);
-        let new = super::place(&alone, &HeaderValue::from_static("id"), &sampler, Instant::now());
+        let new = super::place(said(&alone), &HeaderValue::from_static("id"), &sampler, Instant::now());
         assert!(!new.sampled && new.parent.is_none());
         carry(&new, &mut alone);
         assert!(!alone.contains_key(TRACESTATE), "of which trace, nobody knows");
-        assert_eq!(incoming(&alone).map(|told| told.trace), Some(new.trace));
+        assert_eq!(said(&alone).and_then(incoming).map(|told| told.trace), Some(new.trace));
     }
 
     #[test]
     fn a_request_id_of_the_proxys_is_the_trace() {
         let sampler = Sampler::new(1.0, 1);
         let id = HeaderValue::from_static("0af7651916cd43dd8448eb211c80319c");
-        let place = place(&HeaderMap::new(), &id, &sampler, Instant::now());
+        let place = place(None, &id, &sampler, Instant::now());
         assert_eq!(place.trace, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c);
     }
 

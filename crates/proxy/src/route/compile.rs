@@ -142,7 +142,15 @@ fn compile_rule(listener: &Listener, rule: &snapshot::Rule, with: &Ingredients<'
     let (mirrors, cors) = beside(rule, with)?;
     let guard = guard(&rule.id, &rule.guard, with)?;
     let (id, filters, timeouts) = (rule.id.clone(), rule.filters.clone(), rule.timeouts);
-    Ok(Rule { id, condition, prefix, filters, mirrors, cors, action, timeouts, guard })
+    // Mirrors and CORS are filters too.
+    let direct = filters.is_empty() && guard.places.is_empty() && passes_on(&action);
+    Ok(Rule { id, condition, prefix, filters, mirrors, cors, action, timeouts, guard, direct })
+}
+
+/// Whether what an action does is to send a request to a backend as it is.
+fn passes_on(action: &Action) -> bool {
+    let as_it_is = |choice: &Choice| choice.filters.is_empty() && choice.traffic.is_none();
+    matches!(action, Action::Forward { choices, .. } if choices.iter().all(as_it_is))
 }
 
 fn guard(owner: &Arc<str>, guard: &snapshot::Guard, with: &Ingredients<'_>) -> Result<Guard, Refused> {

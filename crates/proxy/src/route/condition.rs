@@ -104,7 +104,7 @@ impl Value {
     }
 
     pub(crate) fn holds_for_header(&self, name: &http::HeaderName, candidate: &Candidate<'_>) -> bool {
-        let mut values = candidate.headers.get_all(name).iter();
+        let mut values = candidate.headers.map().get_all(name).iter();
         let Some(first) = values.next() else { return false };
         match values.next() {
             None => match self {

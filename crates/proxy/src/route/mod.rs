@@ -10,6 +10,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +99,8 @@ pub(crate) struct Rule {
     pub(crate) action: Action,
     pub(crate) timeouts: Timeouts,
     pub(crate) guard: Guard,
+    /// Whether it does nothing but pass on: then nobody has to look at a request's headers, or at an answer's.
+    pub(crate) direct: bool,
 }
 
 /// A backend that gets copies of a share of a rule's requests.
@@ -158,7 +161,29 @@ pub(crate) struct Candidate<'a> {
     pub(crate) method: &'a Method,
     pub(crate) path: &'a str,
     pub(crate) query: Option<&'a str>,
-    pub(crate) headers: &'a HeaderMap,
+    pub(crate) headers: Headers<'a>,
+}
+
+/// The headers of a request, which are put in order when the first rule asks for them.
+#[derive(Clone, Copy)]
+pub(crate) enum Headers<'a> {
+    Known(&'a HeaderMap),
+    Later(&'a OnceCell<HeaderMap>, &'a dyn Fn() -> HeaderMap),
+}
+
+impl<'a> Headers<'a> {
+    pub(crate) fn map(self) -> &'a HeaderMap {
+        match self {
+            Self::Known(map) => map,
+            Self::Later(place, make) => place.get_or_init(make),
+        }
+    }
+}
+
+impl<'a> From<&'a HeaderMap> for Headers<'a> {
+    fn from(map: &'a HeaderMap) -> Self {
+        Self::Known(map)
+    }
 }
 
 impl Rule {
@@ -176,7 +201,7 @@ impl<'a> Candidate<'a> {
     pub(crate) fn new(method: &'a Method, uri: &'a Uri, headers: &'a HeaderMap) -> Self {
         let path = uri.path();
         let path = if path.starts_with('/') { path } else { "/" };
-        Self { method, path, query: uri.query(), headers }
+        Self { method, path, query: uri.query(), headers: headers.into() }
     }
 }
 

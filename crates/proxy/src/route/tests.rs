@@ -60,7 +60,7 @@ fn found(table: &Table, host: &str, method: &str, target: &str, headers: &[(&str
         map.append(HeaderName::try_from(*name).expect("a name"), HeaderValue::try_from(*value).expect("a value"));
     }
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let candidate = Candidate { method: &method, path, query, headers: &map };
+    let candidate = Candidate { method: &method, path, query, headers: (&map).into() };
     table.find(host, &candidate, None).map(|rule| rule.id.to_string())
 }
 
@@ -180,7 +180,7 @@ proptest! {
         let conditions: Vec<_> = matches.iter().map(|m| Condition::compile(m).expect("a good match")).collect();
         for path in &paths {
             let headers = HeaderMap::new();
-            let candidate = Candidate { method: &Method::GET, path, query: None, headers: &headers };
+            let candidate = Candidate { method: &Method::GET, path, query: None, headers: (&headers).into() };
             let expected = conditions.iter().position(|condition| condition.holds(&candidate)).map(|i| i.to_string());
             prop_assert_eq!(found(&table, "h", "GET", path, &[]), expected, "{}", path);
         }

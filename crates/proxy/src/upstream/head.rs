@@ -11,6 +11,8 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValu
 use http::{Method, Request, StatusCode, Version, response};
 use hyper::ext::ReasonPhrase;
 
+use crate::known::{Known, known};
+
 /// How many headers an answer may have, and how many bytes its head.
 const MOST_HEADERS: usize = 100;
 const MOST_BYTES: usize = 256 * 1024;
@@ -31,11 +33,89 @@ pub(super) enum Length {
 }
 
 /// The head of an answer.
-pub(super) struct Head {
-    pub(super) parts: response::Parts,
+pub(crate) struct Head {
+    pub(crate) parts: response::Parts,
     pub(super) length: Length,
     /// Whether the connection can be used again after it.
     pub(super) keep: bool,
+}
+
+/// The head of an answer of the one form that most have, where it has landed: of HTTP/1.1, with a body of a known length and nothing that
+/// needs a second thought.
+#[derive(Debug)]
+pub(crate) struct Plain<'h, 'b> {
+    pub(crate) status: StatusCode,
+    /// Empty where it is the usual one.
+    pub(crate) reason: &'b str,
+    pub(crate) fields: &'h [httparse::Header<'b>],
+    pub(crate) length: u64,
+    /// Whether the connection can be used again after it, and for how many seconds the other side says that it keeps it.
+    pub(super) keep: bool,
+    pub(crate) keeps: Option<u64>,
+    /// Where the body begins.
+    pub(super) end: usize,
+}
+
+/// Room for the headers of one head.
+pub(crate) type Room<'b> = [MaybeUninit<httparse::Header<'b>>; MOST_HEADERS];
+
+/// As much as it takes.
+pub(crate) fn room<'b>() -> Room<'b> {
+    [const { MaybeUninit::uninit() }; MOST_HEADERS]
+}
+
+/// The head of an answer at the front of what was read, if it is whole and plain. All others are for [`read`].
+pub(crate) fn plain<'h, 'b>(bytes: &'b [u8], method: &Method, room: &'h mut Room<'b>) -> Option<Plain<'h, 'b>> {
+    let mut answer = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut answer, bytes, room);
+    let Ok(httparse::Status::Complete(end)) = parsed else { return None };
+    let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok())?;
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || *method == Method::HEAD;
+    if answer.version != Some(1) || status.is_informational() || bodiless || end > MOST_BYTES {
+        return None;
+    }
+    let fields: &'h [httparse::Header<'b>] = answer.headers;
+    let (mut length, mut connection, mut keeps) = (None, None, None);
+    for field in fields {
+        match known(field.name.as_bytes()) {
+            Known::ContentLength if length.is_none() => length = Some(number(field.value)?),
+            Known::Connection if connection.is_none() => connection = Some(field.value),
+            Known::KeepAlive if keeps.is_none() && field.value.is_ascii() => keeps = Some(said_to_keep(field.value)),
+            // Several of those, other framings, calls of gRPC.
+            Known::ContentLength
+            | Known::Connection
+            | Known::KeepAlive
+            | Known::TransferEncoding
+            | Known::Upgrade
+            | Known::Trailer
+            | Known::GrpcStatus => return None,
+            Known::ContentType if is_call(field.value) => return None,
+            _ => {}
+        }
+    }
+    let keep = match connection {
+        None => true,
+        Some(said) if said.eq_ignore_ascii_case(b"keep-alive") => true,
+        Some(said) if said.eq_ignore_ascii_case(b"close") => false,
+        // A list may name others.
+        Some(_) => return None,
+    };
+    let reason = answer.reason.filter(|reason| status.canonical_reason() != Some(reason)).unwrap_or_default();
+    Some(Plain { status, reason, fields, length: length?, keep, keeps: keeps.flatten(), end })
+}
+
+/// A length: digits and nothing else.
+fn number(digits: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
+    text.parse().ok()
+}
+
+fn said_to_keep(value: &[u8]) -> Option<u64> {
+    crate::headers::timeout(std::str::from_utf8(value).ok()?)
+}
+
+fn is_call(content_type: &[u8]) -> bool {
+    content_type.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }
 
 /// Writes the head of a request that has no body.
@@ -68,8 +148,8 @@ pub(super) fn write<B>(request: &Request<B>) -> Vec<u8> {
 }
 
 /// Takes the head of an answer to a request with such a method off the front of what was read. None where it is not whole yet.
-pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Unreadable> {
-    let mut fields = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+pub(crate) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Unreadable> {
+    let mut fields = room();
     let mut answer = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
     let end = match parser.parse_response_with_uninit_headers(&mut answer, buffer, &mut fields) {
@@ -216,6 +296,48 @@ mod tests {
             ("SSH-2.0-OpenSSH\r\n", Err("what came is no answer of HTTP/1")),
         ] {
             assert_eq!(told(said), expected, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn one_form_is_plain_and_means_what_the_others_do() {
+        for (said, expected) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcHTTP", Some((3, true, None))),
+            (
+                "HTTP/1.1 599 x\r\ncontent-length: 007\r\nconnection: Keep-Alive\r\nkeep-alive: timeout=5, max=9\r\n\r\n",
+                Some((7, true, Some(5))),
+            ),
+            ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", Some((0, false, None))),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n", None),
+            ("HTTP/1.1 200 OK\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: +3\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: x-a\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\nconnection: close\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\nupgrade: x\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntrailer: x\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\ngrpc-status: 0\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-type: Application/grpc+proto\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n x: folded\r\n\r\n", None),
+            ("HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\n", None),
+            ("HTTP/1.1 101 Switching Protocols\r\ncontent-length: 3\r\n\r\n", None),
+            ("HTTP/1.1 103 Early Hints\r\ncontent-length: 3\r\n\r\n", None),
+            ("HTTP/1.1 204 No Content\r\ncontent-length: 3\r\n\r\n", None),
+            ("HTTP/1.1 304 Not Modified\r\ncontent-length: 3\r\n\r\n", None),
+        ] {
+            let mut fields = room();
+            let found = plain(said.as_bytes(), &Method::GET, &mut fields);
+            assert_eq!(found.as_ref().map(|found| (found.length, found.keep, found.keeps)), expected, "{said:?}");
+            if let Some(found) = found {
+                let (other, left) = head(said, &Method::GET).expect("readable").expect("whole");
+                assert_eq!((other.length, other.keep), (Length::Bytes(found.length), found.keep), "{said:?}");
+                assert_eq!((other.parts.status, left), (found.status, said.len() - found.end), "{said:?}");
+                assert_eq!(crate::headers::keep_alive(&other.parts.headers), found.keeps, "{said:?}");
+            }
+            assert!(plain(said.as_bytes(), &Method::HEAD, &mut room()).is_none(), "{said:?}");
         }
     }
 

@@ -5,6 +5,7 @@
 //!
 //! Invariants: a connection is used again only where its last answer had ended beyond doubt and nothing came after it.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -18,8 +19,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use super::chunks::{Chunks, Step};
-use super::head::{self, Length, Unreadable};
+use super::head::{self, Length, Plain, Unreadable};
 use super::{BodyError, Stream};
+use crate::landing;
 
 /// How much is read at once: of a head, and of a long body.
 const READ: usize = 8 * 1024;
@@ -62,6 +64,35 @@ enum Rest {
     UntilClose,
 }
 
+/// An answer of which the head has come.
+pub(crate) enum Answer<T> {
+    /// What was made of it, for how long the connection may be kept where that was said, and the rest.
+    Taken(T, Option<u64>, Reading),
+    Read(response::Parts, Reading),
+}
+
+/// What has landed.
+enum Landed<T> {
+    /// What was made of a plain answer. Then what came after that, how much is still to come, and whether the connection can be used again.
+    Taken(T, Option<u64>, (BytesMut, u64, bool)),
+    Bytes(BytesMut),
+}
+
+/// Looks at the first bytes of an answer.
+fn landed_as<T>(landed: &[u8], method: &Method, take: impl FnOnce(&Plain<'_, '_>, &[u8]) -> Option<T>) -> Landed<T> {
+    let mut room = head::room();
+    let plain = head::plain(landed, method, &mut room);
+    let Some(plain) = plain else { return Landed::Bytes(BytesMut::from(landed)) };
+    let rest = &landed[plain.end..];
+    let here = usize::try_from(plain.length).unwrap_or(usize::MAX).min(rest.len());
+    match take(&plain, &rest[..here]) {
+        Some(made) => {
+            Landed::Taken(made, plain.keeps, (BytesMut::from(&rest[here..]), plain.length - here as u64, plain.keep))
+        }
+        None => Landed::Bytes(BytesMut::from(landed)),
+    }
+}
+
 impl Http1 {
     pub(crate) fn new(stream: Stream, keep: Duration) -> Box<Self> {
         Box::new(Self { stream, keep, since: Instant::now() })
@@ -84,17 +115,40 @@ impl Http1 {
     }
 
     /// Sends a request of that method, which has no body, and waits for the head of its answer.
-    pub(crate) async fn ask(
+    pub(crate) async fn ask(self: Box<Self>, method: &Method, bytes: &[u8]) -> Result<Answer<Infallible>, AskError> {
+        self.ask_plainly(method, bytes, |_, _| None).await
+    }
+
+    /// The same. Where a plain head comes in one piece, `take` sees it with what came of the body, and may make the answer of it where it
+    /// has landed.
+    pub(crate) async fn ask_plainly<T>(
         mut self: Box<Self>,
         method: &Method,
-        bytes: Vec<u8>,
-    ) -> Result<(response::Parts, Reading), AskError> {
-        self.stream.write_all(&bytes).await?;
+        bytes: &[u8],
+        take: impl FnOnce(&Plain<'_, '_>, &[u8]) -> Option<T>,
+    ) -> Result<Answer<T>, AskError> {
+        self.stream.write_all(bytes).await?;
         if !matches!(self.stream, Stream::Plain(_)) {
             std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_flush(cx)).await?;
         }
-        drop(bytes);
-        let mut buffer = BytesMut::with_capacity(READ);
+        let mut take = Some(take);
+        let landed = std::future::poll_fn(|cx| {
+            landing::poll_read(&mut self.stream, cx, |landed| match take.take() {
+                Some(take) => landed_as(landed, method, take),
+                None => Landed::Bytes(BytesMut::from(landed)),
+            })
+        });
+        let mut buffer = match landed.await? {
+            Landed::Taken(made, keeps, rest) => {
+                let reading =
+                    Reading { connection: Some(self), buffer: rest.0, rest: Rest::Bytes(rest.1), keep: rest.2 };
+                return Ok(Answer::Taken(made, keeps, reading));
+            }
+            Landed::Bytes(bytes) if bytes.is_empty() => {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            Landed::Bytes(bytes) => bytes,
+        };
         for _ in 0..MOST_INTERIM {
             let found = self.head(&mut buffer, method).await?;
             if found.parts.status.is_informational() && found.parts.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -105,7 +159,8 @@ impl Http1 {
                 Length::Chunked => Rest::Chunked(Chunks::default()),
                 Length::UntilClose => Rest::UntilClose,
             };
-            return Ok((found.parts, Reading { connection: Some(self), buffer, rest, keep: found.keep }));
+            let reading = Reading { connection: Some(self), buffer, rest, keep: found.keep };
+            return Ok(Answer::Read(found.parts, reading));
         }
         Err(Unreadable("there are interim answers without end").into())
     }

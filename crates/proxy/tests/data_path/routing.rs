@@ -50,6 +50,19 @@ async fn hosts_choose_their_rules() {
 }
 
 #[tokio::test]
+async fn a_backend_without_endpoints_keeps_its_share() {
+    let a = Upstream::named("a").await;
+    let (_proxy, address) =
+        serving(routes(vec![rule(&[("a", 1), ("empty", 1)])], &[("a", vec![a.address]), ("empty", vec![])])).await;
+    let mut answered = 0;
+    for _ in 0..400 {
+        answered += usize::from(ask(address, get("/")).await.status == StatusCode::OK);
+    }
+    // A half, and not the three quarters that a second draw would make of it.
+    assert!((140..=260).contains(&answered), "{answered} of 400");
+}
+
+#[tokio::test]
 async fn weights_share_the_requests() {
     let (a, b) = (Upstream::named("a").await, Upstream::named("b").await);
     let split = vec![rule(&[("a", 9), ("b", 1), ("none", 0)])];
