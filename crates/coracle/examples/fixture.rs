@@ -6,7 +6,7 @@
 //! `/fail?STATUS` from now on all else is answered so, and `/heal` ends that · `/order?MS` keeps an order under the request's
 //! Idempotency-Key, and answers later if it is new · `/orders` how many there are, and how often was asked ·
 //! `/caller` who the mesh says is calling · `/exit?CODE` ends the program · `/healthz`, `/readyz` · `/via?SERVICE/REST` answers what that Service answers to `/REST`, which it
-//! is asked with the trace's headers passed on (`/via-id?...`: only the request's id). With the argument `exit CODE` it prints a line and ends.
+//! is asked with the trace's headers passed on (`/via-id?...`: only the request's id; `/slow-via?MS/...` and `/slow-via-id?MS/...`: after so long). With the argument `exit CODE` it prints a line and ends.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -80,6 +80,7 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
         }
         let target = request.split(' ').nth(1).unwrap_or("/").to_owned();
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let (path, query) = late(path, query);
         let (status, body) = match path {
             "/via" => call(query, &headers.concat())?,
             "/via-id" => {
@@ -103,6 +104,15 @@ const TRACE: [&str; 3] = ["traceparent:", "tracestate:", "x-request-id:"];
 
 /// The header by which the mesh tells who calls.
 const CALLER: &str = "x-forwarded-client-cert:";
+
+/// `/slow-via?MS/REST` is `/via?REST`, after so long.
+fn late<'a>(path: &'a str, query: &'a str) -> (&'a str, &'a str) {
+    let Some((pause, rest)) = query.split_once('/').filter(|_| path.starts_with("/slow-via")) else {
+        return (path, query);
+    };
+    std::thread::sleep(Duration::from_millis(pause.parse().unwrap_or(0)));
+    (if path.ends_with("-id") { "/via-id" } else { "/via" }, rest)
+}
 
 /// Asks a Service, which Kubernetes' variables tell the address of.
 fn call(target: &str, headers: &str) -> std::io::Result<(u16, String)> {

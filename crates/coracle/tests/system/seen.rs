@@ -102,31 +102,44 @@ fn path(hops: &Value) -> Vec<String> {
     all
 }
 
-/// Scenario 49: a click crosses several services, and one of them is slow.
+/// Scenario 49: a click crosses ten services, and one of them is slow.
 #[test]
 fn a_trace_names_the_slow_hop() {
-    let directory = calling(&["users", "payments", "orders"]);
+    const BEHIND: [&str; 9] = ["payments", "taxes", "prices", "stock", "carts", "orders", "users", "baskets", "offers"];
+    const SLOW: usize = 5;
+    let directory = calling(&BEHIND);
     let coracle = Coracle::up(directory.path());
-    let expected =
-        ["gateway -> default/front", "default/front -> default/orders", "default/orders -> default/payments"];
+    // Services that came later call those that came before; the last one is called by the front.
+    let way: Vec<&str> = BEHIND.iter().rev().copied().collect();
+    let mut expected = vec!["gateway -> default/front".to_owned(), format!("default/front -> default/{}", way[0])];
+    expected.extend(way.windows(2).map(|pair| format!("default/{} -> default/{}", pair[0], pair[1])));
+    assert_eq!(expected.len(), 10);
+    let (slow, slow_hop) = (format!("default/{}", way[SLOW]), expected[SLOW + 1].clone());
+    // Every one passes the rest on, and one of them takes its time before it does.
+    let path_of = |word: &str, pause: u32| {
+        let steps = way.iter().enumerate().map(|(at, name)| {
+            if at == SLOW + 1 { format!("/slow-{word}?{pause}/{name}") } else { format!("/{word}?{name}") }
+        });
+        steps.collect::<String>() + "/"
+    };
     let with_trace =
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nx-request-id: click-1\r\n";
-    let answer = ask(&coracle, "/via?orders/via?payments/slow?300", with_trace);
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("slow"), "{answer}");
+    let answer = ask(&coracle, &path_of("via", 2_000), with_trace);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     for id in ["click-1", "0af7651916cd43dd8448eb211c80319c"] {
-        let tree = trace(&coracle, id, 3);
+        let tree = trace(&coracle, id, 10);
         assert_eq!(path(&tree["hops"]), expected, "{tree:#}");
-        assert_eq!(tree["slowest"]["destination"], "default/payments", "{tree:#}");
+        assert_eq!(tree["slowest"]["destination"], *slow, "{tree:#}");
         assert_eq!(tree["hops"][0]["record"]["parentSpanId"], "b7ad6b7169203331", "the caller's span stays the parent");
     }
     let text = coracle.ok(&["trace", "click-1"]);
     let line = text.lines().find(|line| line.contains("<- slowest")).unwrap_or_else(|| panic!("{text}"));
-    assert!(line.contains("default/orders -> default/payments") && text.contains("slowest: "), "{text}");
-    // A program that passes on nothing but the request's id.
-    ask(&coracle, "/via-id?orders/via-id?payments/slow?200", "x-request-id: click-2\r\n");
-    let tree = trace(&coracle, "click-2", 3);
+    assert!(line.contains(&slow_hop) && text.contains("slowest: "), "{text}");
+    // Programs that pass on nothing but the request's id.
+    ask(&coracle, &path_of("via-id", 2_000), "x-request-id: click-2\r\n");
+    let tree = trace(&coracle, "click-2", 10);
     assert_eq!(path(&tree["hops"]), expected, "{tree:#}");
-    assert_eq!(tree["slowest"]["destination"], "default/payments", "{tree:#}");
+    assert_eq!(tree["slowest"]["destination"], *slow, "{tree:#}");
     assert_eq!(tree["hops"][0]["children"][0]["inferred"], true, "{tree:#}");
     let unknown = coracle.run(&["trace", "nothing"]);
     assert_eq!(unknown.status.code(), Some(1));
@@ -259,7 +272,18 @@ spec:
     let mistaken =
         inner("mistaken").replace("selector: {app: mistaken}\n  ports", "selector: {app: mistakem}\n  ports");
     let wrong_port = inner("wrong-port").replace("targetPort: http}", "targetPort: web}");
-    let services = [inner("back"), inner("guarded"), mistaken, wrong_port, policy.to_owned()].join("---\n");
+    let tls = "apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: sealed}
+spec:
+  targetRefs: [{group: '', kind: Service, name: sealed}]
+  validation: {hostname: sealed.test, caCertificateRefs: [{group: '', kind: ConfigMap, name: missing}]}
+";
+    let outsider = inner("outsider")
+        .replace("labels: {app: outsider}", "labels: {app: outsider, sidecar.istio.io/inject: 'false'}");
+    let policies = [policy.to_owned(), tls.to_owned()].join("---\n");
+    let services =
+        [inner("back"), inner("guarded"), mistaken, wrong_port, inner("sealed"), outsider, policies].join("---\n");
     let directory = manifests(&[("a.yaml", &services), ("b.yaml", &application("front", 1, ""))]);
     let coracle = Coracle::up(directory.path());
     let url = format!("http://{}/", coracle.gateway());
@@ -291,12 +315,19 @@ spec:
         (&["guarded", "--from", "front"], "AccessDenied"),
         (&["back", "--from", "nobody"], "NoSuchCaller"),
         (&["http://localhost:1/"], "NoListener"),
+        (&["sealed"], "BackendTlsInvalid"),
     ] {
         let (code, report) = why(&coracle, way);
         assert_eq!(code, Some(2), "{way:?} {report:#}");
         assert!(broken(&report).iter().any(|found| found == reason), "{way:?} {report:#}");
         assert!(!report["findings"][0]["next"].as_array().expect("commands").is_empty(), "{report:#}");
     }
+    let (_, sealed) = why(&coracle, &["sealed"]);
+    let named = sealed["findings"][0].to_string();
+    assert!(named.contains("BackendTLSPolicy default/sealed") && named.contains("default/missing"), "{sealed:#}");
+    let (code, nobody) = why(&coracle, &["back", "--from", "outsider"]);
+    let found = nobody["findings"].as_array().expect("findings").iter().any(|one| one["reason"] == "NoIdentity");
+    assert!(code == Some(0) && found, "{nobody:#}");
     let text = coracle.run(&["why", "bakc"]);
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(text.contains("there is default/back") && text.contains("next: coracle get services -A"), "{text}");
