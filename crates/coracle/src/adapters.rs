@@ -184,6 +184,8 @@ pub(crate) struct DataPlane {
     pub(crate) mesh: mesh::Handle,
     /// Set once the whole platform ends: the gateways are closed by then, so no program need wait for its traffic.
     pub(crate) closed: CancellationToken,
+    /// Whether the DNS server is in the pod network, or will not be.
+    pub(crate) names_beside: watch::Receiver<bool>,
 }
 
 impl node::Traffic for DataPlane {
@@ -207,6 +209,15 @@ impl node::Traffic for DataPlane {
 
     fn pod_nameserver(&self) -> Option<IpAddr> {
         self.mesh.nameserver().map(|address| address.ip())
+    }
+
+    fn serves_pod_network(&self) -> BoxFuture<'static, ()> {
+        let (proxy, mut names) = (self.proxy.clone(), self.names_beside.clone());
+        Box::pin(async move {
+            proxy.listens_beside().await;
+            // Without its sender there will be no DNS server there.
+            let _ = names.wait_for(|there| *there).await;
+        })
     }
 }
 

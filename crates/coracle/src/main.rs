@@ -10,6 +10,7 @@ mod commands;
 mod connect;
 mod data_dir;
 mod descriptors;
+mod earlier_life;
 mod exit;
 mod git_sync;
 mod identities;

@@ -15,7 +15,7 @@ use crate::git_sync::GitSync;
 use crate::identities::Identities;
 use crate::seen::{self, Recorder, TrafficPages};
 use crate::service_addresses::Block;
-use crate::{cli, identities, instances, readiness};
+use crate::{cli, earlier_life, identities, instances, readiness};
 use anyhow::Context;
 use futures::{FutureExt, StreamExt};
 use mesh::identity::federation::Follower;
@@ -130,23 +130,6 @@ const SNAPSHOT: &str = "routes.snapshot";
 /// How long the node may take to register.
 const NODE_READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// What was ready in an earlier life has no process now. It is said before anyone can route to it or count it.
-async fn forget_readiness(api: &Api) -> anyhow::Result<()> {
-    let pods = api.get("/api/v1/pods").await?;
-    for pod in pods["items"].as_array().into_iter().flatten().filter(|pod| readiness::is_ready(pod)) {
-        let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
-        let path = format!("/api/v1/namespaces/{}/pods/{}/status", text("namespace"), text("name"));
-        let condition = |name: &str| {
-            serde_json::json!({ "type": name, "status": "False", "reason": "ContainersNotReady",
-                "message": "Coracle has started again, and the containers have not yet" })
-        };
-        let status =
-            serde_json::json!({ "status": { "conditions": [condition("Ready"), condition("ContainersReady")] } });
-        api.patch(&path, &status).await?;
-    }
-    Ok(())
-}
-
 /// Binds the DNS server. Without one, the hosts file names the Services.
 async fn dns(client: kube::Client, addresses: &Block, mesh: &mesh::Handle) -> anyhow::Result<Option<mesh::dns::Dns>> {
     let installed = mesh::dns::install(client, addresses.nameserver()).await;
@@ -246,7 +229,9 @@ impl Platform {
         let (mesh, mesh_handle) = mesh::build(mesh_settings, client("system:coracle:mesh"), proxy_handle.clone());
 
         let closed = CancellationToken::new();
-        let traffic = DataPlane { proxy: proxy_handle.clone(), mesh: mesh_handle.clone(), closed: closed.clone() };
+        let (names_there, names_beside) = tokio::sync::watch::channel(false);
+        let traffic =
+            DataPlane { proxy: proxy_handle.clone(), mesh: mesh_handle.clone(), closed: closed.clone(), names_beside };
         let user = format!("system:node:{}", resources::names::NODE);
         let dependencies = node::Dependencies { client: client(&user), traffic: Arc::new(traffic) };
         let mut node_settings = node::Settings::new(data.path().to_owned(), settings.recipes);
@@ -275,7 +260,7 @@ impl Platform {
             () = api.ready() => {}
             error = server.failure() => return Err(error),
         }
-        forget_readiness(&Api::over(client("system:admin")))
+        earlier_life::forget(&Api::over(client("system:admin")))
             .await
             .context("cannot look at the Pods of an earlier life")?;
         let gateways =
@@ -290,7 +275,12 @@ impl Platform {
         let names = names.map(|dns| {
             Role::start::<std::convert::Infallible>("DNS server", |stop| {
                 Box::pin(async move {
-                    let beside = dns_for_pods(pod_network, dns.address().ip());
+                    let address = dns.address().ip();
+                    let beside = async move {
+                        let bound = dns_for_pods(pod_network, address).await;
+                        names_there.send_replace(true);
+                        bound
+                    };
                     dns.run(beside, stop).await;
                     Ok(())
                 })
@@ -355,6 +345,11 @@ impl Platform {
     /// The address of the first Gateway listener that serves.
     pub(crate) fn gateway_url(&self) -> Option<String> {
         self.mesh.gateway_addresses().iter().find_map(mesh::GatewayListener::url)
+    }
+
+    /// Has gateways take connections that have waited since the start for what was served before.
+    pub(crate) async fn open_gateways(&self) {
+        self.proxy.open().await;
     }
 
     /// The base URL of the Git remote.

@@ -39,6 +39,8 @@ pub struct Settings {
     pub services: Block,
     /// The addresses of such Pods.
     pub pods: Block,
+    /// How long a start of such a Pod waits for what it may call to listen, before that is told and tried again.
+    pub pod_network_limit: Duration,
 }
 
 impl Settings {
@@ -56,6 +58,7 @@ impl Settings {
             isolated: false,
             services: Block { network: Ipv4Addr::new(127, 96, 0, 0), prefix: 12 },
             pods: Block::PODS,
+            pod_network_limit: Duration::from_secs(5),
         }
     }
 }
@@ -83,4 +86,7 @@ pub trait Traffic: Send + Sync {
 
     /// The same for programs in the pod network, where port 53 can be had whoever runs Coracle.
     fn pod_nameserver(&self) -> Option<IpAddr>;
+
+    /// Resolves once all that programs in the pod network may call listens there: Services and the DNS server.
+    fn serves_pod_network(&self) -> BoxFuture<'static, ()>;
 }

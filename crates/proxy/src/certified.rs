@@ -16,7 +16,9 @@ use crate::connection::{Ended, serve_plain};
 use crate::identity::{Client, Identity};
 use crate::listen::Slot;
 use crate::passthrough;
+use crate::peer;
 use crate::prefixed::Prefixed;
+use crate::rejection::{End, Rejection};
 use crate::route::{Protocol, Table};
 use crate::service::Shared;
 use crate::snapshot::Admits;
@@ -40,12 +42,12 @@ pub(crate) fn admits(table: &Table, identity: Option<&Arc<Identity>>, certified:
 pub(crate) fn turn_away(shared: &Shared, table: &Table, client: &Client, stream: &TcpStream) {
     let caller = client.identity.as_ref().map_or("nobody that is known", |identity| &identity.id);
     let (wanted, reason) = match table.admits {
-        Admits::Certified => ("a certificate", "certificate_missing"),
-        Admits::Anybody | Admits::Known => ("a known identity", "identity_missing"),
+        Admits::Certified => ("a certificate", Rejection::NoCertificate),
+        Admits::Known | Admits::Anybody => ("a known identity", Rejection::NoIdentity),
     };
-    shared.audit.count(&table.id, reason);
-    if let Some(left_out) = shared.refused.one() {
-        tracing::warn!(target: "proxy::refused", listener = &*table.id, peer = %client.peer, caller, left_out,
+    shared.audit.count(&table.id, reason.word());
+    if let Some(left_out) = shared.refused.one(End::Client, reason) {
+        tracing::warn!(target: "proxy::refused", listener = &*table.id, peer = %client.peer, caller, reason = reason.word(), left_out,
             "a connection was refused: {wanted} is asked for here, and it came with none");
     }
     // Where it fails, the connection ends in the ordinary way, without an answer all the same.
@@ -54,11 +56,13 @@ pub(crate) fn turn_away(shared: &Shared, table: &Table, client: &Client, stream:
     }
 }
 
-fn refuse(shared: &Shared, table: &Table, client: &Client, reason: &dyn std::fmt::Display) -> Ended {
+/// Counts and writes down who (by the socket, where that is known) was refused, and why: `said` names whom it posed as.
+fn refuse(shared: &Shared, table: &Table, client: &Client, reason: Rejection, said: &dyn std::fmt::Display) -> Ended {
+    let caller = client.identity.as_ref().map_or("nobody that is known", |identity| &identity.id);
     shared.audit.count(&table.id, "certificate_refused");
-    if let Some(left_out) = shared.refused.one() {
-        tracing::warn!(target: "proxy::refused", listener = &*table.id, peer = %client.peer, left_out,
-            "a connection was refused: {reason}");
+    if let Some(left_out) = shared.refused.one(End::Client, reason) {
+        tracing::warn!(target: "proxy::refused", listener = &*table.id, peer = %client.peer, caller, reason = reason.word(), left_out,
+            "a connection was refused: {said}");
     }
     Ok(())
 }
@@ -85,7 +89,7 @@ async fn accept(
     let stream = match stream {
         Ok(stream) => stream,
         Err(error) => {
-            refuse(shared, table, client, &error)?;
+            refuse(shared, table, client, peer::why(&error), &error)?;
             return Ok(None);
         }
     };
@@ -94,7 +98,7 @@ async fn accept(
     match peers.client(session.peer_certificates()) {
         Ok(identity) => Ok(Some((Box::new(stream), identity, name))),
         Err(distrust) => {
-            refuse(shared, table, client, &distrust)?;
+            refuse(shared, table, client, distrust.reason, &distrust)?;
             Ok(None)
         }
     }
@@ -106,11 +110,23 @@ pub(crate) async fn serve_mesh(shared: &Arc<Shared>, slot: &Arc<Slot>, stream: T
     let Some((stream, identity, name)) = accept(shared, slot, &table, &client, stream).await? else { return Ok(()) };
     let client = Client { identity, ..client };
     let Some(slot) = slot.named(&name, shared) else {
-        return refuse(shared, &table, &client, &format_args!("there is no service {name:?} here"));
+        return refuse(
+            shared,
+            &table,
+            &client,
+            Rejection::NoService,
+            &format_args!("there is no service {name:?} here"),
+        );
     };
     let table = slot.table.load_full();
     if !admits(&table, client.identity.as_ref(), true) {
-        return refuse(shared, &table, &client, &"the other proxy speaks for nobody that is known");
+        return refuse(
+            shared,
+            &table,
+            &client,
+            Rejection::NoIdentity,
+            &"the other proxy speaks for nobody that is known",
+        );
     }
     serve_within(shared, &slot, &table, stream, client).await
 }
@@ -171,7 +187,13 @@ pub(crate) async fn serve_tls_at_service(
     let Some((stream, identity, _)) = accept(shared, slot, &table, &client, stream).await? else { return Ok(()) };
     let client = Client { identity, scheme: "https", ..client };
     if !admits(&table, client.identity.as_ref(), true) {
-        return refuse(shared, &table, &client, &"its certificate is that of a proxy that speaks for nobody");
+        return refuse(
+            shared,
+            &table,
+            &client,
+            Rejection::NoIdentity,
+            &"its certificate is that of a proxy that speaks for nobody",
+        );
     }
     serve_within(shared, slot, &table, stream, client).await
 }

@@ -46,6 +46,9 @@ pub struct Settings {
     pub recording: Recording,
     /// The file in which the last good snapshot is kept, to be served at the next start; none keeps nothing.
     pub keep: Option<PathBuf>,
+    /// How long sockets that face the outside wait after a start until what answered behind them before does so again. Connections
+    /// are refused until then.
+    pub hold: Duration,
 }
 
 impl Default for Settings {
@@ -70,6 +73,7 @@ impl Default for Settings {
             max_series: 10_000,
             recording: Recording::default(),
             keep: None,
+            hold: Duration::from_secs(30),
         }
     }
 }

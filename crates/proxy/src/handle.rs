@@ -31,6 +31,7 @@ pub struct Handle {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) bound: watch::Receiver<Bound>,
+    pub(crate) beside: watch::Receiver<bool>,
 }
 
 impl Handle {
@@ -85,6 +86,23 @@ impl Handle {
         }
         for slot in answer.await.unwrap_or_default() {
             slot.tasks.wait().await;
+        }
+    }
+
+    /// Opens the sockets that stay shut after a start until what was served before answers again: nobody need wait any longer.
+    pub async fn open(&self) {
+        let (reply, opened) = oneshot::channel();
+        // An error of either means that the proxy has ended, and all its listeners with it.
+        if self.commands.send(Command::Open { reply }).await.is_ok() {
+            let _ = opened.await;
+        }
+    }
+
+    /// Resolves once all listeners between services are there in the network beside the machine's own, too: perhaps never.
+    pub async fn listens_beside(&self) {
+        if self.beside.clone().wait_for(|all| *all).await.is_err() {
+            // The proxy has ended, and nothing will be there any more.
+            std::future::pending().await
         }
     }
 

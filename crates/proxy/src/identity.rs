@@ -13,6 +13,7 @@ use rustls_pki_types::CertificateDer;
 use crate::listen::Held;
 use crate::network::{Ground, Network};
 use crate::observe::Observer;
+use crate::rejection::Rejection;
 
 /// The workload at the other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,8 +53,13 @@ pub enum Speaker<'a> {
 
 /// Why the other end's certificate is not believed.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0}")]
-pub struct Distrust(pub String);
+#[error("{said}")]
+pub struct Distrust {
+    /// For counters.
+    pub reason: Rejection,
+    /// For people: also whose certificate it is said to be.
+    pub said: String,
+}
 
 /// Certificates for connections between proxies and with workloads, and whom to trust. The proxy owns this trait; whoever issues certificates
 /// implements it. It is asked at every handshake, so that what is new counts at once; it must not wait for anybody.
@@ -82,6 +88,9 @@ pub trait Credentials: Send + Sync {
     ///
     /// Why not.
     fn workload(&self, chain: &[CertificateDer<'_>], id: &str) -> Result<(), Distrust>;
+
+    /// Whom a certificate names, whether or not it is believed: for logs, and for nothing else.
+    fn named(&self, certificate: &CertificateDer<'_>) -> Option<String>;
 }
 
 /// What the proxy needs of others.

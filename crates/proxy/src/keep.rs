@@ -2,8 +2,8 @@
 //!
 //! What is kept is a snapshot at rest ([`Snapshot::at_rest`]): listeners, certificates and rules, without endpoints. An endpoint is a
 //! port of this or another machine, which may be another program's by the time of the next start; a request must never get to
-//! the wrong one. So requests for backends, and all that policies guard, are answered 503 with the time to come back, while
-//! redirects and the proxy's own answers are served.
+//! the wrong one. So requests for backends, and all that policies guard, are answered 503 with the time to come back (sockets that
+//! face the outside are not even opened for that: `service/hold.rs`), while redirects and the proxy's own answers are served.
 //!
 //! Invariants: the file is replaced as a whole, synced before it is (a crash leaves the one or the other); it is only its owner's to
 //! read, as it holds private keys; a file that is torn, changed, of another version or not understood to the last field is

@@ -44,6 +44,7 @@ mod passthrough;
 mod peer;
 pub mod policy;
 mod prefixed;
+mod rejection;
 mod request;
 mod route;
 pub mod secured;
@@ -67,6 +68,7 @@ pub use identity::{Callers, Credentials, Dependencies, Distrust, Identifying, Id
 pub use network::{Asked, Ground, Network};
 pub use observe::{CLIENT_GONE, Exchange, Missed, Observer, Place, Recording};
 pub use peer::believing;
+pub use rejection::{End, Rejected, Rejection};
 pub use service::{Proxy, build};
 pub use session::Ending;
 pub use snapshot::Snapshot;

@@ -109,8 +109,8 @@ impl Slot {
     }
 }
 
-/// Binds an address, or the fallback where permission is refused. The error names the address tried last.
-pub(crate) fn bind(address: SocketAddr, fallback: Option<SocketAddr>) -> Result<TcpListener, (SocketAddr, io::Error)> {
+/// Binds an address, or the fallback where permission is refused; nobody listens there yet. The error names the address tried last.
+pub(crate) fn bind(address: SocketAddr, fallback: Option<SocketAddr>) -> Result<TcpSocket, (SocketAddr, io::Error)> {
     match (bind_one(address), fallback) {
         (Err(error), Some(fallback)) if error.kind() == io::ErrorKind::PermissionDenied => {
             bind_one(fallback).map_err(|error| (fallback, error))
@@ -119,12 +119,12 @@ pub(crate) fn bind(address: SocketAddr, fallback: Option<SocketAddr>) -> Result<
     }
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_one(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // A port that was in use a moment ago is free.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    Ok(socket)
 }
 
 /// Accepts until the listener drains, then waits for its connections. Returns how many had to be closed by force.

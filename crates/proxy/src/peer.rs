@@ -15,7 +15,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig,
+    SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
@@ -23,12 +24,29 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::identity::{Credentials, Distrust, Speaker};
+use crate::rejection::Rejection;
 
 /// What this side shows, and how it judges the other.
 #[derive(Clone)]
 struct Judging {
     credentials: Arc<dyn Credentials>,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Judging {
+    /// Whether the other side has the key of the certificate that it shows.
+    fn signed(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, leaf, signed, &self.algorithms).map_err(|error| {
+            let whose = self.credentials.named(leaf).unwrap_or_else(|| "nobody that could be read".to_owned());
+            let said = format!("it shows the certificate of {whose} and does not have its key: {error}");
+            refused(Distrust { reason: Rejection::OtherKey, said })
+        })
+    }
 }
 
 impl fmt::Debug for Judging {
@@ -38,7 +56,19 @@ impl fmt::Debug for Judging {
 }
 
 fn refused(distrust: Distrust) -> Error {
-    Error::InvalidCertificate(rustls::CertificateError::Other(OtherError(Arc::new(distrust))))
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(distrust))))
+}
+
+/// Why a handshake failed, in one word.
+pub(crate) fn why(error: &io::Error) -> Rejection {
+    let error = error.get_ref().and_then(|source| source.downcast_ref::<Error>());
+    match error {
+        Some(Error::NoCertificatesPresented) => Rejection::NoCertificate,
+        Some(Error::InvalidCertificate(CertificateError::Other(OtherError(source)))) => {
+            source.downcast_ref::<Distrust>().map_or(Rejection::Handshake, |distrust| distrust.reason)
+        }
+        _ => Rejection::Handshake,
+    }
 }
 
 fn whole<'a>(leaf: &'a CertificateDer<'_>, rest: &'a [CertificateDer<'_>]) -> Vec<CertificateDer<'a>> {
@@ -78,7 +108,7 @@ impl ClientCertVerifier for Judging {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signed, &self.algorithms)
+        self.signed(message, leaf, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -126,7 +156,7 @@ impl ServerCertVerifier for Expecting {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signed, &self.judging.algorithms)
+        self.judging.signed(message, leaf, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

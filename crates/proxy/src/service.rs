@@ -3,8 +3,10 @@
 //! Invariants: nothing changes before a snapshot has been compiled whole; a listener is swapped before the endpoints that only the old
 //! one used are retired, so that every request finds a rule whose endpoints serve.
 
+mod beside;
+mod hold;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,19 +30,16 @@ use crate::keep;
 use crate::listen::{self, Slot};
 use crate::mirror;
 use crate::names::{Names, Resolved};
-use crate::network::{self, Ground, Network};
+use crate::network::{Ground, Network};
 use crate::observe::{Observer, Sampler};
 use crate::peer::Peers;
+use crate::rejection::Rejections;
 use crate::route::{Ingredients, Table, compile};
 use crate::snapshot::{self, BackendId, Listener, Snapshot};
 use crate::stats::{Registry, Stats};
-use crate::told::Told;
 use crate::traffic::States;
 use crate::upstream::Dial;
 use crate::workers::{self, Threads, Workers};
-
-/// How long a socket of the network beside the machine's own is waited for.
-const BESIDE: Duration = Duration::from_secs(2);
 
 /// What a handle asks for.
 pub(crate) enum Command {
@@ -52,6 +51,10 @@ pub(crate) enum Command {
     Close {
         listeners: Vec<Arc<str>>,
         reply: oneshot::Sender<Vec<Arc<Slot>>>,
+    },
+    /// Open the sockets that are held.
+    Open {
+        reply: oneshot::Sender<()>,
     },
     /// What would a request meet? None where there is no such listener.
     Explain {
@@ -86,8 +89,8 @@ pub(crate) struct Shared {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) sampler: Sampler,
     pub(crate) audit: Audit,
-    /// How many refused connections are written down.
-    pub(crate) refused: Told,
+    /// Connections that were refused.
+    pub(crate) refused: Rejections,
 }
 
 impl Shared {
@@ -109,6 +112,7 @@ impl Shared {
             series: self.counters.read(),
             policies: self.states.read(),
             refusals: self.audit.read(),
+            rejections: self.refused.read(),
         }
     }
 }
@@ -129,8 +133,12 @@ pub struct Proxy {
     taken: HashSet<u16>,
     /// There is the network beside the machine's own.
     joined: bool,
+    /// All sockets that are to be in it are there.
+    beside: watch::Sender<bool>,
     /// Where snapshots are kept, if they are.
     keep: Option<watch::Sender<Option<Snapshot>>>,
+    /// Sockets that are not opened yet.
+    hold: Option<hold::Hold>,
 }
 
 /// What makes a socket the same one in two snapshots. Where the system chooses the port, only the listener's id tells.
@@ -173,6 +181,7 @@ impl Running {
 pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) {
     let (commands, received) = mpsc::channel(16);
     let (bound, following) = watch::channel(Arc::default());
+    let (beside, complete) = watch::channel(false);
     let (threads, workers) = workers::start(settings.threads);
     let shared = Arc::new(Shared {
         workers,
@@ -190,10 +199,10 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
         observer: dependencies.observer,
         sampler: Sampler::new(settings.recording.ratio, settings.recording.per_second),
         audit: Audit::new(),
-        refused: Told::new(),
+        refused: Rejections::new(),
         settings,
     });
-    let handle = Handle { commands, shared: Arc::clone(&shared), bound: following };
+    let handle = Handle { commands, shared: Arc::clone(&shared), bound: following, beside: complete };
     let proxy = Proxy {
         shared,
         threads,
@@ -207,7 +216,9 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
         names: Names::default(),
         taken: HashSet::new(),
         joined: false,
+        beside,
         keep: None,
+        hold: None,
     };
     (proxy, handle)
 }
@@ -245,8 +256,13 @@ impl Proxy {
             }
         });
         loop {
+            let held = self.held_until();
             tokio::select! {
                 () = shutdown.cancelled() => break,
+                () = hold::passed(held) => {
+                    tracing::info!("not all that was served before answers again; connections are taken all the same");
+                    self.open();
+                }
                 command = self.commands.recv(), if handles => match command {
                     Some(Command::Apply { snapshot, reply }) => {
                         let applied = self.apply(snapshot).await;
@@ -255,6 +271,10 @@ impl Proxy {
                     }
                     Some(Command::Close { listeners, reply }) => {
                         let _ = reply.send(self.close(&listeners).await);
+                    }
+                    Some(Command::Open { reply }) => {
+                        self.open();
+                        let _ = reply.send(());
                     }
                     Some(Command::Explain { question, reply }) => {
                         let table = self.tables.get(&question.listener);
@@ -265,9 +285,14 @@ impl Proxy {
                 resolved = self.names.found() => self.learn(resolved),
                 () = &mut joined, if !self.joined => {
                     self.joined = true;
+                    if self.joined && !*self.beside.borrow() {
+                        self.listen_beside().await;
+                    }
+                }
+                _ = sweep.tick() => {
+                    self.shared.endpoints.sweep(Instant::now());
                     self.listen_beside().await;
                 }
-                _ = sweep.tick() => self.shared.endpoints.sweep(Instant::now()),
                 // A listener that went with an earlier snapshot has drained.
                 Some(_) = self.ended.join_next() => {}
             }
@@ -290,6 +315,7 @@ impl Proxy {
                 None
             }
         };
+        self.hold = kept.as_ref().and_then(|kept| hold::Hold::of(kept, self.shared.settings.hold));
         if let Some(snapshot) = kept.clone()
             && let Err(refused) = self.apply(snapshot).await
         {
@@ -304,7 +330,9 @@ impl Proxy {
     async fn close(&mut self, ids: &[Arc<str>]) -> Vec<Arc<Slot>> {
         let sockets = ids.iter().filter_map(|id| self.tables.get(id)).map(|(listener, _)| SocketKey::of(listener));
         let mut slots = Vec::new();
-        for running in sockets.filter_map(|key| self.listeners.remove(&key)).collect::<Vec<_>>() {
+        let sockets: HashSet<SocketKey> = sockets.collect();
+        self.hold.iter_mut().for_each(|hold| hold.retain(|key| !sockets.contains(key)));
+        for running in sockets.iter().filter_map(|key| self.listeners.remove(key)).collect::<Vec<_>>() {
             slots.push(running.unbind().await);
         }
         slots
@@ -328,7 +356,10 @@ impl Proxy {
     }
 
     async fn apply(&mut self, snapshot: Snapshot) -> Result<Applied, Refused> {
-        let at_rest = self.keep.is_some().then(|| snapshot.at_rest());
+        // Until then, what was kept is served.
+        let live = self.keep.is_some();
+        let mut at_rest = live.then(|| snapshot.at_rest());
+        at_rest.iter_mut().for_each(|at_rest| self.remember(at_rest));
         let compiled = self.compile(snapshot)?;
         // What becomes stricter is so before anything new can be reached.
         compiled
@@ -341,8 +372,9 @@ impl Proxy {
         self.unbind_others(&sockets).await;
         let mut bound = BTreeMap::new();
         for (listener, table) in &compiled.tables {
-            bound.insert(listener.id.clone(), self.serve_listener(listener, table));
+            bound.insert(listener.id.clone(), self.serve_listener(listener, table, &compiled));
         }
+        self.held(live);
         self.name(&compiled);
         self.tables =
             compiled.tables.into_iter().map(|(listener, table)| (listener.id.clone(), (listener, table))).collect();
@@ -464,28 +496,34 @@ impl Proxy {
 
     /// Closes the sockets that are not wanted any more, and waits until they are closed (not until they have drained).
     async fn unbind_others(&mut self, wanted: &HashSet<SocketKey>) {
+        self.hold.iter_mut().for_each(|hold| hold.retain(|key| wanted.contains(key)));
         let gone: Vec<SocketKey> = self.listeners.keys().filter(|key| !wanted.contains(*key)).cloned().collect();
         for running in gone.iter().filter_map(|key| self.listeners.remove(key)).collect::<Vec<_>>() {
             running.unbind().await;
         }
     }
 
-    fn serve_listener(&mut self, listener: &Listener, table: &Arc<Table>) -> Result<SocketAddr, BindError> {
+    fn serve_listener(
+        &mut self,
+        listener: &Listener,
+        table: &Arc<Table>,
+        compiled: &Compiled,
+    ) -> Result<SocketAddr, BindError> {
         let key = SocketKey::of(listener);
         if let Some(running) = self.listeners.get(&key) {
             running.slot.table.store(Arc::clone(table));
             return Ok(running.address);
         }
-        let failed = |address, source| {
+        let backend = |id: &BackendId| compiled.backends.get(id).map(|(backend, _)| backend);
+        let (address, socket) = self.bind(listener, backend).map_err(|(address, source)| {
             let error = BindError { listener: listener.id.clone(), address, source: Arc::new(source) };
             tracing::warn!("{error}");
             error
-        };
-        let socket =
-            listen::bind(listener.bind, listener.fallback).map_err(|(address, error)| failed(address, error))?;
-        let address = socket.local_addr().map_err(|error| failed(listener.bind, error))?;
-        let running = self.start(socket, address, table);
-        self.listeners.insert(key, running);
+        })?;
+        if let Some(socket) = socket {
+            let running = self.start(socket, address, table);
+            self.listeners.insert(key, running);
+        }
         Ok(address)
     }
 
@@ -494,39 +532,6 @@ impl Proxy {
         let (tell, closed) = oneshot::channel();
         self.ended.spawn(listen::run(socket, Ground::Machine, Arc::clone(&slot), Arc::clone(&self.shared), tell));
         Running { address, slot, closed, beside: HashMap::new() }
-    }
-
-    /// Listens in the other network, once there is one, wherever that has not been done. Whoever makes its sockets may be gone or hang:
-    /// then this ends with the first of them, and is begun again with the next snapshot.
-    async fn listen_beside(&mut self) {
-        let Some(network) = self.shared.network.clone().filter(|_| self.joined) else { return };
-        for (listener, _) in self.tables.values().filter(|(listener, _)| network::concerns(listener)) {
-            let Some(running) = self.listeners.get_mut(&SocketKey::of(listener)) else { continue };
-            // Programs there may have been told of either, where it is not the declared port that is bound.
-            let addresses = [Some(listener.bind), Some(running.address).filter(|address| *address != listener.bind)];
-            for address in addresses.into_iter().flatten() {
-                if running.beside.contains_key(&address) {
-                    continue;
-                }
-                let listening = network::listen(&network, address, listen::BACKLOG);
-                let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no socket was made in time"));
-                match tokio::time::timeout(BESIDE, listening).await.unwrap_or_else(late) {
-                    Ok(socket) => {
-                        let (tell, closed) = oneshot::channel();
-                        let (slot, shared) = (Arc::clone(&running.slot), Arc::clone(&self.shared));
-                        self.ended.spawn(listen::run(socket, Ground::Network, slot, shared, tell));
-                        running.beside.insert(address, closed);
-                    }
-                    Err(error) => {
-                        tracing::warn!(listener = &*listener.id, %address, %error, "cannot listen in the pod network");
-                        // What another has there is that address's own affair.
-                        if error.kind() != io::ErrorKind::AddrInUse {
-                            return;
-                        }
-                    }
-                }
-            }
-        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! Invariants: no IO and no shared state here; equality is by value, so that whoever makes snapshots can leave
 //! out an application that would change nothing. This module must not know where routes come from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,10 +37,13 @@ pub struct Snapshot {
     /// The policies that places name.
     #[serde(skip)]
     pub policies: BTreeMap<access::PolicyId, access::Policy>,
+    /// Of a snapshot at rest: the backends that had endpoints.
+    #[serde(default)]
+    pub answering: BTreeSet<BackendId>,
 }
 
 /// The backend at rest of rules that are guarded.
-const AT_REST: &str = "at rest";
+pub(crate) const AT_REST: &str = "at rest";
 
 impl Snapshot {
     /// What of it is still true when nobody knows which endpoints there are, nor who may pass: listeners, certificates and rules,
@@ -49,6 +52,8 @@ impl Snapshot {
     #[must_use]
     pub fn at_rest(&self) -> Self {
         let (mut listeners, mut backends) = (self.listeners.clone(), self.backends.clone());
+        let answers = |backend: &Backend| !backend.endpoints.is_empty() || !backend.names.is_empty();
+        let answering = backends.iter().filter(|(_, backend)| answers(backend)).map(|(id, _)| id.clone()).collect();
         for backend in backends.values_mut() {
             backend.endpoints.clear();
             backend.names.clear();
@@ -62,7 +67,7 @@ impl Snapshot {
             listener.hosts.iter_mut().flat_map(|host| &mut host.rules).for_each(Rule::rest);
             listener.for_callers.iter_mut().flat_map(|own| &mut own.rules).for_each(Rule::rest);
         }
-        Self { listeners, backends, places: BTreeMap::new(), policies: BTreeMap::new() }
+        Self { listeners, backends, answering, places: BTreeMap::new(), policies: BTreeMap::new() }
     }
 }
 

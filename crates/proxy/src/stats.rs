@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::access::Refusals;
 use crate::identity::Identity;
+use crate::rejection::Rejected;
 use crate::session::Ending;
 use crate::traffic::PolicySeries;
 
@@ -100,6 +101,8 @@ pub struct Stats {
     pub policies: Vec<PolicySeries>,
     /// What policies have refused.
     pub refusals: Vec<Refusals>,
+    /// Connections that were refused because of who is at their other end; reasons without any are left out.
+    pub rejections: Vec<Rejected>,
 }
 
 /// The live numbers of one series.

@@ -46,6 +46,12 @@ pub(crate) fn traffic(stats: &Stats, edges: &[Edge]) -> Vec<Family> {
         let labels = vec![("policy", refusals.policy.to_string()), ("reason", refusals.reason.to_owned())];
         refused.number(labels, refusals.count as f64);
     }
+    let help = "Connections refused because of who is at their other end, by end and reason.";
+    let mut rejected = Family::counter("coracle_connection_refusals", help);
+    for proxy::Rejected { end, reason, count } in &stats.rejections {
+        let labels = vec![("end", end.word().to_owned()), ("reason", reason.word().to_owned())];
+        rejected.number(labels, *count as f64);
+    }
     let open = Family::gauge("coracle_connections", "Client connections that are open.");
     let under_way = Family::gauge("coracle_requests_in_flight", "Requests and tunnels under way.");
     vec![
@@ -55,6 +61,7 @@ pub(crate) fn traffic(stats: &Stats, edges: &[Edge]) -> Vec<Family> {
         received,
         policies,
         refused,
+        rejected,
         opened,
         closed,
         open_time,
@@ -204,7 +211,8 @@ mod tests {
     fn connections_and_refusals_are_told_by_reason() {
         let edge = Edge { opened: 3, closed: [2, 0, 0, 0, 1], open_time: 2_500_000, sent: 5, ..Edge::default() };
         let refusals = proxy::access::Refusals { policy: "shop/closed".into(), reason: "access_denied", count: 4 };
-        let stats = Stats { refusals: vec![refusals], ..Stats::default() };
+        let rejected = proxy::Rejected { end: proxy::End::Client, reason: proxy::Rejection::OtherKey, count: 6 };
+        let stats = Stats { refusals: vec![refusals], rejections: vec![rejected], ..Stats::default() };
         let text = render(&traffic(&stats, &[edge]), Format::Prometheus);
         let who = r#"source="",destination="",route="",backend="""#;
         for line in [
@@ -214,6 +222,7 @@ mod tests {
             format!("coracle_tcp_session_seconds_total{{{who}}} 2.5\n"),
             format!("coracle_tcp_sent_bytes_total{{{who}}} 5\n"),
             "coracle_access_refusals_total{policy=\"shop/closed\",reason=\"access_denied\"} 4\n".to_owned(),
+            "coracle_connection_refusals_total{end=\"client\",reason=\"other_key\"} 6\n".to_owned(),
         ] {
             assert!(text.contains(&line), "{text}\nlacks {line}");
         }

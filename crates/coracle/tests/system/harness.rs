@@ -85,10 +85,13 @@ impl Coracle {
 
     /// `coracle up DIRECTORY` on a data directory of the caller's. An end before it is ready is an error with its stderr.
     pub(crate) fn up_on(directory: &Path, data: &Path, more: &[&str]) -> Result<Self, String> {
+        Self::up_as_written(directory, data, &[&["--gateway-port", "0"], more].concat())
+    }
+
+    /// The same, with Gateways on the ports that their manifests say.
+    pub(crate) fn up_as_written(directory: &Path, data: &Path, more: &[&str]) -> Result<Self, String> {
         let directory = directory.to_str().expect("a path in UTF-8");
-        let mut arguments = vec!["up", directory, "--gateway-port", "0", "-o", "json"];
-        arguments.extend(more);
-        Self::start(&arguments, data)
+        Self::start(&[&["up", directory, "-o", "json"], more].concat(), data)
     }
 
     /// As [`Coracle::up_on`], with a point at which the process ends itself as `kill -9` would.

@@ -91,14 +91,15 @@ fn ask(address: SocketAddr, request: &str, stop: &AtomicBool) -> Seen {
     seen
 }
 
-fn connect(address: SocketAddr) -> std::io::Result<BufReader<TcpStream>> {
+pub(crate) fn connect(address: SocketAddr) -> std::io::Result<BufReader<TcpStream>> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     stream.set_nodelay(true)?;
     Ok(BufReader::new(stream))
 }
 
-fn exchange(stream: &mut BufReader<TcpStream>, request: &str) -> std::io::Result<(u16, bool)> {
+/// The status, and whether the server keeps the connection.
+pub(crate) fn exchange(stream: &mut BufReader<TcpStream>, request: &str) -> std::io::Result<(u16, bool)> {
     stream.get_mut().write_all(request.as_bytes())?;
     let (mut status, mut length, mut chunked, mut keep) = (0, 0_u64, false, true);
     let mut line = String::new();

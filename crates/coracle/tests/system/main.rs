@@ -29,6 +29,7 @@ mod outside;
 mod probes;
 mod pushed_programs;
 mod rbac;
+mod redundant;
 mod resilience;
 mod rollouts;
 mod seen;

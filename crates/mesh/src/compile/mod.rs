@@ -187,7 +187,7 @@ pub fn compile(world: &World, settings: &Settings) -> Compiled {
     plans.extend(tls.plans(&ways));
     let (places, policies) = policies.into_maps();
     Compiled {
-        snapshot: Snapshot { listeners, backends, places, policies },
+        snapshot: Snapshot { listeners, backends, places, policies, ..Snapshot::default() },
         classes: ours.map(|class| ClassPlan::new(class, world.bundle_version.as_deref())).collect(),
         gateways: plan::gateways(&gateways),
         routes,

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use proxy::{Credentials, Distrust, Identity, Speaker};
+use proxy::{Credentials, Distrust, Identity, Rejection, Speaker};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
+use super::certificate::facts;
 use super::handle::Handle;
 use super::judge::{Side, Untrusted, is_proxy, judge_side};
 use super::spiffe::SpiffeId;
@@ -28,7 +29,7 @@ impl Credentials for Handle {
 
     fn client(&self, chain: &[CertificateDer<'_>]) -> Result<Option<Arc<Identity>>, Distrust> {
         let id = self.trusting(|trust, now| judge_side(chain, trust, now, Side::Client));
-        let id = id.map_err(|error| Distrust(error.to_string()))?;
+        let id = id.map_err(distrust)?;
         Ok((!is_proxy(&id)).then(|| Arc::new(identity(&id, &self.domain))))
     }
 
@@ -36,8 +37,8 @@ impl Credentials for Handle {
         let id = self.trusting(|trust, now| judge_side(chain, trust, now, Side::Server));
         match id {
             Ok(id) if is_proxy(&id) => Ok(()),
-            Ok(id) => Err(Distrust(Untrusted::NotAProxy { id }.to_string())),
-            Err(error) => Err(Distrust(error.to_string())),
+            Ok(id) => Err(distrust(Untrusted::NotAProxy { id })),
+            Err(error) => Err(distrust(error)),
         }
     }
 
@@ -45,10 +46,28 @@ impl Credentials for Handle {
         let shown = self.trusting(|trust, now| judge_side(chain, trust, now, Side::Server));
         match shown {
             Ok(shown) if shown.as_str() == id => Ok(()),
-            Ok(shown) => Err(Distrust(Untrusted::NotTheWorkload { id: shown, expected: id.to_owned() }.to_string())),
-            Err(error) => Err(Distrust(error.to_string())),
+            Ok(shown) => Err(distrust(Untrusted::NotTheWorkload { id: shown, expected: id.to_owned() })),
+            Err(error) => Err(distrust(error)),
         }
     }
+
+    fn named(&self, certificate: &CertificateDer<'_>) -> Option<String> {
+        let uris = facts(certificate).ok()?.uris;
+        // What is no SPIFFE ID may be anything, and does not get into a log.
+        uris.iter().find_map(|uri| uri.parse::<SpiffeId>().ok()).map(|id| id.to_string())
+    }
+}
+
+fn distrust(untrusted: Untrusted) -> Distrust {
+    let reason = match &untrusted {
+        Untrusted::NoSvid(_) => Rejection::NoSvid,
+        Untrusted::UnknownDomain { .. } => Rejection::UnknownTrustDomain,
+        Untrusted::UnknownRoot { .. } => Rejection::UnknownRoot,
+        Untrusted::Expired { .. } => Rejection::Expired,
+        Untrusted::NotYet { .. } => Rejection::NotYet,
+        Untrusted::NotAProxy { .. } | Untrusted::NotTheWorkload { .. } => Rejection::OtherIdentity,
+    };
+    Distrust { reason, said: untrusted.to_string() }
 }
 
 /// What the proxy calls a workload: `NAMESPACE/ACCOUNT`, with the trust domain in front where it is not ours.

@@ -119,6 +119,15 @@ impl Drop for Instance {
 impl Instance {
     /// An instance of a trust domain; `caller` is the service account in namespace `shop` that all of its local clients are of.
     pub(crate) fn start(domain: &str, caller: Option<&str>, time: &Time) -> Self {
+        Self::start_as(domain, caller, time, proxy::Settings::default())
+    }
+
+    /// The same, with all of its proxy on the test's own thread, whose log can be read.
+    pub(crate) fn start_here(domain: &str, caller: Option<&str>, time: &Time) -> Self {
+        Self::start_as(domain, caller, time, proxy::Settings { threads: 0, ..proxy::Settings::default() })
+    }
+
+    fn start_as(domain: &str, caller: Option<&str>, time: &Time, of_proxy: proxy::Settings) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let domain: TrustDomain = domain.parse().expect("a trust domain");
         let path = folder.path().join("authority.json");
@@ -141,7 +150,7 @@ impl Instance {
             credentials: Some(Arc::new(handle.clone())),
             ..Dependencies::default()
         };
-        let (running, proxy) = proxy::build(proxy::Settings::default(), dependencies);
+        let (running, proxy) = proxy::build(of_proxy, dependencies);
         let stop = CancellationToken::new();
         let own = stop.clone();
         let running = AbortOnDropHandle::new(tokio::spawn(async move {

@@ -103,10 +103,47 @@ async fn call_with(
     tokio::time::timeout(LIMIT, exchange).await.expect("an end in time").unwrap_or_default()
 }
 
+/// What was logged on this thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("nobody panics with it").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    /// Whether there is a line about a refusal for `reason` that has all of `parts`.
+    fn tell(&self, reason: &str, parts: &[&str]) {
+        let log = String::from_utf8_lossy(&self.0.lock().expect("nobody panics with it")).into_owned();
+        let reason = format!("reason=\"{reason}\"");
+        let about = |line: &&str| line.contains("proxy::refused") && line.contains(&reason);
+        let told = log.lines().filter(about).any(|line| parts.iter().all(|part| line.contains(part)));
+        assert!(told, "{reason} {parts:?} is not in {log}");
+    }
+}
+
+/// What was refused of clients, by reason.
+fn refused(instance: &Instance) -> Vec<(&'static str, u64)> {
+    let all = instance.proxy.stats().rejections;
+    all.into_iter().map(|rejected| (rejected.reason.word(), rejected.count)).collect()
+}
+
+/// Scenario 43: whoever poses as another gets no answer, and an operator sees who it was, as whom, and why.
 #[tokio::test]
 async fn another_ones_key_root_or_name_is_refused() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logs = tracing::subscriber::set_default(subscriber);
     let time = Time::new();
-    let (a, mut b) = (Instance::start("a.test", None, &time), Instance::start("b.test", None, &time));
+    let (a, mut b) = (Instance::start("a.test", None, &time), Instance::start_here("b.test", Some("thief"), &time));
     // Of the same name as a trusted one, and of its own making.
     let impostor = Instance::start("a.test", None, &time);
     let stranger = Instance::start("c.test", None, &time);
@@ -123,8 +160,18 @@ async fn another_ones_key_root_or_name_is_refused() {
         let answer = call_with((&b, address), web.chain.clone(), &web).await;
         assert!(answer.contains("URI=spiffe://a.test/ns/shop/sa/web"), "the right one is served: {answer:?}");
     }
+    assert_eq!(refused(&b), []);
     // The certificate of one, the key of the other.
     assert_eq!(call_with((&b, mesh), web.chain.clone(), &other).await, "");
+    assert_eq!(refused(&b), [("other_key", 1)]);
+    lines.tell(
+        "other_key",
+        &["listener=\"mesh\"", "peer=127.0.0.1:", "the certificate of spiffe://a.test/ns/shop/sa/web"],
+    );
+    // From a Pod of this machine it is known by its socket whose program tries.
+    assert_eq!(call_with((&b, local), web.chain.clone(), &other).await, "");
+    assert_eq!(refused(&b), [("other_key", 2)]);
+    lines.tell("other_key", &["caller=\"spiffe://b.test/ns/shop/sa/thief\"", "of spiffe://a.test/ns/shop/sa/web"]);
     // Signed by a workload.
     let chain = vec![impostor.issuer.issue(&web.id, time.now()).expect("one").chain[0].clone(), other.chain[0].clone()];
     assert_eq!(call_with((&b, mesh), chain, &other).await, "");
@@ -137,6 +184,8 @@ async fn another_ones_key_root_or_name_is_refused() {
         let svid = issue(instance, id);
         assert_eq!(call_with((&b, mesh), svid.chain.clone(), &svid).await, "", "{id}");
     }
+    lines.tell("unknown_trust_domain", &["spiffe://c.test/ns/shop/sa/web"]);
+    lines.tell("unknown_root", &["spiffe://b.test/ns/shop/sa/web"]);
     // No certificate at all.
     assert_eq!(call_with((&b, mesh), Vec::new(), &other).await, "");
     time.pass(SignedDuration::from_hours(24 + 48));
@@ -145,6 +194,15 @@ async fn another_ones_key_root_or_name_is_refused() {
     // The server's own is renewed, so that it is the client's that is too old.
     b.keeper.turn(time.now());
     assert_eq!(call_with((&b, mesh), web.chain.clone(), &web).await, "");
+    lines.tell("expired", &["spiffe://a.test/ns/shop/sa/web"]);
+    let counts = [
+        ("certificate_missing", 1),
+        ("unknown_trust_domain", 1),
+        ("unknown_root", 3),
+        ("expired", 1),
+        ("other_key", 2),
+    ];
+    assert_eq!(refused(&b), counts);
 }
 
 #[tokio::test]

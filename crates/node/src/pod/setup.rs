@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
@@ -13,7 +14,7 @@ use serde_json::json;
 
 use crate::container::{RESOLVER, Setup};
 use crate::context::Context;
-use crate::network::{self, SandboxError};
+use crate::network::{self, Sandbox, SandboxError};
 use crate::{claims, hosts, ports, resolver, volumes};
 
 /// What stands in the way.
@@ -28,6 +29,11 @@ pub(super) enum SetupError {
     Port(#[from] ports::PortError),
     #[error("{0}")]
     Sandbox(#[from] SandboxError),
+    #[error(
+        "nothing listens in the pod network yet after {limit:?}: neither Services nor the DNS server would answer this Pod, so its \
+         containers are not started; it is tried again. The log (-v) says what the data plane waits for"
+    )]
+    Deaf { limit: Duration },
     #[error("can't {what}: {source}")]
     Api { what: &'static str, source: Box<kube::Error> },
     #[error("can't write {path}: {source}")]
@@ -72,11 +78,19 @@ pub(super) async fn prepare(context: &Context, pod: &Arc<Pod>, directory: &Path)
     fill(context, pod, directory).await?;
     let mut places = volumes::places(pod, directory);
     places.extend(claimed);
-    let sandbox = if isolated { Some(Arc::new(context.network.sandbox(pod).await?)) } else { None };
+    let sandbox =
+        if isolated { Some(Arc::new(listened(context, context.network.sandbox(pod).await?).await?)) } else { None };
     let setup = Setup { directory: directory.to_owned(), ports, places, sandbox };
     write_hosts(context, pod, &setup).map_err(file)?;
     write_resolver(context, pod, &setup).map_err(file)?;
     Ok(setup)
+}
+
+/// A Pod's network once there is somebody to call in it: the first one is there before the data plane has heard of it.
+async fn listened(context: &Context, sandbox: Sandbox) -> Result<Sandbox, SetupError> {
+    let limit = context.settings.pod_network_limit;
+    let served = tokio::time::timeout(limit, context.traffic.serves_pod_network()).await;
+    served.map(|()| sandbox).map_err(|_| SetupError::Deaf { limit })
 }
 
 /// Asks the API, not a cache: a RuntimeClass that was made just before its Pod must be found.

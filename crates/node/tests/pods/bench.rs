@@ -35,9 +35,9 @@ impl apiserver::PodLogs for NoLogs {
     }
 }
 
-/// A data plane that only notes what it is asked.
+/// A data plane that only notes what it is asked, and whether it is not in the pod network yet.
 #[derive(Default)]
-pub(crate) struct Notes(pub(crate) Mutex<Vec<SocketAddr>>);
+pub(crate) struct Notes(pub(crate) Mutex<Vec<SocketAddr>>, pub(crate) tokio::sync::watch::Sender<bool>);
 
 impl node::Traffic for Notes {
     fn drained(&self, address: SocketAddr, _: Duration) -> BoxFuture<'static, ()> {
@@ -55,6 +55,14 @@ impl node::Traffic for Notes {
 
     fn pod_nameserver(&self) -> Option<IpAddr> {
         None
+    }
+
+    fn serves_pod_network(&self) -> BoxFuture<'static, ()> {
+        let mut deaf = self.1.subscribe();
+        async move {
+            let _ = deaf.wait_for(|deaf| !deaf).await;
+        }
+        .boxed()
     }
 }
 

@@ -452,3 +452,27 @@ async fn a_class_runs_its_pods_by_its_handler_and_none_as_plain_processes_instea
     assert_eq!(bench.until_ready("processes").await["status"]["podIP"], "127.0.0.1");
     bench.end().await;
 }
+
+/// Nobody answers in the pod network before the data plane is there: no program starts before that, and the Pod says what it waits for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pods_programs_start_once_there_is_somebody_to_call() {
+    let bench = Bench::start().await;
+    bench.traffic.1.send_replace(true);
+    let spec = json!({"runtimeClassName": "isolated", "containers": [shell("c", "sleep 3600")]});
+    bench.pod("early", spec).await;
+    let deaf = |pod: &Value| pod["status"]["conditions"].to_string().contains("nothing listens in the pod network yet");
+    let pod = bench.until("early", "told to wait", |pod| deaf(pod) || has_no_network(pod)).await;
+    if has_namespaces(&pod) {
+        assert!(
+            !is(&pod, "Ready", "True") && pod["status"]["containerStatuses"].to_string().contains("waiting"),
+            "{pod:#}"
+        );
+        let events: Api<Event> = Api::namespaced(bench.client.clone(), "default");
+        let all = events.list(&ListParams::default()).await.expect("events").items;
+        let told = all.iter().find(|event| event.reason.as_deref() == Some("FailedCreatePodSandBox"));
+        assert!(told.is_some_and(|event| event.message.iter().any(|why| why.contains("DNS"))), "{all:#?}");
+        bench.traffic.1.send_replace(false);
+        bench.until("early", "ready", |pod| is(pod, "Ready", "True")).await;
+    }
+    bench.end().await;
+}

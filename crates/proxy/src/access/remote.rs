@@ -23,8 +23,8 @@ use super::policy::{Origin, RemoteKeys};
 use crate::balance::Backend;
 use crate::identity::Speaker;
 use crate::network::Network;
+use crate::rejection::Rejections;
 use crate::service::Shared;
-use crate::told::Told;
 use crate::upstream::{Dial, client_config};
 
 /// The longest wait between two attempts at a set that cannot be had.
@@ -146,7 +146,7 @@ async fn fetch(
         Origin::Backend(id) => {
             let ticket = backend.and_then(|backend| backend.pick(&[]));
             let ticket = ticket.ok_or_else(|| format!("the backend {id} has no endpoint that is ready"))?;
-            let refused = Told::new();
+            let refused = Rejections::new();
             let dial = Dial { limit: from.timeout, peers: None, network, refused: &refused, speaker: Speaker::Proxy };
             let stream = dial.to(&ticket.endpoint, Some(b"http/1.1"), None).await.map_err(no_connection)?;
             get(stream, id.split(':').next().unwrap_or(id), &from.path).await

@@ -16,9 +16,9 @@ use tokio_rustls::client::TlsStream;
 use crate::endpoint::Endpoint;
 use crate::identity::Speaker;
 use crate::network::{self, Network};
-use crate::peer::{Peers, Server};
+use crate::peer::{self, Peers, Server};
+use crate::rejection::{End, Rejections};
 use crate::secured::ClientCertificate;
-use crate::told::Told;
 
 /// The bytes of a connection to an endpoint.
 pub(crate) enum Stream {
@@ -38,7 +38,7 @@ pub(crate) struct Dial<'a> {
     pub(crate) peers: Option<&'a Arc<Peers>>,
     pub(crate) network: Option<&'a Arc<dyn Network>>,
     /// How many refusals are written down.
-    pub(crate) refused: &'a Told,
+    pub(crate) refused: &'a Rejections,
     /// Who is spoken for where the other end asks for a certificate.
     pub(crate) speaker: Speaker<'a>,
 }
@@ -93,8 +93,9 @@ impl Dial<'_> {
             return Err(io::Error::other("it speaks mutual TLS, and this proxy has no certificates"));
         };
         let stream = peers.connect(stream, server, self.speaker, alpn).await.inspect_err(|error| {
-            if let Some(left_out) = self.refused.one() {
-                tracing::warn!(target: "proxy::refused", peer = %endpoint.address, ?server, speaker = ?self.speaker, left_out,
+            let reason = peer::why(error);
+            if let Some(left_out) = self.refused.one(End::Server, reason) {
+                tracing::warn!(target: "proxy::refused", peer = %endpoint.address, ?server, speaker = ?self.speaker, reason = reason.word(), left_out,
                     "no connection by mutual TLS: {error}");
             }
         })?;

@@ -133,14 +133,24 @@ async fn nothing_is_applied_to_a_proxy_that_has_ended() {
     assert_eq!(proxy.handle.apply(all_to(&[])).await.expect_err("ended"), Refused::Closed);
 }
 
-/// A rule that is answered by the proxy, and one that needs an endpoint.
-fn kept(endpoint: std::net::SocketAddr) -> proxy::Snapshot {
-    let own = Rule {
-        matches: Match { path: PathMatch::Exact("/own".into()), ..Match::default() },
-        action: Action::Respond { status: StatusCode::IM_A_TEAPOT, body: "tea".into() },
-        ..rule(&[])
-    };
-    routes(vec![own, rule(&[("b", 1)])], &[("b", vec![endpoint])])
+/// Three listeners: "l" has the proxy's own answer alone, "g" faces the outside and needs an endpoint, "s" is between services.
+fn kept(endpoints: &[std::net::SocketAddr]) -> proxy::Snapshot {
+    let own = Rule { action: Action::Respond { status: StatusCode::IM_A_TEAPOT, body: "tea".into() }, ..rule(&[]) };
+    let mut snapshot = routes(vec![own], &[("b", endpoints.to_vec())]);
+    for (id, forwarded) in [("g", Forwarded::Replace), ("s", Forwarded::Append)] {
+        let listener = listener(id, ListenerProtocol::Http, vec![rule(&[("b", 1)])]);
+        snapshot.listeners.push(Listener { forwarded, ..listener });
+    }
+    snapshot
+}
+
+async fn ended(proxy: Running) {
+    proxy.shutdown.cancel();
+    soon(proxy.task).await.expect("no panic").expect("a clean end");
+}
+
+async fn refused(proxy: &Running, listener: &str) {
+    tokio::net::TcpStream::connect(proxy.address(listener)).await.expect_err("nobody listens yet");
 }
 
 #[tokio::test]
@@ -149,26 +159,74 @@ async fn the_last_good_snapshot_serves_at_the_next_start_without_its_endpoints()
     let settings = Settings { keep: Some(folder.path().join("snapshot")), ..Settings::default() };
     let upstream = Upstream::named("a").await;
     let first = start(settings.clone());
-    first.handle.apply(kept(upstream.address)).await.expect("a good snapshot");
-    assert_eq!(ask(first.address("l"), get("/")).await.body, "a");
-    first.shutdown.cancel();
-    soon(first.task).await.expect("no panic").expect("a clean end");
+    first.handle.apply(kept(&[upstream.address])).await.expect("a good snapshot");
+    assert_eq!(ask(first.address("g"), get("/")).await.body, "a");
+    ended(first).await;
     // Nobody applies anything.
     let second = start(settings.clone());
-    until(|| second.handle.bound("l").is_some()).await;
+    until(|| second.handle.bound("s").is_some()).await;
     assert_eq!(ask(second.address("l"), get("/own")).await.body, "tea");
-    let answer = ask(second.address("l"), get("/")).await;
+    let answer = ask(second.address("s"), get("/")).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "whoever listens there now is not asked");
     assert_eq!(answer.headers["retry-after"], "1");
-    second.handle.apply(kept(upstream.address)).await.expect("a good snapshot");
-    assert_eq!(ask(second.address("l"), get("/")).await.body, "a");
-    second.shutdown.cancel();
-    soon(second.task).await.expect("no panic").expect("a clean end");
+    second.handle.apply(kept(&[upstream.address])).await.expect("a good snapshot");
+    assert_eq!(ask(second.address("s"), get("/")).await.body, "a");
+    ended(second).await;
     let text = std::fs::read(folder.path().join("snapshot")).expect("it is kept");
     std::fs::write(folder.path().join("snapshot"), &text[..text.len() / 2]).expect("ours");
     let third = start(settings);
-    third.handle.apply(kept(upstream.address)).await.expect("a good snapshot");
-    assert_eq!(ask(third.address("l"), get("/")).await.body, "a", "a torn file is as none");
+    third.handle.apply(kept(&[upstream.address])).await.expect("a good snapshot");
+    assert_eq!(ask(third.address("g"), get("/")).await.body, "a", "a torn file is as none");
+}
+
+/// Whoever has another proxy to go to must not be answered "not yet", but refused.
+#[tokio::test]
+async fn a_socket_to_the_outside_opens_once_what_answered_before_answers_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = Settings { keep: Some(folder.path().join("snapshot")), ..Settings::default() };
+    let upstream = Upstream::named("a").await;
+    // Never served before: nothing is waited for.
+    let first = start(settings.clone());
+    first.handle.apply(kept(&[])).await.expect("a good snapshot");
+    assert_eq!(ask(first.address("g"), get("/")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    first.handle.apply(kept(&[upstream.address])).await.expect("a good snapshot");
+    ended(first).await;
+    for _ in 0..2 {
+        let again = start(settings.clone());
+        until(|| again.handle.bound("g").is_some()).await;
+        refused(&again, "g").await;
+        again.handle.apply(kept(&[])).await.expect("a good snapshot");
+        refused(&again, "g").await;
+        assert_eq!(ask(again.address("l"), get("/")).await.body, "tea");
+        // Ended before it came to that, it waits the next time as well.
+        ended(again).await;
+    }
+    let fourth = start(settings.clone());
+    fourth.handle.apply(kept(&[])).await.expect("a good snapshot");
+    let address = fourth.address("g");
+    refused(&fourth, "g").await;
+    fourth.handle.apply(kept(&[upstream.address])).await.expect("a good snapshot");
+    assert_eq!((ask(address, get("/")).await.body.as_str(), fourth.address("g")), ("a", address));
+    // Once open, it stays so.
+    fourth.handle.apply(kept(&[])).await.expect("a good snapshot");
+    assert_eq!(ask(address, get("/")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    fourth.handle.apply(kept(&[upstream.address])).await.expect("a good snapshot");
+    ended(fourth).await;
+    let told = start(settings.clone());
+    told.handle.apply(kept(&[])).await.expect("a good snapshot");
+    refused(&told, "g").await;
+    told.handle.open().await;
+    assert_eq!(ask(told.address("g"), get("/")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    told.handle.apply(kept(&[upstream.address])).await.expect("a good snapshot");
+    ended(told).await;
+    let impatient = start(Settings { hold: std::time::Duration::from_millis(50), ..settings });
+    impatient.handle.apply(kept(&[])).await.expect("a good snapshot");
+    soon(async {
+        while tokio::net::TcpStream::connect(impatient.address("g")).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

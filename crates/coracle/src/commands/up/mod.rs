@@ -117,6 +117,8 @@ async fn stay(
     arguments: &Up,
     began: Instant,
 ) -> anyhow::Result<ExitCode> {
+    // What is ready now is all that will be: an application may have lost a Service since it was up last.
+    platform.open_gateways().await;
     platform.announce_gateway()?;
     crate::memory::give_back();
     if arguments.output == UpOutput::Json {
