@@ -2,15 +2,15 @@
 //!
 //! Invariants: the request itself never waits for its copies and never fails with them: a copy that cannot keep up is given
 //! up; there are only so many copies at once, each with only so much in memory and so much time; copies don't hold
-//! up the end of a listener.
+//! up the end of a listener. Each is counted as an edge of its own, by what became of it.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, request};
+use http::{HeaderMap, Request, StatusCode, request};
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::sync::mpsc;
 
@@ -18,9 +18,11 @@ use crate::access;
 use crate::body::Body;
 use crate::endpoint::Ticket;
 use crate::forward;
+use crate::observe::counts_by;
 use crate::request::Caller;
 use crate::route::Rule;
 use crate::snapshot::BackendProtocol;
+use crate::stats::Edge;
 use crate::upstream::{BodyError, RequestBody};
 
 /// How many copies there may be at once; further ones are not made.
@@ -156,11 +158,16 @@ pub(crate) fn copy(
             BackendProtocol::Auto => grpc,
         };
         let own = Arc::clone(caller);
+        let edge = mirror.counter.edge(caller.identity.as_deref());
+        let mut fate = Fate::begun(edge, hint.exact().unwrap_or_default());
         caller.slot.tasks.spawn(async move {
             tokio::select! {
-                sent = tokio::time::timeout(WITHIN, send(&own, ticket, request, http2)) => if sent.is_err() {
-                    tracing::debug!("a copy of a request took too long");
-                },
+                sent = tokio::time::timeout(WITHIN, send(&own, ticket, request, http2, &mut fate)) => {
+                    if sent.is_err() {
+                        tracing::debug!("a copy of a request took too long");
+                        fate.ended(StatusCode::GATEWAY_TIMEOUT);
+                    }
+                }
                 () = own.slot.life.draining() => {}
             }
             drop(permit);
@@ -174,14 +181,45 @@ pub(crate) fn copy(
     }
 }
 
-async fn send(caller: &Caller, ticket: Ticket, request: Request<RequestBody>, http2: bool) {
+/// What becomes of a copy, for its edge.
+struct Fate {
+    edge: Arc<Edge>,
+    began: Instant,
+    request_bytes: u64,
+    response_bytes: u64,
+    /// How long its answer's head took.
+    head: Option<Duration>,
+    counted: bool,
+}
+
+impl Fate {
+    fn begun(edge: Arc<Edge>, request_bytes: u64) -> Self {
+        Self { edge, began: Instant::now(), request_bytes, response_bytes: 0, head: None, counted: false }
+    }
+
+    /// Counts it, once.
+    fn ended(&mut self, status: StatusCode) {
+        if !std::mem::replace(&mut self.counted, true) {
+            self.edge.answered(status, self.head.unwrap_or_else(|| self.began.elapsed()));
+            self.edge.carried(self.request_bytes, self.response_bytes);
+        }
+    }
+}
+
+async fn send(caller: &Caller, ticket: Ticket, request: Request<RequestBody>, http2: bool, fate: &mut Fate) {
     let sent = if http2 {
         forward::over_http2(caller, ticket, request).await
     } else {
         forward::over_http1(caller, ticket, request).await
     };
-    let Ok(mut response) = sent else { return };
-    let body: &mut Body = response.body_mut();
+    let Ok(response) = sent else { return fate.ended(StatusCode::BAD_GATEWAY) };
+    fate.head = Some(fate.began.elapsed());
+    let (head, mut body): (_, Body) = response.into_parts();
+    let mut trailers = None;
     // Read to its end, so that the connection can be used again; nothing is kept.
-    while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {}
+    while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        fate.response_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        trailers = frame.into_trailers().ok().or(trailers);
+    }
+    fate.ended(counts_by(head.status, &head.headers, trailers.as_ref()));
 }

@@ -48,6 +48,14 @@ fn as_http(code: u16) -> StatusCode {
     }
 }
 
+/// The status that an answer counts by: a gRPC call's is what it ends with.
+pub(crate) fn counts_by(status: StatusCode, headers: &HeaderMap, trailers: Option<&HeaderMap>) -> StatusCode {
+    if status != StatusCode::OK || !is_call(headers) {
+        return status;
+    }
+    as_http(grpc_status(headers).or_else(|| grpc_status(trailers?)).unwrap_or(UNKNOWN))
+}
+
 /// What a request said, kept for its record.
 struct Asked {
     place: Place,

@@ -139,7 +139,7 @@ fn compile_rule(listener: &Listener, rule: &snapshot::Rule, with: &Ingredients<'
             }
         }
     };
-    let (mirrors, cors) = beside(rule, with)?;
+    let (mirrors, cors) = beside(listener, rule, with)?;
     let guard = guard(&rule.id, &rule.guard, with)?;
     let (id, filters, timeouts) = (rule.id.clone(), rule.filters.clone(), rule.timeouts);
     // Mirrors and CORS are filters too.
@@ -195,7 +195,11 @@ fn choices(
 }
 
 /// What happens beside the way to a backend: mirrors and CORS.
-fn beside(rule: &snapshot::Rule, with: &Ingredients<'_>) -> Result<(Vec<Mirror>, Option<Cors>), Refused> {
+fn beside(
+    listener: &Listener,
+    rule: &snapshot::Rule,
+    with: &Ingredients<'_>,
+) -> Result<(Vec<Mirror>, Option<Cors>), Refused> {
     let bad = |reason: String| Refused::BadRule { rule: rule.id.clone(), reason };
     let (mut mirrors, mut cors) = (Vec::new(), None);
     for filter in &rule.filters {
@@ -209,6 +213,7 @@ fn beside(rule: &snapshot::Rule, with: &Ingredients<'_>) -> Result<(Vec<Mirror>,
                     client: rule.client.clone(),
                     numerator: mirror.numerator,
                     denominator: mirror.denominator,
+                    counter: with.counters.counter(&listener.id, &format!("copy:{}", rule.id).into(), &mirror.backend),
                 });
             }
             Filter::Cors(written) if cors.is_none() => cors = Some(Cors::compile(written).map_err(bad)?),

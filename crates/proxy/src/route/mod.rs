@@ -109,6 +109,8 @@ pub(crate) struct Mirror {
     pub(crate) client: Option<Arc<ClientCertificate>>,
     pub(crate) numerator: u32,
     pub(crate) denominator: u32,
+    /// Where copies count: apart from the requests themselves.
+    pub(crate) counter: Arc<Counter>,
 }
 
 /// What answers.

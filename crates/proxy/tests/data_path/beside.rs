@@ -42,7 +42,7 @@ async fn a_copy_gets_all_and_its_answer_is_thrown_away() {
     })
     .await;
     let snapshot = routes(vec![mirrored((1, 1))], &[("b", vec![main.address]), ("copy", vec![copy.address])]);
-    let (_proxy, address) = serving(snapshot).await;
+    let (proxy, address) = serving(snapshot).await;
     for body in [String::new(), "small".into(), "x".repeat(300_000)] {
         let answer = ask(address, post(body)).await;
         assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "main"));
@@ -53,6 +53,19 @@ async fn a_copy_gets_all_and_its_answer_is_thrown_away() {
     bodies.sort_unstable();
     assert_eq!(bodies[..2], [0, 5]);
     assert!(seen.lock().expect("no panic").iter().all(|(line, _)| line == "POST /x"));
+    // They are an edge of their own, by what became of them.
+    let failed = || {
+        let of = |rule: &str, backend: &str| {
+            let series = proxy.handle.stats().series;
+            let own = series.into_iter().find(|series| *series.rule == *rule && *series.backend == *backend);
+            own.expect("a series").classes
+        };
+        assert_eq!(of("r", "b"), [0, 3, 0, 0, 0], "requests are not counted twice");
+        let [_, good, _, _, failed] = of("copy:r", "copy");
+        assert_eq!(good, 0);
+        failed
+    };
+    until(|| failed() >= 2).await;
 }
 
 #[tokio::test]
