@@ -18,6 +18,7 @@ use crate::answer::Fault;
 use crate::body::{self, Body, Driven, Lease};
 use crate::endpoint::Ticket;
 use crate::headers;
+use crate::incoming::Watch;
 use crate::observe::Observation;
 use crate::request::Caller;
 use crate::route::{Choice, Rule};
@@ -32,11 +33,16 @@ use crate::upstream::{
 /// about to close an older one.
 const FRESH: Duration = Duration::from_secs(2);
 
+/// The reason of what fails for want of the client's own part.
+pub(crate) const BY_CLIENT: &str = "request_body";
+
 /// A request as the next hop gets it.
 pub(crate) struct Outgoing {
     pub(crate) request: Request<RequestBody>,
     pub(crate) upgrade: Upgrade,
     pub(crate) grpc: bool,
+    /// Tells whether it is the client who is waited for; none where nothing is to come from it, or nobody asks.
+    pub(crate) watch: Option<Arc<Watch>>,
 }
 
 /// The protocol asked for, and the client's connection when it has changed.
@@ -53,6 +59,12 @@ pub(crate) enum Miss<R = Box<Request<RequestBody>>> {
 impl<R> Miss<R> {
     pub(crate) fn broken(reason: &'static str, error: &dyn std::fmt::Display) -> Self {
         Self::Broken(broken(reason, error))
+    }
+
+    /// The request's own body broke off: the endpoint is not to blame.
+    fn by_client(error: &dyn std::fmt::Display) -> Self {
+        tracing::debug!(%error, "a request broke off");
+        Self::Broken(Fault::bad_request(BY_CLIENT, "The request's body broke off, or could not be read."))
     }
 }
 
@@ -128,13 +140,12 @@ pub(crate) fn unreachable(choice: &Choice) -> Fault {
 
 pub(crate) async fn within<T>(limit: Option<Duration>, work: Pin<&mut impl Future<Output = T>>) -> Result<T, Fault> {
     let Some(limit) = limit else { return Ok(work.await) };
-    tokio::time::timeout(limit, work).await.map_err(|_| {
-        Fault::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "timeout",
-            "The backend did not answer in the time that the route allows.",
-        )
-    })
+    tokio::time::timeout(limit, work).await.map_err(|_| late())
+}
+
+/// What is said when there is no answer in time.
+pub(crate) fn late() -> Fault {
+    Fault::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "The backend did not answer in the time that the route allows.")
 }
 
 async fn attempts(
@@ -145,7 +156,7 @@ async fn attempts(
     outgoing: Outgoing,
     seen: &mut Observation,
 ) -> Result<Response<Body>, Fault> {
-    let Outgoing { mut request, mut upgrade, grpc } = outgoing;
+    let Outgoing { mut request, mut upgrade, grpc, .. } = outgoing;
     let settings = &caller.shared.settings;
     let limit = rule.timeouts.backend_request.or(settings.response_timeout);
     let http2 = over_http2_is_right(choice, upgrade.is_some(), grpc);
@@ -208,6 +219,7 @@ async fn offer(connection: Box<Http1>, request: Request<RequestBody>) -> Result<
         Ok(response) => Ok(Offered::Driven(response, upload)),
         Err(SendError::Unsent(unsent)) => Err(Unanswered::Unsent(unsent)),
         Err(SendError::Lost(error)) => Err(Unanswered::Lost(None, Miss::broken("upstream_closed", &error))),
+        Err(SendError::Client(error)) => Err(Unanswered::Failed(Miss::by_client(&error))),
         Err(SendError::Failed(error)) => Err(Unanswered::Failed(Miss::broken("upstream_protocol", &error))),
     }
 }
@@ -353,6 +365,10 @@ pub(crate) async fn over_http2(
                 return Ok(Response::from_parts(parts, Body::Called(Box::new(body::Called { body, ticket }))));
             }
             Err(CallError::Unsent(unsent)) => request = *unsent,
+            // The stream was reset from here: the request's own body broke off.
+            Err(CallError::Failed(error)) if error.is_reset() && !error.is_remote() && !error.is_library() => {
+                return Err(Miss::by_client(&error));
+            }
             Err(CallError::Failed(error)) => return Err(Miss::broken("upstream_closed", &error)),
         }
     }
@@ -390,7 +406,10 @@ async fn over_upgrade(
         Ok(sender) => sender,
         Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
     };
-    let mut response = sender.send_request(request).await.map_err(|error| Miss::broken("upstream_closed", &error))?;
+    let mut response = sender.send_request(request).await.map_err(|error| match error.is_user() {
+        true => Miss::by_client(&error),
+        false => Miss::broken("upstream_closed", &error),
+    })?;
     let protocol = headers::upgrade(response.headers());
     let server = hyper::upgrade::on(&mut response);
     let (mut parts, body) = response.into_parts();

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::access;
 use crate::body::Body;
 use crate::endpoint::Ticket;
-use crate::forward;
+use crate::forward::{self, Miss};
 use crate::observe::counts_by;
 use crate::request::Caller;
 use crate::route::Rule;
@@ -212,7 +212,11 @@ async fn send(caller: &Caller, ticket: Ticket, request: Request<RequestBody>, ht
     } else {
         forward::over_http1(caller, ticket, request).await
     };
-    let Ok(response) = sent else { return fate.ended(StatusCode::BAD_GATEWAY) };
+    let response = match sent {
+        Ok(response) => response,
+        Err(Miss::Broken(fault)) => return fate.ended(fault.status),
+        Err(Miss::Untouched(..)) => return fate.ended(StatusCode::BAD_GATEWAY),
+    };
     fate.head = Some(fate.began.elapsed());
     let (head, mut body): (_, Body) = response.into_parts();
     let mut trailers = None;

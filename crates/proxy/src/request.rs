@@ -480,6 +480,8 @@ fn outgoing(
     vouch(caller, changes, &mut parts);
     parts.version = Version::HTTP_11;
     let grpc = is_grpc(&parts.headers);
+    // Only policies judge a backend by the time that it takes.
+    let (body, watch) = if choice.traffic.is_some() { body.watched() } else { (body, None) };
     let mut body = seen.body(body);
     if !rule.mirrors.is_empty() && upgrade.is_none() {
         body = mirror::copy(caller, rule, &parts, body, grpc);
@@ -488,5 +490,5 @@ fn outgoing(
         filter::change_request(&choice.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
         vouch(caller, changes, &mut parts);
     }
-    Outgoing { request: Request::from_parts(parts, body), upgrade: upgrade.zip(on_upgrade), grpc }
+    Outgoing { request: Request::from_parts(parts, body), upgrade: upgrade.zip(on_upgrade), grpc, watch }
 }

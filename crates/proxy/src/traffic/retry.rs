@@ -22,6 +22,8 @@ pub(crate) enum Outcome {
     Reset,
     /// No answer in time.
     TimedOut,
+    /// The client's own part did not come: it says nothing of the backend.
+    ByClient,
 }
 
 /// gRPC statuses that tell of a backend that is not well: unknown, deadline exceeded, internal, unavailable, data loss.
@@ -34,6 +36,7 @@ impl Outcome {
             Self::Answer(_, Some(grpc)) if grpc != 0 => UNWELL.contains(&grpc),
             Self::Answer(status, _) => status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED,
             Self::Unreached | Self::Reset | Self::TimedOut => true,
+            Self::ByClient => false,
         }
     }
 
@@ -43,6 +46,7 @@ impl Outcome {
             Self::Answer(status, _) => status,
             Self::Unreached | Self::Reset => StatusCode::BAD_GATEWAY,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::ByClient => return false,
         };
         on.iter().any(|on| match on {
             RetryOn::ServerError => status.is_server_error(),

@@ -4,10 +4,11 @@
 //! breaker before it begins and however it ends; nothing waits beyond the request's own limit of time.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 
 use super::admit::Entered;
 use super::breaker::{Call, Transition};
@@ -20,9 +21,11 @@ use crate::answer::Fault;
 use crate::body::Body;
 use crate::endpoint::Ticket;
 use crate::forward::{self, Miss, Outgoing};
+use crate::incoming::Watch;
 use crate::observe::Observation;
 use crate::request::Caller;
 use crate::route::{Choice, Rule};
+use crate::upstream::RequestBody;
 
 /// Sends a request by its policy and brings back the head of the answer.
 pub(crate) async fn send(
@@ -86,6 +89,8 @@ struct Sending<'a> {
     script: Script,
     upgrade: forward::Upgrade,
     http2: bool,
+    /// Tells whether it is the client who is waited for.
+    watch: Option<Arc<Watch>>,
     /// When it must have been answered.
     deadline: Option<Instant>,
     per_try: Option<Duration>,
@@ -110,7 +115,7 @@ impl<'a> Sending<'a> {
         outgoing: Outgoing,
         seen: &'a mut Observation,
     ) -> Self {
-        let Outgoing { request, upgrade, grpc } = outgoing;
+        let Outgoing { request, upgrade, grpc, watch } = outgoing;
         let settings = &caller.shared.settings;
         let breaker = traffic.breaker.as_ref().map(|breaker| breaker.settings().call_timeout);
         let per_try = rule.timeouts.backend_request.or(traffic.timeouts.per_try).or(breaker);
@@ -129,6 +134,7 @@ impl<'a> Sending<'a> {
             script,
             upgrade,
             http2,
+            watch,
             deadline: within.map(|limit| seen.started + limit),
             per_try: per_try.or(settings.response_timeout),
             retries: 0,
@@ -184,8 +190,7 @@ impl<'a> Sending<'a> {
             let request = self.script.take().ok_or_else(gone)?;
             offered.push(ticket.endpoint.address);
             self.seen.attempts(ticket.endpoint.address);
-            let limit = self.limit();
-            let sent = forward::attempt(self.caller, ticket, request, &mut self.upgrade, self.http2, limit).await;
+            let sent = self.attempt(ticket, request).await;
             let (outcome, missed) = match sent {
                 Ok(response) => {
                     let outcome = Outcome::Answer(response.status(), grpc_status(response.headers()));
@@ -193,7 +198,14 @@ impl<'a> Sending<'a> {
                     return Ok((outcome, Ok(response)));
                 }
                 Err(Miss::Broken(fault)) => {
-                    let outcome = if fault.reason == "timeout" { Outcome::TimedOut } else { Outcome::Reset };
+                    let outcome = match fault.reason {
+                        forward::BY_CLIENT => Outcome::ByClient,
+                        "timeout" if self.watch.as_ref().is_some_and(|watch| watch.heard().is_none()) => {
+                            Outcome::ByClient
+                        }
+                        "timeout" => Outcome::TimedOut,
+                        _ => Outcome::Reset,
+                    };
                     self.seen.missed(fault.reason);
                     self.ended(call, &offered, outcome);
                     return Ok((outcome, Err(fault)));
@@ -215,6 +227,30 @@ impl<'a> Sending<'a> {
         }
     }
 
+    /// Offers the request to one endpoint. Time in which it is the client who is waited for is not the endpoint's.
+    async fn attempt(&mut self, ticket: Ticket, request: Request<RequestBody>) -> Result<Response<Body>, Miss> {
+        let limit = self.limit();
+        let (watch, deadline) = (self.watch.clone(), self.deadline);
+        let most = self.caller.shared.settings.response_timeout;
+        let own = if watch.is_some() { None } else { limit };
+        let mut sent = pin!(forward::attempt(self.caller, ticket, request, &mut self.upgrade, self.http2, own));
+        let (Some(watch), Some(limit)) = (watch, limit) else { return sent.await };
+        let began = Instant::now();
+        let last = most.map(|most| began + most.max(limit)).into_iter().chain(deadline).min();
+        let mut until = began + limit;
+        loop {
+            if let Ok(sent) = tokio::time::timeout_at(until.into(), sent.as_mut()).await {
+                return sent;
+            }
+            let now = Instant::now();
+            until = watch.heard().unwrap_or(now) + limit;
+            if until <= now || last.is_some_and(|last| last <= now) {
+                return Err(Miss::Broken(forward::late()));
+            }
+            until = last.map_or(until, |last| until.min(last));
+        }
+    }
+
     /// Chooses an endpoint that is not among those tried.
     fn pick(&self, tried: &[SocketAddr]) -> Option<Ticket> {
         let mut ticket = self.choice.pick(tried, self.key)?;
@@ -229,6 +265,10 @@ impl<'a> Sending<'a> {
 
     /// Tells breaker and balancer how a try at the last endpoint ended.
     fn ended(&self, call: Option<Call>, offered: &[SocketAddr], outcome: Outcome) {
+        if outcome == Outcome::ByClient {
+            // Neither good nor bad: the call is given back.
+            return;
+        }
         self.traffic.ended(call, outcome);
         self.traffic.note(offered.last(), outcome);
     }

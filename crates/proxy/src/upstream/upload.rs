@@ -33,7 +33,9 @@ pub(crate) enum SendError {
     Unsent(Box<Request<RequestBody>>),
     /// The connection broke before the answer's head was whole.
     Lost(hyper::Error),
-    /// What came was no HTTP, or the request's own body failed.
+    /// The request's own body failed.
+    Client(hyper::Error),
+    /// What came was no HTTP.
     Failed(hyper::Error),
 }
 
@@ -102,6 +104,9 @@ impl Upload {
 }
 
 fn classify(error: hyper::Error) -> SendError {
+    if error.is_user() {
+        return SendError::Client(error);
+    }
     let broken = |error: &io::Error| {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
         matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)

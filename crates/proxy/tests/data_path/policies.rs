@@ -10,6 +10,8 @@ use http_body_util::BodyExt;
 use proxy::PolicyEvent;
 use proxy::policy::*;
 use proxy::snapshot::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::harness::*;
 
@@ -261,6 +263,94 @@ async fn calls_that_take_too_long_open_the_breaker() {
     }
     assert_eq!(statuses, [[504; 10].as_slice(), &[503; 2]].concat());
     assert_eq!(connections.get(), 10);
+}
+
+/// What a client does with a request whose body it never ends; the answer's status line, if it is given one.
+async fn broken_off(address: SocketAddr, sent: &str, ends: bool) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    stream.write_all(format!("POST / HTTP/1.1\r\nhost: a\r\n{sent}").as_bytes()).await.expect("sends");
+    if ends {
+        stream.shutdown().await.expect("ends");
+    }
+    let mut answer = vec![0; 64];
+    let length = soon(stream.read(&mut answer)).await.unwrap_or(0);
+    String::from_utf8_lossy(&answer[..length]).lines().next().unwrap_or_default().to_owned()
+}
+
+/// A backend that a breaker and ejection watch closely, and that fails nobody.
+async fn watched(protocol: BackendProtocol) -> (Running, SocketAddr, Upstream) {
+    let upstream = Upstream::http(|request| async move {
+        let whole = request.into_body().collect().await.is_ok();
+        Response::new(text(if whole { "whole" } else { "broken" }))
+    })
+    .await;
+    let breaker = Breaker {
+        consecutive: Some(2),
+        call_timeout: Duration::from_secs(2),
+        open: Duration::from_secs(60),
+        ..breaker()
+    };
+    let outliers = Outliers {
+        consecutive: Some(2),
+        failure_percent: None,
+        minimum_requests: 10,
+        window: Duration::from_secs(10),
+        base: Duration::from_secs(60),
+        max: Duration::from_secs(60),
+        max_percent: 100,
+    };
+    let policy = Policy { breaker: scoped(breaker), outliers: scoped(outliers), ..Policy::default() };
+    let mut snapshot = under(policy, &[upstream.address]);
+    snapshot.backends.get_mut("b").expect("a backend").protocol = protocol;
+    let (proxy, address) = serving(snapshot).await;
+    (proxy, address, upstream)
+}
+
+fn assert_unblamed(proxy: &Running) {
+    assert_eq!((counted(proxy, PolicyEvent::BreakerOpened), counted(proxy, PolicyEvent::Ejected)), (0, 0));
+}
+
+#[tokio::test]
+async fn what_a_client_does_wrong_is_not_held_against_the_backend() {
+    for protocol in [BackendProtocol::Http1, BackendProtocol::H2c] {
+        let (proxy, address, _upstream) = watched(protocol).await;
+        for _ in 0..3 {
+            for chunk in ["zz\r\n", "-1\r\n", "2\r\nabc\r\n"] {
+                let answer = broken_off(address, &format!("transfer-encoding: chunked\r\n\r\n{chunk}"), false).await;
+                assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{protocol:?} {chunk:?}: {answer}");
+            }
+            let answer = broken_off(address, "content-length: 100\r\n\r\nabc", true).await;
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{protocol:?}: {answer}");
+        }
+        assert_unblamed(&proxy);
+        assert_eq!(ask(address, get("/")).await.body, "whole", "others are not hurt");
+    }
+}
+
+/// Sends a body more slowly than the backend may answer; the answer.
+async fn slowly(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 5\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("sends");
+    for byte in "abcde".bytes() {
+        // The client's pace, which nothing waits for.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        stream.write_all(&[byte]).await.expect("sends");
+    }
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.expect("text");
+    answer
+}
+
+#[tokio::test]
+async fn a_client_that_is_slow_is_waited_for_and_nobody_is_blamed() {
+    let one = async |protocol| {
+        let (proxy, address, _upstream) = watched(protocol).await;
+        let answer = slowly(address).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("whole"), "{protocol:?}: {answer}");
+        assert_unblamed(&proxy);
+    };
+    tokio::join!(one(BackendProtocol::Http1), one(BackendProtocol::H2c));
 }
 
 #[tokio::test]
