@@ -66,7 +66,8 @@ pub(crate) enum Command {
     Import(Import),
     /// Print clean manifests of what lives, ready to be applied elsewhere
     Export(Export),
-    /// What a variable is in each environment, since when and by whom; `config check` holds environments against each other
+    /// What a variable is in each environment, since when and by whom; `config check` holds environments against each other, `config
+    /// diff` manifests against what lives
     Config(Config),
     /// List objects, or show some
     Get(Get),
@@ -144,6 +145,9 @@ pub(crate) struct Kubeconfig {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  coracle version -o json")]
 pub(crate) struct Version {
     /// Form of the answer
     #[arg(short, long, value_enum, default_value_t)]
@@ -168,5 +172,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Whoever asks for help finds something to type.
+    #[test]
+    fn every_command_has_an_example() {
+        let silent = |command: &clap::Command| {
+            !command.get_after_help().is_some_and(|help| help.to_string().contains("Example"))
+        };
+        let all = Cli::command();
+        let shown = all.get_subcommands().filter(|command| !command.is_hide_set());
+        let without: Vec<&str> = shown.filter(|command| silent(command)).map(clap::Command::get_name).collect();
+        assert!(without.is_empty(), "no examples in the help of {without:?}");
     }
 }

@@ -51,7 +51,14 @@ pub fn changes(live: &Value, wanted: &Value) -> Vec<FieldChange> {
             let shown = |value: Option<&Value>| {
                 value.map(|value| if sensitive { Value::from(mask::MASK) } else { mask::below(wanted, &path, value) })
             };
-            let (before, after) = (shown(before), shown(after));
+            let (mut before, mut after) = (shown(before), shown(after));
+            // What differs only in what is masked differs in a secret.
+            let sensitive = sensitive || before == after;
+            if sensitive {
+                for value in [&mut before, &mut after].into_iter().flatten() {
+                    *value = mask::MASK.into();
+                }
+            }
             FieldChange { path: path.to_string(), before, after, sensitive, owners, conflict: false }
         })
         .collect()
@@ -182,5 +189,12 @@ mod tests {
     fn secrets_are_not_told() {
         let secret = |value: &str| json!({"apiVersion": "v1", "kind": "Secret", "data": {"password": value}});
         assert_eq!(told(secret("YQ=="), secret("Yg==")), [".data.password \"(sensitive)\" \"(sensitive)\""]);
+        let map = |key: &str, value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {key: value}});
+        let hidden = "\"(sensitive)\" \"(sensitive)\"";
+        assert_eq!(told(map("DB_PASSWORD", "a"), map("DB_PASSWORD", "b")), [format!(".data.DB_PASSWORD {hidden}")]);
+        let url = |password: &str| map("URL", &format!("redis://u:{password}@h"));
+        assert_eq!(told(url("a"), url("b")), [format!(".data.URL {hidden}")]);
+        let moved = told(url("a"), map("URL", "redis://u:b@other"));
+        assert_eq!(moved, [".data.URL \"redis://u:(sensitive)@h\" \"redis://u:(sensitive)@other\""]);
     }
 }

@@ -4,6 +4,7 @@
 //! progressing. Kinds that Argo CD has no rule for follow kstatus' conditions (`Stalled`, `Reconciling`, `Ready`), and
 //! are healthy by being there when they have none of them.
 
+use crate::object;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -391,6 +392,16 @@ fn by_conditions(object: &Value) -> Health {
         Some(ready) if ready["status"] != "True" => is(Status::Progressing, said(ready)),
         _ => healthy(),
     }
+}
+
+/// Whether a workload is ready as soon as its programs were started, because nothing asks them.
+#[must_use]
+pub fn is_unprobed(object: &Value) -> bool {
+    let template = if object::kind(object) == "Pod" { &object["spec"] } else { &object["spec"]["template"]["spec"] };
+    let containers = template["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let asked = |container: &Value| container["readinessProbe"].is_object() || container["startupProbe"].is_object();
+    matches!(object::kind(object), "Deployment" | "StatefulSet" | "DaemonSet" | "Pod")
+        && containers.iter().any(|c| !asked(c))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What is not shown: the contents of Secrets, and values of variables whose names say that they are secret.
+//! What is not shown: the contents of Secrets, values of variables and keys of ConfigMaps whose names say that they are secret, and
+//! passwords in URLs.
 //!
 //! Invariant: a masked value tells nothing of the value, not even its length.
 
@@ -19,6 +20,29 @@ pub fn is_secret_name(name: &str) -> bool {
     WORDS.iter().any(|word| name.contains(word))
 }
 
+fn is_config(object: &Value) -> bool {
+    object::kind(object) == "ConfigMap" && object::group(object).is_empty()
+}
+
+/// A text without the passwords of the URLs in it: `redis://:hunter2@host` becomes `redis://:(sensitive)@host`.
+pub fn without_passwords(text: &str) -> String {
+    let (mut said, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + "://".len());
+        said.push_str(before);
+        // A password may hold what nobody encoded; the last @ before the host ends it.
+        let end = after.find(|c: char| c.is_whitespace() || "/?#\"'".contains(c)).unwrap_or(after.len());
+        let (authority, more) = after.split_at(end);
+        match authority.rsplit_once('@').and_then(|(user, host)| Some((user.split_once(':')?.0, host))) {
+            Some((user, host)) => said.extend([user, ":", MASK, "@", host]),
+            None => said.push_str(authority),
+        }
+        rest = more;
+    }
+    said.push_str(rest);
+    said
+}
+
 fn is_secret(object: &Value) -> bool {
     object::kind(object) == "Secret" && object::group(object).is_empty()
 }
@@ -30,6 +54,11 @@ pub fn is_sensitive(live: &Value, wanted: &Value, path: &Path) -> bool {
         _ => "",
     };
     if (is_secret(live) || is_secret(wanted)) && matches!(first, "data" | "stringData") {
+        return true;
+    }
+    if (is_config(live) || is_config(wanted))
+        && matches!(path.0.as_slice(), [Step::Field(data), Step::Field(key)] if matches!(data.as_str(), "data" | "binaryData") && is_secret_name(key))
+    {
         return true;
     }
     if matches!(path.0.last(), Some(Step::Field(name)) if name == "kubectl.kubernetes.io/last-applied-configuration") {
@@ -46,10 +75,10 @@ pub fn is_sensitive(live: &Value, wanted: &Value, path: &Path) -> bool {
 
 /// The value at the path of the object, with what is secret below it masked.
 pub fn below(object: &Value, path: &Path, value: &Value) -> Value {
-    let mut value = value.clone();
-    if path.0.is_empty() && is_secret(object) {
-        return masked(&value);
+    if path.0.is_empty() && (is_secret(object) || is_config(object)) {
+        return masked(value);
     }
+    let mut value = value.clone();
     variables(&mut value);
     value
 }
@@ -67,11 +96,17 @@ pub fn masked(object: &Value) -> Value {
             annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         }
     }
+    if is_config(object) {
+        for field in ["data", "binaryData"] {
+            let map = shown.get_mut(field).and_then(Value::as_object_mut).into_iter().flatten();
+            map.filter(|(key, _)| is_secret_name(key)).for_each(|(_, value)| *value = MASK.into());
+        }
+    }
     variables(&mut shown);
     shown
 }
 
-/// Masks `value` in every `{name: …, value: …}` whose name says that it is secret.
+/// Masks `value` in every `{name: …, value: …}` whose name says that it is secret, and passwords in URLs anywhere.
 fn variables(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -82,6 +117,7 @@ fn variables(value: &mut Value) {
             map.values_mut().for_each(variables);
         }
         Value::Array(list) => list.iter_mut().for_each(variables),
+        Value::String(text) if text.contains("://") => *text = without_passwords(text),
         _ => {}
     }
 }
@@ -103,5 +139,23 @@ mod tests {
             (&json!(MASK), &json!("info"), &json!(MASK))
         );
         assert!(masked(&pod).get("data").is_none());
+    }
+
+    #[test]
+    fn secret_keys_of_config_maps_and_passwords_in_urls_are_masked() {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"DB_PASSWORD": "x", "LEVEL": "info", "URL": "redis://u:x@h/0"}});
+        let shown = &masked(&map)["data"];
+        assert_eq!((&shown["DB_PASSWORD"], &shown["LEVEL"]), (&json!(MASK), &json!("info")));
+        assert_eq!(shown["URL"], "redis://u:(sensitive)@h/0");
+        let cases = [
+            ("postgres://web:p@ss@db:5432/x?a=b", "postgres://web:(sensitive)@db:5432/x?a=b"),
+            ("redis://:pw@h", "redis://:(sensitive)@h"),
+            ("a https://mia@git.example/x and amqp://u:p@h", "a https://mia@git.example/x and amqp://u:(sensitive)@h"),
+            ("http://h:80/a@b:c", "http://h:80/a@b:c"),
+            ("://", "://"),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(without_passwords(text), wanted);
+        }
     }
 }

@@ -147,8 +147,10 @@ pub(crate) struct Apply {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  coracle history shop -n default")]
+Examples:
+  coracle history shop -n default        a set, the newest revision first
+  coracle history application/shop       what was synced from Git
+  coracle history shop -o json | jq '.[0].cause'")]
 pub(crate) struct History {
     /// The set, or an application of the Git sync (application/NAME, kustomization/NAME)
     #[arg(value_name = "SET")]
@@ -187,6 +189,11 @@ pub(crate) struct Rollback {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle lock list                        who applies what now, syncs from Git included
+  coracle lock release shop                end it; its holder stops at its next step
+  coracle lock release application/shop")]
 pub(crate) struct Lock {
     #[command(subcommand)]
     pub(crate) what: LockCommand,
@@ -217,12 +224,13 @@ pub(crate) enum LockCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  coracle drift shop             which field, by which manager, when
-  coracle drift shop -o json     for scripts
+  coracle drift shop               which field, by which manager, when
+  coracle drift application/shop   what the sync from Git says
+  coracle drift shop -o json       for scripts
 
 Exit codes: 0 as applied, 2 drifted, 1 an error.")]
 pub(crate) struct Drift {
-    /// The set
+    /// The set, or an application of the Git sync (application/NAME, kustomization/NAME)
     #[arg(value_name = "SET")]
     pub(crate) set: String,
     #[command(flatten)]
@@ -278,16 +286,18 @@ Examples:
   coracle config REDIS_URL overlays/dev overlays/prod   what it will be
   coracle config check                           namespaces held against each other
   coracle config check overlays/dev overlays/prod   before anything is applied
+  coracle config check overlays/prod -n prod     manifests held against what lives
+  coracle config diff overlays/prod -n prod      which variables would change, since when they are so, and what looks wrong
 
-Exit codes of check: 0 nothing found, 2 findings, 1 an error.")]
+Exit codes of check and diff: 0 nothing found, 2 findings, 1 an error.")]
 pub(crate) struct Config {
-    /// The variable, or `check`
-    #[arg(value_name = "KEY|check")]
+    /// The variable, `check` or `diff`
+    #[arg(value_name = "KEY|check|diff")]
     pub(crate) key: String,
-    /// Directories as environments [default: the cluster's namespaces]
+    /// Directories as environments [default: the cluster's namespaces]; for diff one, held against its namespace
     #[arg(value_name = "DIR")]
     pub(crate) directories: Vec<PathBuf>,
-    /// A namespace as environment; may be repeated [default: all that have workloads]
+    /// A namespace as environment, beside directories too; may be repeated [default: all that have workloads; for diff the context's]
     #[arg(short, long = "namespace", value_name = "NAMESPACE")]
     pub(crate) namespaces: Vec<String>,
     #[command(flatten)]

@@ -3,9 +3,11 @@
 //! It needs the API alone: a sync that is broken, or not running, is held all the same.
 
 use crate::cli::{BreakGlass, Form};
-use crate::commands::say;
+use crate::commands::release::who;
+use crate::commands::{say, synced};
 use crate::{connect, exit};
 use delivery::api::{Api, ApplyMode};
+use delivery::object;
 use delivery::sync::break_glass::{Glass, PATH, SESSIONS, Session};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -27,15 +29,31 @@ pub(crate) async fn run(arguments: BreakGlass) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn who() -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "someone".to_owned());
-    let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    format!("{user}@{host}")
-}
-
 fn now() -> anyhow::Result<String> {
     let now = jiff::Timestamp::now();
     Ok(jiff::Timestamp::from_second(now.as_second())?.to_string())
+}
+
+/// Refuses a name that nothing has, as holding that would hold nothing. Where they cannot be listed, nobody is kept from acting.
+async fn is_there(api: &Api, named: &str) -> anyhow::Result<()> {
+    let mut all = Vec::new();
+    for (_, collection, _) in synced::KINDS {
+        match api.list(collection, "").await {
+            Ok(some) => all.extend(some),
+            Err(error) if error.is_not_found() => {}
+            Err(_) => return Ok(()),
+        }
+    }
+    let names = |object: &Value| {
+        let (namespace, name) = (object::namespace(object), object::name(object));
+        [name.to_owned(), format!("{namespace}/{name}")]
+    };
+    if all.iter().flat_map(names).any(|name| name == *named) {
+        return Ok(());
+    }
+    let known: Vec<String> = all.iter().take(10).map(|object| names(object)[1].clone()).collect();
+    let known = if known.is_empty() { "there is none".to_owned() } else { format!("there is {}", known.join(", ")) };
+    Err(exit::bad_input(format!("there is no application {named}; {known}")))
 }
 
 /// Adds to the record. Only the keys that are named change.
@@ -53,6 +71,9 @@ async fn write(api: &Api, data: Value) -> anyhow::Result<()> {
 async fn begin(api: &Api, glass: &Glass, arguments: &BreakGlass, reason: &str) -> anyhow::Result<ExitCode> {
     if reason.trim().is_empty() {
         return Err(exit::bad_input("say why with --reason; it is kept with what is done"));
+    }
+    if let Some(named) = &arguments.app {
+        is_there(api, named).await?;
     }
     let application = arguments.app.clone().unwrap_or_else(|| "*".to_owned());
     let since = now()?;

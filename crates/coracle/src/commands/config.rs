@@ -1,4 +1,4 @@
-//! `coracle config KEY` and `coracle config check`: configuration across environments.
+//! `coracle config KEY`, `coracle config check` and `coracle config diff`: configuration across environments.
 
 use crate::cli::{Config, Form};
 use crate::commands::say;
@@ -6,12 +6,14 @@ use crate::{connect, exit};
 use delivery::api::Api;
 use delivery::applyset::{PART_OF, Set};
 use delivery::config::check::{self, Finding};
+use delivery::config::diff;
 use delivery::config::origin::{self, Origin};
 use delivery::config::{self, Environment, Variable};
 use delivery::history::{self, Revision, State};
 use delivery::object::{self, ObjectId};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The kinds that configuration is read from.
@@ -27,7 +29,11 @@ const KINDS: [(&str, &str); 8] = [
 ];
 
 pub(crate) async fn run(arguments: Config) -> anyhow::Result<ExitCode> {
-    let told = if arguments.key == "check" { check_all(&arguments).await } else { one(&arguments).await };
+    let told = match arguments.key.as_str() {
+        "check" => check_all(&arguments).await,
+        "diff" => differences(&arguments).await,
+        _ => one(&arguments).await,
+    };
     match told {
         Ok(code) => Ok(code),
         Err(error) => {
@@ -38,23 +44,32 @@ pub(crate) async fn run(arguments: Config) -> anyhow::Result<ExitCode> {
 }
 
 async fn environments(arguments: &Config) -> anyhow::Result<(Vec<Environment>, Option<Api>)> {
-    if !arguments.directories.is_empty() {
-        let rendered = arguments.directories.iter().map(|directory| {
-            let objects = delivery::render(directory).map_err(|error| exit::bad_input(error.to_string()))?;
-            let name = directory
-                .file_name()
-                .map_or_else(|| directory.display().to_string(), |n| n.to_string_lossy().into_owned());
-            // Namespaces are the environment's, not the manifest's.
-            Ok(Environment { name, objects: objects.into_iter().map(without_namespace).collect() })
-        });
-        return Ok((rendered.collect::<anyhow::Result<_>>()?, None));
+    let directories = arguments.directories.iter();
+    let mut all = directories.map(|directory| rendered(directory)).collect::<anyhow::Result<Vec<_>>>()?;
+    if !arguments.directories.is_empty() && arguments.namespaces.is_empty() {
+        return Ok((all, None));
     }
     let api = Api::over(connect::client_of(&arguments.target).await?);
+    all.extend(living(&api, &arguments.namespaces).await?);
+    Ok((all, Some(api)))
+}
+
+/// A directory as an environment.
+fn rendered(directory: &Path) -> anyhow::Result<Environment> {
+    let objects = delivery::render(directory).map_err(|error| exit::bad_input(error.to_string()))?;
+    let name =
+        directory.file_name().map_or_else(|| directory.display().to_string(), |n| n.to_string_lossy().into_owned());
+    // Namespaces are the environment's, not the manifest's.
+    Ok(Environment { name, objects: objects.into_iter().map(without_namespace).collect() })
+}
+
+/// Namespaces as environments; without names, all that hold something.
+async fn living(api: &Api, namespaces: &[String]) -> anyhow::Result<Vec<Environment>> {
     let kinds = api.kinds().await?;
     let mut by_namespace: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (group, kind) in KINDS {
         let Some(resource) = kinds.of_group(group, kind) else { continue };
-        let asked: Vec<Option<&str>> = match arguments.namespaces.as_slice() {
+        let asked: Vec<Option<&str>> = match namespaces {
             [] => vec![None],
             some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
         };
@@ -64,8 +79,64 @@ async fn environments(arguments: &Config) -> anyhow::Result<(Vec<Environment>, O
             }
         }
     }
-    let all = by_namespace.into_iter().map(|(name, objects)| Environment { name, objects });
-    Ok((all.collect(), Some(api)))
+    Ok(by_namespace.into_iter().map(|(name, objects)| Environment { name, objects }).collect())
+}
+
+/// What the manifests would change of what lives in their namespace.
+async fn differences(arguments: &Config) -> anyhow::Result<ExitCode> {
+    let [directory] = arguments.directories.as_slice() else {
+        return Err(exit::bad_input("say one directory: coracle config diff DIR [-n NAMESPACE]"));
+    };
+    let next = rendered(directory)?;
+    let client = connect::client_of(&arguments.target).await?;
+    let namespace = match arguments.namespaces.as_slice() {
+        [] => client.default_namespace().to_owned(),
+        [one] => one.clone(),
+        _ => return Err(exit::bad_input("a directory is held against one namespace; say one -n")),
+    };
+    let api = Api::over(client);
+    let now = living(&api, std::slice::from_ref(&namespace)).await?.pop();
+    let now = now.unwrap_or_else(|| Environment { name: namespace.clone(), objects: Vec::new() });
+    let mut histories = BTreeMap::new();
+    let mut told = Vec::new();
+    for change in diff::diff(&now, &next) {
+        let origin = match &change.before {
+            Some(before) => of(&api, &now, before, &mut histories).await?,
+            None => Origin::default(),
+        };
+        told.push((change, origin));
+    }
+    match arguments.output {
+        Form::Json => {
+            let all: Vec<Value> = told.iter().map(|(change, set)| json!({ "change": change, "origin": set })).collect();
+            say(&serde_json::to_string_pretty(&all)?);
+        }
+        Form::Text if told.is_empty() => say(&format!("no variable of what is in {namespace} changes")),
+        Form::Text => told.iter().for_each(|(change, origin)| say(&changed(change, origin))),
+    }
+    Ok(if told.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+fn changed(change: &diff::Change, origin: &Origin) -> String {
+    let value = |v: &Option<Variable>| v.as_ref().map_or_else(|| "nothing".to_owned(), |v| v.value.to_string());
+    let from = change.after.as_ref().or(change.before.as_ref());
+    let from = from.map(|v| format!("  from {}{}", v.from, key_of(v))).unwrap_or_default();
+    let (before, after) = (value(&change.before), value(&change.after));
+    let mut said = format!("{}  {}  {before} -> {after}{from}", change.service, change.variable);
+    if change.before.is_some() {
+        said.push_str(&set_by(origin));
+    }
+    if let Some(odd) = &change.suspicious {
+        said.push_str(&format!("\n  suspicious: {odd}"));
+    }
+    if change.at_the_next_start {
+        said.push_str("\n  Pods that run keep the old value until they are made anew");
+    }
+    said
+}
+
+fn key_of(variable: &Variable) -> String {
+    if variable.key.is_empty() { String::new() } else { format!(" key {}", variable.key) }
 }
 
 fn without_namespace(mut object: Value) -> Value {
@@ -124,9 +195,15 @@ async fn one(arguments: &Config) -> anyhow::Result<ExitCode> {
 }
 
 fn sentence(variable: &Variable, origin: &Origin) -> String {
-    let key = if variable.key.is_empty() { String::new() } else { format!(" key {}", variable.key) };
-    let mut said =
+    let key = key_of(variable);
+    let said =
         format!("{}  {}  {}  from {}{key}", variable.environment, variable.service, variable.value, variable.from);
+    said + &set_by(origin)
+}
+
+/// Since when a value is there, and by whom.
+fn set_by(origin: &Origin) -> String {
+    let mut said = String::new();
     if !origin.since.is_empty() {
         said.push_str(&format!("  since {}", origin.since));
     }

@@ -37,6 +37,13 @@ pub(crate) async fn run(arguments: Export) -> anyhow::Result<ExitCode> {
             }
         }
     }
+    if found.is_empty() {
+        if api.find(&format!("/api/v1/namespaces/{namespace}")).await?.is_none() {
+            return Err(exit::bad_input(format!("there is no namespace {namespace}")));
+        }
+        eprintln!("there is nothing in {namespace} that somebody wrote");
+        return Ok(ExitCode::SUCCESS);
+    }
     let secret = |object: &Value| object::kind(object) == "Secret";
     if arguments.without_secrets {
         found.retain(|object| !secret(object));

@@ -18,6 +18,11 @@ pub(crate) fn run(arguments: &Git) -> anyhow::Result<ExitCode> {
     let directory = repository.canonicalize().with_context(|| format!("cannot find {}", repository.display()))?;
     let own = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let name = name.clone().unwrap_or(own);
+    if !delivery::sync::is_repository_name(&name) {
+        return Err(exit::bad_input(format!(
+            "{name:?} is no name of a repository: take up to 53 letters, digits, - and _: coracle git add-remote NAME"
+        )));
+    }
     let url = format!("{url}/{name}.git");
     let known = git(&directory, &["remote"])?.lines().any(|line| line == remote);
     git(&directory, &["remote", if known { "set-url" } else { "add" }, remote, &url])?;

@@ -19,22 +19,26 @@ pub(crate) async fn run(arguments: History) -> anyhow::Result<ExitCode> {
         eprintln!("{} is kept as Git says; this is what was synced", synced.label());
         all = synced.history();
     }
+    if all.is_empty() {
+        return Err(exit::bad_input(nothing_of(&set)));
+    }
     if arguments.output == Form::Json {
         say(&serde_json::to_string_pretty(&all.iter().map(Told::value).collect::<Vec<_>>())?);
         return Ok(ExitCode::SUCCESS);
-    }
-    if all.is_empty() {
-        let what = format!(
-            "the set {} in {} has no history: nothing was applied with `coracle apply DIR`, or synced from Git under that name",
-            set.name, set.namespace
-        );
-        return Err(exit::bad_input(what));
     }
     say("REVISION  STATE     TIME                  BY                COMMIT        WHAT");
     for told in &all {
         say(&line(told));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Of a name under which nothing was ever applied.
+pub(crate) fn nothing_of(set: &Set) -> String {
+    format!(
+        "the set {} in {} has no history: nothing was applied with `coracle apply DIR`, or synced from Git under that name",
+        set.name, set.namespace
+    )
 }
 
 fn line(told: &Told) -> String {

@@ -7,10 +7,25 @@ use crate::exit;
 use anyhow::Context;
 use delivery::applyset::Set;
 use delivery::history::Provenance;
+use delivery::object::ObjectId;
 use delivery::{import, kustomize, object};
+use serde_json::Value;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::ExitCode;
+
+/// The object of the directory's manifests that this one is of. One that says no namespace goes where the command says.
+fn twin_of(directory: &Path, manifest: &Value) -> Option<ObjectId> {
+    // What cannot be rendered yet keeps nobody from writing manifests for it.
+    let wanted = ObjectId::of(manifest);
+    let of = |object: Value| {
+        let id = ObjectId::of(&object);
+        let here = id.namespace.is_empty() || id.namespace == wanted.namespace;
+        (here && (&id.group, &id.kind, &id.name) == (&wanted.group, &wanted.kind, &wanted.name)).then_some(id)
+    };
+    delivery::render(directory).ok()?.into_iter().find_map(of)
+}
 
 pub(crate) async fn run(arguments: Import) -> anyhow::Result<ExitCode> {
     let Some((kind, name)) = arguments.what.split_once('/') else {
@@ -26,6 +41,13 @@ pub(crate) async fn run(arguments: Import) -> anyhow::Result<ExitCode> {
     let set = Set::new(namespace.clone(), named);
     let manifest = import::manifest(client.clone(), &set, kind, &namespace, name).await?;
     let file = arguments.to.join(format!("{}-{name}.yaml", object::kind(&manifest).to_lowercase()));
+    if let Some(twin) = twin_of(&arguments.to, &manifest) {
+        return Err(exit::bad_input(format!(
+            "{} has a manifest of {twin} already; `coracle apply {}` takes the object in as that says it is to be",
+            arguments.to.display(),
+            arguments.to.display()
+        )));
+    }
     let secret = object::kind(&manifest) == "Secret";
     // Never over something that somebody wrote.
     let mut open = std::fs::OpenOptions::new();

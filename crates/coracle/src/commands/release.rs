@@ -25,8 +25,8 @@ pub(crate) async fn plan(
     source: &str,
 ) -> anyhow::Result<Plan> {
     let namespace = connect::namespace_of(client, &wanted.scope);
-    let set = set_of(paths, wanted, &namespace)?;
     let desired = delivery::render::render_all(paths).map_err(|error| exit::bad_input(error.to_string()))?;
+    let set = set_of(paths, wanted, &namespace)?;
     let reason = wanted.reason.clone().unwrap_or_default();
     let confirmed =
         wanted.confirm_delete.iter().map(|object| Confirmation { object: object.clone(), reason: reason.clone() });
@@ -217,10 +217,8 @@ fn tell(event: Event) {
             eprintln!("{object} {word}");
         }
         Event::Health { object, health } => {
-            eprintln!(
-                "{}",
-                colour::dim(&format!("{object} {} {}", health.status.as_str().to_lowercase(), health.message))
-            );
+            let said = format!("{object} {} {}", health.status.as_str().to_lowercase(), health.message);
+            eprintln!("{}", colour::dim(said.trim_end()));
         }
         Event::Waits { held } => eprintln!("{}", colour::dim(&format!("waiting: {held}"))),
         Event::Kept { object, why } => eprintln!("{object} kept: {why}"),

@@ -1,10 +1,12 @@
 //! `coracle rollback`: an earlier revision, planned and applied like any other set.
 
 use crate::cli::Rollback;
+use crate::commands::history::nothing_of;
 use crate::commands::{release, synced};
 use crate::connect::{self, MANAGER};
+use crate::exit;
 use delivery::applyset::Set;
-use delivery::history::{self, Provenance};
+use delivery::history::{self, HistoryError, Provenance};
 use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: Rollback) -> anyhow::Result<ExitCode> {
@@ -16,7 +18,13 @@ pub(crate) async fn run(arguments: Rollback) -> anyhow::Result<ExitCode> {
     {
         return synced::roll_back(&client, &synced, arguments.revision).await;
     }
-    let chosen = history::choose(&all, arguments.revision)?;
+    if all.is_empty() {
+        return Err(exit::bad_input(nothing_of(&set)));
+    }
+    let chosen = history::choose(&all, arguments.revision).map_err(|error| match error {
+        HistoryError::Missing { .. } | HistoryError::NoneHealthy => exit::bad_input(error.to_string()),
+        other => other.into(),
+    })?;
     let desired = delivery::release::manifests_of(client.clone(), &set, chosen).await?;
     let options = delivery::plan::Options {
         manager: MANAGER.to_owned(),

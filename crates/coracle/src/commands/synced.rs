@@ -4,17 +4,18 @@ use anyhow::Context;
 use delivery::api::Api;
 use delivery::applyset::Set;
 use delivery::history::{Provenance, Revision, State};
+use delivery::object::ObjectId;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::exit;
+use crate::{colour, exit};
 
 /// How long a way back may take.
 const WITHIN: Duration = Duration::from_secs(600);
 /// Kind, collection, and the words for it.
-const KINDS: [(&str, &str, &[&str]); 2] = [
+pub(crate) const KINDS: [(&str, &str, &[&str]); 2] = [
     ("Application", "/apis/argoproj.io/v1alpha1/applications", &["application", "applications", "app"]),
     (
         "Kustomization",
@@ -73,6 +74,24 @@ impl Synced {
             text(&self.object, "namespace"),
             format!("{}.{}", self.kind.to_lowercase(), text(&self.object, "name")),
         )
+    }
+
+    /// What it keeps: Argo CD's list of resources, or Flux's inventory (`NAMESPACE_NAME_GROUP_KIND`).
+    pub(crate) fn members(&self) -> Vec<ObjectId> {
+        let status = &self.object["status"];
+        let of_argo = status["resources"].as_array().into_iter().flatten().map(|one| ObjectId {
+            group: words(&one["group"]),
+            kind: words(&one["kind"]),
+            namespace: words(&one["namespace"]),
+            name: words(&one["name"]),
+        });
+        let of_flux = status["inventory"]["entries"].as_array().into_iter().flatten().filter_map(|one| {
+            let parts: Vec<&str> = one["id"].as_str()?.split('_').collect();
+            let [namespace, name, group, kind] = parts.as_slice() else { return None };
+            let text = |part: &str| part.to_owned();
+            Some(ObjectId { group: text(group), kind: text(kind), namespace: text(namespace), name: text(name) })
+        });
+        of_argo.chain(of_flux).collect()
     }
 
     /// What it applied, the newest first, in the words of a set's history.
@@ -231,9 +250,14 @@ async fn ended(api: &Api, synced: &Synced, asked: &Value, before: &Value) -> any
     let version = asked["metadata"]["resourceVersion"].as_str().unwrap_or_default();
     let query = format!("fieldSelector=metadata.name%3D{name}&resourceVersion={version}");
     let mut events = Box::pin(api.watch(collection, &query).await?);
+    let mut told = before["message"].clone();
     while let Some(event) = events.next().await {
         let object = event?["object"].take();
         let state = &object["status"]["operationState"];
+        if state["message"] != told {
+            told = state["message"].clone();
+            eprintln!("{}", colour::dim(told.as_str().unwrap_or_default()));
+        }
         let over = matches!(state["phase"].as_str(), Some("Succeeded" | "Failed" | "Error"));
         if object["operation"].is_null() && over && (state != before || state["phase"] == "Error") {
             return Ok(state.clone());

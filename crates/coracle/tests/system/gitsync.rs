@@ -192,7 +192,7 @@ fn after_kill_9_what_was_pushed_is_live() {
 }
 
 /// A forge that remembers what it is told.
-fn forge() -> (u16, std::sync::mpsc::Receiver<String>) {
+pub(crate) fn forge() -> (u16, std::sync::mpsc::Receiver<String>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
     let (said, heard) = std::sync::mpsc::channel();

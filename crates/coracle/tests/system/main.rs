@@ -20,6 +20,7 @@ mod first_light;
 mod gitsync;
 mod harness;
 mod hooks;
+mod incidents;
 mod isolated;
 mod kubectl;
 mod load;

@@ -9,6 +9,8 @@ use std::time::Duration;
 const RESTARTS_THAT_FAIL: i64 = 2;
 /// How long the first line of a log that is still empty is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest line that is told, characters.
+const WORDS: usize = 500;
 /// The longest log that is read, bytes.
 const LOG_LIMIT: usize = 64 * 1024;
 
@@ -19,7 +21,7 @@ pub(super) async fn of(api: &Api, id: &ObjectId, anything: bool) -> Option<Strin
     let (pod, trouble) = pods.iter().find_map(|pod| Some((pod, trouble(pod, threshold)?)))?;
     let mut said = format!("pod {}: {}", object::name(pod), trouble.what);
     if let Some(container) = trouble.container
-        && let Some(line) = last_line(api, pod, &container).await
+        && let Some(line) = last_words(api, pod, &container).await
     {
         said.push_str(&format!("; its last words: {line}"));
     }
@@ -140,7 +142,7 @@ fn container_trouble(status: &Value, restarts_that_fail: i64) -> Option<Trouble>
 
 /// The last line that a container wrote, in this life or the one before. What it wrote may come a moment after word of its
 /// end: then the API tells of it.
-async fn last_line(api: &Api, pod: &Value, container: &str) -> Option<String> {
+pub(crate) async fn last_words(api: &Api, pod: &Value, container: &str) -> Option<String> {
     let path = format!("/api/v1/namespaces/{}/pods/{}/log", object::namespace(pod), object::name(pod));
     let query = format!("container={}&tailLines=5", escape(container));
     for previous in [false, true] {
@@ -154,7 +156,12 @@ async fn last_line(api: &Api, pod: &Value, container: &str) -> Option<String> {
 }
 
 fn last_of(log: &str) -> Option<String> {
-    log.lines().rev().find(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
+    let line = log.lines().rev().find(|line| !line.trim().is_empty())?.trim();
+    let mut shown: String = line.chars().take(WORDS).collect();
+    if shown.len() < line.len() {
+        shown.push('…');
+    }
+    Some(shown)
 }
 
 #[cfg(test)]
@@ -176,5 +183,7 @@ mod tests {
         let unfit = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "full"}]}});
         assert_eq!(told(&unfit), None, "a node may yet be made for it");
         assert_eq!(trouble(&unfit, 0).unwrap().what, "full");
+        assert_eq!(last_of("one\n two \n\n").as_deref(), Some("two"));
+        assert_eq!(last_of(&"x".repeat(WORDS + 1)).unwrap().chars().count(), WORDS + 1, "cut, and a sign of it");
     }
 }

@@ -69,7 +69,7 @@ impl Run<'_> {
     async fn settled(&self, objects: &[Value], waiting: &mut BTreeMap<ObjectId, Health>) -> Result<(), ApplyError> {
         let unprobed: Vec<ObjectId> = objects
             .iter()
-            .filter(|object| is_unprobed(object))
+            .filter(|object| health::is_unprobed(object))
             .map(ObjectId::of)
             .filter(|id| waiting.contains_key(id))
             .collect();
@@ -225,15 +225,6 @@ impl Run<'_> {
                 .failed(id, format!("it is still being deleted after {} s; a finalizer may hold it", GONE.as_secs()))),
         }
     }
-}
-
-/// Whether a workload is ready as soon as its programs were started, because nothing asks them.
-fn is_unprobed(object: &Value) -> bool {
-    let template = if object::kind(object) == "Pod" { &object["spec"] } else { &object["spec"]["template"]["spec"] };
-    let containers = template["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let asked = |container: &Value| container["readinessProbe"].is_object() || container["startupProbe"].is_object();
-    matches!(object::kind(object), "Deployment" | "StatefulSet" | "DaemonSet" | "Pod")
-        && containers.iter().any(|c| !asked(c))
 }
 
 fn is_well(health: &Health) -> bool {

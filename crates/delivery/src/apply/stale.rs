@@ -6,6 +6,7 @@ use super::ApplyError;
 use crate::api::{Api, ApiError, path_of};
 use crate::diff::{self, FieldChange};
 use crate::kinds::Kinds;
+use crate::mask;
 use crate::object::{self, ObjectId};
 use crate::plan::{Pin, Plan};
 use futures::{StreamExt, TryStreamExt};
@@ -56,6 +57,9 @@ fn described(field: &FieldChange) -> String {
         let time = owner.time.as_deref().map_or_else(String::new, |time| format!(" at {time}"));
         format!(" (by {}{time})", owner.manager)
     });
+    if field.sensitive {
+        return format!("{} changed, which is {}{}", field.path, mask::MASK, by.unwrap_or_default());
+    }
     format!("{} was {} and is {}{}", field.path, value(&field.before), value(&field.after), by.unwrap_or_default())
 }
 

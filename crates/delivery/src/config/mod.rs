@@ -5,6 +5,7 @@
 //! Invariants: pure; a value of a Secret leaves this module only as a digest.
 
 pub mod check;
+pub mod diff;
 pub mod origin;
 
 use crate::mask;
@@ -63,13 +64,22 @@ pub enum Shown {
 }
 
 /// What may be said of a secret value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Kept {
     /// A digest, to see whether two are the same.
     #[serde(skip)]
     pub digest: [u8; 32],
     /// What is odd about it.
     pub oddity: Option<&'static str>,
+    /// The value, for this module alone.
+    #[serde(skip)]
+    text: String,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(mask::MASK)
+    }
 }
 
 impl std::fmt::Display for Shown {
@@ -85,11 +95,12 @@ impl std::fmt::Display for Shown {
 }
 
 fn secret(value: &str) -> Shown {
-    Shown::Secret(Kept { digest: Sha256::digest(value.as_bytes()).into(), oddity: check::oddity(value) })
+    let digest = Sha256::digest(value.as_bytes()).into();
+    Shown::Secret(Kept { digest, oddity: check::oddity(value), text: value.to_owned() })
 }
 
 fn shown(name: &str, value: &str) -> Shown {
-    if mask::is_secret_name(name) { secret(value) } else { Shown::Plain(value.to_owned()) }
+    if mask::is_secret_name(name) { secret(value) } else { Shown::Plain(mask::without_passwords(value)) }
 }
 
 /// Where Pods are described in a workload.

@@ -4,11 +4,13 @@
 //! into a metric, and what comes and goes into Events.
 
 pub mod board;
+pub mod pods;
 pub(crate) mod watch;
 
-use crate::api::ApiError;
+use crate::api::{Api, ApiError};
 use crate::applyset::Set;
 use crate::history::{self, HistoryError};
+use crate::mask;
 use crate::object::ObjectId;
 use crate::plan::{self, Action, Options, Plan, PlanError};
 use serde::Serialize;
@@ -75,10 +77,38 @@ pub enum DriftError {
 /// # Errors
 /// See [`DriftError`].
 pub async fn drift(client: kube::Client, set: &Set, manager: &str) -> Result<Vec<Drift>, DriftError> {
+    let desired = last_applied(&client, set).await?;
+    of_manifests(client, set, manager, desired).await
+}
+
+/// The same, and what somebody patched of the Pods.
+///
+/// # Errors
+/// See [`DriftError`].
+pub async fn drift_to_the_pods(client: kube::Client, set: &Set, manager: &str) -> Result<Vec<Drift>, DriftError> {
+    let desired = last_applied(&client, set).await?;
+    let mut workloads: Vec<ObjectId> = desired.iter().map(ObjectId::of).collect();
+    for id in workloads.iter_mut().filter(|id| id.namespace.is_empty()) {
+        id.namespace.clone_from(&set.namespace);
+    }
+    let mut found = of_manifests(client.clone(), set, manager, desired).await?;
+    found.extend(pods::patched(&Api::over(client), workloads.iter()).await?);
+    Ok(found)
+}
+
+async fn last_applied(client: &kube::Client, set: &Set) -> Result<Vec<Value>, DriftError> {
     let all = history::list(client.clone(), set).await?;
     let last = all.iter().find(|revision| revision.state == history::State::Healthy);
     let last = last.ok_or_else(|| DriftError::NeverApplied(set.name.clone()))?;
-    let desired = history::load(client.clone(), set, last).await?;
+    Ok(history::load(client.clone(), set, last).await?)
+}
+
+async fn of_manifests(
+    client: kube::Client,
+    set: &Set,
+    manager: &str,
+    desired: Vec<Value>,
+) -> Result<Vec<Drift>, DriftError> {
     let options = Options { manager: manager.to_owned(), allow_empty: true, ..Options::default() };
     Ok(of_plan(&plan::plan(client, desired, set, &options).await?))
 }
@@ -145,6 +175,10 @@ pub fn sentence(drift: &Drift) -> String {
         What::Changed => {
             let time = drift.time.as_deref().map_or_else(String::new, |time| format!(" at {time}"));
             let by = if drift.manager.is_empty() { String::new() } else { format!(" (by {}{time})", drift.manager) };
+            let masked = |value: &Option<Value>| value.as_ref().is_none_or(|value| value == mask::MASK);
+            if masked(&drift.applied) && masked(&drift.live) {
+                return format!("{}: {} is not what was applied, both {}{by}", drift.object, drift.field, mask::MASK);
+            }
             format!(
                 "{}: {} was applied as {} and is {}{by}",
                 drift.object,
@@ -184,5 +218,12 @@ mod tests {
             "configmap/a in n: .data.x was applied as \"1\" and is \"2\" (by kubectl-edit at 2026-01-01T00:00:00Z); "
         ));
         assert!(message.ends_with("and 2 more"), "{message}");
+        let secret = Drift {
+            applied: Some(mask::MASK.into()),
+            live: Some(mask::MASK.into()),
+            manager: String::new(),
+            ..one("a")
+        };
+        assert_eq!(sentence(&secret), "configmap/a in n: .data.x is not what was applied, both (sensitive)");
     }
 }

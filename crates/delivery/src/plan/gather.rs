@@ -97,6 +97,12 @@ pub(super) async fn gather(api: &Api, desired: Vec<Value>, set: &Set, options: &
     crate::order::sort(&mut world.desired);
     let index: HashMap<ObjectId, usize> =
         world.desired.iter().enumerate().map(|(index, object)| (ObjectId::of(object), index)).collect();
+    if index.len() < world.desired.len() {
+        let mut ids: Vec<ObjectId> = world.desired.iter().map(ObjectId::of).collect();
+        ids.sort();
+        let twice = ids.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone());
+        return Err(PlanError::Twice(twice.unwrap_or_else(|| ObjectId::of(&world.desired[0]))));
+    }
     let mut seen = vec![None; world.desired.len()];
     if before.is_some() {
         let wanted = Contents::of(set, index.keys());

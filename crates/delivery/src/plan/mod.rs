@@ -212,6 +212,9 @@ pub enum PlanError {
         /// Where these are.
         wanted: String,
     },
+    /// Two manifests are of one object, once both have a namespace.
+    #[error("two manifests are of {0}, of which one says its namespace and one gets it; keep one of them")]
+    Twice(ObjectId),
     /// Nothing is wanted, and there are members.
     #[error(
         "the manifests are empty, and applying them would delete all {members} objects of the set; say so if that is meant (--allow-empty)"

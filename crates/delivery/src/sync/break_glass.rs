@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::application::AppId;
+use super::engine::compare::MANAGER;
 use crate::object::{self, ObjectId};
 
 /// The path of the ConfigMap.
@@ -110,7 +111,13 @@ impl Glass {
         now: Timestamp,
     ) -> bool {
         let open = self.sessions.iter().find(|(_, session)| session.ended.is_none() && session.means(id));
-        let Some(session) = open.map(|(session, _)| session.clone()) else { return false };
+        let Some((session, since)) = open.map(|(id, session)| (id.clone(), session.since.clone())) else {
+            return false;
+        };
+        let recorded = self.acts.get(&session).cloned().unwrap_or_default();
+        let known = |object: &ObjectId, at: &str| {
+            recorded.iter().any(|act| act.object == object.to_string() && act.at.as_str() >= at)
+        };
         let mut found = Vec::new();
         let mut tell = |object: &ObjectId, what: &str, manager: String| {
             found.push(Act {
@@ -121,8 +128,19 @@ impl Glass {
                 application: format!("{}/{}", id.namespace, id.name),
             });
         };
+        // Nobody looked before: what was done since the session began is told by its times.
+        let unseen = before.is_empty();
         for (object, live) in after {
             match before.get(object) {
+                None if unseen => {
+                    if by_hand(live)
+                        && at(live) >= since.as_str()
+                        && manager(live) != MANAGER
+                        && !known(object, at(live))
+                    {
+                        tell(object, "changed", manager(live));
+                    }
+                }
                 None => tell(object, "created", manager(live)),
                 Some(version) if version != object::resource_version(live) && by_hand(live) => {
                     tell(object, "changed", manager(live))
@@ -160,6 +178,11 @@ fn latest(live: &Value) -> Option<&Value> {
 /// A controller that writes a status does not act by hand.
 fn by_hand(live: &Value) -> bool {
     latest(live).is_none_or(|entry| entry["subresource"].as_str().unwrap_or_default() != "status")
+}
+
+/// When it was written last (RFC 3339, UTC); nothing where nobody says.
+fn at(live: &Value) -> &str {
+    latest(live).and_then(|entry| entry["time"].as_str()).unwrap_or_default()
 }
 
 fn manager(live: &Value) -> String {

@@ -36,5 +36,6 @@ mod source_status;
 
 pub use actor::{Stage, Standing};
 pub use commit_status::Endpoint;
+pub use http::is_repository_name;
 pub use install::{InstallError, install};
 pub use service::{Handle, RunError, Settings, Sync, build};

@@ -79,10 +79,18 @@ impl Cluster {
 
     /// Ends the sync and begins another on the same data, as a restart does.
     pub(crate) async fn restart_sync(&mut self) {
+        self.end_sync().await;
+        self.begin_sync();
+    }
+
+    pub(crate) async fn end_sync(&mut self) {
         self.stop_sync.cancel();
         while let Some(ended) = tokio::time::timeout(LIMIT, self.syncing.join_next()).await.expect("it ends in time") {
             ended.expect("no panic");
         }
+    }
+
+    pub(crate) fn begin_sync(&mut self) {
         let settings = sync::Settings::new(self.data.path().join("sync"));
         (self.sync, self.stop_sync, self.syncing) = run(settings, self.client.clone());
     }

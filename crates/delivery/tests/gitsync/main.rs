@@ -6,6 +6,7 @@ mod bounds;
 mod claims;
 mod faults;
 mod harness;
+mod incidents;
 mod kustomizations;
 mod locks;
 mod receivers;

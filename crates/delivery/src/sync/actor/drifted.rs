@@ -20,7 +20,11 @@ impl Actor {
 
     /// What has drifted, by the comparison with a content.
     pub(super) fn drift_of(&self, content: &Content, states: &[State]) -> Vec<Drift> {
-        let applied = self.report.memory.last().is_some_and(|last| last.succeeded && last.content == *content);
+        let memory = &self.report.memory;
+        // What is taken back differs by our own doing.
+        let left =
+            memory.failure(content).is_some() && memory.good.as_ref().is_some_and(|good| good.content != *content);
+        let applied = !left && memory.last().is_some_and(|last| last.succeeded && last.content == *content);
         let states = states.iter().filter(|state| applied && !state.extra);
         states.flat_map(of_state).take(MOST).collect()
     }

@@ -1,6 +1,7 @@
 //! Watches over a revision that was just applied, until it is good or bad.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future;
@@ -12,9 +13,9 @@ use super::Actor;
 use crate::api::{Api, ApiError};
 use crate::health::{self, Status};
 use crate::object::{self, ObjectId};
-use crate::sync::engine::cause;
+use crate::sync::engine::cause::{self, OfPod};
 use crate::sync::engine::decide::Content;
-use crate::sync::engine::gate::{Verdict, Watched};
+use crate::sync::engine::gate::{SETTLE, Verdict, Watched};
 
 /// How many causes are told.
 const CAUSES: usize = 5;
@@ -54,8 +55,8 @@ pub(super) fn take(judge: &mut Option<Judge>, event: Option<Result<Value, ApiErr
 }
 
 impl Judge {
-    pub(super) fn new(content: Content, members: Vec<ObjectId>, deadline: std::time::Duration) -> Self {
-        let watched = Watched { since: Timestamp::now(), bad_since: None, deadline };
+    pub(super) fn new(content: Content, members: Vec<ObjectId>, deadline: Duration) -> Self {
+        let watched = Watched::new(Timestamp::now(), deadline);
         Self { content, members, watched, pods: BTreeMap::new(), events: Vec::new(), open: false }
     }
 
@@ -78,8 +79,8 @@ impl Judge {
         }
     }
 
-    /// What keeps the Pods of these objects from running.
-    fn stuck(&self, objects: &[Value]) -> Vec<String> {
+    /// The Pods of these objects that do not run, with what keeps them.
+    fn stuck(&self, objects: &[Value]) -> Vec<(Value, OfPod)> {
         let since = self.watched.since.as_second();
         let selectors: Vec<(&str, &Value)> = objects
             .iter()
@@ -97,8 +98,8 @@ impl Judge {
             let made = pod["metadata"]["creationTimestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
             made.is_none_or(|made| made.as_second() >= since - 2)
         };
-        let found = self.pods.values().filter(of_ours).filter(new).filter_map(cause::of_pod);
-        found.filter(|(_, for_good)| *for_good).map(|(what, _)| what).take(CAUSES).collect()
+        let found = self.pods.values().filter(of_ours).filter(new).filter_map(|pod| Some((pod, cause::of_pod(pod)?)));
+        found.filter(|(_, of)| of.for_good).take(CAUSES).map(|(pod, of)| (pod.clone(), of)).collect()
     }
 }
 
@@ -127,6 +128,8 @@ impl Actor {
             })
             .collect();
         let worst = health::worst(healths.iter().map(|(_, health)| health.status));
+        let unprobed = found.iter().filter_map(|(_, object)| object.as_ref()).any(health::is_unprobed);
+        judge.watched.settle = if unprobed { SETTLE } else { Duration::ZERO };
         let bad: Vec<Value> = found
             .into_iter()
             .zip(&healths)
@@ -142,7 +145,10 @@ impl Actor {
             Verdict::Good => Look::Good,
             Verdict::Open(at) => Look::Open(at),
             Verdict::Bad(why) => {
-                let mut causes = stuck;
+                let mut causes = Vec::new();
+                for (pod, of) in stuck {
+                    causes.push(told(&self.shared.api, &pod, of).await);
+                }
                 causes.extend(bad.iter().filter_map(cause::of_deletion));
                 causes.extend(events(&self.shared.api, &bad, now).await);
                 if causes.is_empty() {
@@ -157,6 +163,15 @@ impl Actor {
             }
         })
     }
+}
+
+/// What keeps a Pod, with its own last words.
+async fn told(api: &Api, pod: &Value, of: OfPod) -> String {
+    let words = match &of.container {
+        Some(container) => crate::apply::last_words(api, pod, container).await,
+        None => None,
+    };
+    words.map_or(of.what.clone(), |words| format!("{}; its last words: {words}", of.what))
 }
 
 /// What Events say of these objects' Pods that could not be made.

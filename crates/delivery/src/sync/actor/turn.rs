@@ -503,7 +503,7 @@ impl Actor {
     fn record_acts(&mut self, now: Timestamp) {
         let all = self.live.view().all();
         let held = self.shared.glass.borrow().holds(&self.id).is_some();
-        if held && self.running.is_none() && !self.seen.is_empty() {
+        if held && self.running.is_none() {
             self.shared.glass.send_if_modified(|glass| glass.record(&self.id, &self.seen, &all, now));
         }
         self.seen = all.into_iter().map(|(id, one)| (id, object::resource_version(&one).to_owned())).collect();

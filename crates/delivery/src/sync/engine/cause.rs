@@ -79,9 +79,21 @@ pub fn of_deletion(object: &Value) -> Option<String> {
     ))
 }
 
-/// What keeps a Pod from running, where that will not pass by waiting a moment: the reason, and whether it is for good.
+/// What keeps a Pod from running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfPod {
+    /// In words.
+    pub what: String,
+    /// Whether it will not pass by waiting.
+    pub for_good: bool,
+    /// The container whose log may say more.
+    pub container: Option<String>,
+}
+
+/// What keeps a Pod from running, where that will not pass by waiting a moment.
 #[must_use]
-pub fn of_pod(pod: &Value) -> Option<(String, bool)> {
+pub fn of_pod(pod: &Value) -> Option<OfPod> {
+    let for_good = |what| Some(OfPod { what, for_good: true, container: None });
     let name = object::name(pod);
     let lists = ["initContainerStatuses", "containerStatuses"];
     let all = lists.into_iter().flat_map(|list| pod["status"][list].as_array().into_iter().flatten());
@@ -94,26 +106,27 @@ pub fn of_pod(pod: &Value) -> Option<(String, bool)> {
         match reason {
             "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError"
             | "NoRecipe" => {
-                return Some((format!("Pod {name}: image: {image} cannot be had ({reason}: {message})"), true));
+                return for_good(format!("Pod {name}: image: {image} cannot be had ({reason}: {message})"));
             }
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-                return Some((format!("Pod {name}: container {container} cannot be made ({reason}: {message})"), true));
+                return for_good(format!("Pod {name}: container {container} cannot be made ({reason}: {message})"));
             }
             "CrashLoopBackOff" => {
                 let ended = &status["lastState"]["terminated"];
                 let code = ended["exitCode"].as_i64().map(|code| format!(", exit code {code}")).unwrap_or_default();
-                return Some((
-                    format!("Pod {name}: container {container} ends again and again ({reason}{code})"),
-                    true,
-                ));
+                let what = format!("Pod {name}: container {container} ends again and again ({reason}{code})");
+                return Some(OfPod { what, for_good: true, container: Some(container.to_owned()) });
             }
             _ => {}
         }
     }
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     let unscheduled = conditions.clone().find(|one| one["type"] == "PodScheduled" && one["status"] == "False");
-    unscheduled
-        .map(|one| (format!("Pod {name}: not scheduled: {}", one["message"].as_str().unwrap_or_default()), false))
+    unscheduled.map(|one| OfPod {
+        what: format!("Pod {name}: not scheduled: {}", one["message"].as_str().unwrap_or_default()),
+        for_good: false,
+        container: None,
+    })
 }
 
 /// What Events say about objects that could not make their Pods: quotas, policies, webhooks.
@@ -192,8 +205,8 @@ mod tests {
             json!({ "metadata": { "name": "p" }, "status": { "containerStatuses": [
             { "name": "c", "image": "shop/orders:2", "state": { "waiting": { "reason": reason, "message": "m" } } }] } })
         };
-        assert!(of_pod(&pod("ErrImagePull")).expect("stuck").0.contains("image: shop/orders:2"));
-        assert!(of_pod(&pod("CrashLoopBackOff")).expect("stuck").1);
+        assert!(of_pod(&pod("ErrImagePull")).expect("stuck").what.contains("image: shop/orders:2"));
+        assert!(of_pod(&pod("CrashLoopBackOff")).expect("stuck").container.as_deref() == Some("c"));
         assert_eq!(of_pod(&pod("ContainerCreating")), None);
         let event = json!({ "type": "Warning", "reason": "FailedCreate", "message": "exceeded quota: small",
             "involvedObject": { "kind": "ReplicaSet", "name": "web-1" } });

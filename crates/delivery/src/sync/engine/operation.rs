@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::cause;
 use super::compare::{self, Desired};
-use super::gate::{Verdict, Watched};
+use super::gate::{SETTLE, Verdict, Watched};
 use super::live::View;
 use super::locked::{Broken, Door};
 use super::steps::{self, Phase, Step};
@@ -349,7 +349,9 @@ impl Running<'_> {
     /// Waits until these members are healthy.
     async fn healthy(&self, ids: &[ObjectId]) -> Result<(), String> {
         let mut changes = self.tools.live.changes();
-        let mut watched = Watched { since: Timestamp::now(), bad_since: None, deadline: self.job.deadline };
+        let mut watched = Watched::new(Timestamp::now(), self.job.deadline);
+        let unprobed = |id| self.tools.live.get(id).is_some_and(|object| health::is_unprobed(&object));
+        watched.settle = if ids.iter().any(unprobed) { SETTLE } else { Duration::ZERO };
         loop {
             changes.borrow_and_update();
             let of = |id: &ObjectId| self.tools.live.get(id).map(|object| health::health(&object));

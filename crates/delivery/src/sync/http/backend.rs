@@ -64,10 +64,15 @@ pub(super) fn prepare(settings: &HttpSettings) -> Result<(), GitError> {
 /// The repository and the rest of the path: `/git/NAME.git/REST`.
 fn parse(path: &str) -> Option<(&str, &str)> {
     let (name, rest) = path.strip_prefix("/git/")?.split_once(".git/")?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    let good = !name.is_empty() && name.len() <= 53 && name.chars().all(plain) && !name.starts_with('-');
     let known = ["info/refs", "git-upload-pack", "git-receive-pack"].contains(&rest);
-    (good && known).then_some((name, rest))
+    (is_repository_name(name) && known).then_some((name, rest))
+}
+
+/// Whether a repository of the remote may be called so: up to 53 letters, digits, - and _.
+#[must_use]
+pub fn is_repository_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    !name.is_empty() && name.len() <= 53 && name.chars().all(plain) && !name.starts_with('-')
 }
 
 pub(super) async fn answer(front: &Arc<Front>, request: Request<Incoming>) -> Response<Body> {

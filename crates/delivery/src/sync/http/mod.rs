@@ -8,6 +8,8 @@ mod progress;
 pub mod scan;
 pub(crate) mod webhook;
 
+pub use backend::is_repository_name;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;

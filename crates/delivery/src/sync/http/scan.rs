@@ -24,6 +24,8 @@ static FORMS: LazyLock<Vec<(&'static str, Regex)>> = LazyLock::new(|| {
         ("a Google API key", r"\bAIza[0-9A-Za-z_-]{35}\b"),
         ("a Stripe key", r"\b[rs]k_live_[0-9A-Za-z]{20,}"),
         ("a JSON web token", r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
+        // One line, as `coracle plan --out` writes it.
+        ("a saved plan, which holds Secrets in plain text", r#"^\{"format":"coracle\.dev/plan/v1".*"desired":"#),
         ("a password in a URL", r"\b[a-z][a-z0-9+.-]*://[^\s:/@$<{]+:[^\s:/@$<{]{6,}@[a-z0-9]"),
     ];
     // The forms are constants; a test builds them all.
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn secrets_of_known_forms_are_found_and_others_are_not() {
-        assert_eq!(FORMS.len(), 10);
+        assert_eq!(FORMS.len(), 11);
         // Put together here, so that this file itself passes such a scan.
         for (line, what) in [
             (format!("-----BEGIN {} KEY-----", "RSA PRIVATE"), Some("a private key")),
@@ -95,6 +97,10 @@ mod tests {
             (format!("id: AK{}", "IAIOSFODNN7EXAMPLE"), Some("an AWS access key")),
             (format!("token: gh{}", "p_0123456789012345678901234567890123456789"), Some("a GitHub token")),
             (format!("url: postgres://app:{}@db/x", "s3cretpw"), Some("a password in a URL")),
+            (
+                format!("{{\"format\":\"coracle.dev/{}\",\"changes\":[{{\"desired\":{{}}}}]}}", "plan/v1"),
+                Some("a saved plan, which holds Secrets in plain text"),
+            ),
             ("-----BEGIN PUBLIC KEY-----".to_owned(), None),
             ("url: postgres://app:$(PASSWORD)@db/x".to_owned(), None),
             ("password: hunter2".to_owned(), None),
