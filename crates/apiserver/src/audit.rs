@@ -7,9 +7,11 @@
 //! once, and holds up nobody.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use rules::rbac::{Attributes, Target};
 use serde_json::{Value, json};
 
@@ -31,6 +33,9 @@ const TEXT: usize = 512;
 /// The most that is kept of a user's groups and extra values, in bytes.
 const GROUPS: usize = 2048;
 
+/// The most addresses that a request is said to have come by.
+const SOURCES: usize = 16;
+
 /// What is written all the time and decides nothing: it would leave no room for the rest.
 const LEFT_OUT: [(&str, &str); 3] = [("coordination.k8s.io", "leases"), ("", "events"), ("events.k8s.io", "events")];
 
@@ -47,6 +52,24 @@ enum Kept {
     Refusal,
 }
 
+/// From where a request's connection is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// The addresses by which a request came, as Kubernetes' audit events have them: what `X-Forwarded-For` says, `X-Real-Ip` where that is
+/// another, and the connection's own, which alone is not the client's word. None where there is no connection.
+fn sources(headers: &HeaderMap, peer: Option<&Peer>) -> Vec<String> {
+    let Some(Peer(peer)) = peer else { return Vec::new() };
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let address = |text: &str| text.trim().parse::<IpAddr>().ok();
+    let mut all: Vec<IpAddr> = text("x-forwarded-for").split(',').filter_map(address).collect();
+    all.extend(address(text("x-real-ip")).filter(|address| !all.contains(address)));
+    if all.last() != Some(peer) {
+        all.push(*peer);
+    }
+    all[all.len().saturating_sub(SOURCES)..].iter().map(IpAddr::to_string).collect()
+}
+
 /// What is known of a request so far.
 #[derive(Default)]
 pub(crate) struct Record {
@@ -59,6 +82,7 @@ pub(crate) struct Record {
     verb: String,
     uri: String,
     agent: String,
+    sources: Vec<String>,
     object: Value,
     /// It changes nothing, whatever its verb.
     harmless: bool,
@@ -96,6 +120,7 @@ impl Record {
         self.uri = short(head.uri.path_and_query().map_or("/", |path| path.as_str()));
         let agent = head.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         self.agent = short(agent.unwrap_or_default());
+        self.sources = sources(&head.headers, head.extensions.get());
         self.harmless = rehearsed;
         let (Target::Resource { group, resource, subresource, namespace, name }, Route::Resource(target)) =
             (asked.target, route)
@@ -136,6 +161,9 @@ impl Record {
         });
         if let Some(allowed) = self.allowed {
             event["annotations"] = json!({ "authorization.k8s.io/decision": if allowed { "allow" } else { "forbid" } });
+        }
+        if !self.sources.is_empty() {
+            event["sourceIPs"] = json!(self.sources);
         }
         if let Some(user) = &self.impersonated {
             event["impersonatedUser"] = shown(user);
@@ -215,6 +243,33 @@ fn name_made(reference: &mut Value, made: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_source_is_the_connections_own() {
+        let peer = Peer([192, 0, 2, 1].into());
+        for (forwarded, real, expected) in [
+            (None, None, "192.0.2.1"),
+            (Some("203.0.113.9, 10.0.0.1"), None, "203.0.113.9 10.0.0.1 192.0.2.1"),
+            (Some("203.0.113.9"), Some("203.0.113.9"), "203.0.113.9 192.0.2.1"),
+            (Some("203.0.113.9"), Some("10.0.0.2"), "203.0.113.9 10.0.0.2 192.0.2.1"),
+            (Some("nonsense, ::1,, 192.0.2.1"), None, "::1 192.0.2.1"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [("x-forwarded-for", forwarded), ("x-real-ip", real)] {
+                if let Some(value) = value {
+                    headers.insert(name, value.parse().expect("a value"));
+                }
+            }
+            assert_eq!(sources(&headers, Some(&peer)).join(" "), expected, "{forwarded:?} {real:?}");
+            assert!(sources(&headers, None).is_empty(), "our own parts come from nowhere");
+        }
+        let many = HeaderMap::from_iter([(
+            http::header::HeaderName::from_static("x-forwarded-for"),
+            "10.0.0.1,".repeat(100).parse().expect("a value"),
+        )]);
+        let kept = sources(&many, Some(&peer));
+        assert_eq!((kept.len(), kept.last().map(String::as_str)), (SOURCES, Some("192.0.2.1")));
+    }
 
     #[test]
     fn what_is_kept_and_where() {

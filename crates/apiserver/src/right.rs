@@ -1,13 +1,16 @@
 //! The right to go on with a stream: a watch or a log that is followed was allowed when it began, and lasts as long as it would be allowed again.
 //!
-//! Invariants: what was written after a right was taken away is not shown to who had it; nothing is decided anew while neither a role, a
-//! binding nor the account of the token has changed.
+//! Invariants: what was written after a right was taken away is not shown to who had it, and a stream that has nothing to show ends all the
+//! same; nothing is decided anew while neither a role, a binding nor the account of the token has changed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use rules::rbac;
+use store::WatchItem;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::authorize;
 use crate::call::Call;
@@ -27,6 +30,7 @@ pub(crate) struct Right {
     /// The state of the roles on which it was last decided.
     seen: Option<u64>,
     account: Option<Account>,
+    losses: watch::Receiver<()>,
 }
 
 /// The service account whose token was shown.
@@ -56,6 +60,23 @@ impl Right {
             query: call.query.clone(),
             seen: None,
             account,
+            losses: server.losses.subscribe(),
+        }
+    }
+
+    /// Resolves when somebody has lost a right since it was asked for last; cancel safe.
+    pub(crate) async fn may_be_lost(&mut self) {
+        // The sender is the server's, which is held here.
+        let _ = self.losses.changed().await;
+    }
+
+    /// Resolves when the right is gone.
+    pub(crate) async fn gone(mut self) {
+        loop {
+            self.may_be_lost().await;
+            if self.confirm().is_err() {
+                return;
+            }
         }
     }
 
@@ -78,6 +99,37 @@ impl Right {
             }
         }
         Ok(())
+    }
+}
+
+/// Tells all streams whenever a role, a binding or a service account has changed or gone: by a new one nobody loses anything.
+pub(crate) async fn watch_for_losses(server: Arc<Server>, shutdown: CancellationToken) {
+    let accounts = server.catalog.load().core("serviceaccounts").keys_in(None);
+    let roles = format!("/{}/", rbac::GROUP);
+    while !shutdown.is_cancelled() {
+        let now = server.store.revision();
+        let (Ok(mut roles), Ok(mut accounts)) = (server.store.watch(&roles, now), server.store.watch(&accounts, now))
+        else {
+            // So much is written that even the newest is compacted: there is a newer one at once.
+            tokio::task::yield_now().await;
+            continue;
+        };
+        // What happened before that may have been one.
+        server.losses.send_replace(());
+        loop {
+            let item = tokio::select! {
+                () = shutdown.cancelled() => return,
+                item = roles.next() => item,
+                item = accounts.next() => item,
+            };
+            match item {
+                Ok(WatchItem::Event(event)) if event.previous.is_some() => {
+                    server.losses.send_replace(());
+                }
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
     }
 }
 

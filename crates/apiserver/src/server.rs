@@ -59,6 +59,8 @@ pub(crate) struct Server {
     /// The requests that may change something; no more of them than `requests` allows get beyond their first step.
     pub(crate) writes: TaskTracker,
     pub(crate) ready: tokio::sync::watch::Sender<bool>,
+    /// Told whenever somebody may have lost a right.
+    pub(crate) losses: tokio::sync::watch::Sender<()>,
 }
 
 /// Where a write is to go: the resource, the object's place, and how it is asked for.

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
 use crate::addresses::Addresses;
-use crate::audit::Trail;
+use crate::audit::{Peer, Trail};
 use crate::config::{Limits, Settings};
 use crate::credential::Credentials;
 use crate::definitions::Definitions;
@@ -32,7 +32,7 @@ use crate::openapi::Documents;
 use crate::pki::{Authority, RENEW_AFTER};
 use crate::policy::Policies;
 use crate::server::Server;
-use crate::{bootstrap, catalog, expiry, files, kubeconfig};
+use crate::{bootstrap, catalog, expiry, files, kubeconfig, right};
 
 /// What the server needs from others.
 pub struct Dependencies {
@@ -92,6 +92,7 @@ pub fn build(settings: Settings, store: Arc<dyn Store>, deps: Dependencies) -> R
         streams: Arc::new(Semaphore::new(limits.streams)),
         writes: TaskTracker::new(),
         ready: watch::Sender::new(false),
+        losses: watch::Sender::new(()),
     });
     server.definitions.refresh(&*server.store, &server.catalog);
     claim_addresses(&server)?;
@@ -126,6 +127,7 @@ impl ApiServer {
         let settings = &self.server.settings;
         let mut tasks = JoinSet::new();
         tasks.spawn(expiry::run(self.server.store.clone(), settings.event_ttl, settings.event_limit, shutdown.clone()));
+        tasks.spawn(right::watch_for_losses(self.server.clone(), shutdown.clone()));
         let mut connections = JoinSet::new();
         self.accept(&shutdown, &mut connections).await;
         self.server.stopping.cancel();
@@ -142,7 +144,7 @@ impl ApiServer {
         }
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
-                return Err(RunError::Task { task: "keeper of Events", reason: error.to_string() });
+                return Err(RunError::Task { task: "keeper of Events or of rights", reason: error.to_string() });
             }
         }
         Ok(())
@@ -204,6 +206,7 @@ impl Connection {
     async fn serve(self, stream: TcpStream) {
         let limits = self.server.settings.limits.clone();
         let _ = stream.set_nodelay(true);
+        let peer = stream.peer_addr().ok().map(|peer| Peer(peer.ip()));
         let stopping = self.server.stopping.clone();
         let secured = tokio::select! {
             secured = tokio::time::timeout(limits.head_time, self.tls.accept(stream)) => secured,
@@ -215,8 +218,11 @@ impl Connection {
             Err(_) => return tracing::debug!("the TLS handshake took too long"),
         };
         let server = self.server.clone();
-        let service = hyper::service::service_fn(move |request| {
+        let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
             let server = server.clone();
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
             async move { Ok::<_, std::convert::Infallible>(server.serve(request, None).await) }
         });
         let builder = protocol(&limits);

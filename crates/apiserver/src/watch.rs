@@ -188,6 +188,11 @@ impl Feed {
                         return Some((error_line(&failure), false));
                     }
                 },
+                () = self.right.may_be_lost() => {
+                    if let Err(failure) = self.right.confirm() {
+                        return Some((error_line(&failure), false));
+                    }
+                }
                 // After the changes, so that the last instances are seen going.
                 () = self.gone.cancelled() => return None,
                 () = tokio::time::sleep_until(self.end) => {

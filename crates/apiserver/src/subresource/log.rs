@@ -42,10 +42,14 @@ pub(super) async fn log(server: &Arc<Server>, call: &Call, (resource, target): P
     })?;
     let stopping = server.stopping.clone();
     let longest = right::lasts(Duration::MAX, &call.user, call.now);
-    let end = async move {
-        let _ = tokio::time::timeout(longest, stopping.cancelled()).await;
-    };
     let mut right = Right::new(server, call, target);
+    let lost = Right::new(server, call, target).gone();
+    let end = async move {
+        tokio::select! {
+            _ = tokio::time::timeout(longest, stopping.cancelled()) => {}
+            () = lost => {}
+        }
+    };
     let permitted = stream.take_until(end).take_while(move |_| ready(right.confirm().is_ok()));
     let stream = permitted.map(move |chunk| {
         // The permit lives as long as the stream.

@@ -111,7 +111,15 @@ async fn strangers_are_told_of_where_they_may_change_something() {
     let map = |name: &str| config_map(name, json!({})).to_string();
     assert_eq!(wire::send(&server, "POST", CONFIG_MAPS, None, &map("a")).await.0, 201);
     assert_eq!(wire::send(&server, "DELETE", &format!("{CONFIG_MAPS}/a"), None, "").await.0, 401);
-    assert_eq!(told(&lines(&server, "audit.log")), ["system:anonymous as -: create a 201"]);
+    let trail = lines(&server, "audit.log");
+    assert_eq!(told(&trail), ["system:anonymous as -: create a 201"]);
+    let sources: Vec<&Value> =
+        trail.iter().map(|line| &line["sourceIPs"]).filter(|sources| !sources.is_null()).collect();
+    assert_eq!(
+        sources,
+        [&json!(["127.0.0.1"])],
+        "who came over the wire came from somewhere, and our own parts did not"
+    );
     assert_eq!(told(&lines(&server, "refused.log")), [""; 0], "whoever can reach the port would fill it");
     server.stop().await;
 }

@@ -199,6 +199,46 @@ async fn a_watch_ends_with_the_right_to_it() {
     server.stop().await;
 }
 
+/// Streams that have nothing to show end as well, and not only when something happens.
+#[tokio::test]
+async fn an_idle_stream_ends_with_the_right_to_it() {
+    let server = Harness::start().await;
+    let (roles, bindings) =
+        (format!("{RBAC}/namespaces/default/roles"), format!("{RBAC}/namespaces/default/rolebindings"));
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    server.make(PODS, pod("a")).await;
+    server.make(&roles, role("maps", &["configmaps"], &["watch"])).await;
+    server.make(&roles, role("logs", &["pods/log"], &["get"])).await;
+    for (name, who) in [("maps", "ann"), ("logs", "ann"), ("others", "bob")] {
+        let role = if name == "others" { "maps" } else { name };
+        server.make(&bindings, binding(name, "Role", role, who)).await;
+    }
+    let watch = format!("{CONFIG_MAPS}?watch=true");
+    let (mut ann, mut bob) = (server.watch_as("ann", &watch).await, server.watch_as("bob", &watch).await);
+    let mut log = server.body_as("ann", &format!("{PODS}/a/log?follow=true")).await;
+    assert!(log.next().await.is_some(), "the first line");
+    server.delete(&format!("{bindings}/maps"), Value::Null).await;
+    let end = ann.next().await.expect("an end that says why");
+    assert_eq!((&end["type"], &end["object"]["code"]), (&json!("ERROR"), &json!(403)), "{end}");
+    server.delete(&format!("{bindings}/logs"), Value::Null).await;
+    let rest = async { while log.next().await.is_some() {} };
+    tokio::time::timeout(LIMIT, rest).await.expect("the log ends");
+    // The account of a token.
+    server.make(accounts, json!({ "metadata": { "name": "robot" } })).await;
+    let mut view = binding("robot", "ClusterRole", "view", "x");
+    view["subjects"] = json!([{ "kind": "ServiceAccount", "name": "robot", "namespace": "default" }]);
+    server.make(&bindings, view).await;
+    let token = server.make(&format!("{accounts}/robot/token"), json!({})).await["status"]["token"].clone();
+    let mut robot = wire::watch(&server, &watch, token.as_str().expect("a token")).await;
+    server.delete(&format!("{accounts}/robot"), Value::Null).await;
+    let end = robot.next().await.expect("an end that says why");
+    assert_eq!(end["object"]["code"], 401, "{end}");
+    drop(robot);
+    server.make(CONFIG_MAPS, config_map("a", json!({}))).await;
+    assert_eq!(bob.seen().await, is("ADDED", "a"), "others go on");
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_watch_goes_on_while_its_right_does() {
     let server = Harness::start().await;
