@@ -6,6 +6,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -62,8 +63,15 @@ pub(crate) struct Lease {
 impl Lease {
     /// Puts a connection back that is fit to be used again.
     pub(crate) fn release(self, connection: Option<Box<Http1>>) {
+        if connection.is_some() {
+            self.release_at(connection, Instant::now());
+        }
+    }
+
+    /// The same for whoever knows what time it is.
+    pub(crate) fn release_at(self, connection: Option<Box<Http1>>, now: Instant) {
         if let Some(connection) = connection {
-            self.pool.put(connection, self.pool_size);
+            self.pool.put(connection, self.pool_size, now);
         }
     }
 }

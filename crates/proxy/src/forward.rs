@@ -232,8 +232,9 @@ pub(crate) async fn over_http1(
     let settings = &caller.shared.settings;
     let freshness = if replay_possible(&request) { Duration::MAX } else { FRESH };
     let pool = ticket.endpoint.pool(caller.speaker(), ticket.client.as_deref());
-    while let Some(connection) = pool.take(freshness) {
+    loop {
         let sent = Instant::now();
+        let Some(connection) = pool.take(freshness, sent) else { break };
         match offer(connection, request).await {
             Ok(answer) => return received(answer, (ticket, pool), settings.pool_size, sent),
             Err(Unanswered::Unsent(unsent)) => request = *unsent,

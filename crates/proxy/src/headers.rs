@@ -102,13 +102,21 @@ pub(crate) fn is_id(said: &[u8]) -> bool {
     (1..=128).contains(&said.len()) && said.iter().all(u8::is_ascii_graphic)
 }
 
+/// Each byte in hexadecimal digits.
+const PAIRS: [[u8; 2]; 256] = {
+    let (digits, mut pairs, mut byte) = (b"0123456789abcdef", [[0; 2]; 256], 0);
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
 /// An id that nobody has.
 pub(crate) fn new_id() -> HeaderValue {
     let mut text = [0; 32];
-    let random = fastrand::u128(..).to_le_bytes();
-    for (pair, byte) in text.chunks_exact_mut(2).zip(random) {
-        pair[0] = b"0123456789abcdef"[usize::from(byte & 15)];
-        pair[1] = b"0123456789abcdef"[usize::from(byte >> 4)];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(fastrand::u128(..).to_le_bytes()) {
+        pair.copy_from_slice(&PAIRS[usize::from(byte)]);
     }
     // Hexadecimal digits are always a valid value.
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))

@@ -34,31 +34,33 @@ pub(crate) enum Known {
 
 /// Which name this is.
 pub(crate) fn known(name: &[u8]) -> Known {
+    let Some(first) = name.first() else { return Known::Other };
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-    match name.len() {
-        2 if is("te") => Known::Te,
-        4 if is("host") => Known::Host,
-        4 if is("date") => Known::Date,
-        6 if is("accept") => Known::Accept,
-        6 if is("expect") => Known::Expect,
-        7 if is("upgrade") => Known::Upgrade,
-        7 if is("trailer") => Known::Trailer,
-        9 if is("forwarded") => Known::Forwarded,
-        10 if is("connection") => Known::Connection,
-        10 if is("keep-alive") => Known::KeepAlive,
-        10 if is("tracestate") => Known::TraceState,
-        11 if is("traceparent") => Known::TraceParent,
-        11 if is("grpc-status") => Known::GrpcStatus,
-        12 if is("content-type") => Known::ContentType,
-        12 if is("x-request-id") => Known::RequestId,
-        14 if is("content-length") => Known::ContentLength,
-        14 if is("http2-settings") => Known::Http2Settings,
-        15 if is("x-forwarded-for") => Known::ForwardedFor,
-        16 if is("x-forwarded-host") => Known::ForwardedHost,
-        16 if is("proxy-connection") => Known::ProxyConnection,
-        17 if is("x-forwarded-proto") => Known::ForwardedProto,
-        17 if is("transfer-encoding") => Known::TransferEncoding,
-        23 if is("x-forwarded-client-cert") => Known::ClientCert,
+    // Most names are told by these two.
+    match (name.len(), first.to_ascii_lowercase()) {
+        (2, b't') if is("te") => Known::Te,
+        (4, b'h') if is("host") => Known::Host,
+        (4, b'd') if is("date") => Known::Date,
+        (6, b'a') if is("accept") => Known::Accept,
+        (6, b'e') if is("expect") => Known::Expect,
+        (7, b'u') if is("upgrade") => Known::Upgrade,
+        (7, b't') if is("trailer") => Known::Trailer,
+        (9, b'f') if is("forwarded") => Known::Forwarded,
+        (10, b'c') if is("connection") => Known::Connection,
+        (10, b'k') if is("keep-alive") => Known::KeepAlive,
+        (10, b't') if is("tracestate") => Known::TraceState,
+        (11, b't') if is("traceparent") => Known::TraceParent,
+        (11, b'g') if is("grpc-status") => Known::GrpcStatus,
+        (12, b'c') if is("content-type") => Known::ContentType,
+        (12, b'x') if is("x-request-id") => Known::RequestId,
+        (14, b'c') if is("content-length") => Known::ContentLength,
+        (14, b'h') if is("http2-settings") => Known::Http2Settings,
+        (15, b'x') if is("x-forwarded-for") => Known::ForwardedFor,
+        (16, b'x') if is("x-forwarded-host") => Known::ForwardedHost,
+        (16, b'p') if is("proxy-connection") => Known::ProxyConnection,
+        (17, b'x') if is("x-forwarded-proto") => Known::ForwardedProto,
+        (17, b't') if is("transfer-encoding") => Known::TransferEncoding,
+        (23, b'x') if is("x-forwarded-client-cert") => Known::ClientCert,
         _ => Known::Other,
     }
 }

@@ -9,6 +9,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::date;
 use crate::known::{Known, known};
+use crate::lines;
 use crate::upstream::Plain;
 
 /// What is known of a body before it is read.
@@ -74,7 +75,7 @@ pub(super) fn write(head: &response::Parts, size: Size, to: To, into: &mut Vec<u
             DATE => dated = true,
             _ => {}
         }
-        line(name.as_str().as_bytes(), value.as_bytes(), into);
+        lines::say(name.as_str().as_bytes(), &[value.as_bytes()], into);
     }
     if last && !said {
         into.extend_from_slice(b"connection: close\r\n");
@@ -109,10 +110,7 @@ pub(super) fn write_plain(plain: &Plain<'_, '_>, last: bool, into: &mut Vec<u8>)
             Known::Date => dated = true,
             _ => {}
         }
-        into.extend(field.name.bytes().map(|byte| byte.to_ascii_lowercase()));
-        into.extend_from_slice(b": ");
-        into.extend_from_slice(field.value);
-        into.extend_from_slice(b"\r\n");
+        lines::pass(plain.bytes, field, into);
     }
     if last {
         into.extend_from_slice(b"connection: close\r\n");
@@ -146,13 +144,6 @@ fn status_in_full(status: StatusCode, own: Option<&[u8]>, into: &mut Vec<u8>) {
     into.extend_from_slice(b"\r\n");
 }
 
-fn line(name: &[u8], value: &[u8], into: &mut Vec<u8>) {
-    into.extend_from_slice(name);
-    into.extend_from_slice(b": ");
-    into.extend_from_slice(value);
-    into.extend_from_slice(b"\r\n");
-}
-
 fn length(bytes: u64, into: &mut Vec<u8>) {
     let (mut digits, mut first, mut rest) = ([0; 20], 20, bytes);
     while rest > 0 || first == 20 {
@@ -160,7 +151,7 @@ fn length(bytes: u64, into: &mut Vec<u8>) {
         digits[first] = b"0123456789"[(rest % 10) as usize];
         rest /= 10;
     }
-    line(b"content-length", &digits[first..], into);
+    lines::say(b"content-length", &[&digits[first..]], into);
 }
 
 fn closes(connection: &HeaderValue) -> bool {

@@ -23,6 +23,7 @@ use crate::endpoint::Ticket;
 use crate::forward::{self, Miss};
 use crate::headers;
 use crate::observe::{Observation, Seen};
+use crate::patience::Patience;
 use crate::request::{self, Caller};
 use crate::route::{Action, Candidate, Choice, Headers, Rule};
 use crate::upstream::{self, Answer, AskError, Http1};
@@ -36,7 +37,7 @@ pub(super) struct Passing {
     /// The place of the backend in the rule, and the first endpoint that is offered the request, if there is any.
     place: usize,
     ticket: Option<Ticket>,
-    seen: Box<Observation>,
+    seen: Observation,
     /// The form of an answer of the proxy's own.
     kind: Kind,
     /// Whether the connection ends with the answer.
@@ -111,7 +112,7 @@ pub(super) fn begin(caller: &Arc<Caller>, plain: &Plain<'_, '_>, all: impl Fn() 
         _ => headers::new_id(),
     };
     let trace = plain.says.trace.filter(|_| !plain.says.traces);
-    let mut seen = Box::new(Observation::of_plain(caller, (&plain.method, plain.target, plain.host), id, trace));
+    let mut seen = Observation::of_plain(caller, (&plain.method, plain.target, plain.host), id, trace);
     let carried = seen.carried();
     let told = Told {
         address: &caller.address,
@@ -128,18 +129,19 @@ pub(super) fn begin(caller: &Arc<Caller>, plain: &Plain<'_, '_>, all: impl Fn() 
 }
 
 /// Passes it on, and brings back the answer.
-pub(super) async fn pass(caller: &Caller, passing: Passing) -> Passed {
-    let Passing { method, head, rule, place, ticket, mut seen, kind, last } = passing;
+pub(super) async fn pass(caller: &Caller, mut passing: Box<Passing>, patience: &mut Patience) -> Passed {
+    let Passing { method, head, rule, place, ticket, seen, last, .. } = &mut *passing;
     let asked = match &rule.action {
         Action::Forward { choices, .. } => {
-            let asking = Asking { caller, choice: &choices[place], rule: &rule, method: &method, head: &head, last };
-            asking.within(ticket, &mut seen).await
+            let asking = Asking { caller, choice: &choices[*place], rule, method, head, last: *last };
+            asking.within(ticket.take(), seen, patience).await
         }
         // Only rules that forward come this far.
         Action::Respond { .. } | Action::Redirect { .. } => {
             Err(Fault::new(StatusCode::SERVICE_UNAVAILABLE, "no_endpoint", "There is no endpoint."))
         }
     };
+    let Passing { method, rule, mut seen, kind, .. } = *passing;
     let response = match asked {
         Ok(Came::Made(made, body)) => return made.with(body, seen, &method),
         Ok(Came::Other(response)) => response,
@@ -151,7 +153,7 @@ pub(super) async fn pass(caller: &Caller, passing: Passing) -> Passed {
     };
     let (head, body) = response.into_parts();
     seen.answered(head.status, &head.headers);
-    let body = Seen::new(body, seen, &method, head.status);
+    let body = Seen::new(body, Box::new(seen), &method, head.status);
     Passed::Other(Response::from_parts(head, body))
 }
 
@@ -169,6 +171,8 @@ struct Made {
     here: u64,
     left: u64,
     last: bool,
+    /// When it had come.
+    at: Instant,
 }
 
 impl Made {
@@ -177,13 +181,13 @@ impl Made {
         let (mut out, here) = (Outlet::new(), body.len() as u64);
         answer::write_plain(plain, last, out.head());
         out.head().extend_from_slice(body);
-        Self { out, status: plain.status, here, left: plain.length - here, last }
+        Self { out, status: plain.status, here, left: plain.length - here, last, at: Instant::now() }
     }
 
-    fn with(self, body: Option<Body>, mut seen: Box<Observation>, method: &Method) -> Passed {
-        seen.answered_plainly(self.status);
+    fn with(self, body: Option<Body>, mut seen: Observation, method: &Method) -> Passed {
+        seen.answered_plainly(self.status, self.at);
         seen.response_bytes = self.here;
-        let rest = body.map(|body| (Framing::Length(self.left), Seen::new(body, seen, method, self.status)));
+        let rest = body.map(|body| (Framing::Length(self.left), Seen::new(body, Box::new(seen), method, self.status)));
         Passed::Made(self.out, rest, self.last)
     }
 }
@@ -200,25 +204,31 @@ struct Asking<'a> {
 
 impl Asking<'_> {
     /// Offers it to endpoints in the time that the rule allows.
-    async fn within(&self, ticket: Option<Ticket>, seen: &mut Observation) -> Result<Came, Fault> {
+    async fn within(
+        &self,
+        ticket: Option<Ticket>,
+        seen: &mut Observation,
+        patience: &mut Patience,
+    ) -> Result<Came, Fault> {
         let ticket = ticket.ok_or_else(|| self.choice.no_endpoint())?;
-        let Some(limit) = self.rule.timeouts.request else { return self.offer(ticket, seen).await };
+        let Some(limit) = self.rule.timeouts.request else { return self.offer(ticket, seen, patience).await };
         let left = limit.saturating_sub(seen.started.elapsed());
-        forward::within(Some(left), pin!(self.offer(ticket, seen))).await?
+        // In a box, as few rules have a limit.
+        let offered = Box::pin(tokio::time::timeout(left, self.offer(ticket, seen, patience)));
+        offered.await.map_err(|_| forward::late())?
     }
 
     /// Offers it to one endpoint after the other, until one has got something of it.
-    async fn offer(&self, mut ticket: Ticket, seen: &mut Observation) -> Result<Came, Fault> {
+    async fn offer(&self, mut ticket: Ticket, seen: &mut Observation, patience: &mut Patience) -> Result<Came, Fault> {
         let settings = &self.caller.shared.settings;
         let limit = self.rule.timeouts.backend_request.or(settings.response_timeout);
         let mut tried: Vec<SocketAddr> = Vec::new();
+        let mut from = seen.started;
         loop {
             let address = ticket.endpoint.address;
             seen.attempts(address);
-            let reason = match forward::within(limit, pin!(self.ask(ticket)))
-                .await
-                .unwrap_or_else(|late| Err(Miss::Broken(late)))
-            {
+            let asked = patience.with(limit, from, pin!(self.ask(ticket, from))).await;
+            let reason = match asked.unwrap_or_else(|| Err(Miss::Broken(forward::late()))) {
                 Ok(came) => return Ok(came),
                 Err(Miss::Broken(fault)) => {
                     seen.missed(fault.reason);
@@ -231,36 +241,36 @@ impl Asking<'_> {
             tried.push(address);
             let next = if tried.len() < settings.attempts as usize { self.choice.pick(&tried, None) } else { None };
             ticket = next.ok_or_else(|| forward::unreachable(self.choice))?;
+            from = Instant::now();
         }
     }
 
     /// Asks one endpoint: over a connection that was kept, and once more over a new one where that had been closed.
-    async fn ask(&self, ticket: Ticket) -> Result<Came, Miss<()>> {
+    async fn ask(&self, ticket: Ticket, now: Instant) -> Result<Came, Miss<()>> {
         let (caller, settings) = (self.caller, &self.caller.shared.settings);
         let pool = ticket.endpoint.pool(caller.speaker(), ticket.client.as_deref());
-        let mut kept = pool.take(Duration::MAX);
+        let mut kept = pool.take(Duration::MAX, now);
         loop {
-            let (connection, is_new) = match kept.take() {
-                Some(connection) => (connection, false),
+            let (connection, is_new, sent) = match kept.take() {
+                Some(connection) => (connection, false, now),
                 None => match caller.dial().to(&ticket.endpoint, Some(b"http/1.1"), ticket.client.as_deref()).await {
-                    Ok(stream) => (Http1::new(stream, settings.pool_idle), true),
+                    Ok(stream) => (Http1::new(stream, settings.pool_idle), true, Instant::now()),
                     Err(error) => return Err(Miss::Untouched((), error.to_string())),
                 },
             };
-            let sent = Instant::now();
             let asked = connection.ask_plainly(self.method, self.head, |plain, body| {
                 // Asked here, as the listener may have begun to drain while the answer was made, on any thread.
                 Some(Made::of(plain, body, self.last || caller.slot.life.changed()))
             });
             match asked.await {
                 Ok(Answer::Taken(made, keeps, mut reading)) => {
-                    ticket.endpoint.observe(sent.elapsed());
+                    ticket.endpoint.observe(made.at.saturating_duration_since(sent));
                     if let Some(seconds) = keeps {
                         reading.keep_for(forward::kept_for(seconds));
                     }
                     let lease = Lease { ticket, pool, pool_size: settings.pool_size };
                     if reading.ended() {
-                        lease.release(reading.back());
+                        lease.release_at(reading.back(), made.at);
                         return Ok(Came::Made(made, None));
                     }
                     let body = Body::Read(Box::new(body::Read { reading, lease: Some(lease) }));

@@ -7,6 +7,7 @@ use http::header::HeaderValue;
 
 use super::head::Plain;
 use crate::known::{Known, known};
+use crate::lines;
 use crate::snapshot::Forwarded;
 
 #[cfg(doc)]
@@ -63,31 +64,24 @@ pub(super) fn write(plain: &Plain<'_, '_>, told: &Told<'_>) -> Vec<u8> {
             Known::TraceState if told.trace.is_some_and(|(_, begins)| begins) => continue,
             _ => {}
         }
-        line(field.name, &[field.value], &mut head);
+        lines::pass(plain.bytes, field, &mut head);
     }
-    line("x-forwarded-for", &[&chain, told.address.as_bytes()], &mut head);
+    lines::say(b"x-forwarded-for", &[&chain, told.address.as_bytes()], &mut head);
     if !proto {
-        line("x-forwarded-proto", &[told.scheme.as_bytes()], &mut head);
+        lines::say(b"x-forwarded-proto", &[told.scheme.as_bytes()], &mut head);
     }
     if !host {
-        line("x-forwarded-host", &[plain.host], &mut head);
+        lines::say(b"x-forwarded-host", &[plain.host], &mut head);
     }
-    line("x-request-id", &[told.id.as_bytes()], &mut head);
+    lines::say(b"x-request-id", &[told.id.as_bytes()], &mut head);
     if let Some((place, _)) = told.trace {
-        line("traceparent", &[place], &mut head);
+        lines::say(b"traceparent", &[place], &mut head);
     }
     if let Some(vouched) = told.vouched {
-        line("x-forwarded-client-cert", &[vouched.as_bytes()], &mut head);
+        lines::say(b"x-forwarded-client-cert", &[vouched.as_bytes()], &mut head);
     }
     head.extend_from_slice(b"\r\n");
     head
-}
-
-fn line(name: &str, value: &[&[u8]], head: &mut Vec<u8>) {
-    head.extend(name.bytes().map(|byte| byte.to_ascii_lowercase()));
-    head.extend_from_slice(b": ");
-    value.iter().for_each(|part| head.extend_from_slice(part));
-    head.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use crate::incoming::Incoming;
 use crate::landing;
 use crate::listen::Life;
 use crate::observe::Seen;
+use crate::patience::Patience;
 use crate::request::{self, Caller};
 
 /// Serves a client until its connection ends, or until it sends what is not ours. That is then returned, with the connection.
@@ -43,7 +44,7 @@ where
     let (draining, forced) = (pin!(life.draining()), pin!(life.forced()));
     let clock = pin!(tokio::time::sleep(tick));
     let mut watch = Watch { life, draining, forced, clock, tick, ticks: 0, registered: false, finishing: false };
-    let mut line = Line { stream, read };
+    let (mut line, mut patience) = (Line { stream, read }, Patience::default());
     loop {
         // What answers is in a box, which is there while there is a request and not while a connection waits for one.
         let kept = match line.head(caller, limits, &mut watch).await? {
@@ -56,7 +57,7 @@ where
             }
             Next::Direct(passing) => {
                 let to = passing.to();
-                let answer = Box::pin(direct::pass(caller, *passing));
+                let answer = Box::pin(direct::pass(caller, passing, &mut patience));
                 match line.answer(answer, &mut watch).await {
                     None => return Ok(None),
                     Some(Passed::Made(out, rest, last)) => line.write(out, rest, last, &mut watch).await?,

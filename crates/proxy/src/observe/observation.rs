@@ -235,9 +235,9 @@ impl Observation {
         }
     }
 
-    /// Counts an answer that is none to a call of gRPC.
-    pub(crate) fn answered_plainly(&mut self, status: StatusCode) {
-        let after = self.started.elapsed();
+    /// Counts an answer that came just now, and is none to a call of gRPC.
+    pub(crate) fn answered_plainly(&mut self, status: StatusCode, now: Instant) {
+        let after = now.saturating_duration_since(self.started);
         self.head = Some(Head { status, grpc_status: None, after });
         self.count(status, after);
     }

@@ -44,6 +44,8 @@ pub(crate) struct Head {
 /// needs a second thought.
 #[derive(Debug)]
 pub(crate) struct Plain<'h, 'b> {
+    /// What was read.
+    pub(crate) bytes: &'b [u8],
     pub(crate) status: StatusCode,
     /// Empty where it is the usual one.
     pub(crate) reason: &'b str,
@@ -101,7 +103,7 @@ pub(crate) fn plain<'h, 'b>(bytes: &'b [u8], method: &Method, room: &'h mut Room
         Some(_) => return None,
     };
     let reason = answer.reason.filter(|reason| status.canonical_reason() != Some(reason)).unwrap_or_default();
-    Some(Plain { status, reason, fields, length: length?, keep, keeps: keeps.flatten(), end })
+    Some(Plain { bytes, status, reason, fields, length: length?, keep, keeps: keeps.flatten(), end })
 }
 
 /// A length: digits and nothing else.

@@ -62,10 +62,10 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// Takes a connection that has not been unused for longer than `freshness` and that is still open.
-    pub(crate) fn take(&self, freshness: Duration) -> Option<Box<Http1>> {
+    pub(crate) fn take(&self, freshness: Duration, now: Instant) -> Option<Box<Http1>> {
         loop {
             let mut connection = self.kept.lock().http1.pop()?;
-            let unused = connection.since.elapsed();
+            let unused = now.saturating_duration_since(connection.since);
             if unused > freshness || unused > connection.keep {
                 // All others are older still; the sweep closes them.
                 return None;
@@ -77,8 +77,8 @@ impl Pool {
     }
 
     /// Keeps a connection, unless there are enough or the endpoint is gone.
-    pub(crate) fn put(&self, mut connection: Box<Http1>, limit: usize) {
-        connection.since = Instant::now();
+    pub(crate) fn put(&self, mut connection: Box<Http1>, limit: usize, now: Instant) {
+        connection.since = now;
         let mut kept = self.kept.lock();
         if !kept.closed && kept.http1.len() < limit {
             kept.http1.push(connection);

@@ -1,0 +1,77 @@
+//! A limit of time for one wait after the other, as requests over a connection are. A timer that is made anew for each has to be entered and
+//! taken out again; this one is entered once, and moved.
+//!
+//! Invariant: it ends a wait at its own time, not at that of one before.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// How long one who waits goes on doing so.
+#[derive(Default)]
+pub(crate) struct Patience {
+    /// None until somebody has waited.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    /// Waits for work that began at `from`, no longer than `limit` from then on. None where that was too short.
+    pub(crate) async fn with<T>(
+        &mut self,
+        limit: Option<Duration>,
+        from: std::time::Instant,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
+        let Some(limit) = limit else { return Some(work.await) };
+        // What is too far off to be told is never.
+        let Some(due) = from.checked_add(limit).map(Instant::from_std) else { return Some(work.await) };
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            if timer.deadline() != due {
+                timer.as_mut().reset(due);
+            }
+            timer.as_mut().poll(cx).map(|()| None)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+
+    /// Waits for what comes after a while of its own, or never.
+    async fn waited(patience: &mut Patience, limit: Duration, comes: bool) -> Option<u8> {
+        let work = pin!(async {
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            if comes { 7 } else { std::future::pending().await }
+        });
+        let waited = pin!(patience.with(Some(limit), std::time::Instant::now(), work));
+        tokio::time::timeout(Duration::from_secs(60), waited).await.expect("an end")
+    }
+
+    #[tokio::test]
+    async fn each_wait_ends_at_its_own_time() {
+        let (short, long) = (Duration::from_millis(5), Duration::from_secs(3600));
+        let mut patience = Patience::default();
+        // Neither is a short one held to the long one before it, nor a long one to the short.
+        for (limit, comes) in [(long, true), (short, false), (long, true), (long, true), (short, false), (short, false)]
+        {
+            assert_eq!(waited(&mut patience, limit, comes).await.is_some(), comes);
+        }
+        let begun = std::time::Instant::now();
+        assert_eq!(patience.with(None, begun, pin!(std::future::ready(7))).await, Some(7));
+        // What came is taken, however late.
+        assert_eq!(patience.with(Some(Duration::ZERO), begun, pin!(std::future::ready(7))).await, Some(7));
+    }
+}
