@@ -1,6 +1,7 @@
 //! What fuzz targets need of what is not public. It is there under `--cfg fuzzing` only, which cargo-fuzz sets.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode};
@@ -9,8 +10,8 @@ use crate::access::Places;
 use crate::error::Refused;
 use crate::route::{Candidate, Ingredients, compile};
 use crate::snapshot::{
-    Action, Admits, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, Match, Rule, Snapshot, Timeouts,
-    VirtualHost,
+    Action, Admits, Backend, Endpoint, Forwarded, Guard, HostMatch, Listener, ListenerProtocol, Match, Rule, Snapshot,
+    Timeouts, VirtualHost, Weighted,
 };
 use crate::stats::Registry;
 use crate::traffic::States;
@@ -47,17 +48,32 @@ pub fn found(hosts: &[VirtualHost], asked: &Asked<'_>) -> Result<Option<Arc<str>
 /// A listener `fuzz` that gives every request the same answer.
 #[must_use]
 pub fn answering(status: StatusCode, body: Arc<str>) -> Snapshot {
+    Snapshot { listeners: vec![listener(everything(Action::Respond { status, body }))], ..Snapshot::default() }
+}
+
+/// A listener `fuzz` that passes every request on to this address.
+#[must_use]
+pub fn forwarding(to: SocketAddr) -> Snapshot {
+    let share = Weighted { backend: "fuzz".into(), weight: 1, filters: Vec::new(), policy: None };
+    let backend = Backend { endpoints: vec![Endpoint::plain(to)], ..Backend::default() };
+    Snapshot {
+        listeners: vec![listener(everything(Action::Forward { backends: vec![share] }))],
+        backends: [("fuzz".into(), backend)].into(),
+        ..Snapshot::default()
+    }
+}
+
+fn everything(action: Action) -> Vec<VirtualHost> {
     let rule = Rule {
         id: "fuzz".into(),
         matches: Match::default(),
         filters: Vec::new(),
-        action: Action::Respond { status, body },
+        action,
         timeouts: Timeouts::default(),
         client: None,
         guard: Guard::default(),
     };
-    let hosts = vec![VirtualHost { host: HostMatch::Any, rules: vec![rule] }];
-    Snapshot { listeners: vec![listener(hosts)], ..Snapshot::default() }
+    vec![VirtualHost { host: HostMatch::Any, rules: vec![rule] }]
 }
 
 fn listener(hosts: Vec<VirtualHost>) -> Listener {
