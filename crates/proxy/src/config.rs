@@ -16,6 +16,8 @@ pub struct Settings {
     pub response_timeout: Option<Duration>,
     /// The longest that the head of a request may take, and the longest that a client's connection may be idle between two.
     pub header_timeout: Duration,
+    /// How long a client may take nothing of what waits for it, before its connection is ended; where the system can do that.
+    pub stalled: Duration,
     /// The longest that a TLS handshake may take.
     pub handshake_timeout: Duration,
     /// After what time the name of an endpoint is asked for again; what it stood for serves until then.
@@ -58,6 +60,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(3),
             response_timeout: Some(Duration::from_secs(300)),
             header_timeout: Duration::from_secs(60),
+            stalled: Duration::from_secs(600),
             handshake_timeout: Duration::from_secs(10),
             resolve_again: Duration::from_secs(30),
             pool_idle: Duration::from_secs(30),

@@ -127,6 +127,20 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
+/// Has the system end connections, which inherit this of their listener's socket, whose other side takes nothing of what is sent
+/// to it for so long, or says nothing of having got it. Without it, a client that stops reading keeps what serves it for ever.
+#[cfg(target_os = "linux")]
+pub(crate) fn forsake_stalled(socket: &TcpSocket, after: Duration) -> io::Result<()> {
+    let millis = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+    Ok(nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::TcpUserTimeout, &millis)?)
+}
+
+/// Elsewhere only what is lost on the way is given up, after the system's own time.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn forsake_stalled(_: &TcpSocket, _: Duration) -> io::Result<()> {
+    Ok(())
+}
+
 /// Accepts until the listener drains, then waits for its connections. Returns how many had to be closed by force.
 pub(crate) async fn run(
     listener: TcpListener,

@@ -8,9 +8,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use crate::listen;
 use crate::snapshot::{Forwarded, Listener, ListenerProtocol};
 
 /// What a question to a network brings.
@@ -49,11 +51,16 @@ pub(crate) async fn connect(network: Option<&Arc<dyn Network>>, address: SocketA
 }
 
 /// Listens there.
-pub(crate) async fn listen(network: &Arc<dyn Network>, address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+pub(crate) async fn listen(
+    network: &Arc<dyn Network>,
+    address: SocketAddr,
+    stalled: Duration,
+) -> io::Result<TcpListener> {
     let socket = network.socket().await?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(backlog)
+    listen::forsake_stalled(&socket, stalled)?;
+    socket.listen(listen::BACKLOG)
 }
 
 /// Whether a listener is for programs in that network: it is between services, and on an address that is no port of the machine's.

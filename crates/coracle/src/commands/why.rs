@@ -59,6 +59,7 @@ async fn facts(api: &Api, arguments: &Why) -> anyhow::Result<Facts> {
     let mut policies = items(api, "/apis/mesh.coracle.dev/v1alpha1/trafficpolicies").await?;
     policies.extend(items(api, "/apis/mesh.coracle.dev/v1alpha1/accesspolicies").await?);
     policies.extend(items(api, "/apis/gateway.networking.k8s.io/v1/backendtlspolicies").await?);
+    policies.extend(items(api, "/apis/dapr.io/v1alpha1/resiliencies").await?);
     let records = api.get(&format!("/coracle/v1/records?last={RECORDS}")).await?;
     Ok(Facts {
         certificates: super::status::certificates(api).await?,

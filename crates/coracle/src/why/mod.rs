@@ -34,7 +34,7 @@ pub(crate) struct Facts {
     pub(crate) routes: Vec<Value>,
     /// Gateways and ListenerSets.
     pub(crate) gateways: Vec<Value>,
-    /// TrafficPolicies, AccessPolicies and BackendTLSPolicies.
+    /// TrafficPolicies, AccessPolicies, BackendTLSPolicies, and Dapr's Resiliencies.
     pub(crate) policies: Vec<Value>,
     /// The listener that the request would come in by: its id and address, or why it is not bound.
     pub(crate) listener: Option<(String, Result<String, String>)>,

@@ -341,6 +341,20 @@ fn a_listener_that_is_not_served_says_why_and_others_are_not_told_of() {
 }
 
 #[test]
+fn policies_that_govern_the_way_are_steps_of_it() {
+    let resiliency = |app: &str| {
+        json!({ "kind": "Resiliency", "metadata": { "namespace": "shop", "name": "r" },
+            "spec": { "targets": { "apps": { app: { "retry": "x" } } } } })
+    };
+    let traffic = json!({ "kind": "TrafficPolicy", "metadata": { "namespace": "shop", "name": "p" },
+        "spec": { "targetRefs": [{ "kind": "Service", "name": "orders" }] } });
+    let report = diagnose(&with(|facts| facts.policies = vec![traffic, resiliency("orders"), resiliency("other")]));
+    let steps: Vec<&str> =
+        report.steps.iter().filter(|(what, _)| *what == "policy").map(|(_, is)| is.as_str()).collect();
+    assert_eq!(steps, ["TrafficPolicy shop/p", "Resiliency shop/r"]);
+}
+
+#[test]
 fn tls_that_is_handed_on_goes_by_its_server_name() {
     let route = json!({ "kind": "TLSRoute", "metadata": { "namespace": "shop", "name": "t" },
         "spec": { "hostnames": ["db.test"], "rules": [{ "backendRefs": [{ "name": "orders", "port": 80 }] }] },

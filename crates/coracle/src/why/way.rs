@@ -396,7 +396,9 @@ pub(super) fn policies(facts: &Facts, report: &mut Report) {
                     at == own && text(target, "/kind") == "Service" && text(target, "/name") == name
                 })
         });
-        if !meant {
+        let app = |name: &String| policy.pointer("/spec/targets/apps").is_some_and(|apps| apps.get(name).is_some());
+        let translated = concerned.iter().any(|(at, name, _)| at == own && app(name));
+        if !meant && !translated {
             continue;
         }
         report.steps.push(("policy", text_name(policy)));

@@ -33,7 +33,7 @@ impl Proxy {
                 if running.beside.contains_key(&address) {
                     continue;
                 }
-                let listening = network::listen(&network, address, listen::BACKLOG);
+                let listening = network::listen(&network, address, self.shared.settings.stalled);
                 let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no socket was made in time"));
                 match tokio::time::timeout(BESIDE, listening).await.unwrap_or_else(late) {
                     Ok(socket) => {

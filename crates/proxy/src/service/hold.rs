@@ -103,6 +103,7 @@ impl Proxy {
         let held = self.hold.as_mut().and_then(|hold| hold.shut.remove(&key));
         let socket = held.map_or_else(|| listen::bind(listener.bind, listener.fallback), Ok)?;
         let address = socket.local_addr().map_err(|error| (listener.bind, error))?;
+        listen::forsake_stalled(&socket, self.shared.settings.stalled).map_err(|error| (address, error))?;
         match self.hold.as_mut().filter(|hold| hold.holds(listener, backend)) {
             Some(hold) => {
                 hold.shut.insert(key, socket);

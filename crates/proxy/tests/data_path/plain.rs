@@ -109,6 +109,25 @@ async fn an_answer_is_read_no_faster_than_it_is_taken() {
     soon(ended.cancelled()).await;
 }
 
+/// On systems that can tell.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn whoever_takes_nothing_for_too_long_is_let_go() {
+    let upstream = Upstream::http(|_| async { Response::new(text(vec![b'x'; 64 << 20])) }).await;
+    for by_hand in [true, false] {
+        let proxy = start(Settings { by_hand, stalled: Duration::from_millis(500), ..Settings::default() });
+        proxy.handle.apply(all_to(&[upstream.address])).await.expect("a good snapshot");
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        let mut stream = socket.connect(proxy.address("l")).await.expect("connects");
+        stream.write_all(GET).await.expect("sends");
+        read_until(&mut stream, "xxx").await;
+        // It reads no more, and stays.
+        until(|| proxy.handle.stats().connections == 0).await;
+        drop(stream);
+    }
+}
+
 #[tokio::test]
 async fn whoever_ends_his_side_takes_his_request_along() {
     let started = Count::default();

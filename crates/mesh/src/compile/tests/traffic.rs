@@ -202,6 +202,20 @@ fn what_cannot_be_followed_says_why() {
 }
 
 #[test]
+fn a_policy_with_nothing_to_govern_says_so() {
+    let raw = |ports: &str| {
+        let service = format!(
+            "{{kind: Service, metadata: {{name: raw}}, spec: {{clusterIP: 127.96.0.9, ports: [{ports}]}}}}\n---\n"
+        );
+        let compiled = compiled(&(edge(&service) + &policy("p", "{kind: Service, name: raw}", "retries: {}")));
+        let plan = compiled.policies.iter().find(|plan| plan.name == "p").expect("a plan");
+        plan.ancestors[0].verdicts[0].message.clone()
+    };
+    assert_eq!(raw("{name: http, port: 80}, {name: tcp, port: 81}"), "Policy is accepted");
+    assert!(raw("{name: redis, port: 80}").contains("governs nothing"), "{}", raw("{name: redis, port: 80}"));
+}
+
+#[test]
 fn every_part_is_read_and_what_is_wrong_is_named() {
     let policed = |rest: &str| compiled(&(edge(ROUTES) + &policy("p", "{kind: Service, name: one}", rest)));
     for rest in [

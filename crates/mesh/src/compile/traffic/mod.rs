@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::ServicePort;
 use kube::Resource;
 use proxy::policy::{
     Balancing, Breaker, Concurrency, Fallback, Injection, Outliers, Policy, RateLimit, Retries, Scoped, Shedding,
@@ -28,6 +29,7 @@ use super::index::{Index, by_age, key};
 use super::kind::RouteKind;
 use super::plan::{AncestorPlan, PolicyKind, PolicyPlan};
 use super::routes::GROUP;
+use super::speech::{Speech, speech};
 use super::verdict::{Fault, Verdict, condition, reason};
 use crate::world::World;
 
@@ -141,7 +143,10 @@ impl Traffic {
             Ok(())
         });
         let verdict = match accepted {
-            Ok(()) => Verdict::yes(condition::ACCEPTED, reason::ACCEPTED, "Policy is accepted"),
+            Ok(()) => {
+                let message = idle(namespace, to, index).unwrap_or_else(|| "Policy is accepted".to_owned());
+                Verdict::yes(condition::ACCEPTED, reason::ACCEPTED, message)
+            }
             Err(fault) => Verdict::no(condition::ACCEPTED, fault.reason, fault.message),
         };
         AncestorPlan {
@@ -241,6 +246,21 @@ fn find(here: &str, to: &TrafficPolicyTargetRef, world: &World, index: &Index<'_
             Err(Fault::new(reason::INVALID, message))
         }
     }
+}
+
+/// What is said of a policy that has nothing to govern: no request is seen where a port carries bytes.
+fn idle(here: &str, to: &TrafficPolicyTargetRef, index: &Index<'_>) -> Option<String> {
+    let spec = index.service(here, &to.name).filter(|_| to.group.is_empty() && to.kind == "Service")?.spec.as_ref()?;
+    let meant = |port: &&ServicePort| {
+        let section = to.section_name.as_deref();
+        section.is_none_or(|section| port.name.as_deref() == Some(section) || port.port.to_string() == section)
+    };
+    let mut ports = spec.ports.iter().flatten().filter(meant).peekable();
+    ports.peek()?;
+    ports.all(|port| speech(port) == Speech::Tcp).then(|| {
+        "Policy is accepted, and governs nothing: by name or appProtocol these ports carry bytes, and only requests are governed"
+            .to_owned()
+    })
 }
 
 fn service(here: &str, to: &TrafficPolicyTargetRef, section: Option<&str>, index: &Index<'_>) -> Result<Target, Fault> {
