@@ -124,6 +124,23 @@ pub(crate) struct Scope {
     pub(crate) namespace: Option<String>,
 }
 
+/// Where a running Coracle is found, and which namespace of it is meant.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Place {
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// How to answer.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Answer {
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Form,
+}
+
 /// The form of an answer that people or scripts read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
 pub(crate) enum Form {
@@ -149,9 +166,8 @@ pub(crate) struct Kubeconfig {
 Example:
   coracle version -o json")]
 pub(crate) struct Version {
-    /// Form of the answer
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Form,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! The command line of plan, apply and what stands around them.
 
-use super::{Form, Scope, Target};
+use super::{Answer, Place, Target};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -18,9 +18,7 @@ pub(crate) struct Wanted {
     #[command(flatten)]
     pub(crate) set: SetName,
     #[command(flatten)]
-    pub(crate) scope: Scope,
-    #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) at: Place,
     /// Let the manifests be none, and so delete every object of the set
     #[arg(long)]
     pub(crate) allow_empty: bool,
@@ -62,9 +60,8 @@ pub(crate) struct Plan {
     /// Keep the plan in a file (mode 0600: it holds what the manifests hold, Secrets too)
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Form of the answer
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Form,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Args)]
@@ -156,12 +153,9 @@ pub(crate) struct History {
     #[arg(value_name = "SET")]
     pub(crate) set: String,
     #[command(flatten)]
-    pub(crate) scope: Scope,
+    pub(crate) at: Place,
     #[command(flatten)]
-    pub(crate) target: Target,
-    /// Form of the answer
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Form,
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Args)]
@@ -178,9 +172,7 @@ pub(crate) struct Rollback {
     #[arg(value_name = "REVISION")]
     pub(crate) revision: Option<u64>,
     #[command(flatten)]
-    pub(crate) scope: Scope,
-    #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) at: Place,
     #[command(flatten)]
     pub(crate) release: Release,
     /// Take over fields that others own
@@ -205,9 +197,8 @@ pub(crate) enum LockCommand {
     List {
         #[command(flatten)]
         target: Target,
-        /// Form of the answer
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Form,
+        #[command(flatten)]
+        answer: Answer,
     },
     /// End a lock, whoever holds it; its holder stops at its next step
     Release {
@@ -215,9 +206,7 @@ pub(crate) enum LockCommand {
         #[arg(value_name = "SET")]
         set: String,
         #[command(flatten)]
-        scope: Scope,
-        #[command(flatten)]
-        target: Target,
+        at: Place,
     },
 }
 
@@ -234,12 +223,9 @@ pub(crate) struct Drift {
     #[arg(value_name = "SET")]
     pub(crate) set: String,
     #[command(flatten)]
-    pub(crate) scope: Scope,
+    pub(crate) at: Place,
     #[command(flatten)]
-    pub(crate) target: Target,
-    /// Form of the answer
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Form,
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Args)]
@@ -256,9 +242,7 @@ pub(crate) struct Import {
     #[command(flatten)]
     pub(crate) set: SetName,
     #[command(flatten)]
-    pub(crate) scope: Scope,
-    #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) at: Place,
 }
 
 #[derive(Debug, Args)]
@@ -271,9 +255,7 @@ pub(crate) struct Export {
     #[arg(value_name = "KIND/NAME")]
     pub(crate) what: Vec<String>,
     #[command(flatten)]
-    pub(crate) scope: Scope,
-    #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) at: Place,
     /// Leave Secrets out; they are written in clear otherwise
     #[arg(long)]
     pub(crate) without_secrets: bool,
@@ -302,7 +284,6 @@ pub(crate) struct Config {
     pub(crate) namespaces: Vec<String>,
     #[command(flatten)]
     pub(crate) target: Target,
-    /// Form of the answer
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Form,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }

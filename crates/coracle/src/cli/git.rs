@@ -1,6 +1,6 @@
 //! The command line of the Git sync.
 
-use super::{Form, Target};
+use super::{Answer, Target};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -82,7 +82,6 @@ pub(crate) struct BreakGlass {
     pub(crate) list: bool,
     #[command(flatten)]
     pub(crate) target: Target,
-    /// Form of the answer
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Form,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }

@@ -1,6 +1,6 @@
 //! The command line of commands about objects, as kubectl has them.
 
-use super::{Scope, Target};
+use super::Place;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -32,9 +32,7 @@ pub(crate) struct Get {
     #[arg(long, value_name = "PATH", conflicts_with = "what")]
     pub(crate) raw: Option<String>,
     #[command(flatten)]
-    pub(crate) scope: Scope,
-    #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) at: Place,
     /// Objects of all namespaces
     #[arg(short = 'A', long)]
     pub(crate) all_namespaces: bool,
@@ -58,9 +56,7 @@ pub(crate) struct Describe {
     #[arg(required = true, value_name = "KIND/NAME")]
     pub(crate) what: Vec<String>,
     #[command(flatten)]
-    pub(crate) scope: Scope,
-    #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) at: Place,
 }
 
 #[derive(Debug, Args)]
@@ -76,9 +72,7 @@ pub(crate) struct Logs {
     #[arg(short, long)]
     pub(crate) container: Option<String>,
     #[command(flatten)]
-    pub(crate) scope: Scope,
-    #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) at: Place,
     /// Go on until the container ends
     #[arg(short, long)]
     pub(crate) follow: bool,
@@ -123,9 +117,7 @@ pub(crate) struct Delete {
     #[arg(short, long = "filename", value_name = "FILE", conflicts_with = "what")]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
-    pub(crate) scope: Scope,
-    #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) at: Place,
     /// Label selector
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub(crate) selector: Option<String>,

@@ -1,6 +1,6 @@
 //! The command line of what is recorded about requests, and of the commands that show what goes on.
 
-use super::{Form, Scope, Target};
+use super::{Answer, Form, Place, Target};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -43,9 +43,8 @@ Example:
 pub(crate) struct Status {
     #[command(flatten)]
     pub(crate) target: Target,
-    /// Form of the answer
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Form,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Args)]
@@ -88,9 +87,8 @@ pub(crate) struct Trace {
     pub(crate) id: Option<String>,
     #[command(flatten)]
     pub(crate) target: Target,
-    /// Form of the answer
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Form,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Args)]
@@ -118,10 +116,7 @@ pub(crate) struct Why {
     #[arg(short = 'H', long = "header", value_name = "NAME:VALUE")]
     pub(crate) headers: Vec<String>,
     #[command(flatten)]
-    pub(crate) scope: Scope,
+    pub(crate) at: Place,
     #[command(flatten)]
-    pub(crate) target: Target,
-    /// Form of the answer
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Form,
+    pub(crate) answer: Answer,
 }

@@ -1,6 +1,6 @@
 //! The command line of whom an instance trusts.
 
-use super::{Form, Target};
+use super::{Answer, Target};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -35,9 +35,8 @@ pub(crate) enum TrustCommand {
     },
     /// The trust domain, who else is trusted, and whether certificates can be had
     Status {
-        /// Form of the answer
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Form,
+        #[command(flatten)]
+        answer: Answer,
     },
 }
 

@@ -15,7 +15,7 @@ pub(crate) async fn run(arguments: Apply) -> anyhow::Result<ExitCode> {
     if !arguments.files.is_empty() || arguments.kustomize.is_some() {
         return by_themselves(arguments).await;
     }
-    let client = connect::client_of(&arguments.wanted.target).await?;
+    let client = connect::client_of(&arguments.wanted.at.target).await?;
     let plan = match (&arguments.plan, &arguments.directory) {
         (Some(file), _) => saved(file)?,
         (None, Some(directory)) => {
@@ -57,9 +57,9 @@ async fn by_themselves(arguments: Apply) -> anyhow::Result<ExitCode> {
         return Err(exit::bad_input("there is no manifest in what was given"));
     }
     manifests::check(&found, manifests::Unknown::LeftToTheApi)?;
-    let client = connect::client_of(&arguments.wanted.target).await?;
+    let client = connect::client_of(&arguments.wanted.at.target).await?;
     let api = Api::over(client.clone());
-    let namespace = connect::namespace_of(&client, &arguments.wanted.scope);
+    let namespace = connect::namespace_of(&client, &arguments.wanted.at.scope);
     order::for_apply(&mut found, |manifest| &manifest.object);
     let mut applier = Applier::new(&api, &namespace, arguments.force_conflicts).await?;
     if !arguments.dry_run {

@@ -23,7 +23,7 @@ pub(crate) async fn run(arguments: BreakGlass) -> anyhow::Result<ExitCode> {
         Some(reason) => begin(&api, &glass, &arguments, reason).await,
         None if arguments.end => end(&api, &glass, &arguments).await,
         None => {
-            show(&glass, arguments.output);
+            show(&glass, arguments.answer.output);
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -95,7 +95,7 @@ async fn begin(api: &Api, glass: &Glass, arguments: &BreakGlass, reason: &str) -
     }
     write(api, data).await?;
     let what = if application == "*" { "every application".to_owned() } else { application };
-    if arguments.output == Form::Json {
+    if arguments.answer.output == Form::Json {
         say(&json!({ "session": id, "application": what }).to_string());
     } else {
         say(&format!("Git no longer changes {what}; act with kubectl or coracle, all of it is recorded"));

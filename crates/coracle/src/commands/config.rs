@@ -106,7 +106,7 @@ async fn differences(arguments: &Config) -> anyhow::Result<ExitCode> {
         };
         told.push((change, origin));
     }
-    match arguments.output {
+    match arguments.answer.output {
         Form::Json => {
             let all: Vec<Value> = told.iter().map(|(change, set)| json!({ "change": change, "origin": set })).collect();
             say(&serde_json::to_string_pretty(&all)?);
@@ -149,7 +149,7 @@ fn without_namespace(mut object: Value) -> Value {
 async fn check_all(arguments: &Config) -> anyhow::Result<ExitCode> {
     let (environments, _) = environments(arguments).await?;
     let found = check::check(&environments);
-    match arguments.output {
+    match arguments.answer.output {
         Form::Json => say(&serde_json::to_string_pretty(&found)?),
         Form::Text if found.is_empty() => say("nothing is missing, extra, suspicious or unresolved"),
         Form::Text => found.iter().for_each(|finding| say(&line(finding))),
@@ -183,7 +183,7 @@ async fn one(arguments: &Config) -> anyhow::Result<ExitCode> {
         let hint = if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) };
         return Err(exit::bad_input(format!("no container has a variable {}{hint}", arguments.key)));
     }
-    match arguments.output {
+    match arguments.answer.output {
         Form::Json => {
             let all: Vec<Value> =
                 told.iter().map(|(variable, origin)| json!({ "variable": variable, "origin": origin })).collect();

@@ -18,7 +18,7 @@ struct Victim {
 }
 
 pub(crate) async fn run(arguments: Delete) -> anyhow::Result<ExitCode> {
-    let api = Api::of(&arguments.target).await?;
+    let api = Api::of(&arguments.at.target).await?;
     let victims =
         if arguments.files.is_empty() { named(&api, &arguments).await? } else { listed(&api, &arguments).await? };
     let mut options = json!({
@@ -32,7 +32,7 @@ pub(crate) async fn run(arguments: Delete) -> anyhow::Result<ExitCode> {
     if let Some(seconds) = arguments.grace_period {
         options["gracePeriodSeconds"] = seconds.into();
     }
-    if arguments.target.kubeconfig.is_some() || arguments.target.context.is_some() {
+    if arguments.at.target.kubeconfig.is_some() || arguments.at.target.context.is_some() {
         hold(&api, &victims, &arguments).await?;
     }
     let mut gone = Vec::new();
@@ -91,7 +91,7 @@ async fn hold(api: &Api, victims: &[Victim], arguments: &Delete) -> anyhow::Resu
 
 async fn named(api: &Api, arguments: &Delete) -> anyhow::Result<Vec<Victim>> {
     let kinds = api.kinds().await?;
-    let namespace = api.namespace(&arguments.scope);
+    let namespace = api.namespace(&arguments.at.scope);
     let mut victims = Vec::new();
     for (kind, name) in references(&arguments.what)? {
         let resource = kinds.find(&kind)?;
@@ -117,7 +117,7 @@ async fn listed(api: &Api, arguments: &Delete) -> anyhow::Result<Vec<Victim>> {
     let mut found = manifests::read(&arguments.files)?;
     order::for_apply(&mut found, |manifest| &manifest.object);
     let kinds = api.kinds().await?;
-    let default = api.namespace(&arguments.scope);
+    let default = api.namespace(&arguments.at.scope);
     // The reverse of applying, so that nothing refers to what is gone.
     let victim = |manifest: &manifests::Manifest| {
         if manifest.name().is_empty() {

@@ -9,9 +9,9 @@ use serde_json::Value;
 use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: Describe) -> anyhow::Result<ExitCode> {
-    let api = Api::of(&arguments.target).await?;
+    let api = Api::of(&arguments.at.target).await?;
     let kinds = api.kinds().await?;
-    let namespace = api.namespace(&arguments.scope);
+    let namespace = api.namespace(&arguments.at.scope);
     let namespace = Some(namespace.as_str());
     for (place, (kind, name)) in references(&arguments.what)?.into_iter().enumerate() {
         let resource = kinds.find(&kind)?;

@@ -22,15 +22,15 @@ pub(crate) async fn run(arguments: Drift) -> anyhow::Result<ExitCode> {
 }
 
 async fn told(arguments: &Drift) -> anyhow::Result<ExitCode> {
-    let client = connect::client_of(&arguments.target).await?;
-    let set = Set::new(connect::namespace_of(&client, &arguments.scope), arguments.set.clone());
+    let client = connect::client_of(&arguments.at.target).await?;
+    let set = Set::new(connect::namespace_of(&client, &arguments.at.scope), arguments.set.clone());
     if set.name.contains('/')
         && let Some(synced) = synced::find(&client, &set.name, &set.namespace).await?
     {
-        return of_synced(client, &synced, arguments.output).await;
+        return of_synced(client, &synced, arguments.answer.output).await;
     }
     let found = drift::drift_to_the_pods(client, &set, MANAGER).await?;
-    match arguments.output {
+    match arguments.answer.output {
         Form::Json => {
             let (status, reason, message, objects) = drift::summary(&found);
             let condition = json!({ "type": "Drifted", "status": status, "reason": reason, "message": message });

@@ -9,8 +9,8 @@ use serde_json::Value;
 use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: Export) -> anyhow::Result<ExitCode> {
-    let client = connect::client_of(&arguments.target).await?;
-    let namespace = &connect::namespace_of(&client, &arguments.scope);
+    let client = connect::client_of(&arguments.at.target).await?;
+    let namespace = &connect::namespace_of(&client, &arguments.at.scope);
     let api = Api::over(client);
     let kinds = api.kinds().await?;
     let mut found: Vec<Value> = Vec::new();

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 pub(crate) async fn run(arguments: Get) -> anyhow::Result<ExitCode> {
-    let api = Api::of(&arguments.target).await?;
+    let api = Api::of(&arguments.at.target).await?;
     if let Some(path) = &arguments.raw {
         return raw(&api, path).await;
     }
@@ -50,7 +50,7 @@ async fn raw(api: &Api, path: &str) -> anyhow::Result<ExitCode> {
 }
 
 fn path(api: &Api, arguments: &Get, resource: &Resource, name: Option<&str>) -> String {
-    let namespace = (!arguments.all_namespaces || name.is_some()).then(|| api.namespace(&arguments.scope));
+    let namespace = (!arguments.all_namespaces || name.is_some()).then(|| api.namespace(&arguments.at.scope));
     let mut path = resource.path(namespace.as_deref(), name);
     if let Some(selector) = &arguments.selector {
         path.push_str(&format!("?labelSelector={}", percent(selector)));
@@ -89,7 +89,7 @@ async fn tables(api: &Api, arguments: &Get, wanted: &[(Resource, Option<String>)
         let place = if arguments.all_namespaces {
             String::new()
         } else {
-            format!(" in {} namespace", api.namespace(&arguments.scope))
+            format!(" in {} namespace", api.namespace(&arguments.at.scope))
         };
         eprintln!("No resources found{place}.");
     }

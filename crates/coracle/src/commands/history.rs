@@ -9,8 +9,8 @@ use delivery::history::{self, State};
 use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: History) -> anyhow::Result<ExitCode> {
-    let client = connect::client_of(&arguments.target).await?;
-    let set = Set::new(connect::namespace_of(&client, &arguments.scope), arguments.set.clone());
+    let client = connect::client_of(&arguments.at.target).await?;
+    let set = Set::new(connect::namespace_of(&client, &arguments.at.scope), arguments.set.clone());
     let applied = if set.name.contains('/') { Vec::new() } else { history::list(client.clone(), &set).await? };
     let mut all: Vec<Told> = applied.into_iter().map(Told::from).collect();
     if all.is_empty()
@@ -22,7 +22,7 @@ pub(crate) async fn run(arguments: History) -> anyhow::Result<ExitCode> {
     if all.is_empty() {
         return Err(exit::bad_input(nothing_of(&set)));
     }
-    if arguments.output == Form::Json {
+    if arguments.answer.output == Form::Json {
         say(&serde_json::to_string_pretty(&all.iter().map(Told::value).collect::<Vec<_>>())?);
         return Ok(ExitCode::SUCCESS);
     }

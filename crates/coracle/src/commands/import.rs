@@ -36,8 +36,8 @@ pub(crate) async fn run(arguments: Import) -> anyhow::Result<ExitCode> {
     }
     let named = arguments.set.set.clone().or_else(|| release::derived(std::slice::from_ref(&arguments.to)));
     let named = named.ok_or_else(|| exit::bad_input("no set can be named after the directory; say --set NAME"))?;
-    let client = connect::client_of(&arguments.target).await?;
-    let namespace = connect::namespace_of(&client, &arguments.scope);
+    let client = connect::client_of(&arguments.at.target).await?;
+    let namespace = connect::namespace_of(&client, &arguments.at.scope);
     let set = Set::new(namespace.clone(), named);
     let manifest = import::manifest(client.clone(), &set, kind, &namespace, name).await?;
     let file = arguments.to.join(format!("{}-{name}.yaml", object::kind(&manifest).to_lowercase()));

@@ -9,10 +9,10 @@ use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: Lock) -> anyhow::Result<ExitCode> {
     match arguments.what {
-        LockCommand::List { target, output } => {
+        LockCommand::List { target, answer } => {
             let client = connect::client_of(&target).await?;
             let held = lock::list(client, None).await?;
-            if output == Form::Json {
+            if answer.output == Form::Json {
                 say(&serde_json::to_string_pretty(&held)?);
                 return Ok(ExitCode::SUCCESS);
             }
@@ -27,9 +27,9 @@ pub(crate) async fn run(arguments: Lock) -> anyhow::Result<ExitCode> {
                 ));
             }
         }
-        LockCommand::Release { set, scope, target } => {
-            let client = connect::client_of(&target).await?;
-            let namespace = connect::namespace_of(&client, &scope);
+        LockCommand::Release { set, at } => {
+            let client = connect::client_of(&at.target).await?;
+            let namespace = connect::namespace_of(&client, &at.scope);
             let synced = if set.contains('/') { synced::find(&client, &set, &namespace).await? } else { None };
             let set = synced.map_or_else(|| Set::new(namespace, set), |synced| synced.set());
             match lock::release(client, &set).await? {

@@ -9,14 +9,14 @@ use std::io::Write;
 use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: Logs) -> anyhow::Result<ExitCode> {
-    let api = Api::of(&arguments.target).await?;
+    let api = Api::of(&arguments.at.target).await?;
     let pod = pod_of(&api, &arguments).await?;
     let mut query = vec![format!("follow={}", arguments.follow), format!("previous={}", arguments.previous)];
     query.push(format!("timestamps={}", arguments.timestamps));
     query.extend(arguments.container.as_ref().map(|name| format!("container={}", percent(name))));
     query.extend(arguments.tail.filter(|n| *n >= 0).map(|n| format!("tailLines={n}")));
     query.extend(arguments.since.map(|n| format!("sinceSeconds={n}")));
-    let namespace = api.namespace(&arguments.scope);
+    let namespace = api.namespace(&arguments.at.scope);
     let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?{}", query.join("&"));
     let mut chunks = Box::pin(api.stream(&path).await?);
     while let Some(chunk) = chunks.next().await {
@@ -37,7 +37,7 @@ async fn pod_of(api: &Api, arguments: &Logs) -> anyhow::Result<String> {
     if resource.kind == "Pod" {
         return Ok(name.to_owned());
     }
-    let namespace = api.namespace(&arguments.scope);
+    let namespace = api.namespace(&arguments.at.scope);
     let namespace = Some(namespace.as_str());
     let owner = api.get(&resource.path(namespace, Some(name))).await?;
     let Some(labels) = owner["spec"]["selector"]["matchLabels"].as_object() else {

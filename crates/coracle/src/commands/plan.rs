@@ -26,10 +26,10 @@ async fn planned(arguments: &Plan) -> anyhow::Result<ExitCode> {
         Some(directory) => vec![directory.clone()],
         None => arguments.files.clone(),
     };
-    let client = connect::client_of(&arguments.wanted.target).await?;
+    let client = connect::client_of(&arguments.wanted.at.target).await?;
     let source = release::source_of(&paths);
     let plan = release::plan(&client, &paths, &arguments.wanted, &source).await?;
-    match arguments.output {
+    match arguments.answer.output {
         Form::Text => {
             let paint = if colour::paints_stdout() { Paint::Colours } else { Paint::Plain };
             release::note_interrupted(&client, &plan.set).await;

@@ -24,7 +24,7 @@ pub(crate) async fn plan(
     wanted: &Wanted,
     source: &str,
 ) -> anyhow::Result<Plan> {
-    let namespace = connect::namespace_of(client, &wanted.scope);
+    let namespace = connect::namespace_of(client, &wanted.at.scope);
     let desired = delivery::render::render_all(paths).map_err(|error| exit::bad_input(error.to_string()))?;
     let set = set_of(paths, wanted, &namespace)?;
     let reason = wanted.reason.clone().unwrap_or_default();

@@ -10,8 +10,8 @@ use delivery::history::{self, HistoryError, Provenance};
 use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: Rollback) -> anyhow::Result<ExitCode> {
-    let client = connect::client_of(&arguments.target).await?;
-    let set = Set::new(connect::namespace_of(&client, &arguments.scope), arguments.set.clone());
+    let client = connect::client_of(&arguments.at.target).await?;
+    let set = Set::new(connect::namespace_of(&client, &arguments.at.scope), arguments.set.clone());
     let all = if set.name.contains('/') { Vec::new() } else { history::list(client.clone(), &set).await? };
     if all.is_empty()
         && let Some(synced) = synced::find(&client, &set.name, &set.namespace).await?

@@ -29,7 +29,7 @@ pub(crate) async fn run(arguments: Status) -> anyhow::Result<ExitCode> {
     let alarm = certificates(&api).await?;
     let states = shown(&world);
     let ready = states.iter().all(|(_, state)| *state == State::Ready);
-    if arguments.output == Form::Json {
+    if arguments.answer.output == Form::Json {
         let objects: Vec<Value> = states.iter().map(|(object, state)| as_json(object, state)).collect();
         say(&json!({ "ready": ready, "api": holder.as_ref().and_then(|h| h.api.clone()),
             "gateway": holder.as_ref().and_then(|h| h.gateway.clone()), "certificates": alarm, "objects": objects })

@@ -19,7 +19,7 @@ pub(crate) async fn run(arguments: Trace) -> anyhow::Result<ExitCode> {
     let api = Api::of(&arguments.target).await?;
     let Some(id) = &arguments.id else {
         let records = records(&api, &format!("/coracle/v1/records?last={LAST}")).await?;
-        if arguments.output == Form::Json {
+        if arguments.answer.output == Form::Json {
             say(&serde_json::to_string(&records)?);
         } else {
             layout(&rows(&records)).iter().for_each(|line| say(line));
@@ -34,7 +34,7 @@ pub(crate) async fn run(arguments: Trace) -> anyhow::Result<ExitCode> {
     );
     let roots = build(found);
     let slow = slowest(&roots);
-    if arguments.output == Form::Json {
+    if arguments.answer.output == Form::Json {
         let hops: Vec<_> = roots.iter().map(as_json).collect();
         say(&json!({ "hops": hops, "slowest": slow.map(as_line) }).to_string());
         return Ok(ExitCode::SUCCESS);

@@ -24,7 +24,7 @@ pub(crate) async fn run(arguments: Trust) -> anyhow::Result<ExitCode> {
         TrustCommand::Bundle { output } => bundle(&api, output).await?,
         TrustCommand::Add(add) => self::add(&api, &add).await?,
         TrustCommand::Remove { trust_domain } => remove(&api, &trust_domain).await?,
-        TrustCommand::Status { output } => status(&api, output == crate::cli::Form::Json).await?,
+        TrustCommand::Status { answer } => status(&api, answer.output == crate::cli::Form::Json).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

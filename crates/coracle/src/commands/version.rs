@@ -9,7 +9,7 @@ use std::process::ExitCode;
 pub(crate) const LONG: &str = concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes API 1.33)");
 
 pub(crate) fn run(arguments: &Version) -> anyhow::Result<ExitCode> {
-    match arguments.output {
+    match arguments.answer.output {
         Form::Text => say(&format!("coracle {LONG}")),
         Form::Json => {
             say(&serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "kubernetes": KUBERNETES_VERSION.2 })

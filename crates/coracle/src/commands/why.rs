@@ -18,10 +18,10 @@ const RECORDS: usize = 1_000;
 const LINES: usize = 3;
 
 pub(crate) async fn run(arguments: Why) -> anyhow::Result<ExitCode> {
-    let api = Api::of(&arguments.target).await?;
+    let api = Api::of(&arguments.at.target).await?;
     let facts = facts(&api, &arguments).await?;
     let report = diagnose(&facts);
-    match arguments.output {
+    match arguments.answer.output {
         Form::Json => say(&serde_json::to_string(&report)?),
         Form::Text => print(&report),
     }
@@ -29,7 +29,7 @@ pub(crate) async fn run(arguments: Why) -> anyhow::Result<ExitCode> {
 }
 
 async fn facts(api: &Api, arguments: &Why) -> anyhow::Result<Facts> {
-    let namespace = &api.namespace(&arguments.scope);
+    let namespace = &api.namespace(&arguments.at.scope);
     let services = items(api, "/api/v1/services").await?;
     let parsed = Target::parse(&arguments.what, namespace, &services).map_err(exit::bad_input)?;
     let pods = items(api, "/api/v1/pods").await?;

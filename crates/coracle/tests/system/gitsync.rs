@@ -162,6 +162,45 @@ fn break_glass_hands_over_and_back() {
     assert_eq!(coracle.run(&["break-glass", "--end"]).status.code(), Some(2), "there is none open");
 }
 
+/// Whoever held an application's lock is gone with their machine: by its own name it is let go, and the sync that waited goes on.
+#[test]
+fn the_lock_of_an_application_is_ended_by_hand() {
+    let (coracle, work) = (Coracle::serve(&["--git-port", "0"]), Work::new());
+    remote(&coracle, &work);
+    overlay(&work, "green");
+    work.commit("First");
+    work.push();
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+    let lease = json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {
+            "name": "applyset-application.shop", "namespace": "argocd", "labels": { "coracle.dev/lock": "apply" },
+            "annotations": { "coracle.dev/lock-reason": "looking at it", "coracle.dev/lock-host": "elsewhere",
+                "coracle.dev/lock-pid": "1", "coracle.dev/lock-set": "application.shop" } },
+        "spec": { "holderIdentity": "ann@elsewhere:1", "leaseDurationSeconds": 3600, "acquireTime": now, "renewTime": now } });
+    let file = coracle.data().join("lease.json");
+    std::fs::write(&file, lease.to_string()).expect("a file");
+    coracle.ok(&["apply", "-f", file.to_str().expect("UTF-8"), "--force-conflicts"]);
+    overlay(&work, "blue");
+    work.commit("Second");
+    std::thread::scope(|scope| {
+        let pushing = scope.spawn(|| work.push());
+        eventually("the sync waits", || {
+            let conditions = application(&coracle)["status"]["conditions"].to_string();
+            if conditions.contains("waiting for the lock: ann on elsewhere") { Ok(()) } else { Err(conditions) }
+        });
+        assert_eq!(colour(&coracle), "green");
+        let listed = coracle.ok(&["lock", "list"]);
+        assert!(listed.contains("argocd/application.shop: ann on elsewhere"), "{listed}");
+        let freed = coracle.ok(&["lock", "release", "application/shop", "-n", "argocd"]);
+        assert!(freed.contains("the lock of application.shop is free; ann on elsewhere had it"), "{freed}");
+        let said = pushing.join().expect("a push that ends well");
+        assert!(said.contains("live application/shop"), "{said}");
+    });
+    assert_eq!(colour(&coracle), "blue");
+    let again = coracle.run(&["lock", "release", "application/shop", "-n", "argocd"]);
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(again.status.code() == Some(2) && said.contains("nobody holds the lock of application.shop"), "{said}");
+}
+
 #[test]
 fn after_kill_9_what_was_pushed_is_live() {
     let data = tempfile::tempdir().expect("a temporary directory");
