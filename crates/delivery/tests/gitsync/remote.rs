@@ -100,6 +100,16 @@ fn is_at_work(repositories: &Path) -> bool {
     environments.any(|one| one.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes()))
 }
 
+/// Waits for a condition, such as that git ends when nobody listens any more.
+async fn until(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, waiting).await.expect("in time");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_away_leaves_no_program_behind() {
     let (cluster, repository) = (Cluster::start().await, Repository::new());
@@ -136,12 +146,53 @@ async fn a_client_that_goes_away_leaves_no_program_behind() {
     let repositories = remote.home.path().join("git");
     assert!(is_at_work(&repositories), "it answers");
     drop(stream);
-    let gone = async {
-        while is_at_work(&repositories) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    until(|| !is_at_work(&repositories)).await;
+    remote.end().await;
+    cluster.stop().await;
+}
+
+/// A first push that breaks off in the middle has made an empty repository and nothing else; the next one is the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_push_that_is_cut_off_is_no_hindrance() {
+    let (cluster, repository) = (Cluster::start().await, Repository::new());
+    let remote = Remote::start(&cluster).await;
+    repository.write("deploy/a.yaml", &map("a", "one", &json!({})));
+    let commit = repository.commit("First");
+    let update = format!("{} {commit} refs/heads/main\0 report-status side-band-64k", "0".repeat(40));
+    let body = format!("{:04x}{update}0000PACK", update.len() + 4);
+    for (request, length) in [
+        ("GET /git/shop.git/info/refs?service=git-receive-pack", 0),
+        // Much more is promised than comes.
+        ("POST /git/shop.git/git-receive-pack", 1_000_000),
+    ] {
+        let head = format!(
+            "{request} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/x-git-receive-pack-request\r\ncontent-length: {length}\r\n\r\n",
+            remote.token,
+        );
+        let mut stream = tokio::net::TcpStream::connect(remote.address).await.expect("it listens");
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let repositories = remote.home.path().join("git");
+        if length == 0 {
+            let mut first = vec![0; 4096];
+            let read = tokio::time::timeout(LIMIT, stream.read(&mut first)).await.expect("in time");
+            let count = read.expect("an answer");
+            assert!(String::from_utf8_lossy(&first[..count]).starts_with("HTTP/1.1 200"));
+        } else {
+            stream.write_all(body.as_bytes()).await.expect("sent");
+            until(|| is_at_work(&repositories)).await;
         }
-    };
-    tokio::time::timeout(LIMIT, gone).await.expect("git ends when nobody listens any more");
+        drop(stream);
+        until(|| !is_at_work(&repositories)).await;
+    }
+    assert!(remote.home.path().join("git/shop.git").is_dir(), "it came to that");
+    assert!(
+        cluster.api.find(&application("shop")).await.expect("an answer").is_none(),
+        "nothing follows what is not there"
+    );
+    let said = remote.push(&repository, "HEAD:main").await;
+    assert!(said.contains("made application/shop") && said.contains("live application/shop"), "{said}");
+    let map = cluster.api.get("/api/v1/namespaces/default/configmaps/a").await.expect("it is there");
+    assert_eq!(map["data"]["key"], "one");
     remote.end().await;
     cluster.stop().await;
 }
