@@ -49,6 +49,14 @@ pub struct Health {
     pub message: String,
 }
 
+impl Health {
+    /// Whether nothing is to be waited for.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        matches!(self.status, Status::Healthy | Status::Suspended)
+    }
+}
+
 fn is(status: Status, message: impl Into<String>) -> Health {
     Health { status, message: message.into() }
 }

@@ -44,6 +44,9 @@ async fn told(arguments: &Drift) -> anyhow::Result<ExitCode> {
 
 /// What the sync says of an application, which it looks at all the time, and what was patched of its Pods.
 async fn of_synced(client: kube::Client, synced: &Synced, form: Form) -> anyhow::Result<ExitCode> {
+    if let Some(reason) = synced.nothing_yet() {
+        return Err(exit::bad_input(reason));
+    }
     let status = &synced.object["status"];
     let mut conditions = status["conditions"].as_array().into_iter().flatten();
     let drifted = conditions.find(|one| one["type"] == "Drifted" && one["status"] != "False").cloned();

@@ -16,6 +16,9 @@ pub(crate) async fn run(arguments: History) -> anyhow::Result<ExitCode> {
     if all.is_empty()
         && let Some(synced) = synced::find(&client, &set.name, &set.namespace).await?
     {
+        if let Some(reason) = synced.nothing_yet() {
+            return Err(exit::bad_input(reason));
+        }
         eprintln!("{} is kept as Git says; this is what was synced", synced.label());
         all = synced.history();
     }

@@ -76,6 +76,17 @@ impl Synced {
         )
     }
 
+    /// Why nothing was ever brought; none where something was.
+    pub(crate) fn nothing_yet(&self) -> Option<String> {
+        if !self.history().is_empty() {
+            return None;
+        }
+        let conditions = self.object["status"]["conditions"].as_array().into_iter().flatten();
+        let why = conditions.filter_map(|one| one["message"].as_str()).find(|message| !message.is_empty());
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        Some(format!("{} has brought nothing yet{why}", self.label()))
+    }
+
     /// What it keeps: Argo CD's list of resources, or Flux's inventory (`NAMESPACE_NAME_GROUP_KIND`).
     pub(crate) fn members(&self) -> Vec<ObjectId> {
         let status = &self.object["status"];

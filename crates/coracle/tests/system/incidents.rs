@@ -122,6 +122,42 @@ fn a_pushed_wrong_password_is_told_and_taken_back() {
     assert!(!format!("{said}{told}{}", application(&coracle)["status"]).contains(WRONG));
 }
 
+/// A program that no probe asks and that ends at once is never called live, in an early wave as in the last, and says why.
+#[test]
+fn a_program_that_ends_at_once_is_never_live() {
+    let (coracle, work) = (Coracle::serve(&["--git-port", "0"]), Work::new());
+    remote(&coracle, &work);
+    for wave in ["-1", "0"] {
+        let container = json!({ "name": "web", "image": "coracle.dev/host",
+            "command": ["sh", "-c", format!("echo no database in wave {wave}; exit 3")] });
+        let web = json!({ "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": { "name": "web", "annotations": { "argocd.argoproj.io/sync-wave": wave } },
+            "spec": { "selector": { "matchLabels": { "app": "web" } }, "template": { "metadata": { "labels": { "app": "web" } },
+                "spec": { "containers": [container] } } } });
+        work.write("deploy/web.json", &web.to_string());
+        work.write(
+            "deploy/map.yaml",
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {colour: green}\n",
+        );
+        work.commit(wave);
+        let said = work.push();
+        all_of(
+            &said,
+            &[
+                "FAILED application/shop",
+                "(CrashLoopBackOff, exit code 3)",
+                &format!("its last words: no database in wave {wave}"),
+            ],
+        );
+        assert!(!said.contains("are live and healthy"), "{said}");
+        assert_eq!(
+            coracle.run(&["get", "configmap/settings"]).status.success(),
+            wave == "0",
+            "the wave after it waits"
+        );
+    }
+}
+
 /// Scenario 22: a Pod that somebody patched is shown, and its replacement has the digest of the commit again.
 #[test]
 fn a_patched_pod_is_shown_and_its_replacement_has_the_digest_again() {

@@ -42,7 +42,7 @@ impl Run<'_> {
         let mut waiting: BTreeMap<ObjectId, Health> = BTreeMap::new();
         for object in objects.iter().filter(|object| AWAITED.contains(&object::kind(object))) {
             let health = health::health(object);
-            if !is_well(&health) {
+            if !health.is_well() {
                 waiting.insert(ObjectId::of(object), health);
             }
         }
@@ -85,7 +85,7 @@ impl Run<'_> {
                 let now = now
                     .as_ref()
                     .map_or(Health { status: Status::Missing, message: "it is gone".into() }, health::health);
-                if !is_well(&now) {
+                if !now.is_well() {
                     waiting.insert(id.clone(), now);
                 }
             }
@@ -172,7 +172,7 @@ impl Run<'_> {
         if *before != now {
             (self.progress)(Event::Health { object: id.clone(), health: now.clone() });
         }
-        if is_well(&now) {
+        if now.is_well() {
             waiting.remove(&id);
         } else {
             *before = now;
@@ -225,8 +225,4 @@ impl Run<'_> {
                 .failed(id, format!("it is still being deleted after {} s; a finalizer may hold it", GONE.as_secs()))),
         }
     }
-}
-
-fn is_well(health: &Health) -> bool {
-    matches!(health.status, Status::Healthy | Status::Suspended)
 }

@@ -1,105 +1,46 @@
 //! Watches over a revision that was just applied, until it is good or bad.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::future;
-use futures::stream::BoxStream;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Actor;
-use crate::api::{Api, ApiError};
+use crate::api::Api;
 use crate::health::{self, Status};
 use crate::object::{self, ObjectId};
-use crate::sync::engine::cause::{self, OfPod};
+use crate::sync::engine::cause;
 use crate::sync::engine::decide::Content;
 use crate::sync::engine::gate::{SETTLE, Verdict, Watched};
-
-/// How many causes are told.
-const CAUSES: usize = 5;
+use crate::sync::engine::pods::{self, CAUSES, Event, Pods};
 
 /// A revision that is being judged, and the Pods that are looked at for it.
 pub(super) struct Judge {
     pub(super) content: Content,
     members: Vec<ObjectId>,
     watched: Watched,
-    pods: BTreeMap<(String, String), Value>,
-    events: Vec<BoxStream<'static, Result<Value, ApiError>>>,
-    open: bool,
+    pods: Pods,
 }
 
 /// The next event of a Pod; never where none is watched.
-pub(super) async fn pods(judge: &mut Option<Judge>) -> Option<Result<Value, ApiError>> {
-    let Some(judge) = judge.as_mut().filter(|judge| !judge.events.is_empty()) else { return future::pending().await };
-    let next = judge.events.iter_mut().map(|stream| stream.next());
-    let (event, index, rest) = future::select_all(next).await;
-    drop(rest);
-    if event.is_none() {
-        drop(judge.events.remove(index));
+pub(super) async fn next(judge: &mut Option<Judge>) -> Event {
+    match judge {
+        Some(judge) => judge.pods.next().await,
+        None => std::future::pending().await,
     }
-    event
 }
 
 /// Takes a Pod's event in.
-pub(super) fn take(judge: &mut Option<Judge>, event: Option<Result<Value, ApiError>>) {
-    let (Some(judge), Some(Ok(mut event))) = (judge.as_mut(), event) else { return };
-    let pod = event["object"].take();
-    let key = (object::namespace(&pod).to_owned(), object::name(&pod).to_owned());
-    match event["type"].as_str() {
-        Some("ADDED" | "MODIFIED") => drop(judge.pods.insert(key, pod)),
-        Some("DELETED") => drop(judge.pods.remove(&key)),
-        _ => {}
+pub(super) fn take(judge: &mut Option<Judge>, event: Event) {
+    if let Some(judge) = judge {
+        judge.pods.take(event);
     }
 }
 
 impl Judge {
     pub(super) fn new(content: Content, members: Vec<ObjectId>, deadline: Duration) -> Self {
-        let watched = Watched::new(Timestamp::now(), deadline);
-        Self { content, members, watched, pods: BTreeMap::new(), events: Vec::new(), open: false }
-    }
-
-    /// Follows the Pods in the namespaces of these objects.
-    async fn follow(&mut self, api: &Api) {
-        if self.open {
-            return;
-        }
-        self.open = true;
-        let workloads =
-            self.members.iter().filter(|id| matches!(id.group.as_str(), "apps" | "batch") || id.kind == "Pod");
-        let mut namespaces: Vec<&str> = workloads.map(|id| id.namespace.as_str()).collect();
-        namespaces.sort_unstable();
-        namespaces.dedup();
-        for namespace in namespaces {
-            match api.watch(&format!("/api/v1/namespaces/{namespace}/pods"), "").await {
-                Ok(events) => self.events.push(events.boxed()),
-                Err(error) => tracing::debug!(%error, "Pods cannot be watched; the objects' own health has to do"),
-            }
-        }
-    }
-
-    /// The Pods of these objects that do not run, with what keeps them.
-    fn stuck(&self, objects: &[Value]) -> Vec<(Value, OfPod)> {
-        let since = self.watched.since.as_second();
-        let selectors: Vec<(&str, &Value)> = objects
-            .iter()
-            .filter(|object| object["spec"]["selector"]["matchLabels"].is_object())
-            .map(|object| (object::namespace(object), &object["spec"]["selector"]["matchLabels"]))
-            .collect();
-        let of_ours = |pod: &&Value| {
-            selectors.iter().any(|(namespace, labels)| {
-                let has = |(name, value): (&String, &Value)| pod["metadata"]["labels"][name] == *value;
-                object::namespace(pod) == *namespace && labels.as_object().is_some_and(|all| all.iter().all(has))
-            })
-        };
-        // Pods of the revision before are no reason against this one.
-        let new = |pod: &&Value| {
-            let made = pod["metadata"]["creationTimestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
-            made.is_none_or(|made| made.as_second() >= since - 2)
-        };
-        let found = self.pods.values().filter(of_ours).filter(new).filter_map(|pod| Some((pod, cause::of_pod(pod)?)));
-        found.filter(|(_, of)| of.for_good).take(CAUSES).map(|(pod, of)| (pod.clone(), of)).collect()
+        let now = Timestamp::now();
+        Self { content, members, watched: Watched::new(now, deadline), pods: Pods::new(now) }
     }
 }
 
@@ -137,18 +78,15 @@ impl Actor {
             .filter_map(|((_, object), _)| object)
             .collect();
         if !bad.is_empty() {
-            judge.follow(&self.shared.api).await;
+            judge.pods.follow(&self.shared.api, &judge.members).await;
         }
-        let stuck = judge.stuck(&bad);
+        let stuck = judge.pods.stuck(&bad);
         judge.watched.see(worst, !stuck.is_empty(), now);
         Some(match judge.watched.verdict(worst, now) {
             Verdict::Good => Look::Good,
             Verdict::Open(at) => Look::Open(at),
             Verdict::Bad(why) => {
-                let mut causes = Vec::new();
-                for (pod, of) in stuck {
-                    causes.push(told(&self.shared.api, &pod, of).await);
-                }
+                let mut causes = pods::told(&self.shared.api, stuck).await;
                 causes.extend(bad.iter().filter_map(cause::of_deletion));
                 causes.extend(events(&self.shared.api, &bad, now).await);
                 if causes.is_empty() {
@@ -163,15 +101,6 @@ impl Actor {
             }
         })
     }
-}
-
-/// What keeps a Pod, with its own last words.
-async fn told(api: &Api, pod: &Value, of: OfPod) -> String {
-    let words = match &of.container {
-        Some(container) => crate::apply::last_words(api, pod, container).await,
-        None => None,
-    };
-    words.map_or(of.what.clone(), |words| format!("{}; its last words: {words}", of.what))
 }
 
 /// What Events say of these objects' Pods that could not be made.

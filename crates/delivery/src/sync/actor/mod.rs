@@ -271,7 +271,7 @@ impl Actor {
                 _ = glass.changed() => {}
                 _ = flux.changed(), if self.id.front == super::application::Front::Flux => {}
                 _ = standings.changed(), if depends => {}
-                event = judge::pods(&mut self.judge) => judge::take(&mut self.judge, event),
+                event = judge::next(&mut self.judge) => judge::take(&mut self.judge, event),
                 note = next_note(&mut self.running) => self.take_note(note),
                 outcome = make::made(&mut self.making) => self.take_made(outcome),
                 outcome = farewell::left(&mut self.leaving) => self.take_left(outcome),

@@ -7,7 +7,9 @@ pub mod gate;
 pub mod live;
 pub mod locked;
 pub mod operation;
+pub mod pods;
 pub mod steps;
+mod wave;
 
 #[cfg(test)]
 mod sequences;

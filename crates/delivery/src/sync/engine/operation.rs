@@ -8,16 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::cause;
 use super::compare::{self, Desired};
-use super::gate::{SETTLE, Verdict, Watched};
 use super::live::View;
 use super::locked::{Broken, Door};
 use super::steps::{self, Phase, Step};
+use super::wave;
 use crate::api::{Api, ApiError, ApplyMode};
 use crate::applyset::{Contents, MANAGER as SET_MANAGER, Set};
 use crate::fault;
@@ -233,7 +232,8 @@ impl Running<'_> {
         }
         if wait && !step.members.is_empty() {
             let ids: Vec<ObjectId> = step.members.iter().map(ObjectId::of).collect();
-            self.healthy(&ids).await?;
+            let doing = format!("{} wave {}", step.phase.as_str(), step.wave);
+            wave::healthy(self.tools, self.job.deadline, &doing, &ids, self.notes).await?;
         }
         Ok(())
     }
@@ -344,42 +344,6 @@ impl Running<'_> {
         }
         let written = api.create(collection(path), object, compare::MANAGER).await?;
         Ok(self.written(written, None).replace(" created", " deleted and made anew"))
-    }
-
-    /// Waits until these members are healthy.
-    async fn healthy(&self, ids: &[ObjectId]) -> Result<(), String> {
-        let mut changes = self.tools.live.changes();
-        let mut watched = Watched::new(Timestamp::now(), self.job.deadline);
-        let unprobed = |id| self.tools.live.get(id).is_some_and(|object| health::is_unprobed(&object));
-        watched.settle = if ids.iter().any(unprobed) { SETTLE } else { Duration::ZERO };
-        loop {
-            changes.borrow_and_update();
-            let of = |id: &ObjectId| self.tools.live.get(id).map(|object| health::health(&object));
-            let all: Vec<_> = ids.iter().map(|id| (id, of(id))).collect();
-            let worst =
-                health::worst(all.iter().map(|(_, health)| health.as_ref().map_or(Status::Missing, |h| h.status)));
-            let now = Timestamp::now();
-            watched.see(worst, false, now);
-            let until = match watched.verdict(worst, now) {
-                Verdict::Good => return Ok(()),
-                Verdict::Bad(why) => {
-                    let bad = all.iter().filter(|(_, health)| health.as_ref().is_none_or(|h| h.status == worst));
-                    let bad: Vec<String> = bad
-                        .map(|(id, health)| {
-                            let message = health.as_ref().map(|h| h.message.clone()).unwrap_or_default();
-                            format!("{} {} is {}: {message}", id.group_kind(), id.name, worst.as_str())
-                        })
-                        .collect();
-                    return Err(format!("the wave failed: {why}: {}", bad.join("; ")));
-                }
-                Verdict::Open(until) => until,
-            };
-            let pause = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return Err("the watches ended".to_owned()) },
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
     }
 
     async fn start_hook(&self, hook: &Value, phase: Phase) -> Result<(Value, String), String> {

@@ -48,6 +48,7 @@ pub fn read(object: &Value) -> Result<Application, Vec<String>> {
         }
     }
     let policy = policy(object, &mut wrong, &mut warnings);
+    without_effect(spec, &mut warnings);
     let ignore = spec["ignoreDifferences"].as_array().into_iter().flatten();
     let ignore = ignore.enumerate().map(|(index, one)| self::ignore(index, one, &mut wrong)).collect();
     if !wrong.is_empty() {
@@ -73,6 +74,36 @@ pub fn read(object: &Value) -> Result<Application, Vec<String>> {
         warnings,
         build: super::build(object),
     })
+}
+
+/// Fields that nobody knows, as a misspelt one is: Argo CD's definition lets them through.
+fn without_effect(spec: &Value, warnings: &mut Vec<String>) {
+    const SOURCE: &str = "repoURL path targetRevision chart helm kustomize directory plugin ref name";
+    let known = [
+        ("", "project source sources destination syncPolicy ignoreDifferences info revisionHistoryLimit"),
+        ("/destination", "server namespace name"),
+        ("/source", SOURCE),
+        ("/source/directory", "recurse include exclude jsonnet"),
+        ("/syncPolicy", "automated syncOptions retry"),
+        ("/syncPolicy/automated", "prune selfHeal allowEmpty enabled"),
+        ("/syncPolicy/retry", "limit backoff"),
+        ("/syncPolicy/retry/backoff", "duration factor maxDuration"),
+    ];
+    let mut check = |place: String, value: &Value, known: &str| {
+        let names = value.as_object().into_iter().flatten().map(|(name, _)| name);
+        let unknown = names.filter(|name| !known.split(' ').any(|one| one == name.as_str()));
+        warnings.extend(unknown.map(|name| format!("{place}.{name} has no effect here")));
+    };
+    for (pointer, names) in known {
+        check(format!("spec{}", pointer.replace('/', ".")), spec.pointer(pointer).unwrap_or(&Value::Null), names);
+    }
+    for (index, source) in spec["sources"].as_array().into_iter().flatten().enumerate() {
+        check(format!("spec.sources[{index}]"), source, SOURCE);
+    }
+    for (index, one) in spec["ignoreDifferences"].as_array().into_iter().flatten().enumerate() {
+        let known = "group kind name namespace jsonPointers jqPathExpressions managedFieldsManagers";
+        check(format!("spec.ignoreDifferences[{index}]"), one, known);
+    }
 }
 
 fn destination(destination: &Value, wrong: &mut Vec<String>) {
@@ -313,6 +344,12 @@ mod tests {
         let odd =
             application(json!({ "source": { "repoURL": "/x" }, "syncPolicy": { "syncOptions": ["Magic=true"] } }));
         assert!(read(&odd).expect("it works without").warnings[0].contains("Magic"));
+        let misspelt = json!({ "source": { "repoURL": "/x", "pathh": "a" }, "syncPolicy": { "automated": { "prunee": true },
+            "managedNamespaceMetadata": {} } });
+        let wanted =
+            ["spec.source.pathh", "spec.syncPolicy.managedNamespaceMetadata", "spec.syncPolicy.automated.prunee"];
+        let wanted = wanted.map(|place| format!("{place} has no effect here"));
+        assert_eq!(read(&application(misspelt)).expect("it works without").warnings, wanted);
         assert_eq!(read(&odd).expect("it works without").policy.automated, None);
     }
 
