@@ -36,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) seen: cli::Seen,
     pub(crate) mesh_listen: Option<SocketAddr>,
     pub(crate) certificates_always: bool,
+    pub(crate) glance: Duration,
     pub(crate) isolated: bool,
     pub(crate) pods: node::Block,
     pub(crate) identity: identities::Settings,
@@ -55,6 +56,7 @@ impl Settings {
             pods: pods(start.pod_cidr)?,
             isolated: start.pod_network == cli::PodNetwork::Isolated,
             certificates_always: start.mtls == cli::Mtls::Always,
+            glance: Duration::from_micros(start.proxy_glance.into()),
             git: start.git.clone(),
             identity: identities::Settings {
                 domain: identities::domain(&start.trust_domain)?,
@@ -223,7 +225,7 @@ impl Platform {
         };
         let recording = seen::recording(&settings.seen)?;
         let keep = Some(data.path().join(SNAPSHOT));
-        let proxy_settings = proxy::Settings { recording, keep, ..proxy::Settings::default() };
+        let proxy_settings = proxy::Settings { recording, keep, glance: settings.glance, ..proxy::Settings::default() };
         let (proxy, proxy_handle) = proxy::build(proxy_settings, dependencies);
         pages.connect(proxy_handle.clone(), api.clone(), told, identities.handle());
         let (mesh, mesh_handle) = mesh::build(mesh_settings, client("system:coracle:mesh"), proxy_handle.clone());

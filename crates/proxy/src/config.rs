@@ -30,6 +30,8 @@ pub struct Settings {
     pub attempts: u32,
     /// How many threads serve connections; with none, the runtime does that runs the proxy.
     pub threads: usize,
+    /// How long a thread looks for an endpoint's answer before it sleeps, where answers have mostly come that soon; zero to sleep at once.
+    pub glance: Duration,
     /// How many client connections there may be at once; more wait in the socket's own queue.
     pub max_connections: usize,
     /// How many headers a request may have.
@@ -67,6 +69,7 @@ impl Default for Settings {
             pool_size: 256,
             attempts: 3,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            glance: Duration::from_micros(50),
             max_connections: 16_384,
             max_headers: 100,
             max_head_bytes: 64 * 1024,

@@ -27,6 +27,7 @@ mod filter;
 mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod glance;
 mod handle;
 mod headers;
 mod http2;

@@ -182,7 +182,7 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
     let (commands, received) = mpsc::channel(16);
     let (bound, following) = watch::channel(Arc::default());
     let (beside, complete) = watch::channel(false);
-    let (threads, workers) = workers::start(settings.threads);
+    let (threads, workers) = workers::start(settings.threads, settings.glance);
     let shared = Arc::new(Shared {
         workers,
         endpoints: Endpoints::new(settings.threads),

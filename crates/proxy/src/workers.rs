@@ -94,12 +94,12 @@ impl Drop for Threads {
     }
 }
 
-/// Starts so many threads. Where one cannot be started, there are fewer.
-pub(crate) fn start(wanted: usize) -> (Threads, Workers) {
+/// Starts so many threads, which look for answers for so long ([`crate::glance`]). Where one cannot be started, there are fewer.
+pub(crate) fn start(wanted: usize, glance: Duration) -> (Threads, Workers) {
     let mut threads = Threads { stop: CancellationToken::new(), running: Vec::with_capacity(wanted) };
     let mut workers = Vec::with_capacity(wanted);
     for number in 0..wanted {
-        match start_one(number, threads.stop.clone()) {
+        match start_one(number, glance, threads.stop.clone()) {
             Ok((runtime, running)) => {
                 workers.push(Worker { runtime, carries: Arc::default() });
                 threads.running.push(running);
@@ -112,12 +112,13 @@ pub(crate) fn start(wanted: usize) -> (Threads, Workers) {
 
 type Running = (std::thread::JoinHandle<()>, oneshot::Receiver<()>);
 
-fn start_one(number: usize, stop: CancellationToken) -> io::Result<(Handle, Running)> {
+fn start_one(number: usize, glance: Duration, stop: CancellationToken) -> io::Result<(Handle, Running)> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     let (tell, ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
         HERE.set(number);
+        crate::glance::allow(glance);
         run(runtime, &stop);
         // Nobody may wait for it.
         let _ = tell.send(());
@@ -162,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_spread_over_threads_and_stay_there() {
-        let (threads, workers) = start(3);
+        let (threads, workers) = start(3, Duration::ZERO);
         let (tasks, mut places, mut clients) = (TaskTracker::new(), HashSet::new(), Vec::new());
         for _ in 0..3 {
             let (stream, client) = accepted().await;
@@ -187,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_threads_the_own_runtime_serves() {
-        let (threads, workers) = start(0);
+        let (threads, workers) = start(0, Duration::ZERO);
         let (stream, _client) = accepted().await;
         let (tell, told) = oneshot::channel();
         let tasks = TaskTracker::new();
@@ -199,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_thread_still_carries_ends_with_it() {
-        let (threads, workers) = start(1);
+        let (threads, workers) = start(1, Duration::ZERO);
         let (stream, _client) = accepted().await;
         let tasks = TaskTracker::new();
         workers.serve(&tasks, stream, |_, _| std::future::pending()).expect("served");

@@ -18,6 +18,11 @@ pub struct Settings {
 pub(crate) const QUEUE: usize = 8192;
 /// How many records are looked at in one go.
 pub(crate) const BATCH: usize = 512;
+/// How long records wait for others before they are looked at. Until then nobody is woken for them, unless half of the queue is full or
+/// somebody asks for records.
+pub(crate) const LINGER: Duration = Duration::from_millis(100);
+/// How long somebody who asks for records waits for those that were given before.
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// How many records are kept in memory: some megabytes.
 pub(crate) const RECENT: usize = 10_000;
 /// How many spans may wait for the collector, as OpenTelemetry's own exporters have it.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 
+use crate::config::{QUEUE, SETTLE};
 use crate::recent::Recent;
 use crate::record::Record;
 
@@ -37,20 +38,38 @@ pub struct Handle<T> {
     pub(crate) queue: mpsc::Sender<T>,
     pub(crate) recent: Arc<Recent>,
     pub(crate) counters: Arc<Counters>,
+    /// Says that what waits is to be looked at now.
+    pub(crate) now: Arc<Notify>,
+    /// How many have been passed on.
+    pub(crate) passed: watch::Receiver<u64>,
 }
 
 impl<T> Clone for Handle<T> {
     fn clone(&self) -> Self {
-        let Self { queue, recent, counters } = self;
-        Self { queue: queue.clone(), recent: Arc::clone(recent), counters: Arc::clone(counters) }
+        let Self { queue, recent, counters, now, passed } = self;
+        let (recent, counters, now) = (Arc::clone(recent), Arc::clone(counters), Arc::clone(now));
+        Self { queue: queue.clone(), recent, counters, now, passed: passed.clone() }
     }
 }
 
 impl<T> Handle<T> {
-    /// Gives a record. It never waits: where too many do already, this one is dropped and counted.
+    /// Gives a record. It never waits: where too many do already, this one is dropped and counted. Nor does it wake anybody most of the
+    /// time: those that come within a tenth of a second are looked at together.
     pub fn give(&self, record: T) {
         let counter = if self.queue.try_send(record).is_ok() { &self.counters.records } else { &self.counters.dropped };
         counter.fetch_add(1, Ordering::Relaxed);
+        if self.queue.capacity() < QUEUE / 2 {
+            self.now.notify_one();
+        }
+    }
+
+    /// Waits until what has been given so far can be found, with a limit.
+    pub async fn settle(&self) {
+        let given = self.counters.records.load(Ordering::Relaxed);
+        let mut passed = self.passed.clone();
+        self.now.notify_one();
+        // Late, or ended: then what there is has to do.
+        let _ = tokio::time::timeout(SETTLE, passed.wait_for(|passed| *passed >= given)).await;
     }
 
     /// The recent records of the trace or request with this id, oldest first.

@@ -129,6 +129,21 @@ async fn spans_reach_a_collector_that_was_busy_and_the_log_has_them() {
 }
 
 #[tokio::test]
+async fn who_asks_for_records_finds_those_that_wait_for_others() {
+    let (handle, stop, task) = start(Settings::default());
+    handle.give(record(1));
+    until(|| handle.last(9).len() == 1).await;
+    for span in 2..20 {
+        handle.give(record(span));
+        handle.settle().await;
+        assert_eq!(handle.last(99).len() as u64, span);
+    }
+    stop.cancel();
+    task.await.expect("it ends");
+    tokio::time::timeout(LIMIT, handle.settle()).await.expect("nobody is waited for");
+}
+
+#[tokio::test]
 async fn what_is_refused_is_not_sent_again() {
     let collector = Collector::answering(&[400]).await;
     let (handle, stop, task) = start(collector.settings());

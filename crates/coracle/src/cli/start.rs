@@ -37,6 +37,10 @@ pub(crate) struct Start {
     /// Addresses of Pods with networks of their own; 16 to 28 bits of prefix [default: 10.244.0.0/16]
     #[arg(long, value_name = "CIDR", value_parser = node::Block::of_pods)]
     pub(crate) pod_cidr: Option<node::Block>,
+    /// How long the proxy looks for a backend's answer before its thread sleeps, where answers mostly come that soon, in microseconds;
+    /// 0 to sleep at once
+    #[arg(long, value_name = "US", default_value_t = 50, value_parser = clap::value_parser!(u16).range(0..=1_000))]
+    pub(crate) proxy_glance: u16,
     #[command(flatten)]
     pub(crate) seen: Seen,
     #[command(flatten)]

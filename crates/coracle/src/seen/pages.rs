@@ -57,7 +57,7 @@ impl apiserver::Pages for TrafficPages {
                 "coracle/v1/explain" => {
                     explain::explain(&sources.proxy, &request.query).await.map(|page| json_page(&page))
                 }
-                "coracle/v1/records" => records_page(sources, &request.query),
+                "coracle/v1/records" => records_page(sources, &request.query).await,
                 _ => Err(PageError::NotFound),
             }
         })
@@ -87,9 +87,10 @@ fn edges_page(sources: &Sources) -> Page {
 const RECORDS: usize = 1_000;
 
 /// Records by the id of a request or trace (`id=`), or the last ones (`last=`), newest first.
-fn records_page(sources: &Sources, query: &[(String, String)]) -> Result<Page, PageError> {
+async fn records_page(sources: &Sources, query: &[(String, String)]) -> Result<Page, PageError> {
     let value = |wanted: &str| query.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
     let wrong = |why: &str| PageError::BadRequest(why.to_owned());
+    sources.telemetry.settle().await;
     let records = match (value("id"), value("last")) {
         (Some(id), None) if !id.is_empty() => sources.telemetry.find(id),
         (None, Some(last)) => {

@@ -21,6 +21,7 @@ use tokio_util::io::poll_read_buf;
 use super::chunks::{Chunks, Step};
 use super::head::{self, Length, Plain, Unreadable};
 use super::{BodyError, Stream};
+use crate::glance::glance;
 use crate::landing;
 
 /// How much is read at once: of a head, and of a long body.
@@ -138,7 +139,7 @@ impl Http1 {
                 None => Landed::Bytes(BytesMut::from(landed)),
             })
         });
-        let mut buffer = match landed.await? {
+        let mut buffer = match glance(landed).await? {
             Landed::Taken(made, keeps, rest) => {
                 let reading =
                     Reading { connection: Some(self), buffer: rest.0, rest: Rest::Bytes(rest.1), keep: rest.2 };

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{BodyError, RequestBody, Stream};
+use crate::glance::glance;
 use crate::headers::{self, make_lawful};
 use crate::http2::{
     Bell, Cork, Desk, ENDPOINT_WINDOW, Line, MISTAKES, Pipe, Pulse, REMEMBERED, REMEMBERED_FOR, Received, SEND_BUFFER,
@@ -109,7 +110,7 @@ impl Http2Sender {
             drive(&mut upload, cx);
             Pin::new(&mut answer).poll(cx)
         });
-        let response = answered.await.map_err(CallError::Failed)?;
+        let response = glance(answered).await.map_err(CallError::Failed)?;
         let (parts, body) = response.into_parts();
         let body = Received::new(body, &parts.headers);
         Ok(Response::from_parts(parts, Answered { body, upload, call }))

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::{Http1, RequestBody, Stream};
+use crate::glance::glance;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming};
@@ -80,7 +81,7 @@ impl Upload {
             }
             answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         });
-        sent.await.map_err(|mut error| match error.take_message() {
+        glance(sent).await.map_err(|mut error| match error.take_message() {
             Some(request) => SendError::Unsent(Box::new(request)),
             None => classify(error.into_error()),
         })

@@ -1,56 +1,11 @@
-//! Our proxy by itself: what a hop adds to a direct call, how cost grows, and what swapping snapshots does to those who ask.
-
-use std::time::Duration;
+//! Our proxy by itself: how cost grows, and what swapping snapshots does to those who ask.
 
 use tokio_util::sync::CancellationToken;
 
 use crate::compare::{median, sample};
-use crate::load::{self, Outcome, Plan};
+use crate::load::{self, Plan};
 use crate::parties::{Kind, Party, Scratch, Site, Wire};
 use crate::{Fallible, Options};
-
-/// Requests a second of [`hop`].
-const RATE: usize = 2_000;
-/// Connections of [`hop`].
-const CALLERS: usize = 16;
-/// How long one turn of [`hop`] lasts.
-const TURN: Duration = Duration::from_secs(5);
-
-/// A direct call against one through a hop with identity, policies, metrics and traces on, at a fixed and moderate rate.
-pub(crate) async fn hop(options: &Options) -> Fallible<()> {
-    let directory = Scratch::new()?;
-    let backend = Party::backend(Wire::Http1, options.body, 1).await?;
-    let site = Site { wire: Wire::Http1, backends: &backend.addresses, directory: &directory.0 };
-    let hop = Party::coracle(&site, Kind::Hop, options.routes).await?;
-    let plain = Party::coracle(&site, Kind::Gateway, options.routes).await?;
-    let all = [("direct", &backend), ("a hop", &hop), ("no policies", &plain)];
-    let mut outcomes: Vec<Vec<(Outcome, f64)>> = all.iter().map(|_| Vec::new()).collect();
-    for round in 0..=options.rounds {
-        for ((_, party), outcomes) in all.iter().zip(&mut outcomes) {
-            let before = party.cpu()?;
-            let outcome = load::paced(party.address, CALLERS, RATE, TURN).await?;
-            let spent = party.cpu()?.saturating_sub(before).as_secs_f64() * 1e6 / (outcome.rate * TURN.as_secs_f64());
-            // The first one warms up.
-            if round > 0 {
-                outcomes.push((outcome, spent));
-            }
-        }
-    }
-    println!(
-        "\na mesh hop: {RATE} requests a second over {CALLERS} connections, bodies of {} bytes, {} rounds of {TURN:?} in turns",
-        options.body, options.rounds
-    );
-    println!("{:12} {:>12} {:>9} {:>9} {:>11} {:>11}", "", "CPU us/req", "p50 us", "p99 us", "added p50", "added p99");
-    let middle = |outcomes: &[(Outcome, f64)], of: fn(&(Outcome, f64)) -> f64| median(outcomes.iter().map(of));
-    let (direct50, direct99) = (middle(&outcomes[0], |one| one.0.p50), middle(&outcomes[0], |one| one.0.p99));
-    for ((name, _), outcomes) in all.iter().zip(&outcomes) {
-        let (p50, p99) = (middle(outcomes, |one| one.0.p50), middle(outcomes, |one| one.0.p99));
-        let cpu = if *name == "direct" { "-".into() } else { format!("{:.2}", middle(outcomes, |one| one.1)) };
-        let (added50, added99) = (p50 - direct50, p99 - direct99);
-        println!("{name:12} {cpu:>12} {p50:>9.1} {p99:>9.1} {added50:>11.1} {added99:>11.1}");
-    }
-    Ok(())
-}
 
 /// How many routes and endpoints [`growth`] has.
 const SIZES: [(usize, usize); 5] = [(10, 1), (1_000, 1), (100_000, 1), (10, 10), (10, 1_000)];

@@ -37,7 +37,7 @@ fn target(route: usize) -> String {
     format!("/bench/{route}/item?id=42")
 }
 
-fn request(route: usize) -> Vec<u8> {
+pub(crate) fn request(route: usize) -> Vec<u8> {
     let target = target(route);
     format!(
         "GET {target} HTTP/1.1\r\nhost: bench.test\r\nuser-agent: bench-proxy/1.0\r\naccept: */*\r\n\
@@ -66,8 +66,8 @@ impl Client {
     }
 }
 
-fn nanos(since: Instant) -> u32 {
-    u32::try_from(since.elapsed().as_nanos()).unwrap_or(u32::MAX)
+pub(crate) fn nanos(time: Duration) -> u32 {
+    u32::try_from(time.as_nanos()).unwrap_or(u32::MAX)
 }
 
 /// Runs a plan against an address. Anything but a 200 is an error.
@@ -95,44 +95,9 @@ async fn one(address: SocketAddr, requests: usize, routes: usize) -> Fallible<Ve
         let other = (routes > 1).then(|| request(fastrand::usize(..routes)));
         let started = Instant::now();
         client.ask(other.as_deref().unwrap_or(&first)).await?;
-        times.push(nanos(started));
+        times.push(nanos(started.elapsed()));
     }
     Ok(times)
-}
-
-/// Asks at fixed times, whether or not what was asked before has been answered: `rate` requests a second over so many connections.
-/// A request that cannot be sent in time, as its connection still waits, counts from when it was due.
-pub(crate) async fn paced(
-    address: SocketAddr,
-    connections: usize,
-    rate: usize,
-    lasting: Duration,
-) -> Fallible<Outcome> {
-    let started = Instant::now();
-    let pause = Duration::from_secs_f64(connections as f64 / rate as f64);
-    let mut clients = JoinSet::new();
-    for number in 0..connections {
-        let begin = started + pause * u32::try_from(number)? / u32::try_from(connections)?;
-        clients.spawn(async move {
-            let mut client = Client::connect(address).await?;
-            let (mut times, request, mut due) = (Vec::new(), request(0), begin);
-            while due < started + lasting {
-                let late = Instant::now() > due;
-                tokio::time::sleep_until(due.into()).await;
-                // The timer's own lateness is nobody's fault.
-                let from = if late { due } else { Instant::now() };
-                client.ask(&request).await?;
-                times.push(nanos(from));
-                due += pause;
-            }
-            Fallible::Ok(times)
-        });
-    }
-    let mut times = Vec::new();
-    while let Some(part) = clients.join_next().await {
-        times.extend(part??);
-    }
-    Ok(outcome(times, started))
 }
 
 /// What came of asking for as long as something went on.
@@ -171,7 +136,7 @@ pub(crate) async fn until(address: SocketAddr, plan: Plan, stop: CancellationTok
     Ok(all)
 }
 
-fn outcome(mut times: Vec<u32>, started: Instant) -> Outcome {
+pub(crate) fn outcome(mut times: Vec<u32>, started: Instant) -> Outcome {
     let took = started.elapsed();
     times.sort_unstable();
     let at = |share: f64| f64::from(times[((times.len() - 1) as f64 * share) as usize]) / 1_000.0;
@@ -223,24 +188,30 @@ pub(crate) async fn by_h2load(wire: Wire, address: SocketAddr, plan: Plan, direc
     Ok(outcome(times, started))
 }
 
+/// How long the whole answer is that begins so, once its head is there. Anything but a 200 is an error.
+pub(crate) fn whole(begun: &[u8]) -> Fallible<Option<usize>> {
+    let Some(end) = begun.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
+    let head = std::str::from_utf8(&begun[..end])?.to_ascii_lowercase();
+    if !head.starts_with("http/1.1 200") {
+        return Err(format!("the answer was no 200: {head}").into());
+    }
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    Ok(Some(end + 4 + length.ok_or("the answer has no length")?.trim().parse::<usize>()?))
+}
+
 async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Fallible<()> {
     let mut filled = 0;
-    let (head, length) = loop {
+    let whole = loop {
         let read = stream.read(&mut buffer[filled..]).await?;
         if read == 0 {
             return Err("the connection was closed before the answer".into());
         }
         filled += read;
-        if let Some(end) = buffer[..filled].windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = std::str::from_utf8(&buffer[..end])?.to_ascii_lowercase();
-            if !head.starts_with("http/1.1 200") {
-                return Err(format!("the answer was no 200: {head}").into());
-            }
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-            break (end + 4, length.ok_or("the answer has no length")?.trim().parse::<usize>()?);
+        if let Some(whole) = whole(&buffer[..filled])? {
+            break whole;
         }
     };
-    let mut left = (head + length).saturating_sub(filled);
+    let mut left = whole.saturating_sub(filled);
     while left > 0 {
         let most = left.min(buffer.len());
         let read = stream.read(&mut buffer[..most]).await?;

@@ -6,18 +6,22 @@
 //! `bench-proxy [--wire http1|http2|tls|grpc] [--requests N] [--connections N] [--body BYTES] [--rounds N] [--routes N] [--idle N]`
 //! compares one wire; `--all` compares all of them, with bodies of 100 KiB and 9,800 connections that wait (where 20,000
 //! descriptors are the limit, haproxy has no more), and does the rest:
-//! `--hop` a mesh hop against a direct call, `--growth` with routes and endpoints, `--swap N` snapshots under load.
+//! `--hop [--rate N] [--patience SECONDS]` a mesh hop against a direct call and the others' hops (in quiet moments, waited for so long), `--growth` with routes and endpoints, `--swap N` snapshots under load.
 //! Build it with `--release`. Wires other than http1 need h2load (nghttp2), tls needs openssl.
 
 mod alone;
 mod backend;
 mod compare;
+mod hop;
 mod idle;
 mod load;
 mod ours;
+mod paced;
 mod parties;
+mod quiet;
 
 use std::path::Path;
+use std::time::Duration;
 
 use parties::{Kind, Wire};
 
@@ -45,6 +49,10 @@ struct Options {
     routes: usize,
     idle: usize,
     swaps: usize,
+    /// Requests a second of a hop, where not several are measured.
+    rate: Option<usize>,
+    /// How long quiet moments of the machine are waited for, for each rate of a hop.
+    patience: Duration,
 }
 
 impl Default for Options {
@@ -59,6 +67,8 @@ impl Default for Options {
             routes: 1,
             idle: 0,
             swaps: 1_000,
+            rate: None,
+            patience: Duration::ZERO,
         }
     }
 }
@@ -89,6 +99,8 @@ fn options(arguments: &[String]) -> Fallible<Options> {
             "--body" => options.body = number.min(16 << 20),
             "--rounds" => options.rounds = number.clamp(1, 100),
             "--idle" => options.idle = number.min(9_800),
+            "--patience" => options.patience = Duration::from_secs(number.min(36_000) as u64),
+            "--rate" => options.rate = Some(number.clamp(1, 100_000)),
             "--routes" => options.routes = number.clamp(1, 1_000_000),
             "--swap" => (options.what, options.swaps) = (What::Swaps, number.clamp(1, 100_000)),
             _ => return Err(format!("there is no option {name}").into()),
@@ -119,7 +131,7 @@ async fn measure(options: &Options) -> Fallible<()> {
     }
     match options.what {
         What::Wire => compare::compare(options).await,
-        What::Hop => alone::hop(options).await,
+        What::Hop => hop::hop(options).await,
         What::Growth => alone::growth(options).await,
         What::Swaps => alone::swaps(options).await,
         What::All => {
@@ -134,7 +146,7 @@ async fn measure(options: &Options) -> Fallible<()> {
             for wire in wires {
                 compare::compare(&wire).await?;
             }
-            alone::hop(options).await?;
+            hop::hop(options).await?;
             alone::growth(options).await?;
             alone::swaps(options).await
         }

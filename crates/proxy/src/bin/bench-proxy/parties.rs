@@ -221,14 +221,20 @@ impl Party {
 
     /// CPU time used so far by all threads, as the scheduler counts it.
     pub(crate) fn cpu(&self) -> Fallible<Duration> {
+        self.processes()?.into_iter().map(cpu_of).sum()
+    }
+
+    /// How often its threads went to sleep so far, to wait for something.
+    pub(crate) fn sleeps(&self) -> Fallible<u64> {
         let mut total = 0;
         for id in self.processes()? {
             for thread in std::fs::read_dir(format!("/proc/{id}/task"))? {
-                let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
-                total += text.split_whitespace().next().unwrap_or("0").parse::<u64>()?;
+                let text = std::fs::read_to_string(thread?.path().join("status"))?;
+                let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+                total += line.unwrap_or("0").trim().parse::<u64>()?;
             }
         }
-        Ok(Duration::from_nanos(total))
+        Ok(total)
     }
 
     /// Resident memory in kB.
@@ -241,6 +247,25 @@ impl Party {
         }
         Ok(total)
     }
+}
+
+/// CPU time used so far by the threads that a process has.
+fn cpu_of(id: u32) -> Fallible<Duration> {
+    let mut total = 0;
+    for thread in std::fs::read_dir(format!("/proc/{id}/task"))? {
+        let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        total += text.split_whitespace().next().unwrap_or("0").parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(total))
+}
+
+/// CPU time used so far by all threads that this process has and had.
+pub(crate) fn own_cpu() -> Fallible<Duration> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    // After the name, which may hold anything: state, 10 more, and the two counts, in hundredths of a second.
+    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let counts: u64 = rest.split_whitespace().skip(11).take(2).flat_map(str::parse::<u64>).sum();
+    Ok(Duration::from_millis(counts * 10))
 }
 
 impl Drop for Party {
