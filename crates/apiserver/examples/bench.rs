@@ -233,8 +233,11 @@ async fn main() -> Outcome<()> {
     let folder = tempfile::tempdir()?;
     let (store, task) = SqliteStore::open(store::Settings::new(folder.path().join("state.db")))?;
     let settings = Settings::new(folder.path());
-    let (server, handle) =
-        apiserver::build(settings, Arc::new(store), Dependencies { logs: Arc::new(NoLogs), pages: None })?;
+    let (server, handle) = apiserver::build(
+        settings,
+        Arc::new(store),
+        Dependencies { logs: Arc::new(NoLogs), sessions: None, pages: None },
+    )?;
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(server.run(shutdown.clone()));
     handle.ready().await;

@@ -33,8 +33,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (store, task) = SqliteStore::open(store::Settings::new(data.join("state.db")))?;
     let mut settings = Settings::new(&data);
     settings.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let (server, handle) =
-        apiserver::build(settings, Arc::new(store), Dependencies { logs: Arc::new(NoLogs), pages: None })?;
+    let (server, handle) = apiserver::build(
+        settings,
+        Arc::new(store),
+        Dependencies { logs: Arc::new(NoLogs), sessions: None, pages: None },
+    )?;
     println!("{} {}", handle.url(), handle.kubeconfig_path().display());
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(server.run(shutdown.clone()));

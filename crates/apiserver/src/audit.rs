@@ -141,7 +141,9 @@ impl Record {
 
     /// Where the trail is to have it, if at all.
     fn kept(&self, code: u16) -> Option<Kept> {
-        let changes = matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection");
+        // What runs or reaches a program counts as a change, though WebSocket asks for it by GET.
+        let changes = matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
+            || matches!(self.object["subresource"].as_str(), Some("attach" | "exec" | "portforward"));
         // Who is refused is told of whatever they wanted, but strangers would fill the trail with nothing.
         let known = self.user.is_some();
         match code {
@@ -221,6 +223,7 @@ impl Trail {
                 (*code, "")
             }
             Ok(Reply::Text(code, _)) => (*code, ""),
+            Ok(Reply::Switch(_)) => (101, ""),
             Ok(_) => (200, ""),
             Err(failure) => (failure.code, failure.reason),
         };

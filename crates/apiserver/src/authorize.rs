@@ -7,8 +7,11 @@ use http::Method;
 use rules::rbac::{Attributes, Target as Asked};
 use rules::select::FieldSelector;
 
+use crate::access::Access;
+use crate::identity::User;
 use crate::query::{Query, percent_decode};
 use crate::route::{Route, Target};
+use crate::status::Answer;
 
 /// What a request wants.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,6 +62,25 @@ fn selected(query: &Query) -> String {
 }
 
 impl Question<'_> {
+    /// Asks the authorizer about all that it takes.
+    pub(crate) fn require(&self, access: &Access, user: &User) -> Answer<()> {
+        let attributes = self.attributes();
+        access.require(user, &attributes)?;
+        if self.is_connected_to_by_get() {
+            access.require(user, &Attributes { verb: "create", ..attributes })?;
+        }
+        Ok(())
+    }
+
+    /// Whether a `GET` does what a `POST` does: who may read all there is of Pods may not run programs in them. So it is in Kubernetes
+    /// from 1.35 on.
+    fn is_connected_to_by_get(&self) -> bool {
+        let Self::Resource { verb: "get", target, .. } = self else { return false };
+        let part = target.subresource.as_deref().unwrap_or_default();
+        (target.group.as_str(), target.resource.as_str()) == ("", "pods")
+            && matches!(part, "attach" | "exec" | "portforward")
+    }
+
     /// As the authorizer is asked.
     pub(crate) fn attributes(&self) -> Attributes<'_> {
         match self {

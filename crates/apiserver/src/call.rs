@@ -10,6 +10,7 @@ use crate::body::Body;
 use crate::catalog::Resource;
 use crate::identity::User;
 use crate::query::Query;
+use crate::streaming::Upgrade;
 
 /// Whose idea a call was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(crate) struct Call {
     pub(crate) accept: Option<String>,
     pub(crate) content_type: Option<String>,
     pub(crate) user_agent: Option<String>,
+    /// What it wants to become.
+    pub(crate) upgrade: Option<Upgrade>,
     pub(crate) body: Bytes,
     pub(crate) now: jiff::Timestamp,
     /// What the client is told beside the answer.
@@ -54,6 +57,7 @@ impl Call {
             accept: None,
             content_type: None,
             user_agent: Some(manager.to_owned()),
+            upgrade: None,
             body: Bytes::new(),
             now,
             warnings: Vec::new(),
@@ -95,6 +99,8 @@ pub(crate) enum Reply {
     Made { media: &'static str, tag: Option<String>, body: Bytes },
     /// Something that is produced as it is read.
     Stream { media: &'static str, body: Body },
+    /// The connection is something else from now on, as these headers say.
+    Switch(Vec<(&'static str, String)>),
 }
 
 /// A page of a list.

@@ -125,7 +125,7 @@ impl Resource {
             names.push("scale");
         }
         match (self.group.as_str(), self.plural.as_str()) {
-            ("", "pods") => names.extend(["binding", "eviction", "log"]),
+            ("", "pods") => names.extend(["attach", "binding", "eviction", "exec", "log", "portforward"]),
             ("", "namespaces") => names.push("finalize"),
             ("", "serviceaccounts") => names.push("token"),
             _ => {}

@@ -51,6 +51,8 @@ pub struct Limits {
     pub requests: usize,
     /// Watches and log streams under way.
     pub streams: usize,
+    /// Connections that carry streams of containers (exec, attach, port-forward).
+    pub sessions: usize,
     /// How long a TLS handshake or a request's head may take.
     pub head_time: Duration,
     /// How often a watch that asked for bookmarks gets one.
@@ -67,6 +69,7 @@ impl Default for Limits {
             connections: 2048,
             requests: 512,
             streams: 4096,
+            sessions: 256,
             head_time: Duration::from_secs(15),
             bookmark_period: Duration::from_secs(60),
             drain: Duration::from_secs(5),

@@ -112,6 +112,7 @@ fn subresource_verbs(name: &str) -> Vec<&'static str> {
     match name {
         "binding" | "eviction" | "token" => vec!["create"],
         "log" => vec!["get"],
+        "attach" | "exec" | "portforward" => vec!["create", "get"],
         "finalize" => vec!["update"],
         _ => vec!["get", "patch", "update"],
     }
@@ -124,6 +125,9 @@ fn subresource_kind<'a>(resource: &'a Resource, name: &str) -> (&'a str, &'a str
         "eviction" => ("policy", "v1", "Eviction"),
         "token" => ("authentication.k8s.io", "v1", "TokenRequest"),
         "binding" => ("", "v1", "Binding"),
+        "attach" => ("", "v1", "PodAttachOptions"),
+        "exec" => ("", "v1", "PodExecOptions"),
+        "portforward" => ("", "v1", "PodPortForwardOptions"),
         _ => (&resource.group, &resource.version, &resource.kind),
     }
 }

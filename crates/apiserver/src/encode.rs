@@ -197,6 +197,15 @@ fn render(call: &Call, reply: Reply) -> Answer<Response<Body>> {
             }
             response
         }
+        Reply::Switch(headers) => {
+            let mut response = Response::new(body::full(Bytes::new()));
+            *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+            for (name, value) in headers {
+                let value = HeaderValue::from_str(&value).map_err(|error| Failure::internal(error.to_string()))?;
+                response.headers_mut().insert(name, value);
+            }
+            response
+        }
         Reply::Stream { media, body } => {
             let mut response = Response::new(body);
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));

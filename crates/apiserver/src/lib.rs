@@ -10,7 +10,7 @@
 //! - Requests in process go through the same steps as requests over TLS: nobody may do what no role allows.
 //!
 //! It must not know what controllers, the node or the proxy do. What it needs from them it asks through the traits it
-//! owns ([`PodLogs`], [`Pages`]).
+//! owns ([`PodLogs`], [`PodSessions`], [`Pages`]).
 
 mod access;
 mod addresses;
@@ -55,8 +55,10 @@ mod route;
 mod selection;
 mod server;
 mod service;
+mod sessions;
 mod splice;
 mod status;
+mod streaming;
 mod subresource;
 mod verb;
 mod watch;
@@ -68,3 +70,4 @@ pub use extra::{Page, PageError, PageRequest, Pages};
 pub use handle::{Handle, InProcess, Load};
 pub use logs::{LogOptions, LogsError, PodLogs};
 pub use service::{ApiServer, Dependencies, build};
+pub use sessions::{Beginning, Connection, Input, Output, PodSessions, Session, SessionError, SessionOptions};

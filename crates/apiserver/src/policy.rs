@@ -102,7 +102,11 @@ pub(crate) fn judge(server: &Server, call: &mut Call, question: &Question<'_>) -
         version: &question.resource.version,
         resource: &question.resource.plural,
         subresource: question.subresource,
-        kind: &question.resource.kind,
+        kind: match question.operation {
+            // What is connected to is asked for with an object of a kind of its own.
+            Operation::Connect => question.new.and_then(|asked| asked["kind"].as_str()).unwrap_or_default(),
+            _ => &question.resource.kind,
+        },
         name: question.name,
         namespace: question.namespace,
         namespace_object: space.as_ref(),

@@ -86,7 +86,7 @@ impl Right {
         let now = Some(access.changes());
         if now != self.seen {
             let question = authorize::of_resource(&self.target, &self.method, &self.query);
-            access.require(&self.user, &question.attributes())?;
+            question.require(access, &self.user)?;
             self.seen = now;
         }
         if let Some(account) = &mut self.account {

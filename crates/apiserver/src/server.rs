@@ -35,7 +35,9 @@ use crate::policy::Policies;
 use crate::query::Query;
 use crate::right::Right;
 use crate::route::{self, Route, Target};
+use crate::sessions::PodSessions;
 use crate::status::{Answer, Failure};
+use crate::streaming::Upgrade;
 use crate::{authorize, discovery, encode, impersonation, list, openapi, subresource, verb, watch};
 
 /// Everything a request may need.
@@ -49,6 +51,7 @@ pub(crate) struct Server {
     pub(crate) trail: Trail,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) logs: Arc<dyn PodLogs>,
+    pub(crate) sessions: Option<Arc<dyn PodSessions>>,
     pub(crate) pages: Option<Arc<dyn Pages>>,
     pub(crate) documents: Documents,
     pub(crate) policies: Policies,
@@ -56,6 +59,9 @@ pub(crate) struct Server {
     pub(crate) stopping: CancellationToken,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) session_permits: Arc<Semaphore>,
+    /// The connections that carry streams of containers.
+    pub(crate) session_tasks: TaskTracker,
     /// The requests that may change something; no more of them than `requests` allows get beyond their first step.
     pub(crate) writes: TaskTracker,
     pub(crate) ready: tokio::sync::watch::Sender<bool>,
@@ -115,7 +121,7 @@ impl Server {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let route = route::parse(head.uri.path());
         let now = jiff::Timestamp::now();
         let user = match user {
@@ -144,17 +150,23 @@ impl Server {
             }
             None => user,
         };
-        let decided = self.access.require(&user, &question.attributes());
+        let decided = question.require(&self.access, &user);
         record.decided(decided.is_ok());
         decided?;
+        let [accept, content_type, user_agent] = [header::ACCEPT, header::CONTENT_TYPE, header::USER_AGENT].map(text);
+        let upgrade = head
+            .headers
+            .contains_key(header::UPGRADE)
+            .then(|| Upgrade { connection: head.extensions.remove(), headers: std::mem::take(&mut head.headers) });
         let call = Call {
             user,
             origin: Origin::Client,
             rehearsed: false,
             query,
-            accept: text(header::ACCEPT),
-            content_type: text(header::CONTENT_TYPE),
-            user_agent: text(header::USER_AGENT),
+            accept,
+            content_type,
+            user_agent,
+            upgrade,
             body: self.read_body(body).await?,
             method: head.method,
             now,

@@ -32,12 +32,15 @@ use crate::openapi::Documents;
 use crate::pki::{Authority, RENEW_AFTER};
 use crate::policy::Policies;
 use crate::server::Server;
+use crate::sessions::PodSessions;
 use crate::{bootstrap, catalog, expiry, files, kubeconfig, right};
 
 /// What the server needs from others.
 pub struct Dependencies {
     /// Where the logs of Pods are to be had.
     pub logs: Arc<dyn PodLogs>,
+    /// Where containers can be talked to; without it there is neither exec nor attach nor port-forward.
+    pub sessions: Option<Arc<dyn PodSessions>>,
     /// Who makes the pages beside the API; without it there are none.
     pub pages: Option<Arc<dyn Pages>>,
 }
@@ -84,12 +87,15 @@ pub fn build(settings: Settings, store: Arc<dyn Store>, deps: Dependencies) -> R
         credentials,
         addresses: Arc::new(addresses),
         logs: deps.logs,
+        sessions: deps.sessions,
         pages: deps.pages,
         documents: Documents::default(),
         policies: Policies::default(),
         stopping: CancellationToken::new(),
         requests: Arc::new(Semaphore::new(limits.requests)),
         streams: Arc::new(Semaphore::new(limits.streams)),
+        session_permits: Arc::new(Semaphore::new(limits.sessions)),
+        session_tasks: TaskTracker::new(),
         writes: TaskTracker::new(),
         ready: watch::Sender::new(false),
         losses: watch::Sender::new(()),
@@ -136,6 +142,11 @@ impl ApiServer {
         if tokio::time::timeout(settings.limits.drain, drained).await.is_err() {
             tracing::warn!(left = connections.len(), "connections did not end in time and are cut");
             connections.shutdown().await;
+        }
+        let sessions = &self.server.session_tasks;
+        sessions.close();
+        if tokio::time::timeout(settings.limits.drain, sessions.wait()).await.is_err() {
+            tracing::warn!(left = sessions.len(), "sessions with containers did not end in time");
         }
         let writes = &self.server.writes;
         writes.close();
@@ -226,7 +237,7 @@ impl Connection {
             async move { Ok::<_, std::convert::Infallible>(server.serve(request, None).await) }
         });
         let builder = protocol(&limits);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,

@@ -1,6 +1,6 @@
 //! Where roles meet: each trait is owned by the role that needs something, and implemented here by one that has it.
 
-use apiserver::{LogOptions, LogsError, PodLogs};
+use apiserver::{Beginning, Connection, LogOptions, LogsError, PodLogs, PodSessions, SessionOptions};
 use bytes::Bytes;
 use delivery::sync::programs::{self, Programs};
 use futures::future::BoxFuture;
@@ -19,18 +19,18 @@ use tokio_util::sync::CancellationToken;
 
 /// The API server's view of the node's logs. The node is built after the API server, so it is told later.
 #[derive(Default)]
-pub(crate) struct NodeLogs {
+pub(crate) struct NodePods {
     node: OnceLock<node::Handle>,
 }
 
-impl NodeLogs {
+impl NodePods {
     /// Says which node keeps the logs; only the first word counts.
     pub(crate) fn connect(&self, node: node::Handle) {
         let _ = self.node.set(node);
     }
 }
 
-impl PodLogs for NodeLogs {
+impl PodLogs for NodePods {
     fn logs(
         &self,
         namespace: &str,
@@ -44,6 +44,42 @@ impl PodLogs for NodeLogs {
                 return Err(LogsError::NotStarted { reason: "the node is still starting; try again".to_owned() });
             };
             node.logs(&namespace, &pod, query(options)).await.map_err(refusal)
+        })
+    }
+}
+
+impl PodSessions for NodePods {
+    fn session(
+        &self,
+        namespace: &str,
+        pod: &str,
+        options: SessionOptions,
+    ) -> Result<Beginning, apiserver::SessionError> {
+        let node = self.node.get().ok_or(apiserver::SessionError::NotStarted)?;
+        let SessionOptions { container, command, stdin, stdout, stderr, tty } = options;
+        let query = node::SessionQuery { container, command, stdin, stdout, stderr, tty };
+        let beginning = node.session(namespace, pod, query).map_err(|error| match error {
+            node::SessionError::NotRunning(container) => apiserver::SessionError::NotRunning { container },
+            node::SessionError::Impossible(why) => apiserver::SessionError::Impossible(why),
+        })?;
+        Ok(Box::pin(async move {
+            let node::Session { stdin, stdout, stderr, resize, ended } = beginning.await?;
+            Ok(apiserver::Session { stdin, stdout, stderr, resize, ended })
+        }))
+    }
+
+    fn connect(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+    ) -> BoxFuture<'static, Result<Box<dyn Connection>, String>> {
+        let node = self.node.get().cloned();
+        let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
+        Box::pin(async move {
+            let node = node.ok_or_else(|| apiserver::SessionError::NotStarted.to_string())?;
+            let stream = node.connect(&namespace, &pod, port).await?;
+            Ok(Box::new(stream) as Box<dyn Connection>)
         })
     }
 }

@@ -6,7 +6,7 @@
 //! node's Pods, the DNS server, the rest of the data plane, what it told, the API server, and the store last, so that every
 //! status written on the way is kept.
 
-use crate::adapters::{DataPlane, NodeLogs, PodCallers, Pods};
+use crate::adapters::{DataPlane, NodePods, PodCallers, Pods};
 use crate::cli::Start;
 use crate::connect::Api;
 use crate::data_dir::{DataDir, Holder};
@@ -194,12 +194,16 @@ impl Platform {
         let addresses = Block::of(data.path())?;
         let (store, store_task) = store::SqliteStore::open(store::Settings::new(data.path().join("state.db")))
             .context("cannot open the store")?;
-        let logs = Arc::new(NodeLogs::default());
+        let logs = Arc::new(NodePods::default());
         let mut api_settings = apiserver::Settings::new(data.path());
         api_settings.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.api_port));
         api_settings.service_cidr = addresses.cidr();
         let pages = TrafficPages::default();
-        let dependencies = apiserver::Dependencies { logs: logs.clone(), pages: Some(Arc::new(pages.clone())) };
+        let dependencies = apiserver::Dependencies {
+            logs: logs.clone(),
+            sessions: Some(logs.clone()),
+            pages: Some(Arc::new(pages.clone())),
+        };
         let (server, api) = apiserver::build(api_settings, Arc::new(store), dependencies)?;
         let client = |user: &str| kube::Client::new(api.service_as(user), "default");
 

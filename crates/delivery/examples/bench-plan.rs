@@ -59,7 +59,7 @@ fn main() -> Result<(), Failed> {
 /// The server's side: says where its kubeconfig is, and serves until stdin ends.
 async fn serve(folder: &Path) -> Result<(), Failed> {
     let (store, task) = store::SqliteStore::open(store::Settings::new(folder.join("state.db")))?;
-    let dependencies = apiserver::Dependencies { logs: Arc::new(NoLogs), pages: None };
+    let dependencies = apiserver::Dependencies { logs: Arc::new(NoLogs), sessions: None, pages: None };
     let (server, handle) = apiserver::build(apiserver::Settings::new(folder), Arc::new(store), dependencies)?;
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(server.run(shutdown.clone()));

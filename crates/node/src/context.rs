@@ -12,6 +12,7 @@ use kube::runtime::reflector::Store;
 use tokio::sync::Notify;
 
 use crate::config::{Settings, Traffic};
+use crate::container::Running;
 use crate::env::{HOST, Lookups};
 use crate::events::Recorder;
 use crate::logs::Logs;
@@ -25,6 +26,7 @@ pub(crate) struct Context {
     pub client: kube::Client,
     pub traffic: Arc<dyn Traffic>,
     pub logs: Arc<Logs>,
+    pub running: Running,
     pub ports: Ports,
     pub network: PodNetwork,
     pub owners: Owners,

@@ -7,8 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+use crate::container::{Running, Session, SessionError, SessionQuery};
 use crate::error::LogError;
 use crate::logs::Logs;
 use crate::network::PodNetwork;
@@ -80,6 +82,7 @@ impl Lines {
 pub struct Handle {
     pub(crate) pods: PodView,
     pub(crate) logs: Arc<Logs>,
+    pub(crate) running: Running,
     pub(crate) owners: Owners,
     pub(crate) network: PodNetwork,
 }
@@ -89,6 +92,30 @@ impl Handle {
     pub async fn logs(&self, namespace: &str, pod: &str, query: LogQuery) -> Result<LogStream, LogError> {
         let chosen = self.pods.container(namespace, pod, query.container.as_deref())?;
         self.logs.read(chosen, query).await
+    }
+
+    /// A session with a container that runs: a command beside its program, or that program itself. It begins when it is first waited
+    /// for; whoever has it drives it.
+    ///
+    /// # Errors
+    ///
+    /// Where the container does not run, or is not declared as what is wanted needs it.
+    pub fn session(
+        &self,
+        namespace: &str,
+        pod: &str,
+        query: SessionQuery,
+    ) -> Result<BoxFuture<'static, Result<Session, String>>, SessionError> {
+        self.running.session(namespace, pod, query)
+    }
+
+    /// A connection to a port of a Pod, as a program of the Pod itself would get it.
+    ///
+    /// # Errors
+    ///
+    /// Where nothing of the Pod listens there, in words for people.
+    pub async fn connect(&self, namespace: &str, pod: &str, port: u16) -> Result<tokio::net::TcpStream, String> {
+        self.running.connect(&self.owners, (namespace, pod), port).await
     }
 
     /// The Pod that a process of this machine is of; none where it is no Pod's. It reads a few files of `/proc`, which waits for

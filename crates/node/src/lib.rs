@@ -37,6 +37,7 @@ mod view;
 mod volumes;
 
 pub use config::{Dependencies, Settings, Traffic};
+pub use container::{Session, SessionError, SessionInput, SessionOutput, SessionQuery};
 pub use error::{BuildError, Error, LogError};
 pub use handle::{Handle, Lagged, Lines, LogLine, LogQuery, LogStream};
 pub use machine::address_in;

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Dependencies, Settings};
+use crate::container::Running;
 use crate::context::Context;
 use crate::error::{BuildError, Error};
 use crate::events;
@@ -74,12 +75,20 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> Result<(Node, Ha
     let owners = Owners::new(store.clone());
     let (pod_network, keeper) = PodNetwork::new(settings.shim.clone(), settings.services, settings.pods);
     let view = PodView { pods: store, root: Arc::clone(&root) };
-    let handle = Handle { pods: view, logs: Arc::clone(&logs), owners: owners.clone(), network: pod_network.clone() };
+    let running = Running::default();
+    let handle = Handle {
+        pods: view,
+        logs: Arc::clone(&logs),
+        running: running.clone(),
+        owners: owners.clone(),
+        network: pod_network.clone(),
+    };
     let context = Context {
         settings,
         client: dependencies.client,
         traffic: dependencies.traffic,
         logs,
+        running,
         ports: Ports::default(),
         network: pod_network,
         owners,

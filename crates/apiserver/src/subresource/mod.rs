@@ -15,16 +15,13 @@ use crate::server::{Place, Server};
 use crate::status::{Answer, Failure};
 use crate::verb::change::{Change, Part, change};
 use crate::verb::{patch, update};
-use crate::{intake, object};
+use crate::{intake, object, streaming};
 
 /// Answers a request to a subresource.
 pub(crate) async fn serve(server: &Arc<Server>, call: &mut Call, place: Place<'_>, name: &str) -> Answer<Reply> {
     let (resource, target) = place;
     if !resource.subresources().contains(&name) {
-        let unsupported = matches!(
-            (resource.plural.as_str(), name),
-            ("pods", "exec" | "attach" | "portforward" | "proxy" | "ephemeralcontainers")
-        );
+        let unsupported = matches!((resource.plural.as_str(), name), ("pods", "proxy" | "ephemeralcontainers"));
         if unsupported {
             let message = format!("pods/{name} is not served in this version");
             return Err(Failure::new(501, "NotImplemented", message));
@@ -39,6 +36,7 @@ pub(crate) async fn serve(server: &Arc<Server>, call: &mut Call, place: Place<'_
         ("scale", "PUT" | "PATCH") => scale::change_replicas(server, call, place).await,
         ("binding", "POST") => pods::bind_named(server, call, place).await,
         ("eviction", "POST") => eviction::evict(server, call, place).await,
+        ("attach" | "exec" | "portforward", "GET" | "POST") => streaming::open(server, call, place, name),
         ("log", "GET") => log::log(server, call, place).await,
         ("token", "POST") => token::issue(server, call, place),
         ("finalize", "PUT") => finalize(server, call, place).await,

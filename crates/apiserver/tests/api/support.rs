@@ -15,6 +15,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::streams::Processes;
+
 /// Longer than anything here takes; a test that waits so long has failed.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
@@ -81,9 +83,12 @@ impl Harness {
     ) -> Self {
         let mut settings = Settings::new(folder.path());
         tune(&mut settings);
-        let (server, handle) =
-            apiserver::build(settings, store.clone(), Dependencies { logs: Arc::new(EchoLogs), pages: None })
-                .expect("a server");
+        let (server, handle) = apiserver::build(
+            settings,
+            store.clone(),
+            Dependencies { logs: Arc::new(EchoLogs), sessions: Some(Arc::new(Processes)), pages: None },
+        )
+        .expect("a server");
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(server.run(shutdown.clone()));
         let harness = Self { handle, store, shutdown, running: Some(running), task: Some(task), folder };

@@ -17,7 +17,11 @@ use tokio_rustls::client::TlsStream;
 
 use crate::support::*;
 
-async fn connect(server: &Harness, name: &'static str, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn connect(
+    server: &Harness,
+    name: &'static str,
+    protocol: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     let authority = CertificateDer::from_pem_slice(server.handle.ca_pem().as_bytes()).expect("PEM");
     roots.add(authority).expect("an authority");
@@ -37,7 +41,7 @@ fn kubeconfig(server: &Harness) -> Value {
     serde_json::from_str(&text).expect("a kubeconfig")
 }
 
-fn token(server: &Harness) -> String {
+pub(crate) fn token(server: &Harness) -> String {
     kubeconfig(server)["users"][0]["user"]["token"].as_str().expect("a token").to_owned()
 }
 
@@ -213,7 +217,7 @@ async fn a_port_in_use_is_said() {
     let built = apiserver::build(
         settings,
         server.store.clone(),
-        apiserver::Dependencies { logs: Arc::new(EchoLogs), pages: None },
+        apiserver::Dependencies { logs: Arc::new(EchoLogs), sessions: None, pages: None },
     );
     let error = built.err().expect("an error").to_string();
     assert!(error.contains(&server.handle.address().to_string()) && error.contains("choose another port"), "{error}");
@@ -285,7 +289,7 @@ async fn someone_may_be_taken_for_another() {
 async fn what_is_not_served_is_said_clearly() {
     let server = Harness::start().await;
     server.make(PODS, pod("a")).await;
-    for part in ["exec", "attach", "portforward", "ephemeralcontainers"] {
+    for part in ["proxy", "ephemeralcontainers"] {
         let (code, status) = server.get(&format!("{PODS}/a/{part}")).await;
         assert_eq!((code, &status["reason"]), (501, &json!("NotImplemented")), "{part}");
     }

@@ -34,6 +34,7 @@ mod redundant;
 mod resilience;
 mod rollouts;
 mod seen;
+mod sessions;
 mod strict;
 mod sync_and_sets;
 mod two_instances;

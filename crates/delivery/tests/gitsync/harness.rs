@@ -57,7 +57,7 @@ impl Cluster {
         let (store, task) =
             store::SqliteStore::open(store::Settings::new(data.path().join("state.db"))).expect("the store opens");
         let settings = apiserver::Settings::new(data.path());
-        let dependencies = apiserver::Dependencies { logs: Arc::new(NoLogs), pages: None };
+        let dependencies = apiserver::Dependencies { logs: Arc::new(NoLogs), sessions: None, pages: None };
         let (server, handle) = apiserver::build(settings, Arc::new(store), dependencies).expect("the server is built");
         let client = kube::Client::new(handle.service_as("system:admin"), "default");
         let (shutdown, mut serving) = (CancellationToken::new(), JoinSet::new());

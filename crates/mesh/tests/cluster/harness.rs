@@ -50,7 +50,7 @@ impl Cluster {
             store::SqliteStore::open(store::Settings::new(data.path().join("state.db"))).expect("the store opens");
         let mut settings = apiserver::Settings::new(data.path());
         settings.service_cidr = (network(), 24);
-        let dependencies = apiserver::Dependencies { logs: Arc::new(NoLogs), pages: None };
+        let dependencies = apiserver::Dependencies { logs: Arc::new(NoLogs), sessions: None, pages: None };
         let (server, api) = apiserver::build(settings, Arc::new(store), dependencies).expect("the server is built");
         let client = Client::new(api.service_as("system:admin"), "default");
         let (proxy, proxy_handle) = proxy::build(proxy::Settings::default(), proxy::Dependencies::default());

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::ends::Ends;
 use super::hooks::Reach;
+use super::live::{Live, PIECES, Place};
 use super::prepare::{Prepared, prepare};
 use super::probing::{Attempt, Prober};
 use super::process::Process;
@@ -24,7 +26,7 @@ use crate::logs::{Capture, Source};
 use crate::owners::Launcher;
 use crate::probe::Kind;
 use crate::recipe::Lease;
-use crate::shim::{self, Order, Report};
+use crate::shim::{self, Order, Report, Stdin};
 
 /// As upstream: no more of a container's last words is kept.
 const LAST_WORDS: usize = 4096;
@@ -59,6 +61,8 @@ struct Course {
     capture: AbortOnDropHandle<()>,
     last_words: std::path::PathBuf,
     image_id: String,
+    /// Where others find it, as long as it runs.
+    place: Place,
     /// Its program stays until nothing of it runs.
     _lease: Lease,
 }
@@ -90,7 +94,8 @@ impl Keeper {
     }
 
     async fn start(&self) -> Result<Course, News> {
-        let prepared = prepare(&self.context, &self.pod, &self.container, &self.setup).await.map_err(News::Refused)?;
+        let mut prepared =
+            prepare(&self.context, &self.pod, &self.container, &self.setup).await.map_err(News::Refused)?;
         let name = &self.container.name;
         let events = &self.context.events;
         let image = self.container.image.as_deref().unwrap_or_default();
@@ -101,11 +106,16 @@ impl Keeper {
             format!("Image \"{image}\" is {} on this machine", prepared.image_id),
         );
         let directory = self.setup.directory.join(name);
-        let spawned = Process::spawn(&self.launcher(), &prepared.config).await;
-        let (mut process, out, err) = spawned.map_err(|e| {
+        let refused = |e: std::io::Error| {
             let message = format!("can't start {}: {e}", self.context.settings.shim.display());
             News::Refused(super::Refused { reason: "CreateContainerError", message })
-        })?;
+        };
+        let wanted = |flag: Option<bool>| flag == Some(true);
+        let mut ends = Ends::make(wanted(self.container.stdin), wanted(self.container.tty)).map_err(refused)?;
+        prepared.config.stdin = ends.stdin.clone();
+        let spawned = Process::spawn(&self.launcher(), &prepared.config).await;
+        let (mut process, out, err) = spawned.map_err(refused)?;
+        let (out, err) = ends.outputs(out, err).map_err(refused)?;
         remember(&directory, &process);
         events.normal(&self.pod, Some(name), "Created", format!("Created container: {name}"));
         let source = Source {
@@ -113,7 +123,9 @@ impl Keeper {
             pod: self.pod.metadata.name.as_deref().unwrap_or_default().into(),
             container: name.as_str().into(),
         };
-        let capture = Capture::begin(&self.context.logs, source, &directory, self.instance).await;
+        let (output, _) = broadcast::channel(PIECES);
+        let told = output.downgrade();
+        let capture = Capture::begin(&self.context.logs, source, &directory, self.instance, output).await;
         let capture = AbortOnDropHandle::new(tokio::spawn(capture.run(out, err)));
         let pid = match self.started(&mut process).await {
             Ok(pid) => pid,
@@ -124,12 +136,21 @@ impl Keeper {
             }
         };
         events.normal(&self.pod, Some(name), "Started", format!("Started container {name}"));
-        Ok(self.course(process, prepared, pid, capture))
+        ends.taken();
+        Ok(self.course(process, prepared, pid, capture, (ends, told)))
     }
 
-    fn course(&self, process: Process, prepared: Prepared, pid: i32, capture: AbortOnDropHandle<()>) -> Course {
+    fn course(
+        &self,
+        process: Process,
+        prepared: Prepared,
+        pid: i32,
+        capture: AbortOnDropHandle<()>,
+        (ends, output): (Ends, broadcast::WeakSender<super::Piece>),
+    ) -> Course {
         let Prepared { mut config, last_words, image_id, lease } = prepared;
         config.join = Some(pid);
+        config.stdin = Stdin::Nothing;
         let reach = Reach {
             launcher: self.launcher(),
             config,
@@ -139,7 +160,11 @@ impl Keeper {
             network: self.setup.sandbox.as_ref().map(|sandbox| sandbox.network().clone()),
         };
         let id = self.id();
-        Course { process, reach, id, started: Timestamp::now(), capture, last_words, image_id, _lease: lease }
+        let meta = &self.pod.metadata;
+        let of = |field: &Option<String>| field.clone().unwrap_or_default();
+        let live = Live::new(reach.clone(), self.setup.sandbox.clone(), ends, output);
+        let place = self.context.running.enter(&of(&meta.namespace), &of(&meta.name), live);
+        Course { process, reach, id, started: Timestamp::now(), capture, last_words, image_id, place, _lease: lease }
     }
 
     fn launcher(&self) -> Launcher {
@@ -307,6 +332,8 @@ impl Keeper {
     }
 
     async fn ended(&self, course: Course, code: Option<i32>, signal: Option<i32>) -> Ended {
+        // What was started beside it ends with it.
+        drop(course.place);
         course.process.finish().await;
         let mut capture = course.capture;
         if tokio::time::timeout(REST, &mut capture).await.is_err() {

@@ -3,12 +3,15 @@
 //! A run is one task ([`Keeper`]) that tells its Pod's worker what happens, and is told only one thing: to stop. Whether it is
 //! started again is the worker's to decide.
 
+mod ends;
 mod hooks;
 mod keeper;
 pub(crate) mod launch;
+mod live;
 mod prepare;
 mod probing;
 mod process;
+mod terminal;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,8 +22,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+pub use ends::{Input as SessionInput, Output as SessionOutput};
 pub(crate) use keeper::Keeper;
 pub(crate) use launch::Refused;
+pub(crate) use live::{Piece, Running};
+pub use live::{Session, SessionError, SessionQuery};
 pub(crate) use prepare::{MARK, RESOLVER, mark};
 
 use crate::network::Sandbox;

@@ -10,7 +10,7 @@ use super::{Refused, Setup, launch};
 use crate::context::{Context, host_environment};
 use crate::env::{self, Input};
 use crate::recipe::Lease;
-use crate::shim::{Config, Mount};
+use crate::shim::{Config, Mount, Stdin};
 use crate::volumes;
 
 /// The file that holds a Pod's hosts, in its directory.
@@ -96,6 +96,7 @@ pub(super) async fn prepare(
             mounts,
             staging,
             join: None,
+            stdin: Stdin::Nothing,
             open_files: context.settings.open_files,
             network: setup.sandbox.as_ref().map(|sandbox| sandbox.names()),
         },

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::files::{FILE_LIMIT, Writer};
 use super::{Logs, Progress, record};
+use crate::container::Piece;
 use crate::handle::LogLine;
 
 /// How much is read at once.
@@ -29,12 +30,20 @@ pub(crate) struct Capture {
     source: Source,
     progress: Arc<watch::Sender<Progress>>,
     writer: Option<Writer>,
+    /// Those who see it as it comes, line or not.
+    pieces: broadcast::Sender<Piece>,
 }
 
 impl Capture {
     /// Begins the log of a run. Where no file can be written, lines still reach those who listen.
-    pub(crate) async fn begin(logs: &Arc<Logs>, source: Source, directory: &Path, instance: u32) -> Capture {
-        Self::with_limit(logs, source, directory, instance, FILE_LIMIT).await
+    pub(crate) async fn begin(
+        logs: &Arc<Logs>,
+        source: Source,
+        directory: &Path,
+        instance: u32,
+        pieces: broadcast::Sender<Piece>,
+    ) -> Capture {
+        Capture { pieces, ..Self::with_limit(logs, source, directory, instance, FILE_LIMIT).await }
     }
 
     pub(super) async fn with_limit(
@@ -53,7 +62,7 @@ impl Capture {
         };
         let progress = logs.progress(directory);
         progress.send_modify(|p| *p = Progress { instance, written: 0, over: false });
-        Capture { logs: Arc::clone(logs), source, progress, writer }
+        Capture { logs: Arc::clone(logs), source, progress, writer, pieces: broadcast::Sender::new(1) }
     }
 
     /// Runs until both outputs are closed.
@@ -69,6 +78,11 @@ impl Capture {
                 () = out.fill(), if out.open => &mut out,
                 () = err.fill(), if err.open => &mut err,
             };
+            if pipe.fresh > 0 && self.pieces.receiver_count() > 0 {
+                let fresh = &pipe.rest[pipe.rest.len() - pipe.fresh..];
+                // Nobody looking any more is no failure.
+                let _ = self.pieces.send((pipe.stderr, Bytes::copy_from_slice(fresh)));
+            }
             let now = Timestamp::now();
             records.clear();
             let lines = pipe.lines(now, &mut records);
@@ -113,19 +127,20 @@ struct Pipe {
     stderr: bool,
     open: bool,
     rest: BytesMut,
+    /// How much of the end came last.
+    fresh: usize,
 }
 
 impl Pipe {
     fn new(input: Box<dyn AsyncRead + Send + Unpin>, stderr: bool) -> Self {
-        Pipe { input, stderr, open: true, rest: BytesMut::new() }
+        Pipe { input, stderr, open: true, rest: BytesMut::new(), fresh: 0 }
     }
 
     /// Cancel safe: what was read is in `rest`.
     async fn fill(&mut self) {
         self.rest.reserve(CHUNK);
-        if !matches!(self.input.read_buf(&mut self.rest).await, Ok(read) if read > 0) {
-            self.open = false;
-        }
+        self.fresh = self.input.read_buf(&mut self.rest).await.unwrap_or_default();
+        self.open = self.fresh > 0;
     }
 
     /// Takes all whole lines, and what is too long or last, as records.

@@ -36,13 +36,22 @@ pub(crate) fn run(control: &impl AsFd) -> io::Result<()> {
     // Out of the reach of a terminal's Ctrl-C.
     let _ = nix::unistd::setsid();
     let mut mesh: Option<Mesh> = None;
-    while let Some((ask, _)) = receive::<Ask>(control)? {
+    while let Some((ask, mut beside)) = receive::<Ask>(control)? {
         let answer = match (&ask, &mesh) {
             (Ask::Begin { address, there }, None) => begin(control, *address, there.as_ref()).map(|(made, beside)| {
                 mesh = Some(made);
                 beside
             }),
             (Ask::Sockets { kind, count }, Some(_)) => sockets(*kind, *count),
+            (Ask::Inside, Some(mesh)) => {
+                let made = match beside.pop() {
+                    Some(namespace) => attempt("enter the Pod's network", setns(namespace, CloneFlags::CLONE_NEWNET))
+                        .and_then(|()| sockets(Kind::Tcp, 1)),
+                    None => Err("no namespace came along".to_owned()),
+                };
+                setns(&mesh.namespace, CloneFlags::CLONE_NEWNET)?;
+                made
+            }
             (Ask::Pod { address, services }, Some(mesh)) => {
                 let made = pod(mesh, *address, *services);
                 setns(&mesh.namespace, CloneFlags::CLONE_NEWNET)?;

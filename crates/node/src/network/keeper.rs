@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -76,9 +76,9 @@ impl Keeper {
         match order {
             Order::Sockets { kind, count, reply: Some(reply) } => {
                 // Whoever asked may have gone.
-                let _ = reply.send(self.ask(&Ask::Sockets { kind, count }).await);
+                let _ = reply.send(self.ask(&Ask::Sockets { kind, count }, None).await);
             }
-            Order::Sockets { kind, count, reply: None } => match self.ask(&Ask::Sockets { kind, count }).await {
+            Order::Sockets { kind, count, reply: None } => match self.ask(&Ask::Sockets { kind, count }, None).await {
                 Ok(more) => {
                     let mut ready = self.network.state.sockets.lock();
                     let room = super::READY.saturating_sub(ready.len());
@@ -88,19 +88,22 @@ impl Keeper {
             },
             Order::Pod { address, reply } => {
                 let services = self.network.state.services;
-                let _ = reply.send(self.ask(&Ask::Pod { address, services }).await);
+                let _ = reply.send(self.ask(&Ask::Pod { address, services }, None).await);
+            }
+            Order::Inside { namespace, reply } => {
+                let _ = reply.send(self.ask(&Ask::Inside, Some(&namespace)).await);
             }
         }
     }
 
     /// Asks the helper; another one where it turns out to be gone.
-    async fn ask(&mut self, ask: &Ask) -> Result<Vec<OwnedFd>, String> {
+    async fn ask(&mut self, ask: &Ask, with: Option<&OwnedFd>) -> Result<Vec<OwnedFd>, String> {
         for last in [false, true] {
             let helper = match self.helper.take() {
                 Some(helper) => helper,
                 None => self.start().await?,
             };
-            match helper.ask(ask).await {
+            match helper.ask(ask, with).await {
                 Ok(beside) => {
                     self.helper = Some(helper);
                     return Ok(beside);
@@ -174,7 +177,7 @@ impl Helper {
     /// Has it make the namespaces, or enter those that are there.
     async fn begin(&self, address: Ipv4Addr, there: Option<(PathBuf, PathBuf)>) -> Result<Vec<OwnedFd>, Trouble> {
         let made_anew = there.is_none();
-        self.tell(&Ask::Begin { address, there })?;
+        self.tell(&Ask::Begin { address, there }, None)?;
         if made_anew {
             match self.hear().await? {
                 (Answer::Unshared, _) => {}
@@ -184,13 +187,13 @@ impl Helper {
             let pid = self.child.id().and_then(|id| i32::try_from(id).ok());
             let mapped = pid.ok_or_else(|| io::Error::other("it is gone")).and_then(user::map);
             mapped.map_err(|e| Trouble::Refused(format!("can't say who is who in a user namespace: {e}")))?;
-            self.tell(&Ask::Mapped)?;
+            self.tell(&Ask::Mapped, None)?;
         }
         self.done().await
     }
 
-    async fn ask(&self, ask: &Ask) -> Result<Vec<OwnedFd>, Trouble> {
-        self.tell(ask)?;
+    async fn ask(&self, ask: &Ask, with: Option<&OwnedFd>) -> Result<Vec<OwnedFd>, Trouble> {
+        self.tell(ask, with)?;
         self.done().await
     }
 
@@ -203,8 +206,9 @@ impl Helper {
     }
 
     /// One short message at a time, so there is room for it.
-    fn tell(&self, ask: &Ask) -> Result<(), Trouble> {
-        send(&self.socket, ask, &[]).map_err(|e| Trouble::Gone(e.to_string()))
+    fn tell(&self, ask: &Ask, with: Option<&OwnedFd>) -> Result<(), Trouble> {
+        let beside: Vec<_> = with.iter().map(|one| one.as_fd()).collect();
+        send(&self.socket, ask, &beside).map_err(|e| Trouble::Gone(e.to_string()))
     }
 
     async fn hear(&self) -> Result<(Answer, Vec<OwnedFd>), Trouble> {
@@ -246,7 +250,7 @@ mod tests {
         let mut text = String::new();
         while text.is_empty() {
             // On a busy machine it may not even have begun; longer the next time.
-            let refused = keeper.ask(&Ask::Sockets { kind: super::super::wire::Kind::Tcp, count: 1 }).await;
+            let refused = keeper.ask(&Ask::Sockets { kind: super::super::wire::Kind::Tcp, count: 1 }, None).await;
             assert!(refused.expect_err("it says nothing").contains("no answer"));
             text = std::fs::read_to_string(&pid).unwrap_or_default();
             keeper.patience = (keeper.patience * 2).min(PATIENCE);

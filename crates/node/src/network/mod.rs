@@ -72,8 +72,20 @@ struct Held {
 
 /// What the helper is to do, and who waits for it.
 enum Order {
-    Sockets { kind: Kind, count: usize, reply: Option<Reply> },
-    Pod { address: Ipv4Addr, reply: Reply },
+    Sockets {
+        kind: Kind,
+        count: usize,
+        reply: Option<Reply>,
+    },
+    Pod {
+        address: Ipv4Addr,
+        reply: Reply,
+    },
+    /// A TCP socket of a Pod's namespace.
+    Inside {
+        namespace: OwnedFd,
+        reply: Reply,
+    },
 }
 
 type Reply = oneshot::Sender<Result<Vec<OwnedFd>, String>>;

@@ -1,5 +1,6 @@
 //! One Pod's part of the network: its namespace and its address, and whether it is to have them.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Pod;
 use resources::names::{ISOLATED_RUNTIME, PLAIN_RUNTIME};
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::{Block, Held, Order, PodNetwork};
 use crate::shim::Network as Names;
@@ -129,6 +131,15 @@ impl Sandbox {
 
     pub(crate) fn network(&self) -> &PodNetwork {
         &self.network
+    }
+
+    /// Connects to a port of the Pod, as one of its own programs would.
+    pub(crate) async fn connect(&self, port: u16) -> io::Result<TcpStream> {
+        let namespace = self.namespace.try_clone()?;
+        let made = self.network.ask(|reply| Order::Inside { namespace, reply }).await.map_err(io::Error::other)?;
+        let socket = made.into_iter().next().ok_or_else(|| io::Error::other("the helper gave no socket"))?;
+        let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
+        socket.connect((Ipv4Addr::LOCALHOST, port).into()).await
     }
 
     /// What the Pod's shims enter.

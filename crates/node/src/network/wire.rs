@@ -32,6 +32,8 @@ pub(super) enum Ask {
     Mapped,
     /// Sockets of the mesh's namespace.
     Sockets { kind: Kind, count: usize },
+    /// A TCP socket of the Pod's namespace that comes beside.
+    Inside,
     /// A namespace for a Pod, with this address and a way to these Services.
     Pod { address: Ipv4Addr, services: Block },
 }

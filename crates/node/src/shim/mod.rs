@@ -57,8 +57,23 @@ pub(crate) struct Config {
     /// The soft limit of open files; as it is where none is said.
     #[serde(default)]
     pub open_files: Option<u64>,
+    /// What it reads.
+    #[serde(default)]
+    pub stdin: Stdin,
     /// The network namespace to be in; the machine's own where there is none.
     pub network: Option<Network>,
+}
+
+/// What a program reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Stdin {
+    #[default]
+    Nothing,
+    /// A pipe.
+    Pipe(PathBuf),
+    /// A terminal, to which it writes as well.
+    Terminal(PathBuf),
 }
 
 /// A network namespace of a Pod's own.

@@ -17,7 +17,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::getppid;
 
-use super::{Config, Network, Report, mounts, read_config, say, user};
+use super::{Config, Network, Report, Stdin, mounts, read_config, say, user};
 
 pub(super) fn run(socket: UnixStream) -> io::Result<()> {
     let parent = getppid();
@@ -41,6 +41,8 @@ pub(super) fn run(socket: UnixStream) -> io::Result<()> {
 
 fn prepare(config: &Config, socket: &UnixStream) -> Result<(), String> {
     nix::unistd::setsid().map_err(|e| format!("can't become a session leader: {e}"))?;
+    // Paths are the machine's: they mean nothing, or something else, where the program will be.
+    let stdin = stdin(&config.stdin)?;
     if let Some(pid) = config.join {
         join(pid, config.network.as_ref())
             .map_err(|e| format!("can't see the file system as process {pid} does: {e}"))?;
@@ -57,8 +59,11 @@ fn prepare(config: &Config, socket: &UnixStream) -> Result<(), String> {
     {
         say(socket, &Report::Plain(why));
     }
-    let null = File::open("/dev/null").map_err(|e| format!("can't open /dev/null: {e}"))?;
-    nix::unistd::dup2_stdin(null).map_err(|e| format!("can't set standard input: {e}"))?;
+    nix::unistd::dup2_stdin(&stdin).map_err(|e| format!("can't set standard input: {e}"))?;
+    if matches!(config.stdin, Stdin::Terminal(_)) {
+        let outputs = nix::unistd::dup2_stdout(&stdin).and_then(|()| nix::unistd::dup2_stderr(&stdin));
+        outputs.map_err(|e| format!("can't set standard output: {e}"))?;
+    }
     if let Some(soft) = config.open_files {
         let limit = getrlimit(Resource::RLIMIT_NOFILE);
         limit
@@ -68,6 +73,17 @@ fn prepare(config: &Config, socket: &UnixStream) -> Result<(), String> {
     SigSet::empty().thread_set_mask().map_err(|e| format!("can't unblock signals: {e}"))?;
     std::env::set_current_dir(&config.working_dir)
         .map_err(|e| format!("can't enter the working directory {}: {e}", config.working_dir.display()))
+}
+
+/// Opens what the program is to read. A terminal becomes that of its session, of which this process is the leader by now.
+fn stdin(wanted: &Stdin) -> Result<File, String> {
+    let (path, writes) = match wanted {
+        Stdin::Nothing => (Path::new("/dev/null"), false),
+        Stdin::Pipe(path) => (path.as_path(), false),
+        Stdin::Terminal(path) => (path.as_path(), true),
+    };
+    let opened = File::options().read(true).write(writes).open(path);
+    opened.map_err(|e| format!("can't open {} as standard input: {e}", path.display()))
 }
 
 /// Makes a private view of the file system, in a user namespace where that is what it takes.

@@ -108,7 +108,7 @@ impl Bench {
             SqliteStore::open(store::Settings::new(folder.path().join("state.db"))).expect("a store");
         let store: Arc<dyn Store> = Arc::new(store);
         let settings = apiserver::Settings::new(folder.path());
-        let dependencies = apiserver::Dependencies { logs: Arc::new(NoLogs), pages: None };
+        let dependencies = apiserver::Dependencies { logs: Arc::new(NoLogs), sessions: None, pages: None };
         let (server, handle) = apiserver::build(settings, store, dependencies).expect("a server");
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(server.run(shutdown.clone()));

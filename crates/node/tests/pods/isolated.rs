@@ -43,7 +43,7 @@ fn has_namespaces(pod: &Value) -> bool {
 }
 
 /// The Pod, once it is ready; none where there are no namespaces to be had, which is said.
-async fn ready(bench: &Bench, name: &str) -> Option<Value> {
+pub(crate) async fn ready(bench: &Bench, name: &str) -> Option<Value> {
     let pod =
         bench.until(name, "ready, or without a network", |pod| is(pod, "Ready", "True") || has_no_network(pod)).await;
     has_namespaces(&pod).then_some(pod)

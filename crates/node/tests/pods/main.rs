@@ -7,4 +7,5 @@ mod ends;
 mod health;
 mod isolated;
 mod restarts;
+mod sessions;
 mod starts;

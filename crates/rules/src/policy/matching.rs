@@ -13,6 +13,8 @@ pub enum Operation {
     Update,
     /// An end.
     Delete,
+    /// A connection to a part of an object.
+    Connect,
 }
 
 impl Operation {
@@ -23,6 +25,7 @@ impl Operation {
             Self::Create => "CREATE",
             Self::Update => "UPDATE",
             Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
         }
     }
 }

@@ -73,7 +73,7 @@ impl Cluster {
         let folder = tempfile::tempdir().expect("a folder");
         let (store, task) = SqliteStore::open(store::Settings::new(folder.path().join("state.db"))).expect("a store");
         let settings = apiserver::Settings::new(folder.path());
-        let dependencies = Dependencies { logs: Arc::new(NoLogs), pages: None };
+        let dependencies = Dependencies { logs: Arc::new(NoLogs), sessions: None, pages: None };
         let (server, handle) = apiserver::build(settings, Arc::new(store), dependencies).expect("a server");
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();

@@ -1,0 +1,359 @@
+//! The containers that run, for whoever wants to talk to one: a command beside its program, its program itself, a port of its Pod.
+//!
+//! Invariants: a container is here from its program's start to its end; what was started beside it ends with it, and when whoever wanted it
+//! is gone. Nothing is spawned here: whoever holds a [`Session`] drives it.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{Stream, StreamExt, stream};
+use parking_lot::Mutex;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedMutexGuard;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio_util::io::StreamReader;
+use tokio_util::sync::CancellationToken;
+
+use super::ends::{Ends, Input, Output};
+use super::hooks::Reach;
+use super::process::Process;
+use super::terminal::Terminal;
+use crate::network::Sandbox;
+use crate::owners::Owners;
+use crate::shim::{Config, Order, Report};
+
+/// How many pieces of output wait for who is joined to a program, before some are lost to them.
+pub(crate) const PIECES: usize = 256;
+/// How long a connection to a Pod may take.
+const CONNECTED: Duration = Duration::from_secs(30);
+/// How often it is looked whose a port is: on a busy machine one look may not be long enough.
+const SEARCHES: usize = 5;
+/// What programs are told of a terminal that do not know better, as container runtimes have it.
+const TERM: (&str, &str) = ("TERM", "xterm");
+
+/// A piece of a program's output, and whether it came from standard error.
+pub(crate) type Piece = (bool, Bytes);
+
+/// What is wanted of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionQuery {
+    /// The container's name.
+    pub container: String,
+    /// The command to run beside its program; none for the program itself.
+    pub command: Option<Vec<String>>,
+    /// There will be input.
+    pub stdin: bool,
+    /// The output is wanted.
+    pub stdout: bool,
+    /// The error output is wanted.
+    pub stderr: bool,
+    /// Input and output are to be a terminal.
+    pub tty: bool,
+}
+
+/// A session with a container. Dropping it ends what was started for it.
+pub struct Session {
+    /// To the program. Dropping it closes the program's input.
+    pub stdin: Option<Input>,
+    /// From the program.
+    pub stdout: Option<Output>,
+    /// From the program.
+    pub stderr: Option<Output>,
+    /// Says how large the terminal is, in columns and rows.
+    pub resize: Option<Box<dyn Fn(u16, u16) + Send + Sync>>,
+    /// The exit code, or why there is none.
+    pub ended: BoxFuture<'static, Result<i32, String>>,
+}
+
+/// Why there can be no session.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// There is no such container that runs.
+    #[error("container {0} does not run at the moment")]
+    NotRunning(String),
+    /// It is not declared as what is wanted needs it.
+    #[error("{0}")]
+    Impossible(String),
+}
+
+/// One run of one container.
+pub(crate) struct Live {
+    pub(super) reach: Reach,
+    pub(super) sandbox: Option<Arc<Sandbox>>,
+    /// Its program's input, where it is declared to have one.
+    pub(super) input: Option<Arc<tokio::sync::Mutex<Option<Input>>>>,
+    pub(super) terminal: Option<Terminal>,
+    pub(super) output: broadcast::WeakSender<Piece>,
+    ended: CancellationToken,
+}
+
+impl Live {
+    pub(super) fn new(
+        reach: Reach,
+        sandbox: Option<Arc<Sandbox>>,
+        ends: Ends,
+        output: broadcast::WeakSender<Piece>,
+    ) -> Self {
+        let Ends { input, terminal, .. } = ends;
+        let input = input.map(|input| Arc::new(tokio::sync::Mutex::new(Some(input))));
+        Self { reach, sandbox, input, terminal, output, ended: CancellationToken::new() }
+    }
+}
+
+/// Namespace, Pod and container.
+type Key = (String, String, String);
+
+/// All containers that run.
+#[derive(Clone, Default)]
+pub(crate) struct Running {
+    all: Arc<Mutex<HashMap<Key, Arc<Live>>>>,
+}
+
+/// A container's place among those that run, which it has until this is dropped.
+pub(crate) struct Place {
+    running: Running,
+    key: Key,
+    live: Arc<Live>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.live.ended.cancel();
+        let mut all = self.running.all.lock();
+        // It may be another run's already.
+        if all.get(&self.key).is_some_and(|live| Arc::ptr_eq(live, &self.live)) {
+            all.remove(&self.key);
+        }
+    }
+}
+
+impl Running {
+    /// Takes note of a container that runs now.
+    pub(super) fn enter(&self, namespace: &str, pod: &str, live: Live) -> Place {
+        let key = (namespace.to_owned(), pod.to_owned(), live.reach.container.name.clone());
+        let live = Arc::new(live);
+        self.all.lock().insert(key.clone(), Arc::clone(&live));
+        Place { running: self.clone(), key, live }
+    }
+
+    /// Connects to a port of a Pod. Of a Pod on the machine's network only its own ports are reached: those that it declares, and those on
+    /// which a process of it listens.
+    pub(crate) async fn connect(
+        &self,
+        owners: &Owners,
+        (namespace, pod): (&str, &str),
+        port: u16,
+    ) -> Result<TcpStream, String> {
+        let live = {
+            let all = self.all.lock();
+            all.iter().find(|((space, name, _), _)| space == namespace && name == pod).map(|(_, live)| Arc::clone(live))
+        };
+        let live = live.ok_or_else(|| "none of its containers runs at the moment".to_owned())?;
+        let connecting = async {
+            if let Some(sandbox) = &live.sandbox {
+                return sandbox.connect(port).await.map_err(|error| refused(port, &error));
+            }
+            let at = match live.reach.ports.get(&port) {
+                Some(at) => *at,
+                None if listens(owners, (namespace, pod), port).await => port,
+                None => {
+                    return Err(format!(
+                        "port {port} is none of this Pod's: no container declares it, and no program of it listens there"
+                    ));
+                }
+            };
+            TcpStream::connect((Ipv4Addr::LOCALHOST, at)).await.map_err(|error| refused(at, &error))
+        };
+        let connected = tokio::time::timeout(CONNECTED, connecting).await;
+        connected.unwrap_or_else(|_| Err(format!("no connection to port {port} within {}s", CONNECTED.as_secs())))
+    }
+
+    /// A session, which begins when it is first waited for.
+    pub(crate) fn session(
+        &self,
+        namespace: &str,
+        pod: &str,
+        query: SessionQuery,
+    ) -> Result<BoxFuture<'static, Result<Session, String>>, SessionError> {
+        let key = (namespace.to_owned(), pod.to_owned(), query.container.clone());
+        let live = self.all.lock().get(&key).cloned();
+        let live = live.ok_or_else(|| SessionError::NotRunning(query.container.clone()))?;
+        if query.command.is_some() {
+            return Ok(Box::pin(run(live, query)));
+        }
+        if query.stdin && live.input.is_none() {
+            let why = format!(
+                "container {} has no input: its manifest says `stdin: true` where it is to have one",
+                query.container
+            );
+            return Err(SessionError::Impossible(why));
+        }
+        if query.tty && live.terminal.is_none() {
+            let why = format!(
+                "container {} has no terminal: its manifest says `tty: true` where it is to have one",
+                query.container
+            );
+            return Err(SessionError::Impossible(why));
+        }
+        Ok(Box::pin(async move { join(&live, &query) }))
+    }
+}
+
+fn refused(port: u16, error: &io::Error) -> String {
+    format!("failed to connect to localhost:{port} inside the Pod: {error}")
+}
+
+/// Whether a process of a Pod listens on a port of the machine's loopback address.
+async fn listens(owners: &Owners, (namespace, name): (&str, &str), port: u16) -> bool {
+    // What nobody can be connected to is the listener's own.
+    let (own, nobody) = (SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    for _ in 0..SEARCHES {
+        if let Some(found) = owners.of_socket(own, nobody).await {
+            return found.namespace == namespace && found.name == name;
+        }
+    }
+    false
+}
+
+/// Runs a command beside a container's program, seeing what it sees.
+async fn run(live: Arc<Live>, query: SessionQuery) -> Result<Session, String> {
+    let SessionQuery { command, stdin, tty, .. } = query;
+    let failed = |error: io::Error| format!("error executing command in container: {error}");
+    let mut ends = Ends::make(stdin, tty).map_err(failed)?;
+    let mut config = Config {
+        command: command.unwrap_or_default(),
+        mounts: Vec::new(),
+        stdin: ends.stdin.clone(),
+        ..live.reach.config.clone()
+    };
+    if tty && !config.env.iter().any(|(name, _)| name == TERM.0) {
+        config.env.push((TERM.0.to_owned(), TERM.1.to_owned()));
+    }
+    let (mut process, out, err) = Process::spawn(&live.reach.launcher, &config).await.map_err(failed)?;
+    loop {
+        match process.next().await {
+            Some(Report::Started(_)) => break,
+            Some(Report::Plain(_)) => {}
+            Some(Report::Failed(why)) => return Err(failed(io::Error::other(why))),
+            Some(Report::Exited { .. }) | None => {
+                return Err(failed(io::Error::other("the shim ended before the command began")));
+            }
+        }
+    }
+    ends.taken();
+    let (out, err) = ends.outputs(out, err).map_err(failed)?;
+    let resize = ends.terminal.clone().map(|terminal| {
+        Box::new(move |columns, rows| terminal.resize(columns, rows)) as Box<dyn Fn(u16, u16) + Send + Sync>
+    });
+    let ended = async move {
+        let mut told = false;
+        loop {
+            tokio::select! {
+                report = process.next() => match report {
+                    Some(Report::Exited { code, signal }) => {
+                        process.finish().await;
+                        return Ok(code.unwrap_or(128 + signal.unwrap_or(9)));
+                    }
+                    Some(Report::Failed(why)) => return Err(why),
+                    Some(_) => {}
+                    None => return Err("the command's shim ended without a word".to_owned()),
+                },
+                () = live.ended.cancelled(), if !told => {
+                    told = true;
+                    process.order(Order::Kill).await;
+                }
+            }
+        }
+    };
+    Ok(Session { stdin: ends.input, stdout: Some(out), stderr: Some(err), resize, ended: Box::pin(ended) })
+}
+
+/// Joins a client to a container's own program.
+fn join(live: &Arc<Live>, query: &SessionQuery) -> Result<Session, String> {
+    let over = || "the container has ended".to_owned();
+    let sender = live.output.upgrade().ok_or_else(over)?;
+    let reader = |stderr: bool| Box::new(StreamReader::new(pieces(sender.subscribe(), stderr).boxed())) as Output;
+    let (stdout, stderr) = (query.stdout.then(|| reader(false)), query.stderr.then(|| reader(true)));
+    let stdin = match (&live.input, query.stdin) {
+        (Some(input), true) => {
+            let busy = |_| "somebody else's input goes to this container already; end that session first".to_owned();
+            let held = Arc::clone(input).try_lock_owned().map_err(busy)?;
+            if held.is_none() {
+                return Err("the container's input was closed with the first session (stdinOnce)".to_owned());
+            }
+            let once = live.reach.container.stdin_once == Some(true);
+            Some(Box::new(Joined { held, once }) as Input)
+        }
+        _ => None,
+    };
+    let resize = live.terminal.clone().filter(|_| query.tty).map(|terminal| {
+        Box::new(move |columns, rows| terminal.resize(columns, rows)) as Box<dyn Fn(u16, u16) + Send + Sync>
+    });
+    let live = Arc::clone(live);
+    let ended = async move {
+        live.ended.cancelled().await;
+        Ok(0)
+    };
+    Ok(Session { stdin, stdout, stderr, resize, ended: Box::pin(ended) })
+}
+
+/// The pieces of one of a program's outputs, to its end.
+fn pieces(from: broadcast::Receiver<Piece>, wanted: bool) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    stream::unfold(from, move |mut from| async move {
+        loop {
+            match from.recv().await {
+                Ok((stderr, piece)) if stderr == wanted => return Some((Ok(piece), from)),
+                Ok(_) => {}
+                Err(RecvError::Lagged(lost)) => {
+                    let note =
+                        format!("\r\n[{lost} pieces of output came faster than they were read and are left out]\r\n");
+                    return Some((Ok(Bytes::from(note)), from));
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    })
+}
+
+/// A container's input while one client has it.
+struct Joined {
+    held: OwnedMutexGuard<Option<Input>>,
+    /// Its end is the end of the program's input.
+    once: bool,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        if self.once {
+            *self.held = None;
+        }
+    }
+}
+
+impl AsyncWrite for Joined {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self.held {
+            Some(input) => Pin::new(input).poll_write(cx, bytes),
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.held {
+            Some(input) => Pin::new(input).poll_flush(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
