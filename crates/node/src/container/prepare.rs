@@ -97,6 +97,7 @@ pub(super) async fn prepare(
             staging,
             join: None,
             stdin: Stdin::Nothing,
+            hostname: setup.sandbox.as_ref().map(|_| hostname(pod)),
             open_files: context.settings.open_files,
             network: setup.sandbox.as_ref().map(|sandbox| sandbox.names()),
         },
@@ -104,6 +105,13 @@ pub(super) async fn prepare(
         last_words,
         lease: lease.unwrap_or_default(),
     })
+}
+
+/// What a Pod is called, as far as the kernel takes it.
+fn hostname(pod: &Pod) -> String {
+    let said = pod.spec.as_ref().and_then(|spec| spec.hostname.clone());
+    let name = said.or_else(|| pod.metadata.name.clone()).unwrap_or_default();
+    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
 
 /// The value of [`MARK`]. It ends with a slash, so that none is the beginning of another.

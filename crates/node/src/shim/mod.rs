@@ -60,6 +60,9 @@ pub(crate) struct Config {
     /// What it reads.
     #[serde(default)]
     pub stdin: Stdin,
+    /// What the machine is called, as the program sees it, where it has a network of its own.
+    #[serde(default)]
+    pub hostname: Option<String>,
     /// The network namespace to be in; the machine's own where there is none.
     pub network: Option<Network>,
 }

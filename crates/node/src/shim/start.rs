@@ -49,8 +49,11 @@ fn prepare(config: &Config, socket: &UnixStream) -> Result<(), String> {
     } else if let Some(network) = &config.network {
         enter(network).map_err(|e| format!("can't enter the Pod's network: {e}"))?;
         // Whoever were root in the network's own user namespace could change the network.
-        user::enter_new(CloneFlags::CLONE_NEWNS)
+        user::enter_new(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
             .map_err(|e| format!("no user namespace is to be had for the container: {e}"))?;
+        if let Some(hostname) = &config.hostname {
+            nix::unistd::sethostname(hostname).map_err(|e| format!("can't be called {hostname}: {e}"))?;
+        }
         if let Err(why) = mounts::apply(&config.mounts, &config.staging) {
             say(socket, &Report::Plain(why));
         }
@@ -112,13 +115,16 @@ fn join(pid: i32, network: Option<&Network>) -> io::Result<()> {
         let same = std::fs::read_link(&theirs)? == std::fs::read_link(format!("/proc/self/ns/{kind}"))?;
         if same { Ok(None) } else { File::open(theirs).map(Some) }
     };
-    // Both are opened before either is entered: the path may not be there afterwards.
-    let (user, mount) = (differs("user")?, differs("mnt")?);
+    // All are opened before any is entered: the path may not be there afterwards.
+    let (user, mount, name) = (differs("user")?, differs("mnt")?, differs("uts")?);
     if let Some(network) = network {
         enter(network)?;
     }
     if let Some(user) = user {
         setns(user, CloneFlags::CLONE_NEWUSER)?;
+    }
+    if let Some(name) = name {
+        setns(name, CloneFlags::CLONE_NEWUTS)?;
     }
     if let Some(mount) = mount {
         setns(mount, CloneFlags::CLONE_NEWNS)?;

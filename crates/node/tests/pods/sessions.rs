@@ -231,6 +231,9 @@ async fn inside_of_a_network_of_its_own() {
         let script = "import socket; s=socket.create_connection(('127.0.0.1',8123)); print(s.recv(9).decode())";
         let (out, err, code) = run(&bench, ask(&["python3", "-c", script]), "").await;
         assert_eq!((out.as_str(), err.as_str(), code), ("word\n", "", 0));
+        // And it is called what its Pod is, for who is beside it as well.
+        let script = "import socket; print(socket.gethostname())";
+        assert_eq!(run(&bench, ask(&["python3", "-c", script]), "").await.0, "a\n");
     }
     bench.end().await;
 }
