@@ -85,7 +85,8 @@ pub(crate) fn open(server: &Arc<Server>, call: &mut Call, place: Place<'_>, part
     let permit = server.session_permits.clone().try_acquire_owned().map_err(|_| {
         Failure::too_many_requests("too many sessions with containers are open; end some and try again")
     })?;
-    let watch = Watch::new(Right::new(server, call, target), IDLE);
+    let right = || Right::new(server, call, target);
+    let (watch, gone) = (Watch::new(right(), IDLE), right().gone());
     let (stopping, longest) = (server.stopping.clone(), right::lasts(IDLE * 42, &call.user, call.now));
     let headers = answer(&protocol);
     server.session_tasks.spawn(async move {
@@ -99,6 +100,7 @@ pub(crate) fn open(server: &Arc<Server>, call: &mut Call, place: Place<'_>, part
         tokio::select! {
             () = Box::pin(served) => {}
             () = stopping.cancelled() => {}
+            () = gone => {}
             () = tokio::time::sleep(longest) => {}
         }
     });
