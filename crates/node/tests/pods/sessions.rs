@@ -192,6 +192,7 @@ async fn said(bench: &Bench, pod: &str, port: u16) -> Result<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs python3"]
 async fn the_ports_of_a_pod_and_no_others() {
     let bench = Bench::start().await;
     let program = |name: &str, port: &str, file: &str| answers(name, port, &bench.path(file));
@@ -218,6 +219,7 @@ async fn the_ports_of_a_pod_and_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs python3"]
 async fn inside_of_a_network_of_its_own() {
     let bench = Bench::start().await;
     let program = answers("c", "8123", &bench.path("up"));
