@@ -141,8 +141,7 @@ impl Http1 {
         });
         let mut buffer = match glance(landed).await? {
             Landed::Taken(made, keeps, rest) => {
-                let reading =
-                    Reading { connection: Some(self), buffer: rest.0, rest: Rest::Bytes(rest.1), keep: rest.2 };
+                let reading = Reading::of(self, rest.0, Rest::Bytes(rest.1), rest.2);
                 return Ok(Answer::Taken(made, keeps, reading));
             }
             Landed::Bytes(bytes) if bytes.is_empty() => {
@@ -160,7 +159,7 @@ impl Http1 {
                 Length::Chunked => Rest::Chunked(Chunks::default()),
                 Length::UntilClose => Rest::UntilClose,
             };
-            let reading = Reading { connection: Some(self), buffer, rest, keep: found.keep };
+            let reading = Reading::of(self, buffer, rest, found.keep);
             return Ok(Answer::Read(found.parts, reading));
         }
         Err(Unreadable("there are interim answers without end").into())
@@ -183,6 +182,17 @@ impl Http1 {
 }
 
 impl Reading {
+    /// What follows a head, of which the buffer has what has come. Where that is nothing, a program that writes head and body apart may hold the
+    /// body back until the head is acknowledged, which the kernel would do only after 40 ms.
+    fn of(connection: Box<Http1>, buffer: BytesMut, rest: Rest, keep: bool) -> Self {
+        let awaits_all = buffer.is_empty() && !matches!(rest, Rest::Bytes(0));
+        let reading = Self { connection: Some(connection), buffer, rest, keep };
+        if awaits_all && let Some(connection) = &reading.connection {
+            connection.stream.acknowledge();
+        }
+        reading
+    }
+
     /// Keeps the connection for no longer than that.
     pub(crate) fn keep_for(&mut self, keep: Duration) {
         if let Some(connection) = &mut self.connection {

@@ -32,6 +32,22 @@ impl From<TcpStream> for Stream {
     }
 }
 
+impl Stream {
+    /// Tells the other end now what has been read, and not with what is written next, or after a while. It is no more than a hint.
+    pub(crate) fn acknowledge(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            let stream = match self {
+                Self::Plain(stream) => stream,
+                Self::Tls(stream) => stream.get_ref().0,
+            };
+            if let Err(error) = stream.set_quickack(true) {
+                tracing::trace!("what was read is acknowledged later: {error}");
+            }
+        }
+    }
+}
+
 /// How connections to endpoints are made.
 pub(crate) struct Dial<'a> {
     pub(crate) limit: Duration,
