@@ -211,6 +211,7 @@ async fn offer(connection: Box<Http1>, request: Request<RequestBody>) -> Result<
                 let again = idempotent(request.method()).then(|| Box::new(request));
                 Err(Unanswered::Lost(again, Miss::broken("upstream_closed", &error)))
             }
+            Err(AskError::Cut(error)) => Err(Unanswered::Failed(Miss::broken("upstream_closed", &error))),
             Err(error) => Err(Unanswered::Failed(Miss::broken("upstream_protocol", &error))),
         };
     }

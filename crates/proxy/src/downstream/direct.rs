@@ -281,7 +281,9 @@ impl Asking<'_> {
                     return read.map(Came::Other).map_err(Miss::Broken);
                 }
                 Err(AskError::Lost(_)) if !is_new => {}
-                Err(AskError::Lost(error)) => return Err(Miss::broken("upstream_closed", &error)),
+                Err(AskError::Lost(error) | AskError::Cut(error)) => {
+                    return Err(Miss::broken("upstream_closed", &error));
+                }
                 Err(error) => return Err(Miss::broken("upstream_protocol", &error)),
             }
         }

@@ -69,7 +69,7 @@ impl Outlet {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.held < MUCH && self.pieces.len() < PIECES
+        self.flat.len() - self.gone + self.held < MUCH && self.pieces.len() < PIECES
     }
 
     /// Takes a part of a body.
@@ -167,6 +167,10 @@ impl Outlet {
         if self.gone == self.flat.len() {
             self.flat.clear();
             self.gone = 0;
+        } else if self.gone >= MUCH {
+            // A client that never quite catches up.
+            self.flat.drain(..self.gone);
+            self.gone = 0;
         }
         while let Some(piece) = self.pieces.front_mut() {
             if written < piece.len() {
@@ -244,6 +248,24 @@ mod tests {
             assert_eq!(written(Framing::Length(all as u64), &sizes, most).expect("a body"), plain);
         }
         assert_eq!(written(Framing::Length(0), &[], 1).expect("none"), b"h");
+    }
+
+    #[test]
+    fn small_pieces_fill_it_too() {
+        for framing in [Framing::Chunked, Framing::Length(u64::MAX)] {
+            let (mut outlet, mut framing) = (Outlet::new(), framing);
+            // The client takes a little less than comes, for as long as one likes.
+            for _ in 0..20 {
+                let mut taken = 0;
+                while outlet.has_room() {
+                    outlet.take(&mut framing, Bytes::from_static(&[b'x'; 100])).expect("a part");
+                    taken += 1;
+                    assert!(taken <= MUCH / 100 + 1, "there is room without end");
+                }
+                outlet.advance(MUCH - 1);
+                assert!(!outlet.is_empty() && outlet.flat.len() < 3 * MUCH, "{}", outlet.flat.len());
+            }
+        }
     }
 
     #[test]

@@ -42,9 +42,12 @@ pub(crate) struct Http1 {
 /// Why no answer came.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
-    /// The connection broke before the answer's head was whole.
+    /// The connection broke before anything of an answer came.
     #[error("the connection broke: {0}")]
     Lost(#[from] io::Error),
+    /// The connection broke when the endpoint had begun to answer: it has had the request.
+    #[error("the connection broke in the middle of the answer's head: {0}")]
+    Cut(io::Error),
     /// What came was no HTTP.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
@@ -165,6 +168,7 @@ impl Http1 {
         Err(Unreadable("there are interim answers without end").into())
     }
 
+    /// The head of an answer that has begun.
     async fn head(&mut self, buffer: &mut BytesMut, method: &Method) -> Result<head::Head, AskError> {
         loop {
             if !buffer.is_empty()
@@ -173,9 +177,9 @@ impl Http1 {
                 return Ok(found);
             }
             buffer.reserve(READ);
-            let read = std::future::poll_fn(|cx| poll_read_buf(Pin::new(&mut self.stream), cx, buffer)).await?;
-            if read == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            let read = std::future::poll_fn(|cx| poll_read_buf(Pin::new(&mut self.stream), cx, buffer)).await;
+            if read.map_err(AskError::Cut)? == 0 {
+                return Err(AskError::Cut(io::ErrorKind::UnexpectedEof.into()));
             }
         }
     }

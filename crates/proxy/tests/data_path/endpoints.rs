@@ -69,6 +69,33 @@ async fn what_may_have_been_done_is_not_repeated() {
 }
 
 #[tokio::test]
+async fn what_an_endpoint_began_to_answer_is_not_repeated() {
+    for begun in ["HTTP/1.1 2", "HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n"] {
+        let connections = Count::default();
+        let counted = connections.clone();
+        let upstream = Upstream::raw(move |mut stream| {
+            let connections = counted.clone();
+            async move {
+                connections.add();
+                read_until(&mut stream, "\r\n\r\n").await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.expect("sends");
+                read_until(&mut stream, "\r\n\r\n").await;
+                stream.write_all(begun.as_bytes()).await.expect("sends");
+            }
+        })
+        .await;
+        let (_proxy, address) = serving(all_to(&[upstream.address])).await;
+        let mut client = Client::http1(address).await;
+        for expected in [StatusCode::OK, StatusCode::BAD_GATEWAY] {
+            let answer = read(client.send(get("/")).await.expect("an answer")).await.expect("a body");
+            assert_eq!(answer.status, expected, "{begun:?}: {}", answer.body);
+            assert!(expected == StatusCode::OK || answer.body.contains("upstream_closed"), "{}", answer.body);
+        }
+        assert_eq!(connections.get(), 1, "{begun:?}");
+    }
+}
+
+#[tokio::test]
 async fn connections_to_endpoints_are_kept() {
     let connections = Count::default();
     let counted = connections.clone();
