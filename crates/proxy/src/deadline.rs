@@ -3,7 +3,8 @@
 //! Invariants: what is no such time is none, as the next hop judges it again; a request without the header costs one look at its
 //! headers at most.
 
-use std::time::Duration;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 
@@ -37,6 +38,17 @@ pub(crate) fn passed() -> Fault {
         "deadline",
         "The call was not answered in the time that its caller gave it.",
     )
+}
+
+/// What comes of work that is given up at its caller's deadline.
+pub(crate) async fn before<T>(
+    until: Option<Instant>,
+    work: Pin<&mut impl Future<Output = Result<T, Fault>>>,
+) -> Result<T, Fault> {
+    match until {
+        None => work.await,
+        Some(until) => tokio::time::timeout_at(until.into(), work).await.unwrap_or_else(|_| Err(passed())),
+    }
 }
 
 #[cfg(test)]

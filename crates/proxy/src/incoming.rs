@@ -29,30 +29,32 @@ pub(crate) enum Incoming {
 /// Tells whether it is the client whom a request waits for, so that nobody else is blamed for it.
 pub(crate) struct Watch {
     began: Instant,
-    /// When the client was last waited for, in milliseconds since then; [`WAITS`] while it is.
-    heard: AtomicU64,
+    /// Whether the client is waited for, in the last bit; before it since when that is so, in milliseconds since it began.
+    state: AtomicU64,
 }
-
-const WAITS: u64 = u64::MAX;
 
 impl Watch {
     fn new() -> Self {
-        Self { began: Instant::now(), heard: AtomicU64::new(0) }
+        Self { began: Instant::now(), state: AtomicU64::new(0) }
     }
 
     fn polled(&self, pending: bool) {
-        if pending {
-            self.heard.store(WAITS, Ordering::Relaxed);
-        } else if self.heard.load(Ordering::Relaxed) == WAITS {
-            let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(WAITS - 1);
-            self.heard.store(now, Ordering::Relaxed);
+        // The time is asked for only where something has changed.
+        if pending != self.waits() {
+            let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.state.store(now << 1 | u64::from(pending), Ordering::Relaxed);
         }
     }
 
-    /// Since when the client is not waited for any more; none where it is now.
-    pub(crate) fn heard(&self) -> Option<Instant> {
-        let heard = self.heard.load(Ordering::Relaxed);
-        (heard != WAITS).then(|| self.began + Duration::from_millis(heard))
+    /// Whether it is the client who is waited for.
+    pub(crate) fn waits(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & 1 == 1
+    }
+
+    /// The same, and since when it is so.
+    pub(crate) fn state(&self) -> (bool, Instant) {
+        let state = self.state.load(Ordering::Relaxed);
+        (state & 1 == 1, self.began + Duration::from_millis(state >> 1))
     }
 }
 

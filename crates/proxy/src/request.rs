@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use http::header::{HOST, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
@@ -233,16 +234,8 @@ async fn act(
             // Before anything is sent, so that it counts even if the client does not wait for the answer.
             seen.counts_as(&choice.counter);
             let limit = if kind == Kind::Grpc { deadline::of(&parts.headers) } else { None };
-            let started = seen.started;
-            let sent = {
-                let sent = pin!(forward(caller, rule, (choice, changes.as_deref()), ticket, parts, body, seen));
-                match limit {
-                    None => sent.await,
-                    Some(limit) => tokio::time::timeout(limit.saturating_sub(started.elapsed()), sent)
-                        .await
-                        .unwrap_or_else(|_| Err(deadline::passed())),
-                }
-            };
+            let until = limit.and_then(|limit| seen.started.checked_add(limit));
+            let sent = forward(caller, rule, (choice, changes.as_deref()), (ticket, until), parts, body, seen).await;
             let mut response = sent.unwrap_or_else(|fault| {
                 tracing::debug!(
                     rule = &*rule.id,
@@ -280,12 +273,12 @@ async fn act(
     }
 }
 
-/// Sends a request to a backend, if its policy lets it.
+/// Sends a request to a backend, if its policy lets it, and no longer than its caller waits for the head of the answer.
 async fn forward(
     caller: &Arc<Caller>,
     rule: &Rule,
     (choice, changes): (&Choice, Option<&Changes>),
-    ticket: Option<Ticket>,
+    (ticket, until): (Option<Ticket>, Option<Instant>),
     parts: request::Parts,
     body: Incoming,
     seen: &mut Observation,
@@ -293,9 +286,14 @@ async fn forward(
     let Some(traffic) = &choice.traffic else {
         let ticket = ticket.ok_or_else(|| choice.no_endpoint())?;
         let outgoing = outgoing(caller, rule, (choice, changes), parts, body, seen);
-        return forward::send(caller, rule, choice, ticket, outgoing, seen).await;
+        return deadline::before(until, pin!(forward::send(caller, rule, choice, ticket, outgoing, seen))).await;
     };
-    let entered = traffic.admit(caller, rule, choice, ticket, &parts.headers, seen.started).await?;
+    let mut entered = {
+        let admitted = pin!(traffic.admit(caller, rule, choice, ticket, &parts.headers, seen.started));
+        deadline::before(until, admitted).await?
+    };
+    // From here on the policy has to know how it ends.
+    entered.until = until;
     let outgoing = outgoing(caller, rule, (choice, changes), parts, body, seen);
     traffic::send(caller, rule, choice, traffic, entered, outgoing, seen).await
 }

@@ -25,6 +25,8 @@ pub(crate) struct Entered {
     pub(super) timed: Option<Timed>,
     /// What decides to which endpoint it goes, where something does.
     pub(super) key: Option<u64>,
+    /// When its caller will wait no more, where it said so.
+    pub(crate) until: Option<Instant>,
 }
 
 impl Traffic {
@@ -69,7 +71,7 @@ impl Traffic {
         let ticket = ticket.or_else(|| choice.pick(&[], key));
         let mut ticket = ticket.ok_or_else(|| choice.no_endpoint())?;
         ticket.place = place;
-        Ok(Entered { ticket, timed, key })
+        Ok(Entered { ticket, timed, key, until: None })
     }
 
     fn within_limits(&self, caller: &Caller, headers: &HeaderMap, now: Instant) -> Result<(), Fault> {

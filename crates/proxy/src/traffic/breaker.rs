@@ -29,6 +29,8 @@ pub(crate) struct Call {
     breaker: Arc<Breaker>,
     /// Zero once it has ended.
     generation: u64,
+    /// Whether others are kept off until it has ended.
+    probe: bool,
 }
 
 impl Breaker {
@@ -51,12 +53,19 @@ impl Breaker {
 
     /// Lets a call through, or says how long it will not do so.
     pub(crate) fn call(self: &Arc<Self>, now: Instant) -> Result<Call, Duration> {
-        let generation = self.circuit.lock().enter(&self.settings, now)?;
-        Ok(Call { breaker: Arc::clone(self), generation })
+        let mut circuit = self.circuit.lock();
+        let generation = circuit.enter(&self.settings, now)?;
+        let probe = matches!(circuit.state, State::HalfOpen { .. });
+        drop(circuit);
+        Ok(Call { breaker: Arc::clone(self), generation, probe })
     }
 }
 
 impl Call {
+    pub(crate) fn is_probe(&self) -> bool {
+        self.probe
+    }
+
     pub(crate) fn end(mut self, failed: bool, now: Instant) -> Option<Transition> {
         let generation = std::mem::take(&mut self.generation);
         self.breaker.circuit.lock().end(generation, failed, &self.breaker.settings, now)
@@ -286,9 +295,11 @@ mod tests {
         let now = Instant::now();
         assert_eq!(breaker.call(now).expect("closed").end(true, now), Some(Opened));
         let probe = breaker.call(now).expect("half open");
+        assert!(probe.is_probe());
         assert!(breaker.call(now).is_err());
         drop(probe);
         assert_eq!(breaker.call(now).expect("a place is free").end(false, now), Some(Closed));
+        assert!(!breaker.call(now).expect("closed").is_probe());
     }
 
     /// A call in a simulation.

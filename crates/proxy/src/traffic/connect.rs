@@ -32,7 +32,7 @@ pub(crate) async fn connect(
         let ticket = choice.pick(&[], None).ok_or_else(|| choice.no_endpoint())?;
         return attempt(caller, ticket, None, session).await.map_err(|_| forward::unreachable(choice));
     };
-    let Entered { ticket, timed: _timed, key } = traffic.admit(caller, rule, choice, None, &none, started).await?;
+    let Entered { ticket, timed: _timed, key, .. } = traffic.admit(caller, rule, choice, None, &none, started).await?;
     let place = ticket.place.clone();
     let within = rule.timeouts.request.or(traffic.timeouts.request).map(|limit| started + limit);
     if let Some((_, budget)) = &traffic.retries {

@@ -16,9 +16,11 @@ use super::counts::PolicyEvent;
 use super::gate::Place;
 use super::replay::Script;
 use super::retry::{self, Outcome};
+use super::turn::{Next, Turn};
 use super::{Traffic, is_safe};
 use crate::answer::Fault;
 use crate::body::Body;
+use crate::deadline;
 use crate::endpoint::Ticket;
 use crate::forward::{self, Miss, Outgoing};
 use crate::incoming::Watch;
@@ -26,6 +28,9 @@ use crate::observe::Observation;
 use crate::request::Caller;
 use crate::route::{Choice, Rule};
 use crate::upstream::RequestBody;
+
+/// A time that is enough to blame a backend for, where it is the caller who set it.
+const FAIR: Duration = Duration::from_millis(100);
 
 /// Sends a request by its policy and brings back the head of the answer.
 pub(crate) async fn send(
@@ -37,11 +42,13 @@ pub(crate) async fn send(
     outgoing: Outgoing,
     seen: &mut Observation,
 ) -> Result<Response<Body>, Fault> {
-    let Entered { ticket, timed: _timed, key } = entered;
+    let Entered { ticket, timed: _timed, key, until } = entered;
     let now = Instant::now();
     let call = traffic.call(now)?;
     let mut sending = Sending::new(caller, rule, choice, traffic, outgoing, seen);
     sending.key = key;
+    sending.leaves = until;
+    sending.deadline = sending.deadline.into_iter().chain(until).min();
     sending.place = ticket.place.clone();
     if let Some((_, budget)) = &traffic.retries {
         budget.request(now);
@@ -91,6 +98,10 @@ struct Sending<'a> {
     http2: bool,
     /// Tells whether it is the client who is waited for.
     watch: Option<Arc<Watch>>,
+    /// Whether its time is not the backend's. In calls of gRPC either side may wait for the other's part, and nobody can tell.
+    patient: bool,
+    /// When its caller will wait no more, where it said so.
+    leaves: Option<Instant>,
     /// When it must have been answered.
     deadline: Option<Instant>,
     per_try: Option<Duration>,
@@ -135,6 +146,8 @@ impl<'a> Sending<'a> {
             upgrade,
             http2,
             watch,
+            patient: !(grpc && http2),
+            leaves: None,
             deadline: within.map(|limit| seen.started + limit),
             per_try: per_try.or(settings.response_timeout),
             retries: 0,
@@ -190,7 +203,8 @@ impl<'a> Sending<'a> {
             let request = self.script.take().ok_or_else(gone)?;
             offered.push(ticket.endpoint.address);
             self.seen.attempts(ticket.endpoint.address);
-            let sent = self.attempt(ticket, request).await;
+            let (began, probe) = (Instant::now(), call.as_ref().is_some_and(Call::is_probe));
+            let sent = self.attempt(ticket, request, probe).await;
             let (outcome, missed) = match sent {
                 Ok(response) => {
                     let outcome = Outcome::Answer(response.status(), grpc_status(response.headers()));
@@ -198,14 +212,7 @@ impl<'a> Sending<'a> {
                     return Ok((outcome, Ok(response)));
                 }
                 Err(Miss::Broken(fault)) => {
-                    let outcome = match fault.reason {
-                        forward::BY_CLIENT => Outcome::ByClient,
-                        "timeout" if self.watch.as_ref().is_some_and(|watch| watch.heard().is_none()) => {
-                            Outcome::ByClient
-                        }
-                        "timeout" => Outcome::TimedOut,
-                        _ => Outcome::Reset,
-                    };
+                    let (outcome, fault) = self.judge(fault, began, probe);
                     self.seen.missed(fault.reason);
                     self.ended(call, &offered, outcome);
                     return Ok((outcome, Err(fault)));
@@ -227,27 +234,50 @@ impl<'a> Sending<'a> {
         }
     }
 
+    /// Whose fault it is that a try brought no answer, and what is said of it.
+    fn judge(&self, fault: Fault, began: Instant, probe: bool) -> (Outcome, Fault) {
+        match fault.reason {
+            forward::BY_CLIENT => (Outcome::ByClient, fault),
+            "timeout" => {
+                let waited_for = (self.patient || probe) && self.watch.as_ref().is_some_and(|watch| watch.waits());
+                let left = self.leaves.filter(|leaves| *leaves <= Instant::now());
+                let least = self.per_try.map_or(FAIR, |limit| limit.min(FAIR));
+                // A caller that leaves at once says nothing of the backend.
+                let fair = left.is_none_or(|left| left.saturating_duration_since(began) >= least);
+                let outcome = if waited_for || !fair { Outcome::ByClient } else { Outcome::TimedOut };
+                (outcome, if left.is_some() { deadline::passed() } else { fault })
+            }
+            _ => (Outcome::Reset, fault),
+        }
+    }
+
     /// Offers the request to one endpoint. Time in which it is the client who is waited for is not the endpoint's.
-    async fn attempt(&mut self, ticket: Ticket, request: Request<RequestBody>) -> Result<Response<Body>, Miss> {
+    async fn attempt(
+        &mut self,
+        ticket: Ticket,
+        request: Request<RequestBody>,
+        probe: bool,
+    ) -> Result<Response<Body>, Miss> {
         let limit = self.limit();
-        let (watch, deadline) = (self.watch.clone(), self.deadline);
-        let most = self.caller.shared.settings.response_timeout;
+        let (watch, deadline) = (self.watch.clone().filter(|_| self.patient), self.deadline);
         let own = if watch.is_some() { None } else { limit };
+        let settings = &self.caller.shared.settings;
         let mut sent = pin!(forward::attempt(self.caller, ticket, request, &mut self.upgrade, self.http2, own));
         let (Some(watch), Some(limit)) = (watch, limit) else { return sent.await };
         let began = Instant::now();
-        let last = most.map(|most| began + most.max(limit)).into_iter().chain(deadline).min();
-        let mut until = began + limit;
+        let most = settings.response_timeout.map(|most| began + most.max(limit));
+        let last = most.into_iter().chain(deadline).min();
+        let turn = Turn { began, limit, silence: settings.header_timeout, last, probe };
+        let mut until = turn.first();
         loop {
             if let Ok(sent) = tokio::time::timeout_at(until.into(), sent.as_mut()).await {
                 return sent;
             }
-            let now = Instant::now();
-            until = watch.heard().unwrap_or(now) + limit;
-            if until <= now || last.is_some_and(|last| last <= now) {
-                return Err(Miss::Broken(forward::late()));
-            }
-            until = last.map_or(until, |last| until.min(last));
+            until = match turn.next(watch.state(), Instant::now()) {
+                Next::Look(until) => until,
+                Next::Late => return Err(Miss::Broken(forward::late())),
+                Next::Silent => return Err(Miss::Broken(silent())),
+            };
         }
     }
 
@@ -281,6 +311,12 @@ impl<'a> Sending<'a> {
             (left, per_try) => left.or(per_try),
         }
     }
+}
+
+/// What is said to a client that sends nothing of what it announced.
+fn silent() -> Fault {
+    let detail = "The request's body did not come in the time that it may take.";
+    Fault::new(StatusCode::REQUEST_TIMEOUT, forward::BY_CLIENT, detail)
 }
 
 /// The gRPC status in the head of an answer: of one that has no body.

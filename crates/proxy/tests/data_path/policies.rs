@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt;
 use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use proxy::PolicyEvent;
 use proxy::policy::*;
 use proxy::snapshot::*;
@@ -351,6 +353,83 @@ async fn a_client_that_is_slow_is_waited_for_and_nobody_is_blamed() {
         assert_unblamed(&proxy);
     };
     tokio::join!(one(BackendProtocol::Http1), one(BackendProtocol::H2c));
+}
+
+#[tokio::test]
+async fn a_client_that_sends_nothing_keeps_no_probe_from_others() {
+    let begun = Count::default();
+    let counted = begun.clone();
+    let upstream = Upstream::http(move |request| {
+        let number = counted.add();
+        async move {
+            drop(request.into_body().collect().await);
+            let mut response = Response::new(text("whole"));
+            *response.status_mut() = if number == 0 { StatusCode::BAD_GATEWAY } else { StatusCode::OK };
+            response
+        }
+    })
+    .await;
+    let limits = Breaker { consecutive: Some(1), open: Duration::ZERO, probes: 1, ..breaker() };
+    let breaker = Breaker { call_timeout: Duration::from_secs(1), ..limits };
+    let policy = Policy { breaker: scoped(breaker), ..Policy::default() };
+    let (proxy, address) = serving(under(policy, &[upstream.address])).await;
+    assert_eq!(ask(address, get("/")).await.status, StatusCode::BAD_GATEWAY);
+    let stalled = tokio::spawn(async move { broken_off(address, "content-length: 5\r\n\r\n", false).await });
+    until(|| begun.get() == 2).await;
+    soon(async {
+        while ask(address, get("/")).await.status != StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(stalled.await.expect("no panic").starts_with("HTTP/1.1 408"));
+    assert_eq!(proxy_events(&proxy), (1, 1), "it was given back without a verdict");
+}
+
+fn proxy_events(proxy: &Running) -> (u64, u64) {
+    (counted(proxy, PolicyEvent::BreakerOpened), counted(proxy, PolicyEvent::BreakerClosed))
+}
+
+/// A backend that answers nothing, behind a breaker that opens at the second failure; it is spoken to as gRPC is.
+async fn hung(call_timeout: Duration) -> (Running, Client<ServedBody>, Upstream) {
+    let upstream = Upstream::http(|_| std::future::pending::<Response<ServedBody>>()).await;
+    let breaker = Breaker { consecutive: Some(2), open: Duration::from_secs(60), call_timeout, ..breaker() };
+    let policy = Policy { breaker: scoped(breaker), ..Policy::default() };
+    let (proxy, address) = serving(under(policy, &[upstream.address])).await;
+    (proxy, Client::http2(address).await, upstream)
+}
+
+/// The status that a call of gRPC ends with.
+async fn called(client: &mut Client<ServedBody>, deadline: Option<&str>, body: ServedBody) -> String {
+    let call = Request::post("http://a.test/pkg.Service/Call").header("content-type", "application/grpc");
+    let call = deadline.into_iter().fold(call, |call, deadline| call.header("grpc-timeout", deadline));
+    let answer = client.send(call.body(body).expect("a request")).await.expect("an answer");
+    answer.headers()["grpc-status"].to_str().expect("text").to_owned()
+}
+
+#[tokio::test]
+async fn a_hung_backend_is_blamed_for_streams_that_wait_for_it() {
+    let (proxy, mut client, _upstream) = hung(Duration::from_millis(300)).await;
+    for _ in 0..2 {
+        // The caller has said something, and goes on when it is answered.
+        let said = futures::stream::iter([Ok(Frame::data("\0\0\0\0\0".into()))]);
+        let open = StreamBody::new(said.chain(futures::stream::pending()));
+        assert_eq!(called(&mut client, None, BodyExt::boxed(open)).await, "4");
+    }
+    assert_eq!(proxy_events(&proxy), (1, 0));
+}
+
+#[tokio::test]
+async fn a_hung_backend_is_blamed_for_deadlines_that_were_fair() {
+    let (proxy, mut client, _upstream) = hung(Duration::from_secs(60)).await;
+    for _ in 0..3 {
+        assert_eq!(called(&mut client, Some("1n"), text("")).await, "4");
+    }
+    assert_eq!(proxy_events(&proxy), (0, 0), "nobody could have answered in that time");
+    for _ in 0..2 {
+        assert_eq!(called(&mut client, Some("2S"), text("")).await, "4");
+    }
+    assert_eq!(proxy_events(&proxy), (1, 0));
 }
 
 #[tokio::test]

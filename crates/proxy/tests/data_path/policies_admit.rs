@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
-use proxy::PolicyEvent;
+use http_body_util::BodyExt;
 use proxy::policy::*;
+use proxy::{PolicyEvent, Settings};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -118,6 +121,31 @@ async fn a_client_that_goes_away_gives_its_place_back() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_nothing_gives_its_place_back() {
+    let asked = Count::default();
+    let counted = asked.clone();
+    let upstream = Upstream::http(move |request| {
+        counted.add();
+        async move {
+            drop(request.into_body().collect().await);
+            Response::new(text("done"))
+        }
+    })
+    .await;
+    let concurrency = Concurrency { limit: 1, queue: 1, max_wait: LIMIT };
+    let policy = Policy { concurrency: scoped(concurrency), ..Policy::default() };
+    let proxy = start(Settings { header_timeout: Duration::from_secs(1), ..Settings::default() });
+    proxy.handle.apply(under(policy, &[upstream.address])).await.expect("a good snapshot");
+    let address = proxy.address("l");
+    let mut stalled = TcpStream::connect(address).await.expect("connects");
+    stalled.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nab").await.expect("sends");
+    until(|| asked.get() == 1).await;
+    assert_eq!(ask(address, get("/")).await.body, "done");
+    let told = read_until(&mut stalled, "\r\n\r\n").await;
+    assert!(told.starts_with("HTTP/1.1 408"), "{told}");
 }
 
 #[tokio::test]

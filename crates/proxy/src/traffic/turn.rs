@@ -1,0 +1,102 @@
+//! Whose time it is that a try takes: the backend's, or that of a client whose body is still to come.
+//!
+//! Invariants: the backend has the whole limit from when the client was last waited for; a client that sends nothing is not waited for
+//! longer than it may be silent, and as a probe no longer than the limit. Time is an argument.
+
+use std::time::{Duration, Instant};
+
+/// The times of one try.
+pub(super) struct Turn {
+    pub(super) began: Instant,
+    /// How long the backend may take.
+    pub(super) limit: Duration,
+    /// How long the client may send nothing while it is waited for.
+    pub(super) silence: Duration,
+    /// When it ends, whoever is waited for.
+    pub(super) last: Option<Instant>,
+    /// Whether others wait for how it ends.
+    pub(super) probe: bool,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// To look again by then.
+    Look(Instant),
+    /// Nothing: the time is over.
+    Late,
+    /// Nothing: the client has not sent in time.
+    Silent,
+}
+
+impl Turn {
+    /// When to look for the first time.
+    pub(super) fn first(&self) -> Instant {
+        self.by(self.began + self.step())
+    }
+
+    /// What comes next, where the client has been waited for since then, or has not been since then.
+    pub(super) fn next(&self, (waits, since): (bool, Instant), now: Instant) -> Next {
+        if self.last.is_some_and(|last| last <= now) {
+            return Next::Late;
+        }
+        let since = since.max(self.began);
+        let (end, word) = match waits {
+            true if self.probe => (self.began + self.limit.min(self.silence), Next::Silent),
+            true => (since + self.silence, Next::Silent),
+            false => (since + self.limit, Next::Late),
+        };
+        if end <= now { word } else { Next::Look(self.by(end.min(now + self.step()))) }
+    }
+
+    /// It may change meanwhile who is waited for.
+    fn step(&self) -> Duration {
+        self.limit.min(self.silence)
+    }
+
+    fn by(&self, time: Instant) -> Instant {
+        self.last.map_or(time, |last| last.min(time))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_its_own_time() {
+        let began = Instant::now() + Duration::from_secs(10);
+        let at = |seconds: u64| began + Duration::from_secs(seconds);
+        let before = began - Duration::from_secs(5);
+        let seconds = Duration::from_secs;
+        let turn =
+            |limit, probe| Turn { began, limit: seconds(limit), silence: seconds(60), last: Some(at(300)), probe };
+        let (plain, probe, long) = (turn(3, false), turn(3, true), turn(200, false));
+        for (of, waits, since, now, expected) in [
+            // The backend's time is over when the limit is, from the client's last part on.
+            (&plain, false, before, at(3), Next::Late),
+            (&plain, false, at(2), at(3), Next::Look(at(5))),
+            (&plain, false, at(40), at(43), Next::Late),
+            // The client's is as long as it may be silent.
+            (&plain, true, at(1), at(3), Next::Look(at(6))),
+            (&plain, true, at(1), at(60), Next::Look(at(61))),
+            (&plain, true, at(1), at(61), Next::Silent),
+            (&plain, true, at(50), at(61), Next::Look(at(64))),
+            // However long the backend's is.
+            (&long, true, at(0), at(60), Next::Silent),
+            (&long, false, at(0), at(60), Next::Look(at(120))),
+            (&long, false, at(0), at(180), Next::Look(at(200))),
+            // Others wait for a probe.
+            (&probe, true, at(2), at(3), Next::Silent),
+            (&probe, true, at(2), at(4), Next::Silent),
+            (&probe, false, at(2), at(3), Next::Look(at(5))),
+            // All of it has an end.
+            (&plain, true, at(299), at(300), Next::Late),
+            (&plain, true, at(298), at(299), Next::Look(at(300))),
+        ] {
+            assert_eq!(of.next((waits, since), now), expected, "{waits} {:?} {:?}", since - before, now - before);
+        }
+        assert_eq!([plain.first(), long.first()], [at(3), at(60)]);
+        assert_eq!(Turn { last: Some(at(1)), ..turn(3, false) }.first(), at(1));
+    }
+}
