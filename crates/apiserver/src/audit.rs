@@ -141,14 +141,15 @@ impl Record {
 
     /// Where the trail is to have it, if at all.
     fn kept(&self, code: u16) -> Option<Kept> {
-        // What runs or reaches a program counts as a change, though WebSocket asks for it by GET.
-        let changes = matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
-            || matches!(self.object["subresource"].as_str(), Some("attach" | "exec" | "portforward"));
+        // What runs or reaches a program counts as a change, though WebSocket asks for it by GET; of that there is no rehearsal.
+        let session = matches!(self.object["subresource"].as_str(), Some("attach" | "exec" | "portforward"));
+        let changes = matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection");
+        let counts = session || changes && !self.harmless;
         // Who is refused is told of whatever they wanted, but strangers would fill the trail with nothing.
         let known = self.user.is_some();
         match code {
             403 if known => Some(Kept::Refusal),
-            _ if changes && !self.harmless && (known || self.allowed == Some(true)) => Some(Kept::Change),
+            _ if counts && (known || self.allowed == Some(true)) => Some(Kept::Change),
             _ => None,
         }
     }
@@ -292,6 +293,18 @@ mod tests {
         ] {
             let record = Record { verb: verb.into(), user, harmless, allowed, ..Record::default() };
             assert_eq!(record.kept(code), expected, "{verb} {code} {allowed:?}");
+        }
+        for (part, expected) in [
+            ("exec", Some(Kept::Change)),
+            ("attach", Some(Kept::Change)),
+            ("portforward", Some(Kept::Change)),
+            ("log", None),
+        ] {
+            for verb in ["create", "get"] {
+                let object = json!({ "resource": "pods", "subresource": part });
+                let asked = Record { verb: verb.into(), user: known(), harmless: true, object, ..Record::default() };
+                assert_eq!(asked.kept(101), expected, "nobody rehearses {verb} of {part}");
+            }
         }
     }
 }

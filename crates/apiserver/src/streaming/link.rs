@@ -1,6 +1,6 @@
 //! The connection below a client's streams: what both protocols need of it.
 //!
-//! Invariants: a connection over which nothing is said ends in time; one whose client is gone is noticed though nothing is read from it,
+//! Invariants: a connection over which nothing is said ends in time, and one whose client takes nothing of what is said; one whose client is gone is noticed though nothing is read from it,
 //! because it is written to; one whose client may no longer do what it does ends.
 
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use crate::right::Right;
 const BEAT: Duration = Duration::from_secs(15);
 /// How long a client may take to close a connection on which all has been said.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How long a client may take to make room for one frame.
+const STALLED: Duration = Duration::from_mins(10);
 
 /// Whether a connection may go on.
 pub(super) struct Watch {
@@ -67,10 +69,11 @@ pub(super) async fn write(
                 ping.clone()
             }
         };
-        out.write_all(&frame).await?;
-        if frames.is_empty() {
-            out.flush().await?;
-        }
+        let written = async {
+            out.write_all(&frame).await?;
+            if frames.is_empty() { out.flush().await } else { Ok(()) }
+        };
+        tokio::time::timeout(STALLED, written).await??;
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::asked::{Sizes, outcome};
 use super::spdy::frame as spdy;
@@ -18,7 +19,8 @@ use crate::sessions::{Beginning, Input, Output, Session};
 pub(super) const PIECE: usize = 32 * 1024;
 /// How many pieces wait for a slow program, for each stream, and how many for a slow client.
 pub(super) const WAITING: usize = 16;
-/// How long the last of the output may take to arrive once the program has ended.
+/// How long more output is waited for once the program has ended: others may hold the other end of its pipe. What has come is sent, however
+/// long the client takes.
 const REST: Duration = Duration::from_secs(5);
 
 /// What a client sends on one stream; it ends when the client says so.
@@ -79,7 +81,7 @@ pub(super) struct Channels {
 pub(super) async fn session(channels: Channels, beginning: Beginning) {
     let Channels { stdin, resize, stdout, stderr, error } = channels;
     let ended = match beginning.await {
-        Ok(session) => run(session, stdin, resize, (stdout.as_ref(), stderr.as_ref())).await,
+        Ok(session) => run(session, stdin, resize, (stdout.as_ref(), stderr.as_ref()), REST).await,
         Err(why) => Err(why),
     };
     // A client that is gone need not be told.
@@ -94,13 +96,15 @@ async fn run(
     stdin: Option<Inlet>,
     resize: Option<Inlet>,
     (stdout, stderr): (Option<&Outlet>, Option<&Outlet>),
+    rest: Duration,
 ) -> Result<i32, String> {
     let Session { stdin: input, stdout: out, stderr: err, resize: fit, mut ended } = session;
     let inward = async {
         tokio::join!(feed(stdin, input), sizes(resize, fit));
         std::future::pending::<()>().await;
     };
-    let outward = async { tokio::join!(drain(out, stdout), drain(err, stderr)) };
+    let over = CancellationToken::new();
+    let outward = async { tokio::join!(drain(out, stdout, &over, rest), drain(err, stderr, &over, rest)) };
     tokio::pin!(inward, outward);
     let mut open = true;
     let code = loop {
@@ -110,8 +114,12 @@ async fn run(
             () = &mut inward => {}
         }
     };
+    over.cancel();
     if open {
-        let _ = tokio::time::timeout(REST, outward).await;
+        tokio::select! {
+            _ = outward => {}
+            () = &mut inward => {}
+        }
     }
     code
 }
@@ -138,14 +146,68 @@ async fn sizes(from: Option<Inlet>, fit: Option<Box<dyn Fn(u16, u16) + Send + Sy
 }
 
 /// What the program writes, to the client; what nobody wants is read all the same.
-async fn drain(from: Option<Output>, to: Option<&Outlet>) {
+async fn drain(from: Option<Output>, to: Option<&Outlet>, over: &CancellationToken, rest: Duration) {
     let Some(mut from) = from else { return };
     let mut piece = vec![0; PIECE];
-    while let Ok(read @ 1..) = from.read(&mut piece).await {
+    loop {
+        let read = tokio::select! {
+            biased;
+            read = from.read(&mut piece) => read,
+            () = async { over.cancelled().await; tokio::time::sleep(rest).await } => return,
+        };
+        let Ok(read @ 1..) = read else { return };
         if let Some(to) = to
             && to.send(&piece[..read]).await.is_err()
         {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program that has written `pieces` and ended.
+    async fn ended(pieces: usize, kept_open: bool) -> (Session, Option<tokio::io::DuplexStream>) {
+        let (mut program, out) = tokio::io::duplex(pieces * PIECE);
+        program.write_all(&vec![b'x'; pieces * PIECE]).await.expect("there is room");
+        let session = Session {
+            stdin: None,
+            stdout: Some(Box::new(out)),
+            stderr: None,
+            resize: None,
+            ended: Box::pin(async { Ok(0) }),
+        };
+        (session, kept_open.then_some(program))
+    }
+
+    #[tokio::test]
+    async fn a_slow_client_gets_all_of_the_output() {
+        const PIECES: usize = 4 * WAITING;
+        for kept_open in [false, true] {
+            let rest = Duration::from_millis(1);
+            let (session, _held) = ended(PIECES, kept_open).await;
+            let (frames, mut queue) = mpsc::channel::<Bytes>(WAITING);
+            let client = async {
+                while queue.len() < WAITING {
+                    tokio::task::yield_now().await;
+                }
+                // Longer than more output is waited for; how much longer does not matter.
+                tokio::time::sleep(rest * 50).await;
+                let mut got = 0;
+                while let Some(frame) = queue.recv().await {
+                    got += frame.len() - 8; // Its head.
+                }
+                got
+            };
+            let server = async {
+                let stdout = Outlet::new(Mark::Stream(1), frames);
+                run(session, None, None, (Some(&stdout), None), rest).await
+            };
+            let both = async { tokio::join!(server, client) };
+            let (code, got) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it ends");
+            assert_eq!((code, got), (Ok(0), PIECES * PIECE), "another process holds the pipe: {kept_open}");
         }
     }
 }

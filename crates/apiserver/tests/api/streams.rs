@@ -319,6 +319,63 @@ async fn ports_over_spdy_and_within_web_socket() {
     server.stop().await;
 }
 
+/// Reads until `stream` has ended; what came on it.
+async fn until_ended(client: &mut Client, wanted: u32) -> String {
+    let (mut all, mut piece) = (Vec::new(), [0; 1024]);
+    let read = async {
+        loop {
+            let (text, ended) = stream(&all, wanted);
+            if ended {
+                return text;
+            }
+            let read = client.stream.read(&mut piece).await.expect("read");
+            assert!(read > 0, "it ended too early");
+            all.extend(&piece[..read]);
+        }
+    };
+    tokio::time::timeout(LIMIT, read).await.expect("it ends in time")
+}
+
+#[tokio::test]
+async fn a_forwarded_connection_ends_alone() {
+    let server = Harness::start().await;
+    server.make(PODS, pod("a")).await;
+    let admin = wire::token(&server);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let port = listener.local_addr().expect("an address").port().to_string();
+    let request = format!("POST {PODS}/a/portforward?dryRun=All");
+    let mut client = Client::ask(&server, &admin, &request, &spdy("portforward.k8s.io")).await;
+    assert_eq!(client.code(), 101, "{}", client.head);
+    let mut spdy = Spdy::default();
+    for reset in [false, true] {
+        let id = reset.to_string();
+        let [(error, first), (bytes, second)] = ["error", "data"]
+            .map(|kind| spdy.open(&[("streamtype", kind), ("port", port.as_str()), ("requestid", id.as_str())]));
+        client.send(&[first, second, data(bytes, b"hello", false)].concat()).await;
+        let accepted = tokio::time::timeout(LIMIT, listener.accept()).await.expect("in time");
+        let (mut program, _) = accepted.expect("accepted");
+        if reset {
+            let mut said = [0; 5];
+            program.read_exact(&mut said).await.expect("read");
+            client.send(&[&[0x80, 3, 0, 3, 0, 0, 0, 8][..], &bytes.to_be_bytes(), &[0, 0, 0, 5]].concat()).await;
+            let end = tokio::time::timeout(LIMIT, program.read(&mut said)).await.expect("it ends in time");
+            assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+            // Only now: it is the connection that is to end first.
+            assert!(program.write_all(b"more").await.is_ok() || end.is_err());
+        } else {
+            // What is closed before all was read is cut.
+            program.peek(&mut [0]).await.expect("something came");
+            drop(program);
+        }
+        assert_eq!(until_ended(&mut client, error).await, "", "an error would end the client's whole forwarding");
+    }
+    let told = trail::lines(&server, "audit.log");
+    let told = told.iter().filter(|line| line["objectRef"]["subresource"] == "portforward");
+    assert_eq!(told.count(), 1, "of a session there is no rehearsal");
+    drop(client);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_refused_before_anything_is_started() {
     let server = Harness::start().await;

@@ -1,13 +1,17 @@
 //! Port forwarding: for every connection that a client took, a pair of streams, one for bytes and one for what went wrong.
 //!
-//! Invariant: a pair ends with the Pod's side of its connection, or with the client's; the number of pairs is bounded.
+//! Invariants: a pair ends with the Pod's side of its connection, or with the client's; the number of pairs is bounded, and how long one half
+//! waits for the other. What is said on a stream of errors ends the client's whole forwarding, so only a connection that can't be had is.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::connection::{self, Stream, UNSERVED};
 use super::frame;
@@ -17,6 +21,8 @@ use crate::streaming::relay::{Inlet, Outlet, PIECE, WAITING};
 
 /// How many connections one client may have at once.
 const PAIRS: usize = 128;
+/// How long a stream waits for the other of its pair.
+const MATCHED: Duration = Duration::from_secs(30);
 
 /// Which Pod's ports.
 pub(in crate::streaming) struct Pod {
@@ -32,7 +38,7 @@ pub(in crate::streaming) async fn serve(io: impl AsyncRead + AsyncWrite, pod: &P
     let (opened, streams) = mpsc::channel(UNSERVED);
     let answers = frames.downgrade();
     tokio::select! {
-        () = forward(streams, pod) => {}
+        () = forward(streams, pod, MATCHED) => {}
         // Either ends when the client is gone or may not go on.
         _ = link::write(&mut out, queue, watch, frame::ping(2)) => {}
         () = connection::read(&mut from, opened, answers, watch) => {}
@@ -41,21 +47,26 @@ pub(in crate::streaming) async fn serve(io: impl AsyncRead + AsyncWrite, pod: &P
 }
 
 /// Puts streams together and serves each pair in a task that ends with this.
-async fn forward(mut streams: mpsc::Receiver<Stream>, pod: &Pod) {
-    let mut waiting: HashMap<String, Stream> = HashMap::new();
+async fn forward(mut streams: mpsc::Receiver<Stream>, pod: &Pod, matched: Duration) {
+    let mut waiting: HashMap<String, (Stream, Instant)> = HashMap::new();
     let mut pairs = JoinSet::new();
     loop {
+        let next = waiting.values().map(|(_, until)| *until).min();
         let stream = tokio::select! {
             stream = streams.recv() => match stream {
                 Some(stream) => stream,
                 None => return,
             },
             Some(_) = pairs.join_next(), if !pairs.is_empty() => continue,
+            () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                waiting.retain(|_, (_, until)| *until > Instant::now());
+                continue;
+            }
         };
         let key = format!("{}/{}", stream.header("requestid"), stream.header("port"));
-        let Some(other) = waiting.remove(&key) else {
-            waiting.insert(key, stream);
-            // Halves of which the rest never comes are too few to matter, unless somebody wants them to.
+        let Some((other, _)) = waiting.remove(&key) else {
+            waiting.insert(key, (stream, Instant::now() + matched));
+            // So many halves of which the rest does not come are somebody's intent.
             if waiting.len() > PAIRS {
                 return;
             }
@@ -74,7 +85,7 @@ async fn forward(mut streams: mpsc::Receiver<Stream>, pod: &Pod) {
         };
         let what = format!("error forwarding port {} to pod {}", data.header("port"), pod.name);
         pairs.spawn(async move {
-            if let Err(why) = pair(connecting.await, data).await {
+            if let Err(why) = pair(connecting, data).await {
                 let _ = error.output.send(format!("{what}: {why}").as_bytes()).await;
             }
             error.output.finish().await;
@@ -82,28 +93,43 @@ async fn forward(mut streams: mpsc::Receiver<Stream>, pod: &Pod) {
     }
 }
 
-/// One connection, from its beginning to the end of the Pod's side.
-async fn pair(connected: Result<Box<dyn Connection>, String>, data: Stream) -> Result<(), String> {
-    let Stream { input, output, .. } = data;
-    let connection = match connected {
-        Ok(connection) => connection,
-        Err(why) => {
-            output.finish().await;
-            return Err(why);
-        }
+/// One connection, from its beginning to the end of the Pod's side, or to the client's loss of interest. Fails where it can't be had.
+async fn pair(
+    connecting: BoxFuture<'static, Result<Box<dyn Connection>, String>>,
+    mut data: Stream,
+) -> Result<(), String> {
+    let (_none, none) = mpsc::channel(1);
+    let (input, output) = (std::mem::replace(&mut data.input, none), data.output.clone());
+    let carried = async {
+        let connected = connecting.await;
+        let ended = match connected {
+            Ok(connection) => {
+                carry(connection, input, &output).await;
+                Ok(())
+            }
+            Err(why) => Err(why),
+        };
+        output.finish().await;
+        ended
     };
+    tokio::select! {
+        ended = carried => ended,
+        () = data.was_reset() => Ok(()),
+    }
+}
+
+/// To the end of the Pod's side.
+async fn carry(connection: Box<dyn Connection>, input: Inlet, output: &Outlet) {
     let (read, write) = tokio::io::split(connection);
     let inward = async {
         inward(input, write).await;
         // The Pod's side may still have much to say.
         std::future::pending::<()>().await;
     };
-    let ended = tokio::select! {
-        ended = outward(read, &output) => ended,
-        () = inward => Ok(()),
-    };
-    output.finish().await;
-    ended
+    tokio::select! {
+        () = outward(read, output) => {}
+        () = inward => {}
+    }
 }
 
 async fn inward(mut from: Inlet, mut to: impl AsyncWrite + Unpin) {
@@ -115,14 +141,44 @@ async fn inward(mut from: Inlet, mut to: impl AsyncWrite + Unpin) {
     let _ = to.shutdown().await;
 }
 
-async fn outward(mut from: impl AsyncRead + Unpin, to: &Outlet) -> Result<(), String> {
+async fn outward(mut from: impl AsyncRead + Unpin, to: &Outlet) {
     let mut piece = vec![0; PIECE];
     loop {
         match from.read(&mut piece).await {
-            Ok(0) => return Ok(()),
-            Ok(read) if to.send(&piece[..read]).await.is_ok() => {}
-            Ok(_) => return Ok(()),
-            Err(error) => return Err(format!("the connection to the Pod broke: {error}")),
+            Ok(read @ 1..) if to.send(&piece[..read]).await.is_ok() => {}
+            Ok(_) => return,
+            Err(error) => return tracing::debug!(%error, "a forwarded connection broke"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::{Beginning, SessionError, SessionOptions};
+
+    struct Nobody;
+
+    impl PodSessions for Nobody {
+        fn session(&self, _: &str, _: &str, options: SessionOptions) -> Result<Beginning, SessionError> {
+            Err(SessionError::NotRunning { container: options.container })
+        }
+
+        fn connect(&self, _: &str, _: &str, _: u16) -> BoxFuture<'static, Result<Box<dyn Connection>, String>> {
+            Box::pin(async { Err("nobody is there".to_owned()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_waits_for_its_other_half_for_a_while() {
+        let pod = Pod { sessions: Arc::new(Nobody), namespace: "default".into(), name: "a".into() };
+        let (opened, streams) = mpsc::channel(UNSERVED);
+        let (frames, _queue) = mpsc::channel(WAITING);
+        let (half, to) = Stream::half(&[("streamtype", "data"), ("port", "80"), ("requestid", "0")], frames);
+        assert!(opened.send(half).await.is_ok());
+        tokio::select! {
+            () = forward(streams, &pod, Duration::from_millis(1)) => panic!("the client is there"),
+            gone = tokio::time::timeout(Duration::from_secs(60), to.closed()) => gone.expect("it is dropped"),
         }
     }
 }
