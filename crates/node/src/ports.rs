@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use std::os::fd::AsRawFd;
 
 /// Below the kernel's range for outgoing connections and Kubernetes' for node ports.
-const RANGE: std::ops::Range<u16> = 20_000..30_000;
+pub(crate) const RANGE: std::ops::Range<u16> = 20_000..30_000;
 /// How many ports are tried before the kernel is asked for any.
 const TRIES: usize = 200;
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt, stream};
+use k8s_openapi::api::core::v1::ContainerPort;
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
@@ -28,6 +29,7 @@ use super::process::Process;
 use super::terminal::Terminal;
 use crate::network::Sandbox;
 use crate::owners::Owners;
+use crate::ports;
 use crate::shim::{Config, Order, Report};
 
 /// How many pieces of output wait for who is joined to a program, before some are lost to them.
@@ -144,25 +146,34 @@ impl Running {
         Place { running: self.clone(), key, live }
     }
 
-    /// Connects to a port of a Pod. Of a Pod on the machine's network only its own ports are reached: those that it declares, and those on
-    /// which a process of it listens.
+    /// Connects to a port of a Pod. Of a Pod on the machine's network only its own ports are reached: those that were handed out to it,
+    /// and those on which a process of it listens.
     pub(crate) async fn connect(
         &self,
         owners: &Owners,
         (namespace, pod): (&str, &str),
         port: u16,
     ) -> Result<TcpStream, String> {
-        let live = {
+        let lives: Vec<Arc<Live>> = {
             let all = self.all.lock();
-            all.iter().find(|((space, name, _), _)| space == namespace && name == pod).map(|(_, live)| Arc::clone(live))
+            let its = all.iter().filter(|((space, name, _), _)| space == namespace && name == pod);
+            its.map(|(_, live)| Arc::clone(live)).collect()
         };
-        let live = live.ok_or_else(|| "none of its containers runs at the moment".to_owned())?;
+        let live = lives.first().ok_or_else(|| "none of its containers runs at the moment".to_owned())?;
         let connecting = async {
             if let Some(sandbox) = &live.sandbox {
                 return sandbox.connect(port).await.map_err(|error| refused(port, &error));
             }
-            let at = match live.reach.ports.get(&port) {
-                Some(at) => *at,
+            let declared = || lives.iter().flat_map(|live| live.reach.container.ports.iter().flatten());
+            let at = match declared_at(live.reach.ports.get(&port).copied(), port, declared) {
+                Some((at, true)) => at,
+                // A number that the manifest names may be somebody else's.
+                Some((at, false)) if listens(owners, (namespace, pod), at).await => at,
+                Some((at, false)) => {
+                    return Err(format!(
+                        "port {port} is none of this Pod's at the moment: no program of it listens on {at}, which its manifest names"
+                    ));
+                }
                 None if listens(owners, (namespace, pod), port).await => port,
                 None => {
                     return Err(format!(
@@ -207,6 +218,23 @@ impl Running {
     }
 }
 
+/// Where a declared port is, and whether that is a number which was handed out to this Pod alone. Ports of another protocol are none.
+fn declared_at<'a, I: Iterator<Item = &'a ContainerPort>>(
+    at: Option<u16>,
+    port: u16,
+    declared: impl Fn() -> I,
+) -> Option<(u16, bool)> {
+    let at = at?;
+    let tcp = |one: &ContainerPort| one.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
+    let mut its = declared().filter(|one| one.container_port == i32::from(port)).peekable();
+    // Where it is not here at all it is one of a container that has ended.
+    if its.peek().is_some() && !its.any(tcp) {
+        return None;
+    }
+    let named = at == port || declared().any(|one| one.host_port == Some(i32::from(at)));
+    Some((at, !named && ports::RANGE.contains(&at)))
+}
+
 fn refused(port: u16, error: &io::Error) -> String {
     format!("failed to connect to localhost:{port} inside the Pod: {error}")
 }
@@ -225,6 +253,9 @@ async fn listens(owners: &Owners, (namespace, name): (&str, &str), port: u16) ->
 
 /// Runs a command beside a container's program, seeing what it sees.
 async fn run(live: Arc<Live>, query: SessionQuery) -> Result<Session, String> {
+    if live.ended.is_cancelled() {
+        return Err("the container has ended".to_owned());
+    }
     let SessionQuery { command, stdin, tty, .. } = query;
     let failed = |error: io::Error| format!("error executing command in container: {error}");
     let mut ends = Ends::make(stdin, tty).map_err(failed)?;
@@ -355,5 +386,33 @@ impl AsyncWrite for Joined {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flush(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numbers_that_were_handed_out_are_known_to_be_the_pods() {
+        let port = |number, host_port, protocol: Option<&str>| ContainerPort {
+            container_port: number,
+            host_port,
+            protocol: protocol.map(str::to_owned),
+            ..ContainerPort::default()
+        };
+        for (declared, at, expected) in [
+            (port(80, None, None), Some(20_001), Some((20_001, true))),
+            (port(80, None, Some("TCP")), Some(20_001), Some((20_001, true))),
+            (port(80, None, Some("UDP")), Some(20_001), None),
+            (port(80, Some(22), None), Some(22), Some((22, false))),
+            (port(80, Some(20_001), None), Some(20_001), Some((20_001, false))),
+            (port(80, None, None), Some(80), Some((80, false))),
+            (port(80, None, None), Some(40_000), Some((40_000, false))),
+            (port(81, None, Some("UDP")), Some(20_001), Some((20_001, true))),
+            (port(81, None, None), None, None),
+        ] {
+            assert_eq!(declared_at(at, 80, || [&declared].into_iter()), expected, "{declared:?} {at:?}");
+        }
     }
 }

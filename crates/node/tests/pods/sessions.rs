@@ -88,13 +88,15 @@ async fn a_command_with_a_terminal() {
     let Session { stdin, stdout, resize, ended, .. } = session;
     let (mut stdin, mut stdout) = (stdin.expect("an input"), stdout.expect("an output"));
     resize.expect("it can be resized")(90, 30);
-    stdin.write_all(b"stty size; tty; echo $TERM; echo o''ver\n").await.expect("written");
+    stdin.write_all(b"PS1=pro''mpt; stty size; tty; echo $TERM; echo o''ver\n").await.expect("written");
     let told = until(&mut stdout, "over\r\n").await;
     assert!(["30 90\r\n", "/dev/pts/", "xterm\r\n"].iter().all(|part| told.contains(part)), "{told:?}");
     // Ctrl-C reaches what runs in it, and Ctrl-D ends the shell.
-    stdin.write_all(b"sleep 1000; echo $?\n").await.expect("written");
-    until(&mut stdout, "echo $?\r\n").await;
+    stdin.write_all(b"sh -c 'echo be''gun; exec sleep 1000'\n").await.expect("written");
+    // Earlier it would be the shell that is interrupted.
+    until(&mut stdout, "begun\r\n").await;
     stdin.write_all(b"\x03").await.expect("written");
+    until(&mut stdout, "prompt").await;
     stdin.write_all(b"exit 5\n").await.expect("written");
     let code = tokio::time::timeout(LIMIT, ended).await.expect("it ends in time");
     assert_eq!(code, Ok(5));
