@@ -22,6 +22,7 @@ pub mod kustomize;
 pub mod lock;
 pub mod mask;
 pub mod moves;
+pub mod newest;
 pub mod object;
 pub mod order;
 pub mod ownership;

@@ -1,12 +1,13 @@
 //! Why a workload does not become healthy, from its newest Pods: what the node says of them, and their own last log line.
 
 use crate::api::{Api, escape};
+use crate::newest;
 use crate::object::{self, ObjectId};
 use serde_json::Value;
 use std::time::Duration;
 
 /// How many restarts of a container that is not ready count as failing for good.
-const RESTARTS_THAT_FAIL: i64 = 2;
+pub(crate) const RESTARTS_THAT_FAIL: i64 = 2;
 /// How long the first line of a log that is still empty is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The longest line that is told, characters.
@@ -47,51 +48,17 @@ async fn newest_pods(api: &Api, id: &ObjectId) -> Option<Vec<Value>> {
         _ => return None,
     };
     let workload = api.get(&format!("{}/{}", plural.replace("{}", &id.namespace), id.name)).await.ok()?;
-    // Before its controller has looked, the newest Pods are those of the state before.
-    let observed = &workload["status"]["observedGeneration"];
-    if id.kind != "Job" && observed.as_i64() < workload["metadata"]["generation"].as_i64() {
-        return None;
-    }
     let labels = workload["spec"]["selector"]["matchLabels"].as_object()?;
     let selector: Vec<String> =
         labels.iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?))).collect();
     let query = format!("labelSelector={}", escape(&selector.join(",")));
-    let mut owner = object::uid(&workload).to_owned();
-    if id.kind == "Deployment" {
-        const REVISION: &str = "deployment.kubernetes.io/revision";
-        let sets = api.list(&format!("/apis/apps/v1/namespaces/{}/replicasets", id.namespace), &query).await.ok()?;
-        let revision = object::annotation(&workload, REVISION)?;
-        let newest =
-            sets.iter().find(|set| owned_by(set, &owner) && object::annotation(set, REVISION) == Some(revision))?;
-        // Its controller says that it has looked before it says which revision is the newest.
-        if sets
-            .iter()
-            .any(|set| owned_by(set, &owner) && made_of(set, &workload) && object::uid(set) != object::uid(newest))
-        {
-            return None;
-        }
-        owner = object::uid(newest).to_owned();
-    }
-    let mut pods = api.list(&format!("/api/v1/namespaces/{}/pods", id.namespace), &query).await.ok()?;
-    let newest = workload["status"]["updateRevision"].as_str();
-    pods.retain(|pod| {
-        let revision = object::label(pod, "controller-revision-hash");
-        owned_by(pod, &owner) && (newest.is_none() || revision.is_none() || revision == newest)
-    });
-    Some(pods)
-}
-
-/// Whether a ReplicaSet's Pods are what the Deployment asks for now.
-fn made_of(set: &Value, deployment: &Value) -> bool {
-    let mut template = set["spec"]["template"].clone();
-    if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
-        labels.remove("pod-template-hash");
-    }
-    template == deployment["spec"]["template"]
-}
-
-fn owned_by(object: &Value, uid: &str) -> bool {
-    object["metadata"]["ownerReferences"].as_array().is_some_and(|all| all.iter().any(|owner| owner["uid"] == uid))
+    let sets = if id.kind == "Deployment" {
+        api.list(&format!("/apis/apps/v1/namespaces/{}/replicasets", id.namespace), &query).await.ok()?
+    } else {
+        Vec::new()
+    };
+    let pods = api.list(&format!("/api/v1/namespaces/{}/pods", id.namespace), &query).await.ok()?;
+    Some(newest::pods(&workload, sets.iter(), pods.iter())?.into_iter().cloned().collect())
 }
 
 struct Trouble {

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub(crate) use cause::last_words;
+pub(crate) use cause::{RESTARTS_THAT_FAIL, last_words};
 pub use stale::Moved;
 
 /// How a plan is applied.

@@ -195,3 +195,24 @@ async fn a_marked_revision_that_is_asked_for_is_judged_again() {
     assert!(second(&cluster.api.get(path).await.expect("it is there")));
     cluster.stop().await;
 }
+
+/// What ends again and again is healthy for moments: a start of the sync in one of them is no reason to call it good.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_brought_before_a_start_is_judged_like_everything() {
+    let (mut cluster, repository) = (Cluster::start().await, Repository::new());
+    repository.write("deploy/web.yaml", &deployment("web:1"));
+    let commit = repository.commit("First");
+    cluster.apply(&automated("shop", &repository)).await;
+    let brought =
+        |status: &Value| status["coracle"]["last"]["succeeded"] == true && status["coracle"]["good"].is_null();
+    cluster.application("shop", "brought, and not judged", brought).await;
+    cluster.end_sync().await;
+    healthy(&cluster).await;
+    let begun = std::time::Instant::now();
+    cluster.begin_sync();
+    let good = |status: &Value| status["coracle"]["good"]["content"]["revisions"][0] == commit.as_str();
+    cluster.application("shop", "good", good).await;
+    // No probe asks it, so it has to go on for a second, which no load makes shorter.
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(900), "good after {:?}", begun.elapsed());
+    cluster.stop().await;
+}

@@ -39,8 +39,7 @@ pub(super) fn take(judge: &mut Option<Judge>, event: Event) {
 
 impl Judge {
     pub(super) fn new(content: Content, members: Vec<ObjectId>, deadline: Duration) -> Self {
-        let now = Timestamp::now();
-        Self { content, members, watched: Watched::new(now, deadline), pods: Pods::new(now) }
+        Self { content, members, watched: Watched::new(Timestamp::now(), deadline), pods: Pods::default() }
     }
 }
 

@@ -71,7 +71,7 @@ impl Actor {
             self.report.conditions.push(("SyncLocked", waits));
         }
         if compared {
-            self.approve_what_is_there(now);
+            self.judge_what_is_there(now);
         }
         self.judge_revision(now).await;
         self.decide(&object, now).await;
@@ -263,8 +263,9 @@ impl Actor {
         }
     }
 
-    /// What is as the repository says is brought, whoever did it; where it is healthy, it is good.
-    fn approve_what_is_there(&mut self, now: Timestamp) {
+    /// What is as the repository says is brought, whoever did it; whether it is good is judged, also where an earlier life ended before:
+    /// what ends again and again is healthy for moments.
+    fn judge_what_is_there(&mut self, now: Timestamp) {
         let Some(target) = self.report.target.clone() else { return };
         // A hook may have failed, though every object is there.
         let failing = self.report.memory.last().is_some_and(|last| !last.succeeded && last.content == target);
@@ -272,21 +273,19 @@ impl Actor {
         if self.judge.is_some() || undone || self.differs() || self.refused_target().is_some() {
             return;
         }
-        let failed = self.report.memory.failure(&target).is_some();
-        if !failed && self.report.memory.last().is_none_or(|last| last.content != target) {
+        if self.report.memory.failure(&target).is_some() {
+            return;
+        }
+        if self.report.memory.last().is_none_or(|last| last.content != target) {
             self.report.memory.synced(&Last { content: target.clone(), succeeded: true, attempts: 1, at: now });
         }
-        if self.report.health().0 == crate::health::Status::Healthy {
-            if !failed {
-                self.report.memory.approve(&target, now);
-            }
+        if self.report.memory.good.as_ref().is_some_and(|good| good.content == target) {
             self.good = self.rendered.clone().filter(|rendered| rendered.content == target);
-        } else if !failed && self.report.memory.good.as_ref().is_none_or(|good| good.content != target) {
-            // An earlier life may have ended before it was judged.
-            let members = self.desired.members.iter().map(ObjectId::of).collect();
-            let deadline = self.application.as_ref().map(|one| one.policy.deadline).unwrap_or_default();
-            self.judge = Some(Judge::new(target, members, deadline));
+            return;
         }
+        let members = self.desired.members.iter().map(ObjectId::of).collect();
+        let deadline = self.application.as_ref().map(|one| one.policy.deadline).unwrap_or_default();
+        self.judge = Some(Judge::new(target, members, deadline));
     }
 
     /// Whether a sync would change anything, as far as is known. What is kept although nobody wants it any more is no change.

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use crate::api::ApiError;
+use crate::apply::RESTARTS_THAT_FAIL;
 use crate::object::{self, ObjectId};
 
 /// What a write was refused for, with what to do.
@@ -115,7 +116,9 @@ pub fn of_pod(pod: &Value) -> Option<OfPod> {
                 let ended = &status["lastState"]["terminated"];
                 let code = ended["exitCode"].as_i64().map(|code| format!(", exit code {code}")).unwrap_or_default();
                 let what = format!("Pod {name}: container {container} ends again and again ({reason}{code})");
-                return Some(OfPod { what, for_good: true, container: Some(container.to_owned()) });
+                // Programs that start together may fail once while they wait for each other.
+                let for_good = status["restartCount"].as_i64().unwrap_or(0) >= RESTARTS_THAT_FAIL;
+                return Some(OfPod { what, for_good, container: Some(container.to_owned()) });
             }
             _ => {}
         }
@@ -208,6 +211,11 @@ mod tests {
         assert!(of_pod(&pod("ErrImagePull")).expect("stuck").what.contains("image: shop/orders:2"));
         assert!(of_pod(&pod("CrashLoopBackOff")).expect("stuck").container.as_deref() == Some("c"));
         assert_eq!(of_pod(&pod("ContainerCreating")), None);
+        for (restarts, for_good) in [(json!(0), false), (json!(1), false), (json!(2), true), (Value::Null, false)] {
+            let mut crashing = pod("CrashLoopBackOff");
+            crashing["status"]["containerStatuses"][0]["restartCount"] = restarts.clone();
+            assert_eq!(of_pod(&crashing).expect("stuck").for_good, for_good, "{restarts} restarts");
+        }
         let event = json!({ "type": "Warning", "reason": "FailedCreate", "message": "exceeded quota: small",
             "involvedObject": { "kind": "ReplicaSet", "name": "web-1" } });
         assert!(of_event(&event).expect("stuck").contains("quota"));

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::health::Status;
 
 /// How long a revision must have been degraded, or stuck for good, until it counts as bad. Programs that start together may
-/// fail once or twice while they wait for each other.
+/// fail twice while they wait for each other: [`super::cause`] does not call that stuck, and this does not have to wait for it.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a revision must be healthy where no probe asks whether its programs work: they are ready as soon as they are started, and

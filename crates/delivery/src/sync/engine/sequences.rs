@@ -267,7 +267,7 @@ impl World {
         let keeps = brought && away && going.is_none() && self.good.as_ref() != Some(&target);
         let kept = self.good.as_ref().filter(|_| keeps).map(|good| self.difference(number(good)));
         if let Some(difference) = difference {
-            self.approve_what_is_there(&target, difference, refused);
+            self.take_what_is_there(&target, difference, refused);
         }
         self.judge_what_was_brought(&target);
         let picture = Picture {
@@ -305,7 +305,7 @@ impl World {
         }
     }
 
-    fn approve_what_is_there(&mut self, target: &Content, difference: Difference, refused: bool) {
+    fn take_what_is_there(&mut self, target: &Content, difference: Difference, refused: bool) {
         let failing = self.last.as_ref().is_some_and(|last| !last.succeeded && last.content == *target);
         let undone = failing || self.running.is_some() || self.under_way.is_some() || self.judge.is_some();
         if undone || refused || difference.open(self.automated) > 0 || self.failed.contains(target) {
@@ -314,12 +314,9 @@ impl World {
         if self.last.as_ref().is_none_or(|last| last.content != *target) {
             self.last = Some(Last { content: target.clone(), succeeded: true, attempts: 1, at: self.now });
         }
-        if self.commits[number(target)].kind != Kind::Sick {
-            self.approve(target);
-        }
     }
 
-    /// A life that was ended may have left it unjudged.
+    /// It is judged like every other; a life that was ended may have left it unjudged, too.
     fn judge_what_was_brought(&mut self, target: &Content) {
         let brought = self.last.as_ref().is_some_and(|last| last.succeeded && last.content == *target);
         let known = self.good.as_ref() == Some(target) || self.failed.contains(target);

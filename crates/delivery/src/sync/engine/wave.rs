@@ -24,7 +24,7 @@ pub(super) async fn healthy(
 ) -> Result<(), String> {
     let mut changes = tools.live.changes();
     let mut watched = Watched::new(Timestamp::now(), deadline);
-    let mut pods = Pods::new(Timestamp::now());
+    let mut pods = Pods::default();
     let unprobed = |id| tools.live.get(id).is_some_and(|object| health::is_unprobed(&object));
     watched.settle = if ids.iter().any(unprobed) { SETTLE } else { Duration::ZERO };
     let mut told = String::new();
