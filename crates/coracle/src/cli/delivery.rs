@@ -215,9 +215,9 @@ pub(crate) enum LockCommand {
 Examples:
   coracle drift shop               which field, by which manager, when
   coracle drift application/shop   what the sync from Git says
-  coracle drift shop -o json       for scripts
+  coracle drift shop -o json       for scripts: condition, objects (how many), drift, pods
 
-Exit codes: 0 as applied, 2 drifted, 1 an error.")]
+Exit codes: 0 as applied, 2 drifted (or not what the repository says), 1 an error, or it cannot be told.")]
 pub(crate) struct Drift {
     /// The set, or an application of the Git sync (application/NAME, kustomization/NAME)
     #[arg(value_name = "SET")]

@@ -81,19 +81,22 @@ pub async fn drift(client: kube::Client, set: &Set, manager: &str) -> Result<Vec
     of_manifests(client, set, manager, desired).await
 }
 
-/// The same, and what somebody patched of the Pods.
+/// The same, and what somebody patched of the Pods; none of these where they may not be looked at.
 ///
 /// # Errors
 /// See [`DriftError`].
-pub async fn drift_to_the_pods(client: kube::Client, set: &Set, manager: &str) -> Result<Vec<Drift>, DriftError> {
+pub async fn drift_to_the_pods(
+    client: kube::Client,
+    set: &Set,
+    manager: &str,
+) -> Result<(Vec<Drift>, Option<Vec<Drift>>), DriftError> {
     let desired = last_applied(&client, set).await?;
     let mut workloads: Vec<ObjectId> = desired.iter().map(ObjectId::of).collect();
     for id in workloads.iter_mut().filter(|id| id.namespace.is_empty()) {
         id.namespace.clone_from(&set.namespace);
     }
-    let mut found = of_manifests(client.clone(), set, manager, desired).await?;
-    found.extend(pods::patched(&Api::over(client), workloads.iter()).await?);
-    Ok(found)
+    let found = of_manifests(client.clone(), set, manager, desired).await?;
+    Ok((found, pods::patched(&Api::over(client), workloads.iter()).await?))
 }
 
 async fn last_applied(client: &kube::Client, set: &Set) -> Result<Vec<Value>, DriftError> {

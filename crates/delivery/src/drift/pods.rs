@@ -10,11 +10,19 @@ use crate::object::{self, ObjectId};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What was patched of the Pods of these workloads.
+/// What was patched of the Pods of these workloads; none where they may not be looked at.
 ///
 /// # Errors
 /// As the API answers.
-pub async fn patched(api: &Api, workloads: impl Iterator<Item = &ObjectId>) -> Result<Vec<Drift>, ApiError> {
+pub async fn patched(api: &Api, workloads: impl Iterator<Item = &ObjectId>) -> Result<Option<Vec<Drift>>, ApiError> {
+    match found(api, workloads).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.code == Some(403) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn found(api: &Api, workloads: impl Iterator<Item = &ObjectId>) -> Result<Vec<Drift>, ApiError> {
     let wanted: BTreeSet<&ObjectId> =
         workloads.filter(|id| id.group == "apps" && matches!(id.kind.as_str(), "Deployment" | "StatefulSet")).collect();
     let namespaces: BTreeSet<&str> = wanted.iter().map(|id| id.namespace.as_str()).collect();
