@@ -286,5 +286,10 @@ async fn read(response: http::Response<Body>) -> anyhow::Result<Bytes> {
 
 /// Whether the server answered that the object is not there.
 pub(crate) fn is_not_found(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.code == StatusCode::NOT_FOUND)
+    refused(error) == Some(StatusCode::NOT_FOUND)
+}
+
+/// With what the server answered against a request, if it did.
+pub(crate) fn refused(error: &anyhow::Error) -> Option<StatusCode> {
+    error.downcast_ref::<Refusal>().map(|refusal| refusal.code)
 }

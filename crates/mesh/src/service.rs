@@ -81,6 +81,7 @@ impl Mesh {
         };
         let mut seen = watches(&self.client);
         let mut cluster = Cluster::default();
+        let mut bound = self.proxy.subscribe_bound();
         let mut feeder = Feeder::new(self, bundle_version);
         // What arrives before every kind has been listed adds up.
         let mut change = Change::Nothing;
@@ -91,13 +92,14 @@ impl Mesh {
                 () = shutdown.cancelled() => return Ok(()),
                 Some(joined) = tasks.join_next() => return ended_well(joined),
                 Some(step) = seen.next() => change = change.max(cluster.take(step)),
+                Ok(()) = bound.changed() => feeder.hear(Arc::clone(&bound.borrow_and_update())),
                 () = bind_again, if feeder.unbound() => feeder.force = true,
             }
             for _ in 0..BURST {
                 let Some(Some(step)) = seen.next().now_or_never() else { break };
                 change = change.max(cluster.take(step));
             }
-            if !cluster.synced() || (change == Change::Nothing && !feeder.force) {
+            if !cluster.synced() || (change == Change::Nothing && !feeder.force && !feeder.heard) {
                 continue;
             }
             tokio::select! {
@@ -137,6 +139,8 @@ struct Feeder {
     outcome: Outcome,
     /// Apply even what is being served already, to bind what could not be bound.
     force: bool,
+    /// The proxy has bound, or could not bind, what it had said otherwise of when that was applied.
+    heard: bool,
 }
 
 impl Feeder {
@@ -149,6 +153,16 @@ impl Feeder {
             serving: None,
             outcome: Outcome::default(),
             force: false,
+            heard: false,
+        }
+    }
+
+    /// Takes in what the proxy says of its listeners, where that is not what it said when they were applied.
+    fn hear(&mut self, bound: proxy::Bound) {
+        // Until something has been applied, it speaks of what an earlier life kept.
+        if self.serving.is_some() && !Arc::ptr_eq(&self.outcome.bound, &bound) {
+            self.outcome.bound = bound;
+            self.heard = true;
         }
     }
 
@@ -158,7 +172,7 @@ impl Feeder {
     }
 
     async fn feed(&mut self, cluster: &Cluster, change: Change) -> Result<Work, RunError> {
-        let forced = self.force;
+        let rebound = std::mem::take(&mut self.heard) || self.force;
         let mut world = Arc::new(cluster.world(self.bundle_version.clone(), self.rejected.clone()));
         if change == Change::Content || self.serving.is_none() {
             self.compiled = self.compile(&world).await?;
@@ -171,7 +185,7 @@ impl Feeder {
             self.compiled = self.compile(&world).await?;
         }
         self.publish();
-        if change == Change::Content || forced {
+        if change == Change::Content || rebound {
             self.name(&world).await?;
         }
         Ok(Work { compiled: Arc::clone(&self.compiled), world, outcome: self.outcome.clone() })
@@ -253,5 +267,29 @@ impl Feeder {
             }
             changed
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_proxy_says_of_its_listeners_later_is_heard() {
+        let client =
+            Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"))).expect("a client");
+        let (_proxy, handle) = proxy::build(proxy::Settings::default(), proxy::Dependencies::default());
+        let mut feeder = Feeder::new(build(Settings::default(), client, handle).0, None);
+        let (address, source) = (([127, 0, 0, 1], 80).into(), Arc::new(std::io::Error::other("taken")));
+        let failed = proxy::BindError { listener: "l".into(), address, source };
+        let failed: proxy::Bound = Arc::new([("l".into(), Err(failed))].into());
+        feeder.hear(Arc::clone(&failed));
+        assert!(!feeder.heard && !feeder.unbound(), "that is of what an earlier life kept");
+        feeder.serving = Some(Snapshot::default());
+        feeder.outcome.bound = Arc::new([("l".into(), Ok(address))].into());
+        feeder.hear(Arc::clone(&feeder.outcome.bound));
+        assert!(!feeder.heard, "that is known");
+        feeder.hear(failed);
+        assert!(feeder.heard && feeder.unbound(), "it is told, and tried again");
     }
 }

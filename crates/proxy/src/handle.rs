@@ -37,7 +37,7 @@ pub struct Handle {
 impl Handle {
     /// Makes `snapshot` what is served, replacing the one before it, and returns once it serves: its listeners are bound, those
     /// that it does not have are unbound, and an endpoint that it does not have gets no request any more. A listener that
-    /// cannot be bound does not stop the others; it is reported in [`Applied`] and tried again with the next application.
+    /// cannot be bound does not stop the others; it is reported in [`Applied`] and tried again with the next application, and now and then.
     ///
     /// Applications are made one after the other, in the order of the calls. It waits until [`crate::Proxy::run`] runs.
     ///
@@ -98,7 +98,8 @@ impl Handle {
         }
     }
 
-    /// Resolves once all listeners between services are there in the network beside the machine's own, too: perhaps never.
+    /// Resolves once all listeners between services are there in the network beside the machine's own, too, but for those whose
+    /// address the system does not give: perhaps never.
     pub async fn listens_beside(&self) {
         if self.beside.clone().wait_for(|all| *all).await.is_err() {
             // The proxy has ended, and nothing will be there any more.

@@ -139,6 +139,8 @@ pub struct Proxy {
     keep: Option<watch::Sender<Option<Snapshot>>>,
     /// Sockets that are not opened yet.
     hold: Option<hold::Hold>,
+    /// Listeners that were closed on purpose since the last application.
+    closed: HashSet<Arc<str>>,
 }
 
 /// What makes a socket the same one in two snapshots. Where the system chooses the port, only the listener's id tells.
@@ -219,6 +221,7 @@ pub fn build(settings: Settings, dependencies: Dependencies) -> (Proxy, Handle) 
         beside,
         keep: None,
         hold: None,
+        closed: HashSet::new(),
     };
     (proxy, handle)
 }
@@ -291,6 +294,7 @@ impl Proxy {
                 }
                 _ = sweep.tick() => {
                     self.shared.endpoints.sweep(Instant::now());
+                    self.bind_again();
                     self.listen_beside().await;
                 }
                 // A listener that went with an earlier snapshot has drained.
@@ -330,6 +334,7 @@ impl Proxy {
     async fn close(&mut self, ids: &[Arc<str>]) -> Vec<Arc<Slot>> {
         let sockets = ids.iter().filter_map(|id| self.tables.get(id)).map(|(listener, _)| SocketKey::of(listener));
         let mut slots = Vec::new();
+        self.closed.extend(ids.iter().cloned());
         let sockets: HashSet<SocketKey> = sockets.collect();
         self.hold.iter_mut().for_each(|hold| hold.retain(|key| !sockets.contains(key)));
         for running in sockets.iter().filter_map(|key| self.listeners.remove(key)).collect::<Vec<_>>() {
@@ -374,6 +379,7 @@ impl Proxy {
         for (listener, table) in &compiled.tables {
             bound.insert(listener.id.clone(), self.serve_listener(listener, table, &compiled));
         }
+        self.closed.clear();
         self.held(live);
         self.name(&compiled);
         self.tables =

@@ -1,6 +1,7 @@
 //! Listeners between services have sockets in the other network as well (`network.rs`), once there is one.
 //!
-//! Invariants: the machine's own sockets do not wait for these; whoever starts programs there can tell when all are there.
+//! Invariants: the machine's own sockets do not wait for these; whoever starts programs there can tell when all are there that can be;
+//! an address that cannot be listened on keeps no other from being tried, and is tried again.
 
 use std::io;
 use std::sync::Arc;
@@ -19,10 +20,11 @@ impl Proxy {
     /// Listens in the other network, once there is one, wherever that has not been done. Whoever makes its sockets may be gone or hang:
     /// then this ends with the first of them, and is begun again with the next snapshot.
     pub(super) async fn listen_beside(&mut self) {
-        let all = self.listen_wherever_not().await;
-        self.beside.send_if_modified(|before| std::mem::replace(before, all) != all);
+        let tried = self.listen_wherever_not().await;
+        self.beside.send_if_modified(|before| std::mem::replace(before, tried) != tried);
     }
 
+    /// Whether every address has been tried.
     async fn listen_wherever_not(&mut self) -> bool {
         let Some(network) = self.shared.network.clone().filter(|_| self.joined) else { return false };
         for (listener, _) in self.tables.values().filter(|(listener, _)| network::concerns(listener)) {
@@ -44,8 +46,9 @@ impl Proxy {
                     }
                     Err(error) => {
                         tracing::warn!(listener = &*listener.id, %address, %error, "cannot listen in the pod network");
-                        // What another has there is that address's own affair.
-                        if error.kind() != io::ErrorKind::AddrInUse {
+                        // What the system says against an address is that address's own affair. Anything else is said by
+                        // whoever makes the sockets, or of their not coming.
+                        if error.raw_os_error().is_none() {
                             return false;
                         }
                     }

@@ -2,10 +2,11 @@
 //!
 //! Whoever knows a second proxy for the same goes there when a connection is refused, and so does a health check that only connects;
 //! 503 would be an answer, to be believed. So a socket that only had to be opened to say "not yet" is bound, so that its address is
-//! known and nobody else's, and not listened on: the system refuses connections.
+//! known and nobody else's, and not listened on: the system refuses connections. It does not share its address meanwhile: the system
+//! lets others that share listen where nobody does yet.
 //!
 //! Invariants: only what the kept snapshot knew to answer is waited for; there is a limit, and somebody may end the wait before it;
-//! a socket that was opened is not shut again; sockets between services are never held.
+//! a socket that was opened is not shut again; sockets between services are never held; what could not be opened is tried again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -106,11 +107,43 @@ impl Proxy {
         listen::forsake_stalled(&socket, self.shared.settings.stalled).map_err(|error| (address, error))?;
         match self.hold.as_mut().filter(|hold| hold.holds(listener, backend)) {
             Some(hold) => {
+                socket.set_reuseaddr(false).map_err(|error| (address, error))?;
                 hold.shut.insert(key, socket);
                 Ok((address, None))
             }
-            None => socket.listen(listen::BACKLOG).map(|open| (address, Some(open))).map_err(|error| (address, error)),
+            None => listened(socket).map(|open| (address, Some(open))).map_err(|error| (address, error)),
         }
+    }
+
+    /// Tries listeners again that could not be bound: nobody tells when a port comes free.
+    pub(super) fn bind_again(&mut self) {
+        let failed =
+            |(id, at): (&Arc<str>, &Result<_, _>)| (at.is_err() && !self.closed.contains(id)).then(|| id.clone());
+        let failed: Vec<_> = self.bound.borrow().iter().filter_map(failed).collect();
+        for (listener, table) in failed.iter().filter_map(|id| self.tables.get(id)).cloned().collect::<Vec<_>>() {
+            let backends = std::mem::take(&mut self.backends);
+            let bound = self.bind(&listener, |id| backends.get(id).map(|(backend, _)| backend));
+            self.backends = backends;
+            match bound {
+                Ok((address, socket)) => {
+                    tracing::info!(listener = &*listener.id, %address, "the address is to be had now");
+                    if let Some(socket) = socket {
+                        let running = self.start(socket, address, &table);
+                        self.listeners.insert(SocketKey::of(&listener), running);
+                    }
+                    self.tell(&listener.id, Ok(address));
+                }
+                Err((address, error)) => {
+                    tracing::debug!(listener = &*listener.id, %address, %error, "still cannot listen");
+                }
+            }
+        }
+    }
+
+    fn tell(&self, listener: &Arc<str>, at: Result<SocketAddr, BindError>) {
+        self.bound.send_modify(|bound| {
+            Arc::make_mut(bound).insert(Arc::clone(listener), at);
+        });
     }
 
     /// What was just applied is true now, or was kept (`live` says which): once nothing is shut that is true now, nothing will be.
@@ -136,7 +169,7 @@ impl Proxy {
                 continue;
             };
             let address = socket.local_addr().unwrap_or(listener.bind);
-            match socket.listen(listen::BACKLOG) {
+            match listened(socket) {
                 Ok(socket) => {
                     let running = self.start(socket, address, &table);
                     self.listeners.insert(key, running);
@@ -144,13 +177,18 @@ impl Proxy {
                 Err(source) => {
                     let error = BindError { listener: Arc::clone(&listener.id), address, source: Arc::new(source) };
                     tracing::warn!("{error}");
-                    self.bound.send_modify(|bound| {
-                        Arc::make_mut(bound).insert(listener.id, Err(error));
-                    });
+                    self.tell(&listener.id, Err(error));
                 }
             }
         }
     }
+}
+
+/// Listens on a socket that may have been held.
+fn listened(socket: TcpSocket) -> io::Result<TcpListener> {
+    // What is left of an earlier life's connections does not keep it from that.
+    socket.set_reuseaddr(true)?;
+    socket.listen(listen::BACKLOG)
 }
 
 #[cfg(test)]
@@ -210,5 +248,51 @@ mod tests {
             assert_eq!(hold.holds(&listener, backend), holds, "{listener:?} {a:?}");
         }
         assert!(Hold::of(&Snapshot::default(), std::time::Duration::from_secs(1)).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_nobody_elses_and_what_cannot_be_opened_is_tried_again() {
+        let sharing = || {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.set_reuseaddr(true).expect("a new socket");
+            socket
+        };
+        let others = sharing();
+        others.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = others.local_addr().expect("an address");
+        let (mut proxy, handle) = super::super::build(crate::Settings::default(), crate::Dependencies::default());
+        let kept = Snapshot { answering: ["a".into()].into(), ..Snapshot::default() };
+        proxy.hold = Hold::of(&kept, std::time::Duration::from_secs(600));
+        let held = Listener { bind: address, ..listener(Forwarded::Replace, &[("a", 1)]) };
+        let key = SocketKey::of(&held);
+        let backends = [("a".into(), Backend::default())].into();
+        let snapshot = Snapshot { listeners: vec![held], backends, ..Snapshot::default() };
+        let applied = proxy.apply(snapshot).await.expect("a good snapshot");
+        assert!(matches!(applied.bound["l"], Ok(bound) if bound == address), "{applied:?}");
+        assert!(proxy.listeners.is_empty(), "it is shut");
+        sharing().bind(address).expect_err("it is held");
+        others.listen(1).expect_err("it is held");
+        // All the same somebody else has it.
+        proxy.hold.as_ref().expect("it is held").shut[&key].set_reuseaddr(true).expect("a socket");
+        let others = sharing();
+        others.bind(address).expect("it is shared");
+        let others = others.listen(1).expect("nobody listens");
+        let mut told = handle.subscribe_bound();
+        proxy.open();
+        assert!(told.has_changed().expect("the proxy is there") && told.borrow_and_update()["l"].is_err());
+        proxy.bind_again();
+        assert!(!told.has_changed().expect("the proxy is there"), "it is still taken");
+        drop(others);
+        proxy.bind_again();
+        assert!(matches!(told.borrow_and_update()["l"], Ok(bound) if bound == address));
+        tokio::net::TcpStream::connect(address).await.expect("it is listened on");
+        // What was closed on purpose stays so.
+        proxy.close(&["l".into()]).await;
+        proxy.tell(
+            &"l".into(),
+            Err(BindError { listener: "l".into(), address, source: Arc::new(io::Error::other("x")) }),
+        );
+        proxy.bind_again();
+        assert!(proxy.listeners.is_empty());
     }
 }

@@ -284,6 +284,58 @@ impl proxy::Network for Hangs {
     }
 }
 
+/// A network whose sockets can't be bound, as they are already. It counts them.
+#[derive(Default)]
+struct Refuses(Count);
+
+impl proxy::Network for Refuses {
+    fn ready(&self) -> proxy::Asked<()> {
+        Box::pin(async {})
+    }
+
+    fn covers(&self, _: std::net::IpAddr) -> bool {
+        false
+    }
+
+    fn has(&self, _: std::net::IpAddr) -> bool {
+        false
+    }
+
+    fn socket(&self) -> proxy::Asked<std::io::Result<tokio::net::TcpSocket>> {
+        self.0.add();
+        Box::pin(async {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.bind(([127, 0, 0, 1], 0).into())?;
+            Ok(socket)
+        })
+    }
+}
+
+/// An address of the network beside that is not to be had is not the end of the others, nor of who waits for them.
+#[tokio::test]
+async fn an_address_that_the_network_beside_refuses_keeps_nobody_waiting() {
+    let asked = Count::default();
+    let network = std::sync::Arc::new(Refuses(asked.clone()));
+    let running = start_with(
+        proxy::Settings::default(),
+        proxy::Dependencies { network: Some(network), ..proxy::Dependencies::default() },
+    );
+    let mut snapshot = all_to(&[nobody().await]);
+    let second = listener("second", ListenerProtocol::Http, vec![rule(&[("b", 1)])]);
+    snapshot.listeners.push(second);
+    let mut held = Vec::new();
+    for listener in &mut snapshot.listeners {
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        (listener.bind, listener.forwarded) = (free.local_addr().expect("an address"), Forwarded::Append);
+        held.push(free);
+    }
+    drop(held);
+    running.handle.apply(snapshot).await.expect("a good snapshot");
+    soon(running.handle.listens_beside()).await;
+    // There may have been nothing to listen for yet when the network was ready.
+    until(|| asked.get() >= 2).await;
+}
+
 /// The machine's own listeners and snapshots do not wait for the network beside.
 #[tokio::test]
 async fn a_network_beside_that_hangs_holds_nothing_up() {
