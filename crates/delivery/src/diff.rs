@@ -102,7 +102,7 @@ fn compare<'a>(path: &Path, before: Option<&'a Value>, after: Option<&'a Value>,
 }
 
 fn is_map(path: &Path) -> bool {
-    matches!(path.0.last(), Some(Step::Field(name)) if matches!(name.as_str(), "labels" | "annotations" | "data" | "stringData"))
+    matches!(path.0.last(), Some(Step::Field(name)) if matches!(name.as_str(), "labels" | "annotations" | "data" | "stringData" | "binaryData"))
 }
 
 fn compare_lists<'a>(
@@ -192,6 +192,12 @@ mod tests {
         let map = |key: &str, value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {key: value}});
         let hidden = "\"(sensitive)\" \"(sensitive)\"";
         assert_eq!(told(map("DB_PASSWORD", "a"), map("DB_PASSWORD", "b")), [format!(".data.DB_PASSWORD {hidden}")]);
+        let bytes =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "binaryData": {"private_key": "YQ==", "logo": "Yg=="}});
+        assert_eq!(
+            told(json!({"apiVersion": "v1", "kind": "ConfigMap"}), bytes),
+            [".binaryData.logo - \"Yg==\"", ".binaryData.private_key - \"(sensitive)\""]
+        );
         let url = |password: &str| map("URL", &format!("redis://u:{password}@h"));
         assert_eq!(told(url("a"), url("b")), [format!(".data.URL {hidden}")]);
         let moved = told(url("a"), map("URL", "redis://u:b@other"));

@@ -273,7 +273,7 @@ fn pod(object: &Value) -> Health {
                 let code = ended["exitCode"].as_i64().filter(|code| *code != 0)?;
                 let name = container["name"].as_str().unwrap_or_default();
                 Some(match ended["message"].as_str().filter(|m| !m.is_empty()) {
-                    Some(message) => message.to_owned(),
+                    Some(message) => crate::mask::without_passwords(message),
                     None if ended["reason"] == "OOMKilled" => "OOMKilled".to_owned(),
                     None => format!("container {name:?} failed with exit code {code}"),
                 })

@@ -1,5 +1,5 @@
 //! What is not shown: the contents of Secrets, values of variables and keys of ConfigMaps whose names say that they are secret, and
-//! passwords in URLs.
+//! passwords and tokens in URLs.
 //!
 //! Invariant: a masked value tells nothing of the value, not even its length.
 
@@ -24,20 +24,72 @@ fn is_config(object: &Value) -> bool {
     object::kind(object) == "ConfigMap" && object::group(object).is_empty()
 }
 
-/// A text without the passwords of the URLs in it: `redis://:hunter2@host` becomes `redis://:(sensitive)@host`.
+/// A userinfo without a colon that is as long is held to be a token, characters.
+const TOKEN: usize = 16;
+/// How tokens begin that are not as long as they look in examples.
+const TOKENS: [&str; 5] = ["ghp_", "gho_", "ghs_", "github_pat_", "glpat-"];
+
+/// A text without the passwords and tokens of the URLs in it: `redis://:hunter2@host` becomes `redis://:(sensitive)@host`, and
+/// `jdbc:postgresql://h/db?password=x` becomes `jdbc:postgresql://h/db?password=(sensitive)`.
 pub fn without_passwords(text: &str) -> String {
     let (mut said, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + "://".len());
         said.push_str(before);
-        // A password may hold what nobody encoded; the last @ before the host ends it.
-        let end = after.find(|c: char| c.is_whitespace() || "/?#\"'".contains(c)).unwrap_or(after.len());
-        let (authority, more) = after.split_at(end);
-        match authority.rsplit_once('@').and_then(|(user, host)| Some((user.split_once(':')?.0, host))) {
-            Some((user, host)) => said.extend([user, ":", MASK, "@", host]),
-            None => said.push_str(authority),
-        }
+        let word = after.find(|c: char| c.is_whitespace() || "\"'`".contains(c)).unwrap_or(after.len());
+        // Of several in a row, each is its own.
+        let end = after[..word].find("://").map_or(word, |next| {
+            after[..next].rfind(|c: char| !c.is_ascii_alphanumeric() && !"+.-".contains(c)).map_or(0, |at| at + 1)
+        });
+        let (url, more) = after.split_at(end);
+        let (credentials, place) = split_credentials(url);
+        said.push_str(&credentials);
+        said.push_str(&without_parameters(place));
         rest = more;
+    }
+    said.push_str(rest);
+    said
+}
+
+/// What a URL says of who asks, as it may be shown (with its `@`), and what follows it. A password may hold what nobody encoded.
+fn split_credentials(url: &str) -> (String, &str) {
+    let authority = &url[..url.find(['/', '?', '#']).unwrap_or(url.len())];
+    let is_token = |user: &str| user.len() >= TOKEN || TOKENS.iter().any(|start| user.starts_with(start));
+    let user_of = |user: &str| if is_token(user) { MASK.to_owned() } else { user.to_owned() };
+    let Some((user, following)) = authority.split_once(':').filter(|_| !url.starts_with('[')) else {
+        return match authority.rsplit_once('@') {
+            Some((user, host)) => (format!("{}@", user_of(user)), &url[authority.len() - host.len()..]),
+            None => (String::new(), url),
+        };
+    };
+    // `token@host:80`: the colon is the port's.
+    if let Some((user, _)) = user.rsplit_once('@').filter(|_| !following.contains('@')) {
+        return (format!("{}@", user_of(user)), &url[user.len() + 1..]);
+    }
+    let is_port = !user.is_empty() && following.bytes().all(|byte| byte.is_ascii_digit());
+    match url.rfind('@') {
+        Some(at) if !is_port => (format!("{}:{MASK}@", user_of(user)), &url[at + 1..]),
+        _ => (String::new(), url),
+    }
+}
+
+/// What follows the credentials of a URL, without the values of parameters whose names say that they are secret.
+fn without_parameters(place: &str) -> String {
+    let mut said = String::with_capacity(place.len());
+    let mut rest = place;
+    while let Some(at) = rest.find(['?', '&', ';', '#']) {
+        let (before, after) = rest.split_at(at + 1);
+        said.push_str(before);
+        rest = after;
+        let name = &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric() && !"_-.".contains(c)).unwrap_or(rest.len())];
+        let is_short = ["pass", "pwd"].iter().any(|short| name.eq_ignore_ascii_case(short));
+        if !rest[name.len()..].starts_with('=') || !(is_short || is_secret_name(name)) {
+            continue;
+        }
+        let value = &rest[name.len() + 1..];
+        let length = value.find(['&', ';']).unwrap_or(value.len());
+        said.extend([name, "=", if length == 0 { "" } else { MASK }]);
+        rest = &value[length..];
     }
     said.push_str(rest);
     said
@@ -152,10 +204,36 @@ mod tests {
             ("redis://:pw@h", "redis://:(sensitive)@h"),
             ("a https://mia@git.example/x and amqp://u:p@h", "a https://mia@git.example/x and amqp://u:(sensitive)@h"),
             ("http://h:80/a@b:c", "http://h:80/a@b:c"),
+            ("http://h:80/image@sha256:12", "http://h:80/image@sha256:12"),
+            ("http://h/a:b@c", "http://h/a:b@c"),
+            ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
             ("://", "://"),
+            (
+                "nats://u:p1@a:4222,nats://u:p2@b:4222;nats://u:p3@c",
+                "nats://u:(sensitive)@a:4222,nats://u:(sensitive)@b:4222;nats://u:(sensitive)@c",
+            ),
+            ("redis://:ab/cd@host", "redis://:(sensitive)@host"),
+            ("redis://:12/cd@host", "redis://:(sensitive)@host"),
+            ("postgres://u:pa#ss@h x@y", "postgres://u:(sensitive)@h x@y"),
+            ("postgres://u:p?a@ss@h:5432/db", "postgres://u:(sensitive)@h:5432/db"),
+            (
+                "jdbc:postgresql://h/db?user=u&password=x&ssl=true",
+                "jdbc:postgresql://h/db?user=u&password=(sensitive)&ssl=true",
+            ),
+            (
+                "jdbc:sqlserver://h:1;user=u;pwd=x;a=b \"password=\"",
+                "jdbc:sqlserver://h:1;user=u;pwd=(sensitive);a=b \"password=\"",
+            ),
+            ("https://h/cb#access_token=abc", "https://h/cb#access_token=(sensitive)"),
+            ("https://h/?page_size=3", "https://h/?page_size=3"),
+            ("https://ghp_xxx@github.com/a", "https://(sensitive)@github.com/a"),
+            ("https://ghp_xxx:x-oauth-basic@github.com", "https://(sensitive):(sensitive)@github.com"),
+            ("https://0123456789abcdef@sentry:9000/1", "https://(sensitive)@sentry:9000/1"),
+            ("ssh://git@github.com:22/a", "ssh://git@github.com:22/a"),
         ];
         for (text, wanted) in cases {
             assert_eq!(without_passwords(text), wanted);
+            assert_eq!(without_passwords(wanted), wanted, "once is enough");
         }
     }
 }

@@ -3,22 +3,30 @@
 //! Invariant: what is left out are values only (they may hold what nobody is to see: a Pod template has its variables in it);
 //! the field and the reason stay.
 
+use crate::mask;
+
+/// After what a server writes a value.
+const MARKS: [&str; 4] = ["Invalid value: ", "Unsupported value: ", "Duplicate value: ", ", got "];
+
 /// The longest list of plain values that stays, bytes: it may help.
 const SHORT: usize = 80;
 
 /// The message without dumps: `spec.template: Invalid value: core.PodTemplateSpec{…}: field is immutable` becomes
 /// `spec.template: Invalid value: field is immutable`, and the comparison that follows some refusals of several lines is left out.
+/// Values of variables, of what is named as a secret and passwords in URLs are left out too.
 pub fn condensed(message: &str) -> String {
-    const MARK: &str = "Invalid value: ";
     let mut said = String::with_capacity(message.len().min(1024));
     let mut rest = message;
-    while let Some(at) = rest.find(MARK) {
-        let (before, value) = rest.split_at(at + MARK.len());
+    while let Some((at, mark)) = MARKS.iter().filter_map(|mark| Some((rest.find(mark)?, *mark))).min() {
+        let (before, value) = rest.split_at(at + mark.len());
         said.push_str(before);
         rest = value;
-        let Some(length) = dump(value) else { continue };
+        let Some(length) = dump(value).or_else(|| quoted(value)) else { continue };
         let shown = &value[..length];
-        if length > SHORT || shown.contains('{') {
+        if mark == ", got " && shown.contains('{') {
+            said.push_str("something else");
+            rest = &value[length..];
+        } else if length > SHORT || shown.contains('{') || is_secret(&before[..at]) {
             rest = value[length..].strip_prefix(": ").unwrap_or(&value[length..]);
         } else {
             said.push_str(shown);
@@ -26,7 +34,28 @@ pub fn condensed(message: &str) -> String {
         }
     }
     said.push_str(rest);
-    without_comparison(&said)
+    mask::without_passwords(&without_comparison(&said))
+}
+
+/// Whether the field that a message names last holds what is not to be seen: a variable's value, contents of a Secret or ConfigMap,
+/// a field that is called a secret.
+fn is_secret(before: &str) -> bool {
+    let field = before.trim_end_matches([':', ' ']).rsplit([' ', '\n']).next().unwrap_or_default();
+    let last = field.rsplit('.').next().unwrap_or_default();
+    let of_data = ["data[", "data.", "stringData[", "stringData."].iter().any(|start| field.starts_with(start));
+    last == "value" || of_data || mask::is_secret_name(last) && !last.ends_with("Name")
+}
+
+/// The length of a text in quotation marks; nothing where none begins the text.
+fn quoted(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    let end = text.strip_prefix('"')?.char_indices().find(|(_, c)| {
+        let ends = *c == '"' && !escaped;
+        escaped = *c == '\\' && !escaped;
+        ends
+    });
+    // Cut short somewhere: everything is of it.
+    Some(end.map_or(text.len(), |(at, _)| at + 2))
 }
 
 /// The length of a value that is written as Go or JSON writes a structure; nothing where none begins the text.
@@ -95,6 +124,24 @@ mod tests {
                 "Pod \"p\" is invalid: spec: Forbidden: pod updates may not change fields other than `spec.activeDeadlineSeconds`",
             ),
             (json, "spec.template: Invalid value: field is immutable"),
+            (
+                "Pod \"p\" is invalid: [spec.containers[0].env[0].value: Invalid value: \"hun\\\"ter2\": no, spec.x: Required value]",
+                "Pod \"p\" is invalid: [spec.containers[0].env[0].value: Invalid value: no, spec.x: Required value]",
+            ),
+            ("x: Duplicate value: {\"name\":\"A\",\"value\":\"hunter2\"}", "x: Duplicate value: "),
+            (
+                "spec.password: Unsupported value: \"hunter2\": supported values: \"a\"",
+                "spec.password: Unsupported value: supported values: \"a\"",
+            ),
+            ("data[key]: Invalid value: \"hunter2\": no", "data[key]: Invalid value: no"),
+            (
+                "spec.url: Invalid value: \"redis://:hunter2@h\": no",
+                "spec.url: Invalid value: \"redis://:(sensitive)@h\": no",
+            ),
+            (
+                "errors: .spec.env[name=\"P\"].value: expected string, got &value.valueUnstructured{Value:4711}",
+                "errors: .spec.env[name=\"P\"].value: expected string, got something else",
+            ),
         ];
         for (message, wanted) in cases {
             assert_eq!(condensed(message), wanted);
@@ -113,6 +160,9 @@ mod tests {
         for message in [
             "spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive",
             "metadata.name: Invalid value: \"A_b\": a lowercase RFC 1123 subdomain must consist of",
+            "spec.volumes[0].secret.secretName: Invalid value: \"A_b\": a lowercase RFC 1123 subdomain must consist of",
+            "spec.type: Unsupported value: \"X\": supported values: \"ClusterIP\", \"NodePort\"",
+            "expected 3, got 4",
             "spec.clusterIPs[0]: Invalid value: [\"127.96.0.3\"]: may not change once set",
             "these are wrong:\n  a.yaml: duplicate field\n  b.yaml: no kind",
             "Invalid value: ",

@@ -276,10 +276,10 @@ pub(crate) struct Config {
     /// The variable, `check` or `diff`
     #[arg(value_name = "KEY|check|diff")]
     pub(crate) key: String,
-    /// Directories as environments [default: the cluster's namespaces]; for diff one, held against its namespace
+    /// Directories as environments [default: the cluster's namespaces]; for diff one, held against the namespace that it says
     #[arg(value_name = "DIR")]
     pub(crate) directories: Vec<PathBuf>,
-    /// A namespace as environment, beside directories too; may be repeated [default: all that have workloads; for diff the context's]
+    /// A namespace as environment, beside directories too; may be repeated [default: all that have workloads; for diff the one that the manifests say, else the context's]
     #[arg(short, long = "namespace", value_name = "NAMESPACE")]
     pub(crate) namespaces: Vec<String>,
     #[command(flatten)]

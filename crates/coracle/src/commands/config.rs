@@ -56,15 +56,37 @@ async fn environments(arguments: &Config) -> anyhow::Result<(Vec<Environment>, O
 
 /// A directory as an environment.
 fn rendered(directory: &Path) -> anyhow::Result<Environment> {
-    let objects = delivery::render(directory).map_err(|error| exit::bad_input(error.to_string()))?;
+    Ok(without_namespaces(directory, manifests(directory)?))
+}
+
+fn manifests(directory: &Path) -> anyhow::Result<Vec<Value>> {
+    delivery::render(directory).map_err(|error| exit::bad_input(error.to_string()))
+}
+
+/// The one namespace that manifests of workloads and configuration say; nothing where they say none or several.
+fn own_namespace(objects: &[Value]) -> Option<String> {
+    let ours = objects.iter().filter(|object| KINDS.contains(&(object::group(object), object::kind(object))));
+    let said: BTreeSet<&str> = ours.map(object::namespace).filter(|namespace| !namespace.is_empty()).collect();
+    said.first().filter(|_| said.len() == 1).map(|namespace| (*namespace).to_owned())
+}
+
+fn without_namespaces(directory: &Path, objects: Vec<Value>) -> Environment {
     let name =
         directory.file_name().map_or_else(|| directory.display().to_string(), |n| n.to_string_lossy().into_owned());
     // Namespaces are the environment's, not the manifest's.
-    Ok(Environment { name, objects: objects.into_iter().map(without_namespace).collect() })
+    Environment { name, objects: objects.into_iter().map(without_namespace).collect() }
 }
 
 /// Namespaces as environments; without names, all that hold something.
 async fn living(api: &Api, namespaces: &[String]) -> anyhow::Result<Vec<Environment>> {
+    for namespace in namespaces {
+        // Whoever may not look at namespaces is told nothing of them.
+        let there = api.get(&format!("/api/v1/namespaces/{}", delivery::api::escape(namespace))).await;
+        if there.is_err_and(|error| error.is_not_found()) {
+            let what = format!("there is no namespace {namespace}; say one that is there with -n");
+            return Err(exit::bad_input(what));
+        }
+    }
     let kinds = api.kinds().await?;
     let mut by_namespace: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (group, kind) in KINDS {
@@ -87,10 +109,12 @@ async fn differences(arguments: &Config) -> anyhow::Result<ExitCode> {
     let [directory] = arguments.directories.as_slice() else {
         return Err(exit::bad_input("say one directory: coracle config diff DIR [-n NAMESPACE]"));
     };
-    let next = rendered(directory)?;
+    let objects = manifests(directory)?;
+    let own = own_namespace(&objects);
+    let next = without_namespaces(directory, objects);
     let client = connect::client_of(&arguments.target).await?;
     let namespace = match arguments.namespaces.as_slice() {
-        [] => client.default_namespace().to_owned(),
+        [] => own.unwrap_or_else(|| client.default_namespace().to_owned()),
         [one] => one.clone(),
         _ => return Err(exit::bad_input("a directory is held against one namespace; say one -n")),
     };
@@ -252,4 +276,24 @@ async fn history_of(api: &Api, id: &str) -> anyhow::Result<Vec<(Revision, Vec<Va
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifests_say_one_namespace_or_none() {
+        let config = |namespace: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c", "namespace": namespace } });
+        let none = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "s" } });
+        let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": { "name": "r", "namespace": "kube-system" } });
+        for (objects, wanted) in [
+            (vec![config("prod"), none.clone(), role.clone(), config("prod")], Some("prod")),
+            (vec![config("prod"), config("dev")], None),
+            (vec![none, role], None),
+        ] {
+            assert_eq!(own_namespace(&objects).as_deref(), wanted, "{objects:?}");
+        }
+    }
 }

@@ -42,10 +42,10 @@ fn vault(password: &str) -> String {
     )
 }
 
-/// A program that says at its start whether the database lets it in.
+/// A program that says at its start whether the database lets it in, and where it asked, as many do.
 fn asks_for_its_password() -> String {
     let command = format!(
-        "test \"$PASSWORD\" = {RIGHT} || {{ echo 'FATAL: password authentication failed for user web'; exit 1; }}; exec sleep 10000"
+        "test \"$PASSWORD\" = {RIGHT} || {{ echo \"FATAL: password authentication failed for user web at redis://web:$PASSWORD@cache\"; exit 1; }}; exec sleep 10000"
     );
     let container = json!({ "name": "web", "image": "coracle.dev/host", "command": ["sh", "-c", command],
         "envFrom": [{ "configMapRef": { "name": "settings" } }],
@@ -73,17 +73,31 @@ fn a_wrong_password_is_flagged_tied_to_its_revision_and_taken_back() {
     let (code, told) = run(&[&["apply", path, "--yes"], &set[..]].concat());
     assert_eq!(code, Some(0), "{told}");
     assert_eq!(run(&["config", "diff", path]).0, Some(0));
+    let (code, told) = run(&["config", "diff", path, "-n", "nowhere"]);
+    assert_eq!(code, Some(1), "{told}");
+    all_of(&told, &["there is no namespace nowhere"]);
+    let (code, told) = run(&["config", "check", path, "-n", "default"]);
+    assert_eq!(code, Some(2), "{told}");
+    all_of(&told, &["deployment/web  PASSWORD: it is the same secret as in"]);
 
     write(directory.path(), "kustomization.yaml", &vault(WRONG));
     let (code, told) = run(&["config", "diff", path]);
     assert_eq!(code, Some(2), "{told}");
-    all_of(&told, &["deployment/web  PASSWORD  (sensitive) -> (sensitive)", "suspicious", "a slip?"]);
+    let url = "deployment/web  URL  \"redis://web:(sensitive)@cache\" -> \"redis://web:(sensitive)@cache\"";
+    all_of(&told, &["deployment/web  PASSWORD  (sensitive) -> (sensitive)", url, "suspicious", "a slip?"]);
     let (code, told) = run(&["config", "check", path, "-n", "default"]);
-    assert!(code.is_some(), "{told}");
+    assert_eq!(code, Some(0), "{told}");
+    all_of(&told, &["nothing is missing, extra, suspicious or unresolved"]);
     assert_eq!(run(&[&["plan", path], &set[..]].concat()).0, Some(2));
     let (code, told) = run(&[&["apply", path, "--yes"], &set[..]].concat());
     assert_eq!(code, Some(1), "{told}");
-    all_of(&told, &["deployment.apps/web", "its last words: FATAL: password authentication failed for user web"]);
+    all_of(
+        &told,
+        &[
+            "deployment.apps/web",
+            "its last words: FATAL: password authentication failed for user web at redis://web:(sensitive)@cache",
+        ],
+    );
     let history: Value = serde_json::from_str(&run(&["history", "shop", "-o", "json"]).1).expect("JSON");
     assert_eq!((&history[0]["number"], &history[0]["state"]), (&json!(2), &json!("failed")), "{history}");
     all_of(&history[0]["cause"].to_string(), &["password authentication failed"]);
@@ -119,7 +133,17 @@ fn a_pushed_wrong_password_is_told_and_taken_back() {
     });
     let failed = told.lines().find(|line| line.contains(&bad[..12])).expect("its line");
     all_of(failed, &["failed", "password authentication failed"]);
-    assert!(!format!("{said}{told}{}", application(&coracle)["status"]).contains(WRONG));
+    all_of(&said, &["for user web at redis://web:(sensitive)@cache"]);
+    // The program printed it.
+    let events = coracle.ok(&["get", "events", "-A", "-o", "json"]);
+    for (place, text) in [
+        ("the pusher's output", &said),
+        ("the history", &told),
+        ("the Application", &application(&coracle)["status"].to_string()),
+        ("the Events", &events),
+    ] {
+        assert!(!text.contains(WRONG), "{place} shows the password: {text}");
+    }
 }
 
 /// A program that no probe asks and that ends at once is never called live, in an early wave as in the last, and says why.

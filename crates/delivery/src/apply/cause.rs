@@ -1,6 +1,7 @@
 //! Why a workload does not become healthy, from its newest Pods: what the node says of them, and their own last log line.
 
 use crate::api::{Api, escape};
+use crate::mask;
 use crate::newest;
 use crate::object::{self, ObjectId};
 use serde_json::Value;
@@ -101,13 +102,13 @@ fn container_trouble(status: &Value, restarts_that_fail: i64) -> Option<Trouble>
     if status["ready"] == true || restarts < restarts_that_fail || code == 0 && restarts_that_fail == 0 {
         return None;
     }
-    let said = Some(text(&ended["message"])).filter(|message| !message.is_empty());
+    let said = Some(mask::without_passwords(&text(&ended["message"]))).filter(|message| !message.is_empty());
     let said = said.map_or_else(String::new, |message| format!(": {message}"));
     let what = format!("container {name}: its program ends with exit code {code} (restarted {restarts} times){said}");
     Some(Trouble { what, container: Some(name) })
 }
 
-/// The last line that a container wrote, in this life or the one before. What it wrote may come a moment after word of its
+/// The last line that a container wrote, without the passwords of URLs in it, in this life or the one before. What it wrote may come a moment after word of its
 /// end: then the API tells of it.
 pub(crate) async fn last_words(api: &Api, pod: &Value, container: &str) -> Option<String> {
     let path = format!("/api/v1/namespaces/{}/pods/{}/log", object::namespace(pod), object::name(pod));
@@ -124,6 +125,8 @@ pub(crate) async fn last_words(api: &Api, pod: &Value, container: &str) -> Optio
 
 fn last_of(log: &str) -> Option<String> {
     let line = log.lines().rev().find(|line| !line.trim().is_empty())?.trim();
+    // Before it is cut: a password that lost its host is not known as one.
+    let line = mask::without_passwords(line);
     let mut shown: String = line.chars().take(WORDS).collect();
     if shown.len() < line.len() {
         shown.push('…');
@@ -145,12 +148,19 @@ mod tests {
         let told = |pod: &Value| trouble(pod, RESTARTS_THAT_FAIL).map(|trouble| trouble.what);
         assert_eq!(told(&crashing(1)), None, "once may happen");
         assert!(told(&crashing(2)).unwrap().contains("exit code 3"));
+        let last = json!({"status": {"containerStatuses": [{"name": "c", "ready": false, "restartCount": 2,
+            "lastState": {"terminated": {"exitCode": 3, "message": "redis://:hunter2@h"}}}]}});
+        assert!(told(&last).unwrap().ends_with(": redis://:(sensitive)@h"), "what it left as its message");
         let image = json!({"status": {"containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "m"}}}]}});
         assert_eq!(told(&image).unwrap(), "container c: ImagePullBackOff: m");
         let unfit = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "full"}]}});
         assert_eq!(told(&unfit), None, "a node may yet be made for it");
         assert_eq!(trouble(&unfit, 0).unwrap().what, "full");
         assert_eq!(last_of("one\n two \n\n").as_deref(), Some("two"));
+        let url = "cannot reach postgres://web:hunter2@db/x: refused";
+        assert_eq!(last_of(url).as_deref(), Some("cannot reach postgres://web:(sensitive)@db/x: refused"));
+        let cut = format!("{} redis://:hunter2-hunter2@h", "x".repeat(WORDS - 20));
+        assert!(!last_of(&cut).unwrap().contains("hunter"), "masked before it is cut");
         assert_eq!(last_of(&"x".repeat(WORDS + 1)).unwrap().chars().count(), WORDS + 1, "cut, and a sign of it");
     }
 }

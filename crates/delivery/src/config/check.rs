@@ -83,7 +83,8 @@ pub fn check(environments: &[Environment]) -> Vec<Finding> {
                 found.insert(finding(Kind::Unresolved, format!("{}{key} is not there", variable.from)));
             }
             Shown::Plain(value) => {
-                let odd = oddity(value).map(str::to_owned).or_else(|| of_another(value, &variable.environment));
+                let odd = value.kept.oddity.map(str::to_owned);
+                let odd = odd.or_else(|| of_another(&value.shown, &variable.environment));
                 found.extend(odd.map(|odd| finding(Kind::Suspicious, odd)));
             }
             Shown::Secret(kept) => found.extend(kept.oddity.map(|odd| finding(Kind::Suspicious, odd.to_owned()))),
@@ -206,6 +207,8 @@ mod tests {
                 "Suspicious prod URL: it speaks of \"staging\""
             ]
         );
+        let prod = environment("prod", json!({"URL": "redis://u:${PASS}@h"}), Some("pr0d-pass"));
+        assert_eq!(told(&[prod]), ["Suspicious prod URL: it looks like a placeholder"], "in what is masked too");
         let prod = environment("prod", json!({"URL": "changeme"}), None);
         assert_eq!(
             told(&[prod]),

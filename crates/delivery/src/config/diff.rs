@@ -57,7 +57,10 @@ pub fn diff(now: &Environment, next: &Environment) -> Vec<Change> {
 fn change(before: Option<Variable>, after: Option<Variable>, key: (String, String, String)) -> Change {
     let suspicious = match (before.as_ref().map(|v| &v.value), after.as_ref().map(|v| &v.value)) {
         (_, Some(Shown::Unresolved)) => Some("its ConfigMap, Secret or key is not there".to_owned()),
-        (_, Some(Shown::Plain(value))) => super::check::oddity(value).map(str::to_owned),
+        (was, Some(Shown::Plain(value))) => value.kept.oddity.map(str::to_owned).or_else(|| match was {
+            Some(Shown::Plain(was)) if was.is_masked() && value.is_masked() => slip(&was.kept.text, &value.kept.text),
+            _ => None,
+        }),
         (was, Some(Shown::Secret(kept))) => kept.oddity.map(str::to_owned).or_else(|| match was {
             Some(Shown::Secret(was)) => slip(&was.text, &kept.text),
             _ => None,
@@ -129,6 +132,31 @@ mod tests {
         assert_eq!(told(same.clone(), None), [none]);
         let all = diff(&now, &environment("deploy", same, Some("x")));
         assert!(all[0].at_the_next_start && !format!("{all:?}").contains("corr3ct"), "{all:?}");
+    }
+
+    #[test]
+    fn a_password_in_a_url_that_changes_is_told() {
+        let of = |url: &str| environment("default", json!({"URL": url}), Some("x"));
+        let told = |before: &str, after: &str| {
+            let all = diff(&of(before), &of(after));
+            let shown = format!("{all:?}{}", serde_json::to_string(&all).unwrap());
+            assert!(!shown.contains("hunter"), "{shown}");
+            all.into_iter()
+                .map(|change| (change.after.unwrap().value.to_string(), change.suspicious))
+                .collect::<Vec<_>>()
+        };
+        let masked = "\"redis://u:(sensitive)@h\"".to_owned();
+        let (slip, placeholder) =
+            ("it is the present value but for a character or two: a slip?", "it looks like a placeholder");
+        for (after, odd) in [
+            ("redis://u:hunter3@h", Some(slip)),
+            ("redis://u:another-one@h", None),
+            ("redis://u:${PASS}@h", Some(placeholder)),
+        ] {
+            assert_eq!(told("redis://u:hunter2@h", after), [(masked.clone(), odd.map(str::to_owned))], "{after}");
+        }
+        assert!(told("redis://u:hunter2@h", "redis://u:hunter2@h").is_empty());
+        assert_eq!(told("redis://one", "redis://ons")[0].1, None, "what is shown speaks for itself");
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub struct Variable {
 #[serde(rename_all = "camelCase")]
 pub enum Shown {
     /// A plain value.
-    Plain(String),
+    Plain(Plain),
     /// A secret one: its digest, and what can be said of it without telling it.
     Secret(Kept),
     /// Known only when the Pod runs (a field of the Pod, a resource).
@@ -61,6 +61,34 @@ pub enum Shown {
     Unresolved,
     /// There is nothing where it is to come from, which is allowed.
     Absent,
+}
+
+/// A value that may be shown, but for the passwords of URLs in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Plain {
+    /// The value as it may be shown.
+    pub shown: String,
+    /// The whole of it: two are the same, or odd, by what is not shown too.
+    kept: Kept,
+}
+
+impl Plain {
+    /// Whether something of it is not shown.
+    fn is_masked(&self) -> bool {
+        self.shown != self.kept.text
+    }
+}
+
+impl std::fmt::Debug for Plain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.shown)
+    }
+}
+
+impl Serialize for Plain {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.shown)
+    }
 }
 
 /// What may be said of a secret value.
@@ -94,13 +122,21 @@ impl std::fmt::Display for Shown {
     }
 }
 
-fn secret(value: &str) -> Shown {
+fn kept(value: &str) -> Kept {
     let digest = Sha256::digest(value.as_bytes()).into();
-    Shown::Secret(Kept { digest, oddity: check::oddity(value), text: value.to_owned() })
+    Kept { digest, oddity: check::oddity(value), text: value.to_owned() }
 }
 
-fn shown(name: &str, value: &str) -> Shown {
-    if mask::is_secret_name(name) { secret(value) } else { Shown::Plain(mask::without_passwords(value)) }
+fn secret(value: &str) -> Shown {
+    Shown::Secret(kept(value))
+}
+
+/// A value under the names that say whether it is secret: the variable's, and the key's that it comes from.
+fn shown(names: [&str; 2], value: &str) -> Shown {
+    if names.into_iter().any(mask::is_secret_name) {
+        return secret(value);
+    }
+    Shown::Plain(Plain { shown: mask::without_passwords(value), kept: kept(value) })
 }
 
 /// Where Pods are described in a workload.
@@ -162,7 +198,7 @@ fn of_container(
             match sources.all(&id) {
                 Some(values) => values.iter().for_each(|(key, value)| {
                     let name = format!("{prefix}{key}");
-                    let value = if kind == "Secret" { secret(value) } else { shown(&name, value) };
+                    let value = if kind == "Secret" { secret(value) } else { shown([&name, key], value) };
                     put(&name, value, id.clone(), key);
                 }),
                 None if reference["optional"] == true => {}
@@ -179,7 +215,7 @@ fn of_container(
             let key = reference["key"].as_str().unwrap_or_default();
             let value = match sources.all(&id).and_then(|values| values.get(key)) {
                 Some(value) if kind == "Secret" => secret(value),
-                Some(value) => shown(name, value),
+                Some(value) => shown([name, key], value),
                 None if reference["optional"] == true => Shown::Absent,
                 None => Shown::Unresolved,
             };
@@ -188,7 +224,7 @@ fn of_container(
             let said = from[what]["fieldPath"].as_str().or(from[what]["resource"].as_str()).unwrap_or(what);
             put(name, Shown::AtRunTime(said.to_owned()), ObjectId::of(object), "");
         } else {
-            put(name, shown(name, variable["value"].as_str().unwrap_or_default()), ObjectId::of(object), "");
+            put(name, shown([name, ""], variable["value"].as_str().unwrap_or_default()), ObjectId::of(object), "");
         }
     }
     found.extend(own.into_values());
@@ -267,6 +303,12 @@ pub(crate) mod tests {
                 "URL \"redis://a\" configmap/settings",
             ]
         );
+        let mut other = environment("dev", json!({"db-password": "hunter2", "level": "x"}), None);
+        other.objects[0]["spec"]["template"]["spec"]["containers"][0]["env"] = json!([
+            {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "db-password"}}},
+            {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "level"}}}]);
+        let told: Vec<String> = variables(&other).iter().map(|v| format!("{} {}", v.name, v.value)).collect();
+        assert_eq!(told[..2], ["A (sensitive)", "B \"x\""], "the key says it too");
         let missing = variables(&environment("dev", json!({}), None));
         assert_eq!(missing.iter().find(|v| v.name == "PASSWORD").unwrap().value, Shown::Unresolved);
     }
