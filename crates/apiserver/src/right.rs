@@ -60,7 +60,7 @@ impl Right {
             query: call.query.clone(),
             seen: None,
             account,
-            losses: server.losses.subscribe(),
+            losses: losses_of(&server.losses),
         }
     }
 
@@ -100,6 +100,13 @@ impl Right {
         }
         Ok(())
     }
+}
+
+/// What tells of losses, of which one counts as told: a right that was lost between the decision and now is looked for once more.
+fn losses_of(server: &watch::Sender<()>) -> watch::Receiver<()> {
+    let mut losses = server.subscribe();
+    losses.mark_changed();
+    losses
 }
 
 /// Tells all streams whenever a role, a binding or a service account has changed or gone: by a new one nobody loses anything.
@@ -142,6 +149,16 @@ pub(crate) fn lasts(wanted: Duration, user: &User, now: jiff::Timestamp) -> Dura
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_lost_before_a_stream_listens_is_looked_for() {
+        let server = watch::Sender::new(());
+        server.send_replace(());
+        let mut losses = losses_of(&server);
+        assert!(losses.has_changed().expect("the sender is there"));
+        losses.borrow_and_update();
+        assert!(!losses.has_changed().expect("the sender is there"), "once");
+    }
 
     #[test]
     fn no_longer_than_the_token() {
