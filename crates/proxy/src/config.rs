@@ -14,8 +14,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// The longest wait for the head of an answer where the rule sets no limit. None waits as long as the client does.
     pub response_timeout: Option<Duration>,
-    /// The longest that the head of a request may take, the longest that a client's connection may be idle between two, and, under a
-    /// policy, the longest that a client may be silent in the midst of a request that waits for it.
+    /// The longest that the head of a request may take from its first byte to its last, the longest that a client's connection may be idle
+    /// before that, and, under a policy, the longest that a client may be silent in the midst of a request that waits for it.
     pub header_timeout: Duration,
     /// How long a client may take nothing of what waits for it, before its connection is ended; where the system can do that.
     pub stalled: Duration,

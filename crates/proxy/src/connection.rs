@@ -29,11 +29,13 @@ use crate::certified::{self, admits, is_tls, turn_away};
 use crate::config::Settings;
 use crate::downstream;
 use crate::headers;
+use crate::heads::{HeadTimer, Heard, Term};
 use crate::http2;
 use crate::identity::{Client, Identity};
 use crate::listen::{Held, Life, Slot};
 use crate::network::Ground;
 use crate::passthrough;
+use crate::patience;
 use crate::prefixed::Prefixed;
 use crate::request::{self, Caller};
 use crate::route::{Protocol, Table};
@@ -75,19 +77,29 @@ fn looks(bytes: &[u8]) -> Looks {
     }
 }
 
+/// What a connection has begun with.
+struct First {
+    bytes: Bytes,
+    looks: Looks,
+    /// When the first of them came.
+    at: Instant,
+    /// Whether they were waited for in vain: nothing is told by them, and more may come.
+    late: bool,
+}
+
 /// Reads until the first bytes tell what is spoken, or the client ends or is silent for too long.
-async fn first_bytes<S: AsyncRead + Unpin>(stream: &mut S, limit: Duration) -> io::Result<(Bytes, Looks)> {
+async fn first_bytes<S: AsyncRead + Unpin>(stream: &mut S, limit: Duration) -> io::Result<First> {
     let mut bytes = BytesMut::with_capacity(4096);
     let deadline = tokio::time::Instant::now() + limit;
+    let mut came = None;
     loop {
-        match tokio::time::timeout_at(deadline, stream.read_buf(&mut bytes)).await {
-            Ok(Ok(0)) | Err(_) => return Ok((bytes.freeze(), Looks::Unclear)),
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(error),
-        }
-        let looks = looks(&bytes);
-        if looks != Looks::Unclear {
-            return Ok((bytes.freeze(), looks));
+        let read = tokio::time::timeout_at(deadline, stream.read_buf(&mut bytes)).await;
+        let late = read.is_err();
+        let ended = read.unwrap_or(Ok(0))? == 0;
+        let at = *came.get_or_insert_with(Instant::now);
+        let looks = if ended { Looks::Unclear } else { looks(&bytes) };
+        if ended || looks != Looks::Unclear {
+            return Ok(First { bytes: bytes.freeze(), looks, at, late });
         }
     }
 }
@@ -98,7 +110,7 @@ async fn asked(
     limit: Duration,
     settings: &Settings,
     life: &Life,
-) -> io::Result<Option<(Bytes, Looks)>> {
+) -> io::Result<Option<First>> {
     let mut first = pin!(first_bytes(stream, limit));
     tokio::select! {
         biased;
@@ -188,8 +200,8 @@ async fn serve_service(
     let limit = if table.admits == Admits::Certified { settings.header_timeout } else { patience(settings, otherwise) };
     let Some(first) = asked(&mut stream, limit, settings, &slot.life).await? else { return Ok(()) };
     let table = slot.table.load_full();
-    if first.1 == Looks::Other && is_tls(&first.0) && table.peer_name.is_some() && shared.peers.is_some() {
-        return Box::pin(certified::serve_tls_at_service(shared, slot, (first.0, stream), client, otherwise)).await;
+    if first.looks == Looks::Other && is_tls(&first.bytes) && table.peer_name.is_some() && shared.peers.is_some() {
+        return Box::pin(certified::serve_tls_at_service(shared, slot, (first.bytes, stream), client, otherwise)).await;
     }
     if !admits(&table, client.identity.as_ref(), false) {
         turn_away(shared, &table, &client, &stream);
@@ -220,17 +232,18 @@ where
 async fn serve_seen<S>(
     shared: &Arc<Shared>,
     slot: &Arc<Slot>,
-    ((prefix, looks), stream): ((Bytes, Looks), S),
+    (first, stream): (First, S),
     client: Client,
     otherwise: Option<&Arc<Backend>>,
 ) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let First { bytes: prefix, looks, at, late } = first;
     let bytes = if is_tls(&prefix) { tunnel::Bytes::Sealed } else { tunnel::Bytes::Open };
     match (looks, otherwise) {
         (Looks::Http2, _) => Box::pin(serve_http2(shared, slot, Prefixed::new(prefix, stream), client)).await,
-        (Looks::Http1, _) => serve_http1(shared, slot, (prefix, stream), client).await,
+        (Looks::Http1, _) => serve_http1(shared, slot, (prefix, stream), at, client).await,
         (Looks::Other | Looks::Unclear, Some(backend)) => {
             if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
                 let carried = tunnel::Carried::new(backend, &client, bytes);
@@ -238,9 +251,9 @@ where
             }
             Ok(())
         }
-        (Looks::Unclear, None) if prefix.is_empty() => Ok(()),
+        (Looks::Unclear, None) if prefix.is_empty() || late => Ok(()),
         // What is no HTTP gets its answer from the parser.
-        (Looks::Other | Looks::Unclear, None) => serve_http1(shared, slot, (prefix, stream), client).await,
+        (Looks::Other | Looks::Unclear, None) => serve_http1(shared, slot, (prefix, stream), at, client).await,
     }
 }
 
@@ -261,7 +274,7 @@ async fn serve_tls(
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         Box::pin(serve_http2(shared, slot, stream, client)).await
     } else {
-        serve_http1(shared, slot, (Bytes::new(), stream), client).await
+        serve_http1(shared, slot, (Bytes::new(), stream), Instant::now(), client).await
     }
 }
 
@@ -293,28 +306,39 @@ fn unnamed(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Caller {
     }
 }
 
-/// Serves a client of HTTP/1.1, of which some bytes were read already.
-async fn serve_http1<S>(shared: &Arc<Shared>, slot: &Arc<Slot>, (read, stream): (Bytes, S), client: Client) -> Ended
+/// Serves a client of HTTP/1.1, of which some bytes were read already. The time for its first head counts from `since`.
+async fn serve_http1<S>(
+    shared: &Arc<Shared>,
+    slot: &Arc<Slot>,
+    (read, stream): (Bytes, S),
+    since: Instant,
+    client: Client,
+) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let caller = caller(shared, slot, client);
-    let left =
-        if shared.settings.by_hand { downstream::serve(&caller, read, stream).await? } else { Some((read, stream)) };
+    let left = if shared.settings.by_hand {
+        downstream::serve(&caller, read, since, stream).await?
+    } else {
+        Some((read, since, stream))
+    };
     match left {
-        Some((read, stream)) => Box::pin(serve_by_hyper(caller, Prefixed::new(read, stream))).await,
+        Some((read, since, stream)) => Box::pin(serve_by_hyper(caller, since, Prefixed::new(read, stream))).await,
         None => Ok(()),
     }
 }
 
-async fn serve_by_hyper<S>(caller: Arc<Caller>, stream: S) -> Ended
+async fn serve_by_hyper<S>(caller: Arc<Caller>, since: Instant, stream: S) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (shared, slot) = (Arc::clone(&caller.shared), Arc::clone(&caller.slot));
     let settings = &shared.settings;
     let mut builder = http1::Builder::new();
-    builder.timer(CoarseTimer).header_read_timeout(settings.header_timeout).max_header_size(settings.max_head_bytes);
+    let term = Arc::new(Term::new(settings.header_timeout, since));
+    builder.timer(HeadTimer::new(&term)).header_read_timeout(settings.header_timeout);
+    builder.max_header_size(settings.max_head_bytes);
     builder.max_buf_size(settings.max_head_bytes.max(8192) + 8192);
     if settings.max_headers != DEFAULT_HEADERS {
         builder.max_headers(settings.max_headers);
@@ -325,8 +349,9 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         Box::pin(request::serve(Arc::clone(&caller), request.map(Into::into)))
     });
+    let stream = Heard::new(stream, &term);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
-    let sees = Sees { idle: || false, under_way };
+    let sees = Sees { idle: || false, under_way, due: || term.due() };
     drive(connection.as_mut(), |connection| connection.graceful_shutdown(), &slot.life, settings, sees).await
 }
 
@@ -350,16 +375,18 @@ where
     };
     let mut connection = pin!(http2::serve(stream, caller, settings));
     // Streams are told apart from the connection: what is under way need not know that this ends.
-    let sees = Sees { idle, under_way: || false };
+    let sees = Sees { idle, under_way: || false, due: || None };
     drive(connection.as_mut(), |connection| connection.finish(), &slot.life, settings, sees).await
 }
 
 /// What [`drive`] is told of a connection.
-struct Sees<I, U> {
+struct Sees<I, U, W> {
     /// Whether it has done nothing since the last time.
     idle: I,
     /// Whether an answer is being made that has to say that it is the last.
     under_way: U,
+    /// When it wants to be polled at the latest.
+    due: W,
 }
 
 /// Polls a connection to its end; tells it to finish when its listener drains, ends it when that takes too long.
@@ -368,7 +395,7 @@ async fn drive<C, E>(
     finish: impl Fn(Pin<&mut C>),
     life: &Life,
     settings: &Settings,
-    mut sees: Sees<impl FnMut() -> bool, impl Fn() -> bool>,
+    mut sees: Sees<impl FnMut() -> bool, impl Fn() -> bool, impl Fn() -> Option<Instant>>,
 ) -> Ended
 where
     C: Future<Output = Result<(), E>>,
@@ -401,7 +428,7 @@ where
             }
             let mut ticked = false;
             while clock.as_mut().poll(cx).is_ready() {
-                clock.as_mut().reset(tokio::time::Instant::now() + tick);
+                clock.as_mut().reset(patience::next_look(tick, (sees.due)().map(Into::into)));
                 ticked = true;
                 finish_now |= !finishing && (sees.idle)();
             }
@@ -415,32 +442,6 @@ where
         }
     })
     .await
-}
-
-/// A timer that wakes nobody: the connection is polled every so often by [`drive`], and looks at the time then. It spares a
-/// registration for every request.
-struct CoarseTimer;
-
-struct Until(Instant);
-
-impl Future for Until {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<()> {
-        if Instant::now() >= self.0 { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-impl hyper::rt::Sleep for Until {}
-
-impl hyper::rt::Timer for CoarseTimer {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        self.sleep_until(Instant::now() + duration)
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(Until(deadline))
-    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub mod fuzzing;
 mod glance;
 mod handle;
 mod headers;
+mod heads;
 mod http2;
 mod identity;
 mod incoming;

@@ -42,6 +42,13 @@ impl Patience {
     }
 }
 
+/// When to look again, where one looks every so often and something is due at a time of its own.
+pub(crate) fn next_look(tick: Duration, due: Option<Instant>) -> Instant {
+    let now = Instant::now();
+    let next = now + tick;
+    due.filter(|due| *due > now).map_or(next, |due| due.min(next))
+}
+
 #[cfg(test)]
 mod tests {
     use std::pin::pin;

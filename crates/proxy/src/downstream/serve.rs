@@ -1,8 +1,8 @@
 //! One connection: a request is read, answered, and its answer written, then the next one.
 //!
 //! What clients see is what hyper shows them: a client that ends its side before it has the whole answer takes its request along;
-//! requests that were sent ahead wait, unread but for the first bytes of them; the time that a head may take counts from the end of
-//! the answer before it; a connection whose listener drains ends with the answer that is under way.
+//! requests that were sent ahead wait, unread but for the first bytes of them; the time that a head may take counts from its first byte, and
+//! that of which nothing has come from the end of the answer before it; a connection whose listener drains ends with the answer that is under way.
 //!
 //! Invariants: between two requests there is no buffer; while an answer is made, no more is read ahead than once; what is not ours
 //! goes back whole.
@@ -29,11 +29,17 @@ use crate::incoming::Incoming;
 use crate::landing;
 use crate::listen::Life;
 use crate::observe::Seen;
-use crate::patience::Patience;
+use crate::patience::{Patience, next_look};
 use crate::request::{self, Caller};
 
-/// Serves a client until its connection ends, or until it sends what is not ours. That is then returned, with the connection.
-pub(crate) async fn serve<S>(caller: &Arc<Caller>, read: Bytes, stream: S) -> Result<Option<(Bytes, S)>, Broken>
+/// Serves a client until its connection ends, or until it sends what is not ours. That is then returned, with the connection. `since` is when
+/// the head that is awaited began to come, going in and coming out.
+pub(crate) async fn serve<S>(
+    caller: &Arc<Caller>,
+    read: Bytes,
+    since: std::time::Instant,
+    stream: S,
+) -> Result<Option<(Bytes, std::time::Instant, S)>, Broken>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -43,9 +49,17 @@ where
     let tick = (settings.header_timeout / 2).max(Duration::from_millis(1));
     let (draining, forced) = (pin!(life.draining()), pin!(life.forced()));
     let clock = pin!(tokio::time::sleep(tick));
-    let mut watch = Watch { life, draining, forced, clock, tick, ticks: 0, registered: false, finishing: false };
+    let due = Instant::from_std(since) + settings.header_timeout;
+    let limit = settings.header_timeout;
+    let mut watch =
+        Watch { life, draining, forced, clock, tick, limit, due, over: false, registered: false, finishing: false };
     let (mut line, mut patience) = (Line { stream, read }, Patience::default());
+    let mut first = true;
     loop {
+        // What has come of the first one was awaited before.
+        if !std::mem::take(&mut first) {
+            watch.awaits();
+        }
         // What answers is in a box, which is there while there is a request and not while a connection waits for one.
         let kept = match line.head(caller, limits, &mut watch).await? {
             Next::Ours(asked) => {
@@ -64,7 +78,7 @@ where
                     Some(Passed::Other(response)) => line.deliver(response, to, &mut watch).await?,
                 }
             }
-            Next::Other => return Ok(Some((line.read, line.stream))),
+            Next::Other => return Ok(Some((line.read, watch.since(), line.stream))),
             Next::End => break,
             Next::Cut => return Ok(None),
         };
@@ -121,8 +135,10 @@ struct Watch<'a, D, F> {
     /// Wakes every so often; it spares a registration for every request.
     clock: Pin<&'a mut Sleep>,
     tick: Duration,
-    /// How often it has, since something was heard of the client.
-    ticks: u32,
+    /// How long the client may take for what is awaited of it, when that ends, and whether the clock has seen it end.
+    limit: Duration,
+    due: Instant,
+    over: bool,
     registered: bool,
     finishing: bool,
 }
@@ -134,8 +150,8 @@ impl<D: Future<Output = ()>, F: Future<Output = ()>> Watch<'_, D, F> {
         // Looked at once to be woken, and then only when there is something to see: this runs several times a request.
         if first || self.clock.is_elapsed() {
             while self.clock.as_mut().poll(cx).is_ready() {
-                self.clock.as_mut().reset(Instant::now() + self.tick);
-                self.ticks += 1;
+                self.over = self.due <= Instant::now();
+                self.clock.as_mut().reset(next_look(self.tick, Some(self.due)));
             }
         }
         if first || self.life.changed() {
@@ -145,9 +161,19 @@ impl<D: Future<Output = ()>, F: Future<Output = ()>> Watch<'_, D, F> {
         false
     }
 
-    /// Whether the client has had the time for a head: two ticks after the one that was under way.
+    /// Something is awaited of the client from now on. As the clock wakes more often than that ends, it is told in time.
+    fn awaits(&mut self) {
+        (self.due, self.over) = (Instant::now() + self.limit, false);
+    }
+
+    /// Since when what is awaited is, or comes.
+    fn since(&self) -> std::time::Instant {
+        (self.due - self.limit).into_std()
+    }
+
+    /// Whether the client has had its time.
     fn late(&self) -> bool {
-        self.ticks > 2
+        self.over
     }
 }
 
@@ -200,7 +226,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         D: Future<Output = ()>,
         F: Future<Output = ()>,
     {
-        watch.ticks = 0;
         // Of how many bytes it is known that they are no whole head.
         let mut seen = 0;
         std::future::poll_fn(|cx| {
@@ -217,6 +242,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                     Poll::Ready(Arrived::Whole(next)) => return Poll::Ready(Ok(next)),
                     Poll::Ready(Arrived::Some(0)) if self.read.is_empty() => return Poll::Ready(Ok(Next::End)),
                     Poll::Ready(Arrived::Some(0)) => return Poll::Ready(Ok(Next::Cut)),
+                    // The first bytes of a head that is not whole.
+                    Poll::Ready(Arrived::Some(_)) if seen == 0 => watch.awaits(),
                     Poll::Ready(Arrived::Some(_)) => {}
                     Poll::Pending => break,
                 }
@@ -338,7 +365,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         D: Future<Output = ()>,
         F: Future<Output = ()>,
     {
-        watch.ticks = 0;
+        watch.awaits();
         std::future::poll_fn(|cx| {
             let ended = Pin::new(&mut self.stream).poll_shutdown(cx)?;
             if ended.is_ready() || watch.forced(cx) || watch.late() { Poll::Ready(Ok(())) } else { Poll::Pending }
@@ -371,7 +398,7 @@ mod tests {
 
     use super::*;
 
-    fn waiting<'a, F>(_: impl Fn(&'a Arc<Caller>, Bytes, TcpStream) -> F) -> usize {
+    fn waiting<'a, F>(_: impl Fn(&'a Arc<Caller>, Bytes, std::time::Instant, TcpStream) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -8,6 +8,7 @@ mod head;
 mod http1;
 mod http2;
 mod pool;
+mod prompt;
 mod roots;
 mod secure;
 mod stream;

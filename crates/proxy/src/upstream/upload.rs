@@ -2,6 +2,8 @@
 //!
 //! The connection's own future is polled together with the request's and the answer's, in one task. What passes between
 //! them never needs to wake anyone: only the socket does, and it wakes the task through the connection.
+//!
+//! An endpoint that writes the head of an answer and its body apart is told at once that it has been read (see `prompt.rs`).
 
 use std::future::Future;
 use std::io;
@@ -9,7 +11,8 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::{Http1, RequestBody, Stream};
+use super::prompt::{Prompt, Prompted};
+use super::{Http1, RequestBody};
 use crate::glance::glance;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,13 +20,14 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{Connection, SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 
-type Driver = Connection<TokioIo<Stream>, RequestBody>;
+type Driver = Connection<TokioIo<Prompted>, RequestBody>;
 
 /// A connection with a request.
 pub(crate) struct Upload {
     sender: SendRequest<RequestBody>,
     /// None once the connection has ended.
     driver: Option<Box<Driver>>,
+    prompt: Prompt,
     /// How long it may stay unused after this.
     pub(crate) keep: Duration,
 }
@@ -44,8 +48,9 @@ impl Upload {
     /// Begins to speak on a connection.
     pub(crate) async fn begin(connection: Box<Http1>) -> io::Result<Self> {
         let Http1 { stream, keep, .. } = *connection;
+        let (stream, prompt) = Prompted::new(stream);
         let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        Ok(Self { sender, driver: Some(Box::new(driver)), keep })
+        Ok(Self { sender, driver: Some(Box::new(driver)), prompt, keep })
     }
 
     /// The connection, where it is between two messages and can be used again.
@@ -54,7 +59,7 @@ impl Upload {
             return None;
         }
         let parts = self.driver.take()?.into_parts();
-        parts.read_buf.is_empty().then(|| Http1::new(parts.io.into_inner(), self.keep))
+        parts.read_buf.is_empty().then(|| Http1::new(parts.io.into_inner().into_inner(), self.keep))
     }
 
     /// Whether the connection can take a request: it is open and between two messages.
@@ -72,7 +77,7 @@ impl Upload {
 
     /// Sends a request and waits for the head of its answer.
     pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
-        let Self { sender, driver, .. } = self;
+        let Self { sender, driver, prompt, .. } = self;
         let mut answer = pin!(tokio::task::unconstrained(sender.try_send_request(request)));
         let sent = std::future::poll_fn(|cx| {
             if driver.as_mut().is_some_and(|driver| driver.poll_without_shutdown(cx).is_ready()) {
@@ -81,7 +86,10 @@ impl Upload {
             }
             answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         });
-        glance(sent).await.map_err(|mut error| match error.take_message() {
+        let answered = glance(sent).await;
+        // All of the answer may have come with its head; if not, the next look for it finds nothing there.
+        prompt.give();
+        answered.map_err(|mut error| match error.take_message() {
             Some(request) => SendError::Unsent(Box::new(request)),
             None => classify(error.into_error()),
         })

@@ -12,6 +12,7 @@ mod floods;
 mod harness;
 mod hostile;
 mod http2;
+mod limits;
 mod names;
 mod observed;
 mod plain;
