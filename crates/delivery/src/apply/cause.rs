@@ -114,9 +114,15 @@ pub(crate) async fn last_words(api: &Api, pod: &Value, container: &str) -> Optio
     let path = format!("/api/v1/namespaces/{}/pods/{}/log", object::namespace(pod), object::name(pod));
     let query = format!("container={}&tailLines=5", escape(container));
     for previous in [false, true] {
-        let log = api.text(&format!("{path}?{query}&previous={previous}"), LOG_LIMIT).await;
-        if let Some(line) = log.ok().as_deref().and_then(last_of) {
-            return Some(line);
+        match api.text(&format!("{path}?{query}&previous={previous}"), LOG_LIMIT).await {
+            Ok(log) => {
+                if let Some(line) = last_of(&log) {
+                    return Some(line);
+                }
+            }
+            // Who may not read it is told nothing of it, whichever life it is of.
+            Err(error) if error.code == Some(403) => return None,
+            Err(_) => {}
         }
     }
     let path = format!("{path}?{query}&follow=true");

@@ -4,7 +4,7 @@ use http::{Method, Request};
 use kube::client::Body;
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Repository, application, automated, config, map};
+use crate::harness::{Cluster, Repository, WORDS, application, automated, config, deployment, map};
 
 const ACCOUNTS: &str = "/api/v1/namespaces/kube-system/serviceaccounts";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
@@ -159,5 +159,100 @@ async fn an_account_that_is_named_needs_its_own_role_and_the_lack_is_named() {
         cluster.api.find(&format!("{ACCOUNTS}/{SHOP}")).await.expect("an answer").is_none(),
         "none is made beside it"
     );
+    cluster.stop().await;
+}
+
+/// Makes the account `deployer` of a namespace one that may bring a Deployment, and read besides what is listed.
+async fn deployer(cluster: &Cluster, namespace: &str, readable: &[&str]) {
+    let rule =
+        |group: &str, resources: &[&str]| json!({ "apiGroups": [group], "resources": resources, "verbs": ["*"] });
+    let core = [&["configmaps"][..], readable].concat();
+    cluster.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } })).await;
+    cluster
+        .apply(&json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": { "name": "deployer", "namespace": namespace },
+            "rules": [rule("", &core), rule("apps", &["deployments"])] }))
+        .await;
+    cluster
+        .apply(&json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": { "name": "deployer", "namespace": namespace },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "deployer" },
+            "subjects": [{ "kind": "ServiceAccount", "namespace": namespace, "name": "deployer" }] }))
+        .await;
+}
+
+/// What the controllers and the node would say of the Deployment `web` whose program ends again and again.
+async fn crash(cluster: &Cluster, namespace: &str) {
+    let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/web");
+    let web = cluster.until(&path, "there", |object| object.is_some()).await.expect("it is there");
+    let revision = json!({ "deployment.kubernetes.io/revision": "1" });
+    let owned_by = |kind: &str, owner: &Value| json!([{ "apiVersion": "apps/v1", "kind": kind, "name": "web", "uid": owner["metadata"]["uid"], "controller": true }]);
+    let set = json!({ "apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": { "name": "web", "namespace": namespace, "annotations": revision, "ownerReferences": owned_by("Deployment", &web) },
+        "spec": { "replicas": 1, "selector": { "matchLabels": { "app": "web" } }, "template": web["spec"]["template"] } });
+    let set = cluster.apply(&set).await;
+    let pod = json!({ "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "web-1", "namespace": namespace, "labels": { "app": "web" }, "ownerReferences": owned_by("ReplicaSet", &set) },
+        "spec": { "containers": [{ "name": "web", "image": "web:1" }] } });
+    cluster.apply(&pod).await;
+    cluster
+        .apply(&json!({ "apiVersion": "v1", "kind": "Event", "metadata": { "name": "web", "namespace": namespace }, "type": "Warning",
+            "reason": "FailedCreate", "message": "exceeded quota: small",
+            "involvedObject": { "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "namespace": namespace } }))
+        .await;
+    let status = json!({ "status": { "containerStatuses": [{ "name": "web", "image": "web:1", "imageID": "", "ready": false,
+        "restartCount": 3, "state": { "waiting": { "reason": "CrashLoopBackOff" } } }] } });
+    let of_pod = format!("/api/v1/namespaces/{namespace}/pods/web-1/status");
+    cluster.api.merge(&of_pod, &status, "person").await.expect("a status");
+    let said = json!({ "metadata": { "annotations": revision } });
+    let web = cluster.api.merge(&path, &said, "person").await.expect("a revision");
+    let status = json!({ "status": { "observedGeneration": web["metadata"]["generation"], "replicas": 1, "unavailableReplicas": 1 } });
+    cluster.api.merge(&format!("{path}/status"), &status, "person").await.expect("a status");
+}
+
+/// Whoever reads an Application's status learns no more of Pods than its account may read: neither their states nor their words.
+/// It is judged all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_pods_is_told_what_the_account_may_read() {
+    let (cluster, repository) = (Cluster::start().await, Repository::new());
+    let team = json!({ "sourceRepos": ["*"], "destinations": [{ "server": "*", "namespace": "*" }],
+        "destinationServiceAccounts": [{ "server": "*", "namespace": "*", "defaultServiceAccount": "deployer" }] });
+    cluster.apply(&project(team)).await;
+    // In `waves` the sync itself waits for the Deployment, in `deploy` it is judged afterwards.
+    repository.write("deploy/web.yaml", &deployment("web:1"));
+    repository.write("waves/web.yaml", &deployment("web:1"));
+    repository.write("waves/late.yaml", &map("late", "x", &json!({ "argocd.argoproj.io/sync-wave": "1" })));
+    repository.commit("First");
+    let state = "ends again and again";
+    let cases = [
+        ("nothing", &[][..], vec![], vec![state, WORDS, "quota"]),
+        ("states", &["pods"][..], vec![state], vec![WORDS, "quota"]),
+        ("words", &["pods", "pods/log", "events"][..], vec![state, WORDS], vec![]),
+    ];
+    for (name, readable, ..) in &cases {
+        for path in ["deploy", "waves"] {
+            let namespace = format!("{name}-{path}");
+            deployer(&cluster, &namespace, readable).await;
+            let mut object = of_team(&namespace, &repository);
+            object["spec"]["source"]["path"] = path.into();
+            object["spec"]["destination"]["namespace"] = namespace.as_str().into();
+            cluster.apply(&object).await;
+            crash(&cluster, &namespace).await;
+        }
+    }
+    for (name, _, told, hidden) in cases {
+        for path in ["deploy", "waves"] {
+            let of = |status: &Value| {
+                let all = status["conditions"].as_array().into_iter().flatten();
+                let bad = all.filter(|one| one["type"] == "RevisionFailed" || one["type"] == "SyncError");
+                bad.map(|one| one["message"].to_string()).collect::<String>()
+            };
+            let status = cluster.application(&format!("{name}-{path}"), "bad", |status| !of(status).is_empty()).await;
+            let said = of(&status);
+            assert!(said.contains("it is degraded") && !said.contains("forbidden"), "{name} {path}: {said}");
+            assert!(told.iter().all(|one| said.contains(one)), "{name} {path}: {said}");
+            assert!(!hidden.iter().any(|one| status.to_string().contains(one)), "{name} {path}: {status:#}");
+            let quota = name == "words" && path == "deploy";
+            assert_eq!(said.contains("quota"), quota, "{name} {path}: {said}");
+        }
+    }
     cluster.stop().await;
 }

@@ -85,9 +85,16 @@ impl Actor {
             Verdict::Good => Look::Good,
             Verdict::Open(at) => Look::Open(at),
             Verdict::Bad(why) => {
-                let mut causes = pods::told(&self.shared.api, stuck).await;
+                let mut causes = Vec::new();
+                // Who reads the status may read what its application may.
+                let api = self.kinds.as_ref().and_then(|kinds| self.guarded(kinds).ok());
+                if let Some(api) = &api {
+                    causes.extend(pods::told(api, stuck).await);
+                }
                 causes.extend(bad.iter().filter_map(cause::of_deletion));
-                causes.extend(events(&self.shared.api, &bad, now).await);
+                if let Some(api) = &api {
+                    causes.extend(events(api, &bad, now).await);
+                }
                 if causes.is_empty() {
                     let named = healths.iter().filter(|(_, health)| health.status == worst);
                     causes.extend(named.map(|(id, health)| {

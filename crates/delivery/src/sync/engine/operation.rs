@@ -59,7 +59,7 @@ pub struct Job {
 pub struct Tools {
     /// The API as the application.
     pub api: Api,
-    /// The API as ourselves, for the set's parent.
+    /// The API as ourselves, for the set's parent and for judging what runs.
     pub own: Api,
     /// What is there.
     pub live: View,

@@ -1,7 +1,8 @@
 //! The Pods of workloads that are waited for, watched for what keeps them from running, with their own last words.
 //!
 //! Invariants: nothing polls; Pods of the revision before are no reason against this one, and those of this one are, however old; where
-//! Pods or ReplicaSets may not be watched, nobody is stuck, and the workloads' own health has to do.
+//! Pods or ReplicaSets may not be watched, nobody is stuck, and the workloads' own health has to do; nothing of a Pod is told that its
+//! application may not read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -105,10 +106,15 @@ impl Pods {
     }
 }
 
-/// What keeps these Pods, each with its own last words.
+/// What keeps these Pods, each with its own last words, as far as whose API this is may read them. What it may not is not spoken of.
 pub async fn told(api: &Api, stuck: Vec<(Value, OfPod)>) -> Vec<String> {
     let mut causes = Vec::new();
     for (pod, of) in stuck {
+        let path = format!("/api/v1/namespaces/{}/pods/{}", object::namespace(&pod), object::name(&pod));
+        if let Err(error) = api.find(&path).await {
+            tracing::debug!(%error, "what keeps a Pod is not told");
+            continue;
+        }
         let words = match &of.container {
             Some(container) => crate::apply::last_words(api, &pod, container).await,
             None => None,

@@ -1,6 +1,7 @@
 //! Waits until the members of a wave are healthy, says for whom it waits, and why it does not go on.
 //!
-//! It decides nothing: what is good and bad says [`super::gate`], what keeps Pods [`super::pods`].
+//! It decides nothing: what is good and bad says [`super::gate`], what keeps Pods [`super::pods`]. Pods are watched as ourselves, and told
+//! of as the application.
 
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ pub(super) async fn healthy(
         let until = match watched.verdict(worst, now) {
             Verdict::Good => return Ok(()),
             Verdict::Bad(why) => {
-                let mut causes = pods::told(&tools.own, stuck).await;
+                let mut causes = pods::told(&tools.api, stuck).await;
                 if causes.is_empty() {
                     let named = bad.iter().filter(|(_, health)| health.status == worst);
                     causes.extend(named.map(|(id, health)| sentence(id, health)));
