@@ -1,8 +1,9 @@
 //! The bodies of answers: the proxy's own, and those that stream from an endpoint.
 //!
 //! Invariants: a body is read from the endpoint only as fast as the client takes it; the request counts at its endpoint until its
-//! body has ended; a connection goes back to the pool the moment it is free.
+//! body has ended; a connection goes back to the pool the moment it is free; what has a deadline is given up then, and its endpoint told.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,7 +11,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::time::{Sleep, sleep_until};
 
+use crate::deadline;
 use crate::endpoint::Ticket;
 use crate::upstream::{Answered, BodyError, Http1, Pool, Reading, Upload};
 
@@ -24,6 +27,8 @@ pub(crate) enum Body {
     Driven(Box<Driven>),
     /// Over a stream of HTTP/2 that still takes the request, and that this body drives.
     Called(Box<Called>),
+    /// Any of these, until the caller's deadline.
+    Due(Box<Due>),
     /// Over a connection with a task of its own.
     Outside(Incoming),
     /// The same of an endpoint.
@@ -85,16 +90,81 @@ impl Body {
         Self::Fixed(Some(text.into()).filter(|text: &Bytes| !text.is_empty()))
     }
 
-    /// Goes on with the request while nobody can take more of the answer: whoever answers may wait for it.
-    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Self::Called(called) = self {
-            called.body.drive(cx);
+    /// The same, until then. `says` is whether it can end with trailers that say why.
+    pub(crate) fn until(self, until: Instant, says: bool) -> Self {
+        Self::Due(Box::new(Due { body: self, until, clock: None, says, over: false }))
+    }
+
+    /// Goes on with the request while nobody can take more of the answer: whoever answers may wait for it. Whether the answer has been given
+    /// up meanwhile.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Called(called) => {
+                called.body.drive(cx);
+                false
+            }
+            Self::Due(due) => due.drive(cx),
+            _ => false,
         }
+    }
+
+    /// Why it was given up, where it was the proxy that did.
+    pub(crate) fn given_up(&self) -> Option<&'static str> {
+        matches!(self, Self::Due(due) if due.over).then_some(deadline::REASON)
     }
 
     /// Shares static text without copying.
     pub(crate) fn shared(text: &Arc<str>) -> Self {
         Self::text(Bytes::from_owner(Text(Arc::clone(text))))
+    }
+}
+
+/// An answer with a deadline.
+pub(crate) struct Due {
+    body: Body,
+    until: Instant,
+    /// None until somebody has waited.
+    clock: Option<Pin<Box<Sleep>>>,
+    says: bool,
+    over: bool,
+}
+
+impl Due {
+    /// Gives the answer up if its time has passed, and is woken when it does.
+    fn passes(&mut self, cx: &mut Context<'_>) -> bool {
+        let until = self.until.into();
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if clock.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.give_up();
+        true
+    }
+
+    fn give_up(&mut self) {
+        // Whoever answers is told by that.
+        self.body = Body::empty();
+        self.over = true;
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) -> bool {
+        self.body.drive(cx);
+        self.over || self.passes(cx)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Pending if self.passes(cx) => {}
+            // Also one that is never waited for has to end.
+            Poll::Ready(Some(Ok(frame))) if frame.is_data() && self.until <= Instant::now() => self.give_up(),
+            _ => return polled,
+        }
+        Poll::Ready(Some(if self.says {
+            Ok(Frame::trailers(deadline::trailers()))
+        } else {
+            Err(deadline::Passed.into())
+        }))
     }
 }
 
@@ -152,6 +222,7 @@ impl HttpBody for Body {
             Self::Read(read) => read.poll(cx),
             Self::Driven(driven) => driven.poll(cx),
             Self::Called(called) => called.body.poll_frame(cx),
+            Self::Due(due) => due.poll(cx),
             Self::Outside(body) | Self::Streamed(body, _) => Pin::new(body).poll_frame(cx).map_err(Into::into),
         }
     }
@@ -162,6 +233,7 @@ impl HttpBody for Body {
             Self::Read(read) => read.lease.is_none(),
             Self::Driven(driven) => driven.lease.is_none(),
             Self::Called(called) => called.body.is_end_stream(),
+            Self::Due(due) => due.body.is_end_stream(),
             Self::Outside(body) | Self::Streamed(body, _) => body.is_end_stream(),
         }
     }
@@ -172,6 +244,7 @@ impl HttpBody for Body {
             Self::Read(read) => read.reading.size_hint(),
             Self::Driven(driven) => driven.body.size_hint(),
             Self::Called(called) => called.body.size_hint(),
+            Self::Due(due) => due.body.size_hint(),
             Self::Outside(body) | Self::Streamed(body, _) => body.size_hint(),
         }
     }

@@ -12,12 +12,13 @@ pub struct Settings {
     pub drain: Duration,
     /// The longest that a connection to an endpoint may take to be made.
     pub connect_timeout: Duration,
-    /// The longest wait for the head of an answer where the rule sets no limit. None waits as long as the client does.
+    /// The longest wait for the head of an answer where the rule sets no limit, from the last that was taken of the request's body. None waits as
+    /// long as the client does.
     pub response_timeout: Option<Duration>,
     /// The longest that the head of a request may take from its first byte to its last, the longest that a client's connection may be idle
     /// before that, and, under a policy, the longest that a client may be silent in the midst of a request that waits for it.
     pub header_timeout: Duration,
-    /// How long a client may take nothing of what waits for it, before its connection is ended; where the system can do that.
+    /// How long a client may take nothing of what waits for it, before its connection is ended, where the system can do that; or a stream of it.
     pub stalled: Duration,
     /// The longest that a TLS handshake may take.
     pub handshake_timeout: Duration,

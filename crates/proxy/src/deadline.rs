@@ -6,9 +6,11 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::answer::Fault;
+
+pub(crate) const REASON: &str = "deadline";
 
 const HEADER: &str = "grpc-timeout";
 
@@ -33,12 +35,22 @@ pub(crate) fn of(headers: &HeaderMap) -> Option<Duration> {
 
 /// What is said when it has passed. The caller has most likely left by then; it is for the records.
 pub(crate) fn passed() -> Fault {
-    Fault::new(
-        StatusCode::GATEWAY_TIMEOUT,
-        "deadline",
-        "The call was not answered in the time that its caller gave it.",
-    )
+    Fault::new(StatusCode::GATEWAY_TIMEOUT, REASON, "The call was not answered in the time that its caller gave it.")
 }
+
+/// The same of an answer that had begun by then: what its call ends with.
+pub(crate) fn trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert("grpc-status", HeaderValue::from_static("4"));
+    let message = "The answer was not whole in the time that the caller gave the call.";
+    trailers.insert("grpc-message", HeaderValue::from_static(message));
+    trailers
+}
+
+/// It has passed in the midst of an answer that cannot say so.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer was not whole in the time that the caller gave the call")]
+pub(crate) struct Passed;
 
 /// What comes of work that is given up at its caller's deadline.
 pub(crate) async fn before<T>(

@@ -14,7 +14,7 @@ use http::{Method, Request, Response, StatusCode, Uri, Version, response, uri};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
-use crate::answer::Fault;
+use crate::answer::{Fault, is_call, is_grpc};
 use crate::body::{self, Body, Driven, Lease};
 use crate::endpoint::Ticket;
 use crate::headers;
@@ -25,8 +25,9 @@ use crate::route::{Choice, Rule};
 use crate::service::Shared;
 use crate::snapshot::BackendProtocol;
 use crate::tunnel;
+use crate::turn::{Over, Turn};
 use crate::upstream::{
-    self, Answer, AskError, CallError, Http1, Http2Sender, Pool, Reading, RequestBody, SendError, Upload,
+    self, Answer, AskError, CallError, Http1, Http2Sender, NotHttp2, Pool, Reading, RequestBody, SendError, Upload,
 };
 
 /// Requests that must not be repeated use only connections that were in use this short a time ago, as the other side may be
@@ -35,6 +36,9 @@ const FRESH: Duration = Duration::from_secs(2);
 
 /// The reason of what fails for want of the client's own part.
 pub(crate) const BY_CLIENT: &str = "request_body";
+
+/// The reason of what fails as its endpoint does not speak what the request needs, though it may be well otherwise.
+pub(crate) const NOT_HTTP2: &str = "not_http2";
 
 /// A request as the next hop gets it.
 pub(crate) struct Outgoing {
@@ -156,15 +160,16 @@ async fn attempts(
     outgoing: Outgoing,
     seen: &mut Observation,
 ) -> Result<Response<Body>, Fault> {
-    let Outgoing { mut request, mut upgrade, grpc, .. } = outgoing;
+    let Outgoing { mut request, mut upgrade, grpc, watch } = outgoing;
     let settings = &caller.shared.settings;
-    let limit = rule.timeouts.backend_request.or(settings.response_timeout);
     let http2 = over_http2_is_right(choice, upgrade.is_some(), grpc);
     let mut tried: Vec<SocketAddr> = Vec::new();
     loop {
         let address = ticket.endpoint.address;
         seen.attempts(address);
-        match attempt(caller, ticket, request, &mut upgrade, http2, limit).await {
+        let limits = (rule.timeouts.backend_request, watch.as_deref());
+        let offered = pin!(timely(caller, (ticket, request), (&mut upgrade, http2, grpc), limits));
+        match offered.await {
             Ok(response) => return Ok(response),
             Err(Miss::Broken(fault)) => {
                 seen.missed(fault.reason);
@@ -179,6 +184,35 @@ async fn attempts(
         }
         let next = if tried.len() < settings.attempts as usize { choice.pick(&tried, None) } else { None };
         ticket = next.ok_or_else(|| unreachable(choice))?;
+    }
+}
+
+/// Offers a request to one endpoint in the time that it may take: what the rule says, or else as long as usual, which counts from the last that
+/// was taken of the request's body.
+async fn timely(
+    caller: &Arc<Caller>,
+    (ticket, request): (Ticket, Request<RequestBody>),
+    (upgrade, http2, grpc): (&mut Upgrade, bool, bool),
+    (said, watch): (Option<Duration>, Option<&Watch>),
+) -> Result<Response<Body>, Miss> {
+    let usual = caller.shared.settings.response_timeout;
+    let (Some(watch), None, Some(limit)) = (watch, said, usual) else {
+        return attempt(caller, ticket, request, upgrade, http2, said.or(usual)).await;
+    };
+    let began = Instant::now();
+    let turn = Turn { began, limit, silence: limit, last: None, probe: false, blind: grpc && http2 };
+    let sent = pin!(attempt(caller, ticket, request, upgrade, http2, None));
+    turn.wait(watch, sent).await.unwrap_or_else(|over| Err(Miss::Broken(over_time(over))))
+}
+
+/// What is said when a request's time is over.
+pub(crate) fn over_time(over: Over) -> Fault {
+    match over {
+        Over::Late => late(),
+        Over::Silent => {
+            let detail = "The request's body did not come in the time that it may take.";
+            Fault::new(StatusCode::REQUEST_TIMEOUT, BY_CLIENT, detail)
+        }
     }
 }
 
@@ -331,8 +365,7 @@ pub(crate) fn kept_for(seconds: u64) -> Duration {
 }
 
 /// The shared HTTP/2 connection of an endpoint; made where there is none.
-async fn http2_sender(caller: &Caller, ticket: &Ticket) -> std::io::Result<Http2Sender> {
-    let pool = ticket.endpoint.pool(caller.speaker(), ticket.client.as_deref());
+async fn http2_sender(caller: &Caller, ticket: &Ticket, pool: &Pool) -> std::io::Result<Http2Sender> {
     let mut shared = pool.http2.lock().await;
     if let Some(sender) = shared.as_ref().filter(|sender| sender.is_ready()) {
         return Ok(sender.clone());
@@ -351,10 +384,24 @@ pub(crate) async fn over_http2(
     ticket: Ticket,
     mut request: Request<RequestBody>,
 ) -> Result<Response<Body>, Miss> {
+    // Calls need HTTP/2, for their trailers; what only looks like one, as gRPC-Web does, goes either way.
+    let either = is_grpc(request.headers()) && !is_call(request.headers());
+    let pool = ticket.endpoint.pool(caller.speaker(), ticket.client.as_deref());
+    if either && pool.is_known_for_http1() {
+        return Box::pin(over_http1(caller, ticket, request)).await;
+    }
     // Twice: a kept connection may turn out to be closing, which gives the request back.
     for _ in 0..2 {
-        let sender = match http2_sender(caller, &ticket).await {
+        let sender = match http2_sender(caller, &ticket, &pool).await {
             Ok(sender) => sender,
+            Err(error) if NotHttp2::is_why(&error) => {
+                pool.speaks_http1_alone();
+                return if either && request.version() != Version::HTTP_2 {
+                    Box::pin(over_http1(caller, ticket, request)).await
+                } else {
+                    Err(Miss::Broken(not_http2()))
+                };
+            }
             Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
         };
         let sent = Instant::now();
@@ -375,6 +422,13 @@ pub(crate) async fn over_http2(
         }
     }
     Err(Miss::Untouched(Box::new(request), "closed again as soon as it was opened".into()))
+}
+
+/// What is said where HTTP/2 is needed and HTTP/1.1 spoken. It is nothing that goes by itself, and so nothing to try again.
+fn not_http2() -> Fault {
+    let detail = "The backend speaks HTTP/1.1 on this port, and gRPC needs HTTP/2: send calls to the port on which it speaks that without TLS \
+                  (appProtocol: kubernetes.io/h2c says so of a port), or by a BackendTLSPolicy.";
+    Fault::new(StatusCode::BAD_GATEWAY, NOT_HTTP2, detail).in_grpc(13)
 }
 
 /// HTTP/2 names scheme and host in the target.

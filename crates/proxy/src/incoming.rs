@@ -29,7 +29,8 @@ pub(crate) enum Incoming {
 /// Tells whether it is the client whom a request waits for, so that nobody else is blamed for it.
 pub(crate) struct Watch {
     began: Instant,
-    /// Whether the client is waited for, in the last bit; before it since when that is so, in milliseconds since it began.
+    /// Whether the client is waited for, in the last bit; before it since when that is so, or when it last sent something, in milliseconds since
+    /// it began.
     state: AtomicU64,
 }
 
@@ -39,8 +40,8 @@ impl Watch {
     }
 
     fn polled(&self, pending: bool) {
-        // The time is asked for only where something has changed.
-        if pending != self.waits() {
+        // Who is waited for already has sent nothing since.
+        if !(pending && self.waits()) {
             let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.state.store(now << 1 | u64::from(pending), Ordering::Relaxed);
         }
@@ -51,7 +52,7 @@ impl Watch {
         self.state.load(Ordering::Relaxed) & 1 == 1
     }
 
-    /// The same, and since when it is so.
+    /// The same, and since when it is so; where it is not, when something of the body was last taken.
     pub(crate) fn state(&self) -> (bool, Instant) {
         let state = self.state.load(Ordering::Relaxed);
         (state & 1 == 1, self.began + Duration::from_millis(state >> 1))

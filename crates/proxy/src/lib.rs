@@ -60,6 +60,7 @@ mod tls;
 mod told;
 mod traffic;
 mod tunnel;
+mod turn;
 mod upstream;
 mod whereabouts;
 mod workers;

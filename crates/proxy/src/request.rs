@@ -13,10 +13,11 @@ use std::time::Instant;
 
 use http::header::{HOST, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
+use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
 use crate::access::{Changes, Stop, Visit, Wait};
-use crate::answer::{Fault, Kind, is_grpc};
+use crate::answer::{Fault, Kind, is_call, is_grpc};
 use crate::body::Body;
 use crate::cors;
 use crate::deadline;
@@ -235,8 +236,9 @@ async fn act(
             seen.counts_as(&choice.counter);
             let limit = if kind == Kind::Grpc { deadline::of(&parts.headers) } else { None };
             let until = limit.and_then(|limit| seen.started.checked_add(limit));
+            let version = parts.version;
             let sent = forward(caller, rule, (choice, changes.as_deref()), (ticket, until), parts, body, seen).await;
-            let mut response = sent.unwrap_or_else(|fault| {
+            let mut response = sent.map(|response| due(response, until, version)).unwrap_or_else(|fault| {
                 tracing::debug!(
                     rule = &*rule.id,
                     backend = &*choice.backend.id,
@@ -271,6 +273,15 @@ async fn act(
             failed(&fault, kind, Arc::clone(&choices[0].counter), seen)
         }
     }
+}
+
+/// An answer that ends at its caller's deadline, where that is known.
+fn due(response: Response<Body>, until: Option<Instant>, version: Version) -> Response<Body> {
+    let Some(until) = until.filter(|_| !response.body().is_end_stream()) else { return response };
+    // Trailers reach everybody over HTTP/2 alone, and none may follow less than was announced.
+    let says =
+        version == Version::HTTP_2 && is_call(response.headers()) && response.body().size_hint().exact().is_none();
+    response.map(|body| body.until(until, says))
 }
 
 /// Sends a request to a backend, if its policy lets it, and no longer than its caller waits for the head of the answer.
@@ -478,8 +489,7 @@ fn outgoing(
     vouch(caller, changes, &mut parts);
     parts.version = Version::HTTP_11;
     let grpc = is_grpc(&parts.headers);
-    // Only policies judge a backend by the time that it takes.
-    let (body, watch) = if choice.traffic.is_some() { body.watched() } else { (body, None) };
+    let (body, watch) = body.watched();
     let mut body = seen.body(body);
     if !rule.mirrors.is_empty() && upgrade.is_none() {
         body = mirror::copy(caller, rule, &parts, body, grpc);

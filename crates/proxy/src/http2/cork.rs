@@ -34,6 +34,8 @@ struct Corked<S> {
     dirty: bool,
     /// Whether anything was read since somebody asked.
     heard: bool,
+    /// The first byte that was ever read.
+    first: Option<u8>,
 }
 
 /// The end that `h2` has.
@@ -44,7 +46,14 @@ pub(crate) struct Line<S>(Arc<Mutex<Corked<S>>>);
 
 /// Both ends of a stream.
 pub(crate) fn cork<S>(stream: S) -> (Cork<S>, Line<S>) {
-    let both = Arc::new(Mutex::new(Corked { stream, waiting: Vec::new(), written: 0, dirty: false, heard: false }));
+    let both = Arc::new(Mutex::new(Corked {
+        stream,
+        waiting: Vec::new(),
+        written: 0,
+        dirty: false,
+        heard: false,
+        first: None,
+    }));
     (Cork(Arc::clone(&both)), Line(both))
 }
 
@@ -52,6 +61,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     /// Writes what waits.
     pub(crate) fn flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().flush(cx)
+    }
+
+    /// What the other side began with.
+    pub(crate) fn first(&self) -> Option<u8> {
+        self.0.lock().first
     }
 
     /// Whether anything was heard from the other side since this was asked last.
@@ -144,7 +158,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Cork<S> {
         let corked = &mut *self.0.lock();
         let before = buffer.filled().len();
         let polled = Pin::new(&mut corked.stream).poll_read(cx, buffer);
-        corked.heard |= buffer.filled().len() > before;
+        if let Some(byte) = buffer.filled().get(before) {
+            corked.heard = true;
+            corked.first.get_or_insert(*byte);
+        }
         polled
     }
 }

@@ -22,6 +22,8 @@ pub(crate) use server::serve;
 
 use std::time::Duration;
 
+use crate::deadline::Passed;
+
 /// What may be on its way to us of one stream, and so how much of it can lie in memory unread.
 pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same of a client's connection.
@@ -42,6 +44,9 @@ const TAKEN_BACK: usize = 20;
 /// it was cut off kindly, as some take NO_ERROR for the end of a body.
 fn reason(mut error: &(dyn std::error::Error + 'static)) -> h2::Reason {
     loop {
+        if error.is::<Passed>() {
+            return h2::Reason::CANCEL;
+        }
         if let Some(reason) = error.downcast_ref::<h2::Error>().and_then(h2::Error::reason) {
             return if reason == h2::Reason::NO_ERROR { h2::Reason::INTERNAL_ERROR } else { reason };
         }

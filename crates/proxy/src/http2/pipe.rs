@@ -1,21 +1,21 @@
 //! A body on its way into a stream of HTTP/2.
 //!
-//! Invariants: a body is asked for more only when what it gave has a place; no more is claimed of the window than there is to send;
-//! when the body breaks off, the stream is reset.
+//! Invariants: a body is asked for more only when what it gave has a place; no more is claimed of the window than there is to send, and no
+//! more handed over than it takes, so that nothing of a stream waits where nobody minds it; when the body breaks off, or the other side takes nothing
+//! for longer than it may, the stream is reset.
 
+use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
-use h2::SendStream;
+use h2::{Reason, SendStream};
 use hyper::body::Body;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::reason;
 use crate::upstream::BodyError;
-
-/// The last part of a body is handed over without waiting for the window, if it is no larger than this: it is the only one of its
-/// stream that can wait there.
-const LAST: usize = 16 * 1024;
 
 /// A body, and where it goes.
 pub(crate) struct Pipe<B> {
@@ -25,32 +25,72 @@ pub(crate) struct Pipe<B> {
     held: Option<(Bytes, bool)>,
     /// Whether anything of the window was ever claimed.
     claims: bool,
+    /// None where others mind.
+    stall: Option<Stall>,
+}
+
+/// How long the other side takes nothing of a stream.
+struct Stall {
+    limit: Duration,
+    /// Since when it is waited for.
+    since: Option<Instant>,
+    /// Entered once, and moved when it ends: most waits are much shorter.
+    clock: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    /// Whether it has been too long. Wakes the task when it is.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let due = *self.since.get_or_insert_with(Instant::now) + self.limit;
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        while clock.as_mut().poll(cx).is_ready() {
+            if due <= Instant::now() {
+                return true;
+            }
+            clock.as_mut().reset(due);
+        }
+        false
+    }
 }
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pipe<B> {
     pub(crate) fn new(body: B, stream: SendStream<Bytes>) -> Self {
-        Self { body, stream, held: None, claims: false }
+        Self { body, stream, held: None, claims: false, stall: None }
+    }
+
+    /// The same. Who takes nothing for so long gets no more.
+    pub(crate) fn ending_after(self, limit: Duration) -> Self {
+        Self { stall: Some(Stall { limit, since: None, clock: None }), ..self }
     }
 
     /// Sends what can be sent. Ready when there is nothing more to do: all is on its way, the other side wants no more, or the
-    /// stream has been reset.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, meanwhile: impl Fn(&mut B, &mut Context<'_>)) -> Poll<()> {
+    /// stream has been reset. `meanwhile` is done where there is no room, and says whether the body has been given up.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        meanwhile: impl Fn(&mut B, &mut Context<'_>) -> bool,
+    ) -> Poll<()> {
         loop {
-            if self.held.is_some() {
-                while self.stream.capacity() == 0 {
-                    match self.stream.poll_capacity(cx) {
-                        Poll::Ready(Some(Ok(_))) => {}
-                        Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
-                        Poll::Pending => {
-                            meanwhile(&mut self.body, cx);
-                            return Poll::Pending;
+            if let Some((mut data, last)) = self.held.take() {
+                let room = match self.room(cx) {
+                    Poll::Ready(Some(room)) => room,
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => {
+                        self.held = Some((data, last));
+                        if meanwhile(&mut self.body, cx) || self.stall.as_mut().is_some_and(|stall| stall.is_over(cx)) {
+                            self.stream.send_reset(Reason::CANCEL);
+                            return Poll::Ready(());
                         }
+                        return Poll::Pending;
                     }
-                }
-                if let Some((data, last)) = self.held.take()
-                    && (self.stream.send_data(data, last).is_err() || last)
-                {
+                };
+                let part = data.split_to(room.min(data.len()));
+                let last_part = last && data.is_empty();
+                if self.stream.send_data(part, last_part).is_err() || last_part {
                     return Poll::Ready(());
+                }
+                if !data.is_empty() {
+                    self.hold(data, last);
                 }
                 continue;
             }
@@ -66,15 +106,10 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pipe<B> {
             match frame.map(hyper::body::Frame::into_data) {
                 Ok(Ok(data)) => {
                     let last = self.body.is_end_stream();
-                    if data.is_empty() || (last && data.len() <= LAST) {
-                        if self.stream.send_data(data, last).is_err() || last {
-                            return Poll::Ready(());
-                        }
-                    } else {
-                        // A claim, so that there is a window to wait for; what is sent raises it to what it is.
-                        self.stream.reserve_capacity(1);
-                        self.claims = true;
-                        self.held = Some((data, last));
+                    if !data.is_empty() {
+                        self.hold(data, last);
+                    } else if self.stream.send_data(data, last).is_err() || last {
+                        return Poll::Ready(());
                     }
                 }
                 Ok(Err(frame)) => {
@@ -90,6 +125,30 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pipe<B> {
                     self.stream.send_reset(reason(&*error));
                     return Poll::Ready(());
                 }
+            }
+        }
+    }
+
+    /// Keeps a part until there is room, and claims that.
+    fn hold(&mut self, data: Bytes, last: bool) {
+        self.stream.reserve_capacity(data.len());
+        self.claims = true;
+        self.held = Some((data, last));
+    }
+
+    /// How much of what is held can be sent; none where the other side wants no more.
+    fn room(&mut self, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+        loop {
+            let room = self.stream.capacity();
+            if room > 0 {
+                if let Some(stall) = &mut self.stall {
+                    stall.since = None;
+                }
+                return Poll::Ready(Some(room));
+            }
+            match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Poll::Ready(None),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One request of an HTTP/2 connection and its answer.
 //!
-//! Invariants: a client that takes its request back ends all that is done for it; an answer that can't be sent whole ends in a
+//! Invariants: a client that takes its request back ends all that is done for it, and so does one that takes nothing of its answer; an answer that can't be sent whole ends in a
 //! reset, so that nobody takes a part for the whole; an answer may come before its request has ended, which is then read no
 //! further (RFC 9113, section 8.1).
 
@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -29,6 +30,7 @@ pub(super) async fn answer(caller: Arc<Caller>, request: Request<RecvStream>, mu
     let unread = *request.method() == Method::HEAD;
     let (parts, body) = request.into_parts();
     let body = Incoming::Http2(Received::new(body, &parts.headers));
+    let stalled = caller.shared.settings.stalled;
     let answered = {
         let mut asked = pin!(request::serve(Arc::clone(&caller), Request::from_parts(parts, body)));
         poll_fn(|cx| {
@@ -40,11 +42,11 @@ pub(super) async fn answer(caller: Arc<Caller>, request: Request<RecvStream>, mu
         .await
     };
     if let Some(Ok(response)) = answered {
-        send(response, unread, respond).await;
+        send(response, unread, stalled, respond).await;
     }
 }
 
-async fn send(response: Response<Seen>, unread: bool, mut respond: SendResponse<Bytes>) {
+async fn send(response: Response<Seen>, unread: bool, stalled: Duration, mut respond: SendResponse<Bytes>) {
     let (mut head, body) = response.into_parts();
     make_lawful(&mut head.headers);
     head.headers.entry(DATE).or_insert_with(date::now);
@@ -61,7 +63,7 @@ async fn send(response: Response<Seen>, unread: bool, mut respond: SendResponse<
         }
     };
     if !ended {
-        let mut pipe = Pipe::new(body, stream);
+        let mut pipe = Pipe::new(body, stream).ending_after(stalled);
         poll_fn(|cx| pipe.poll(cx, Seen::drive)).await;
     }
 }

@@ -32,8 +32,21 @@ impl Seen {
     }
 
     /// Goes on with the request, where the body can't be taken further for now.
-    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
-        self.body.drive(cx);
+    /// Says whether the answer has been given up meanwhile.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
+        let over = self.body.drive(cx);
+        if over {
+            self.ends();
+        }
+        over
+    }
+
+    /// The end of it, which the proxy may have made.
+    fn ends(&mut self) {
+        if let (Some(observation), Some(reason)) = (&mut self.observation, self.body.given_up()) {
+            observation.broke(reason);
+        }
+        self.observation = None;
     }
 }
 
@@ -57,14 +70,14 @@ impl HttpBody for Seen {
             }
             Poll::Ready(Some(Err(_))) => {
                 if let Some(observation) = &mut this.observation {
-                    observation.broke("upstream_cut");
+                    observation.broke(this.body.given_up().unwrap_or("upstream_cut"));
                 }
                 true
             }
             Poll::Ready(None) => true,
         };
         if ended {
-            this.observation = None;
+            this.ends();
         }
         polled
     }

@@ -2,7 +2,7 @@
 //!
 //! `states` makes of a [`crate::policy::Policy`] what a rule's requests share; `admit` is what a request that has one meets
 //! before it is sent, `send` its way from there. Each decision is a state machine of its own, with time as an argument: `rate`,
-//! `shed`, `gate`, `breaker`, `retry`, `turn`, `pick` over `maglev` and `outlier`; `replay` keeps what may have to be sent again.
+//! `shed`, `gate`, `breaker`, `retry`, `pick` over `maglev` and `outlier`; `replay` keeps what may have to be sent again.
 //!
 //! Invariants: a request of a rule without a policy meets nothing of this, not even a lock; state outlives snapshots while its
 //! settings stay; every refusal has a reason that its caller is told.
@@ -23,7 +23,6 @@ mod shed;
 #[cfg(test)]
 mod simulation;
 mod states;
-mod turn;
 mod window;
 
 use std::net::SocketAddr;

@@ -24,6 +24,8 @@ pub(crate) enum Outcome {
     TimedOut,
     /// The client's own part did not come: it says nothing of the backend.
     ByClient,
+    /// The backend does not speak what the request needs: it may be well all the same.
+    Misunderstood,
 }
 
 /// gRPC statuses that tell of a backend that is not well: unknown, deadline exceeded, internal, unavailable, data loss.
@@ -36,7 +38,7 @@ impl Outcome {
             Self::Answer(_, Some(grpc)) if grpc != 0 => UNWELL.contains(&grpc),
             Self::Answer(status, _) => status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED,
             Self::Unreached | Self::Reset | Self::TimedOut => true,
-            Self::ByClient => false,
+            Self::ByClient | Self::Misunderstood => false,
         }
     }
 
@@ -46,7 +48,7 @@ impl Outcome {
             Self::Answer(status, _) => status,
             Self::Unreached | Self::Reset => StatusCode::BAD_GATEWAY,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-            Self::ByClient => return false,
+            Self::ByClient | Self::Misunderstood => return false,
         };
         on.iter().any(|on| match on {
             RetryOn::ServerError => status.is_server_error(),

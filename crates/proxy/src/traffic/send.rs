@@ -16,7 +16,6 @@ use super::counts::PolicyEvent;
 use super::gate::Place;
 use super::replay::Script;
 use super::retry::{self, Outcome};
-use super::turn::{Next, Turn};
 use super::{Traffic, is_safe};
 use crate::answer::Fault;
 use crate::body::Body;
@@ -27,6 +26,7 @@ use crate::incoming::Watch;
 use crate::observe::Observation;
 use crate::request::Caller;
 use crate::route::{Choice, Rule};
+use crate::turn::Turn;
 use crate::upstream::RequestBody;
 
 /// A time that is enough to blame a backend for, where it is the caller who set it.
@@ -127,7 +127,6 @@ impl<'a> Sending<'a> {
         seen: &'a mut Observation,
     ) -> Self {
         let Outgoing { request, upgrade, grpc, watch } = outgoing;
-        let settings = &caller.shared.settings;
         let breaker = traffic.breaker.as_ref().map(|breaker| breaker.settings().call_timeout);
         let per_try = rule.timeouts.backend_request.or(traffic.timeouts.per_try).or(breaker);
         let within = rule.timeouts.request.or(traffic.timeouts.request);
@@ -149,7 +148,7 @@ impl<'a> Sending<'a> {
             patient: !(grpc && http2),
             leaves: None,
             deadline: within.map(|limit| seen.started + limit),
-            per_try: per_try.or(settings.response_timeout),
+            per_try,
             retries: 0,
             key: None,
             place: None,
@@ -238,6 +237,7 @@ impl<'a> Sending<'a> {
     fn judge(&self, fault: Fault, began: Instant, probe: bool) -> (Outcome, Fault) {
         match fault.reason {
             forward::BY_CLIENT => (Outcome::ByClient, fault),
+            forward::NOT_HTTP2 => (Outcome::Misunderstood, fault),
             "timeout" => {
                 let waited_for = (self.patient || probe) && self.watch.as_ref().is_some_and(|watch| watch.waits());
                 let left = self.leaves.filter(|leaves| *leaves <= Instant::now());
@@ -259,26 +259,14 @@ impl<'a> Sending<'a> {
         probe: bool,
     ) -> Result<Response<Body>, Miss> {
         let limit = self.limit();
-        let (watch, deadline) = (self.watch.clone().filter(|_| self.patient), self.deadline);
+        // Where nobody set a limit, the usual one is for requests that stand still.
+        let watch = self.watch.clone().filter(|_| self.patient || self.per_try.is_none());
         let own = if watch.is_some() { None } else { limit };
-        let settings = &self.caller.shared.settings;
-        let mut sent = pin!(forward::attempt(self.caller, ticket, request, &mut self.upgrade, self.http2, own));
+        let (settings, blind, last) = (&self.caller.shared.settings, !self.patient, self.deadline);
+        let sent = pin!(forward::attempt(self.caller, ticket, request, &mut self.upgrade, self.http2, own));
         let (Some(watch), Some(limit)) = (watch, limit) else { return sent.await };
-        let began = Instant::now();
-        let most = settings.response_timeout.map(|most| began + most.max(limit));
-        let last = most.into_iter().chain(deadline).min();
-        let turn = Turn { began, limit, silence: settings.header_timeout, last, probe };
-        let mut until = turn.first();
-        loop {
-            if let Ok(sent) = tokio::time::timeout_at(until.into(), sent.as_mut()).await {
-                return sent;
-            }
-            until = match turn.next(watch.state(), Instant::now()) {
-                Next::Look(until) => until,
-                Next::Late => return Err(Miss::Broken(forward::late())),
-                Next::Silent => return Err(Miss::Broken(silent())),
-            };
-        }
+        let turn = Turn { began: Instant::now(), limit, silence: settings.header_timeout, last, probe, blind };
+        turn.wait(&watch, sent).await.unwrap_or_else(|over| Err(Miss::Broken(forward::over_time(over))))
     }
 
     /// Chooses an endpoint that is not among those tried.
@@ -295,7 +283,7 @@ impl<'a> Sending<'a> {
 
     /// Tells breaker and balancer how a try at the last endpoint ended.
     fn ended(&self, call: Option<Call>, offered: &[SocketAddr], outcome: Outcome) {
-        if outcome == Outcome::ByClient {
+        if matches!(outcome, Outcome::ByClient | Outcome::Misunderstood) {
             // Neither good nor bad: the call is given back.
             return;
         }
@@ -306,17 +294,11 @@ impl<'a> Sending<'a> {
     /// How long a try may take now.
     fn limit(&self) -> Option<Duration> {
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        match (left, self.per_try) {
+        match (left, self.per_try.or(self.caller.shared.settings.response_timeout)) {
             (Some(left), Some(per_try)) => Some(left.min(per_try)),
             (left, per_try) => left.or(per_try),
         }
     }
-}
-
-/// What is said to a client that sends nothing of what it announced.
-fn silent() -> Fault {
-    let detail = "The request's body did not come in the time that it may take.";
-    Fault::new(StatusCode::REQUEST_TIMEOUT, forward::BY_CLIENT, detail)
 }
 
 /// The gRPC status in the head of an answer: of one that has no body.

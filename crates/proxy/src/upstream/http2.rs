@@ -2,7 +2,7 @@
 //! passed on by the task of the request.
 //!
 //! Invariants: a request of which nothing was sent is given back; an endpoint that answers before it has read all of a request is heard
-//! out (RFC 9113, section 8.1); an answer that ends before its request ends it; nobody who has no request under way is asked whether
+//! out (RFC 9113, section 8.1); nothing is sent to one that has shown that it speaks something else; an answer that ends before its request ends it; nobody who has no request under way is asked whether
 //! he is there.
 
 use std::future::{Future, poll_fn};
@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
@@ -118,7 +119,7 @@ impl Http2Sender {
 }
 
 fn drive(upload: &mut Option<Pipe<RequestBody>>, cx: &mut Context<'_>) {
-    if upload.as_mut().is_some_and(|upload| upload.poll(cx, |_, _| ()).is_ready()) {
+    if upload.as_mut().is_some_and(|upload| upload.poll(cx, |_, _| false).is_ready()) {
         *upload = None;
     }
 }
@@ -143,6 +144,39 @@ impl Answered {
     }
 }
 
+/// How long the first word of an endpoint is waited for. One that is silent for longer is spoken to all the same.
+const GREETING: Duration = Duration::from_secs(1);
+
+/// What an endpoint says is no HTTP/2: most likely it answers in HTTP/1.1 that it does not understand.
+#[derive(Debug, thiserror::Error)]
+#[error("it does not speak HTTP/2")]
+pub(crate) struct NotHttp2;
+
+impl NotHttp2 {
+    /// Whether that is why there is no connection.
+    pub(crate) fn is_why(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|error| error.is::<Self>())
+    }
+}
+
+/// Waits for what an endpoint says first, which is a frame with its settings (RFC 9113, section 3.4).
+async fn greeted(connection: &mut Connection<Cork<Stream>, Bytes>, line: &Line<Stream>) -> io::Result<()> {
+    let greeting = poll_fn(|cx| {
+        let ended = Pin::new(&mut *connection).poll(cx);
+        let written = line.flush(cx);
+        match (line.first(), ended, written) {
+            // The first byte of the frame's length, which is small.
+            (Some(0), Poll::Pending, _) => Poll::Ready(Ok(())),
+            (Some(1..), ..) => Poll::Ready(Err(io::Error::new(io::ErrorKind::Unsupported, NotHttp2))),
+            (_, Poll::Ready(Err(error)), _) => Poll::Ready(Err(io::Error::other(error))),
+            (_, Poll::Ready(Ok(())), _) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            (_, _, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            (None, Poll::Pending, _) => Poll::Pending,
+        }
+    });
+    tokio::time::timeout(GREETING, greeting).await.unwrap_or(Ok(()))
+}
+
 /// Begins to speak on a new connection. Its task belongs to `tasks` and ends with `stop`, or when nobody holds the sender any more.
 pub(crate) async fn connect(
     stream: Stream,
@@ -150,6 +184,8 @@ pub(crate) async fn connect(
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) -> io::Result<Http2Sender> {
+    // With TLS both have said so before.
+    let unsure = matches!(stream, Stream::Plain(_));
     let (corked, line) = cork(stream);
     let mut handshake = std::pin::pin!(
         Builder::new()
@@ -164,6 +200,9 @@ pub(crate) async fn connect(
             .handshake(corked)
     );
     let (requests, mut connection) = poll_fn(|cx| handshake.as_mut().poll(cx)).await.map_err(io::Error::other)?;
+    if unsure {
+        greeted(&mut connection, &line).await?;
+    }
     let state = Arc::<State>::default();
     let desk = Desk::new();
     let bells = [desk.bell(), desk.bell()];

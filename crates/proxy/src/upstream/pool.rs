@@ -58,7 +58,12 @@ pub(crate) struct Pool {
     kept: Mutex<Kept>,
     /// Held while a connection is made, so that a burst of requests makes one.
     pub(crate) http2: tokio::sync::Mutex<Option<Http2Sender>>,
+    /// When the endpoint last showed that it speaks no HTTP/2.
+    http1_alone: Mutex<Option<Instant>>,
 }
+
+/// How long what an endpoint has shown of itself is believed, where either way would do.
+const BELIEVED: Duration = Duration::from_secs(30);
 
 impl Pool {
     /// Takes a connection that has not been unused for longer than `freshness` and that is still open.
@@ -74,6 +79,16 @@ impl Pool {
                 return Some(connection);
             }
         }
+    }
+
+    /// The endpoint has shown that it speaks HTTP/1.1 alone.
+    pub(crate) fn speaks_http1_alone(&self) {
+        *self.http1_alone.lock() = Some(Instant::now());
+    }
+
+    /// Whether it has lately.
+    pub(crate) fn is_known_for_http1(&self) -> bool {
+        self.http1_alone.lock().is_some_and(|shown| shown.elapsed() < BELIEVED)
     }
 
     /// Keeps a connection, unless there are enough or the endpoint is gone.

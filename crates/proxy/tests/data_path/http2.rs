@@ -18,7 +18,7 @@ use crate::floods::{DATA, END_HEADERS, GET, HEADERS, POST, PREFACE, RST_STREAM, 
 use crate::harness::*;
 
 /// A server of HTTP/2 that does with each request what a function says, of which it is told the number.
-async fn served<F, R>(answer: F) -> Upstream
+pub(crate) async fn served<F, R>(answer: F) -> Upstream
 where
     F: Fn(Request<RecvStream>, h2::server::SendResponse<Bytes>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = ()> + Send + 'static,
@@ -37,7 +37,7 @@ where
 }
 
 /// A client's end of a connection, whose streams are read by those who want to only.
-async fn connected(address: SocketAddr) -> (h2::client::SendRequest<Bytes>, JoinSet<()>) {
+pub(crate) async fn connected(address: SocketAddr) -> (h2::client::SendRequest<Bytes>, JoinSet<()>) {
     let stream = TcpStream::connect(address).await.expect("connects");
     let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
     let mut driver = JoinSet::new();
@@ -45,12 +45,12 @@ async fn connected(address: SocketAddr) -> (h2::client::SendRequest<Bytes>, Join
     (sender, driver)
 }
 
-fn asks(path: &str) -> Request<()> {
+pub(crate) fn asks(path: &str) -> Request<()> {
     let request = Request::post(format!("http://a.test{path}")).header("content-type", "application/grpc");
     request.header("te", "trailers").body(()).expect("a request")
 }
 
-fn ok_trailers() -> HeaderMap {
+pub(crate) fn ok_trailers() -> HeaderMap {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "0".parse().expect("a value"));
     trailers

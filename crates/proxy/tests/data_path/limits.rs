@@ -3,12 +3,20 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt;
 use proxy::Settings;
+use proxy::policy::{Concurrency, Policy};
 use proxy::snapshot::*;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
 use crate::harness::*;
+use crate::http2::{connected, ok_trailers, served};
+use crate::policies::{scoped, under};
 use crate::protocols::certificate;
 use crate::secure::connect;
 
@@ -86,4 +94,217 @@ async fn a_head_has_its_time_from_its_first_byte_to_its_last() {
         assert!(!late && after > HEAD * 9 / 10 && after < HEAD * 14 / 10, "{which}");
     });
     futures::future::join_all(tried).await;
+}
+
+/// A call of gRPC with a deadline.
+fn call(deadline: &str) -> Request<()> {
+    let call = Request::post("http://a.test/x.Y/Z").header("content-type", "application/grpc");
+    call.header("te", "trailers").header("grpc-timeout", deadline).body(()).expect("a request")
+}
+
+/// A server that begins answers with so many bytes and never ends them. It tells why it was left.
+async fn begins(bytes: usize) -> (Upstream, mpsc::Receiver<Option<Reason>>) {
+    let (tell, told) = mpsc::channel(16);
+    let upstream = served(move |request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>| {
+        let tell = tell.clone();
+        async move {
+            let head = Response::builder().header("content-type", "application/grpc").body(()).expect("a head");
+            let mut stream = respond.send_response(head, false).expect("a stream");
+            stream.send_data(vec![b'x'; bytes].into(), false).expect("a stream");
+            let left = std::future::poll_fn(|cx| stream.poll_reset(cx)).await.ok();
+            drop(request);
+            tell.send(left).await.expect("somebody waits");
+        }
+    })
+    .await;
+    (upstream, told)
+}
+
+#[tokio::test]
+async fn a_call_ends_at_its_deadline_also_where_its_answer_has_begun() {
+    let (upstream, mut told) = begins(3).await;
+    let (proxy, address) = serving(all_to(&[upstream.address])).await;
+    let (sender, _driver) = connected(address).await;
+    let mut sender = soon(sender.ready()).await.expect("a connection");
+    // The client goes on sending, as in a stream.
+    let (answer, _open) = sender.send_request(call("1S"), false).expect("a stream");
+    let mut answer = soon(answer).await.expect("an answer").into_body();
+    assert_eq!(soon(answer.data()).await.expect("data").expect("data"), "xxx");
+    assert!(soon(answer.data()).await.is_none(), "no more data");
+    let trailers = soon(answer.trailers()).await.expect("an end").expect("trailers");
+    assert_eq!(trailers["grpc-status"], "4", "{trailers:?}");
+    assert_eq!(soon(told.recv()).await, Some(Some(Reason::CANCEL)), "the endpoint is told");
+    until(|| proxy.handle.stats().in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn a_call_that_cannot_be_told_of_its_deadline_is_cut_off() {
+    // Of HTTP/2, as nothing more fits into the window.
+    let (upstream, mut told) = begins(1 << 20).await;
+    let (proxy, address) = serving(all_to(&[upstream.address])).await;
+    let (sender, _driver) = connected(address).await;
+    let mut sender = soon(sender.ready()).await.expect("a connection");
+    let (answer, _open) = sender.send_request(call("1S"), false).expect("a stream");
+    let mut answer = soon(answer).await.expect("an answer").into_body();
+    let cut = async {
+        loop {
+            if let Err(error) = answer.data().await.expect("no end") {
+                return error.reason();
+            }
+        }
+    };
+    assert_eq!(soon(cut).await, Some(Reason::CANCEL));
+    assert_eq!(soon(told.recv()).await, Some(Some(Reason::CANCEL)), "the endpoint is told");
+    until(|| proxy.handle.stats().in_flight == 0).await;
+    // Of HTTP/1.1, where trailers may be dropped on the way, so that a part would pass for the whole.
+    let head = "POST /x.Y/Z HTTP/1.1\r\nhost: a.test\r\ncontent-type: application/grpc\r\ngrpc-timeout: 1S\r\n";
+    let (small, mut told) = begins(3).await;
+    proxy.handle.apply(all_to(&[small.address])).await.expect("a good snapshot");
+    let answer = raw(address, format!("{head}te: trailers\r\ncontent-length: 0\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("xxx") && !answer.contains("0\r\n\r\n"), "{answer}");
+    assert_eq!(soon(told.recv()).await, Some(Some(Reason::CANCEL)));
+}
+
+/// How long requests may stand still here, and how long uploads take that never do.
+const USUAL: Duration = Duration::from_secs(4);
+const UPLOAD: Duration = Duration::from_secs(6);
+const STEP: Duration = Duration::from_millis(500);
+
+/// Sends parts of a body of ten bytes for a while; the answer.
+async fn uploads(address: std::net::SocketAddr, parts: usize) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    let head = "POST / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\ncontent-length: 12\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("sends");
+    for _ in 0..parts {
+        // The client's pace, which nothing waits for.
+        tokio::time::sleep(STEP).await;
+        stream.write_all(b"x").await.expect("sends");
+    }
+    let mut answer = String::new();
+    tokio::time::timeout(LIMIT * 2, stream.read_to_string(&mut answer)).await.expect("an end").expect("text");
+    answer
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_is_waited_for_and_one_that_stands_still_is_not() {
+    let upstream = Upstream::http(|request| async move {
+        let whole = request.into_body().collect().await.expect("a whole body");
+        Response::new(text(format!("[{}]", whole.to_bytes().len())))
+    })
+    .await;
+    let policy =
+        Policy { concurrency: scoped(Concurrency { limit: 100, queue: 0, max_wait: LIMIT }), ..Policy::default() };
+    let settings = Settings { response_timeout: Some(USUAL), header_timeout: USUAL, ..Settings::default() };
+    let each = [BackendProtocol::Http1, BackendProtocol::H2c].into_iter().flat_map(|protocol| {
+        [all_to(&[upstream.address]), under(policy.clone(), &[upstream.address])].map(|snapshot| (protocol, snapshot))
+    });
+    let tried = each.map(|(protocol, mut snapshot)| {
+        let settings = settings.clone();
+        async move {
+            snapshot.backends.values_mut().for_each(|backend| backend.protocol = protocol);
+            let proxy = start(settings);
+            proxy.handle.apply(snapshot).await.expect("a good snapshot");
+            let address = proxy.address("l");
+            let (goes_on, stands) = tokio::join!(uploads(address, 12), uploads(address, 3));
+            assert!(goes_on.starts_with("HTTP/1.1 200") && goes_on.ends_with("[12]"), "{protocol:?}: {goes_on}");
+            assert!(stands.starts_with("HTTP/1.1 408"), "{protocol:?}: {stands}");
+        }
+    });
+    assert!(STEP * 12 == UPLOAD && UPLOAD > USUAL);
+    futures::future::join_all(tried).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_grpc_that_goes_on_is_waited_for() {
+    let upstream = served(async |request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>| {
+        let mut body = request.into_body();
+        while let Some(data) = body.data().await {
+            let length = data.expect("data").len();
+            body.flow_control().release_capacity(length).expect("room");
+        }
+        let head = Response::builder().header("content-type", "application/grpc").body(()).expect("a head");
+        respond.send_response(head, false).expect("a stream").send_trailers(ok_trailers()).expect("a stream");
+    })
+    .await;
+    let policy =
+        Policy { concurrency: scoped(Concurrency { limit: 100, queue: 0, max_wait: LIMIT }), ..Policy::default() };
+    let tried = [all_to(&[upstream.address]), under(policy, &[upstream.address])].map(|snapshot| async move {
+        let proxy = start(Settings { response_timeout: Some(USUAL), header_timeout: USUAL, ..Settings::default() });
+        proxy.handle.apply(snapshot).await.expect("a good snapshot");
+        let (sender, _driver) = connected(proxy.address("l")).await;
+        let mut sender = soon(sender.ready()).await.expect("a connection");
+        let (answer, mut body) = sender.send_request(call("1H"), false).expect("a stream");
+        for _ in 0..12 {
+            tokio::time::sleep(STEP).await;
+            body.send_data(Bytes::from_static(b"x"), false).expect("a stream");
+        }
+        body.send_data(Bytes::new(), true).expect("a stream");
+        let answer = soon(answer).await.expect("an answer");
+        assert!(!answer.headers().contains_key("grpc-status"), "{answer:?}");
+        assert_eq!(soon(answer.into_body().trailers()).await.expect("an end"), Some(ok_trailers()));
+    });
+    futures::future::join_all(tried).await;
+}
+
+/// A client's connection of HTTP/2 whose streams have this window.
+async fn windowed(address: std::net::SocketAddr, window: u32) -> h2::client::SendRequest<Bytes> {
+    let stream = TcpStream::connect(address).await.expect("connects");
+    let handshake = h2::client::Builder::new().initial_window_size(window).handshake(stream);
+    let (sender, connection) = handshake.await.expect("a handshake");
+    tokio::spawn(async move { drop(connection.await) });
+    soon(sender.ready()).await.expect("a connection")
+}
+
+fn asks(length: usize) -> Request<()> {
+    Request::get(format!("http://a.test/{length}")).body(()).expect("a request")
+}
+
+#[tokio::test]
+async fn streams_of_clients_that_take_nothing_end_and_their_connections_do_not() {
+    let upstream = Upstream::http(|request| async move {
+        let length = request.uri().path()[1..].parse().expect("a length");
+        Response::new(text(vec![b'x'; length]))
+    })
+    .await;
+    let stalled = Duration::from_secs(2);
+    let proxy = start(Settings { stalled, ..Settings::default() });
+    proxy.handle.apply(all_to(&[upstream.address])).await.expect("a good snapshot");
+    let address = proxy.address("l");
+    // Whatever is left when the window is closed: much, little, or all of it.
+    for (window, lengths) in [(0, [5, 20_000, 2 << 20]), (1000, [1001, 20_000, 2 << 20])] {
+        let mut sender = windowed(address, window).await;
+        let mut waiting = Vec::new();
+        for length in lengths {
+            let (answer, _) = sender.send_request(asks(length), true).expect("a stream");
+            waiting.push((length, soon(answer).await.expect("a head").into_body()));
+        }
+        for (length, mut body) in waiting {
+            let cut = async {
+                while let Some(data) = body.data().await {
+                    match data {
+                        Ok(data) => assert!(data.len() < length),
+                        Err(error) => return error.reason(),
+                    }
+                }
+                panic!("{length} of {window} is whole")
+            };
+            assert_eq!(soon(cut).await, Some(Reason::CANCEL), "{length} of {window}");
+        }
+        until(|| proxy.handle.stats().in_flight == 0).await;
+        let (answer, _) = sender.send_request(asks(0), true).expect("the connection is there");
+        assert_eq!(soon(answer).await.expect("an answer").status(), 200);
+    }
+    // One that takes a little every now and then is slow, which is allowed.
+    let mut sender = windowed(address, 1000).await;
+    let (answer, _) = sender.send_request(asks(20_000), true).expect("a stream");
+    let (mut body, mut read) = (soon(answer).await.expect("a head").into_body(), 0);
+    while let Some(data) = soon(body.data()).await {
+        read += data.expect("it goes on").len();
+        tokio::time::sleep(stalled / 10).await;
+        let taken = body.flow_control().used_capacity();
+        body.flow_control().release_capacity(taken).expect("room");
+    }
+    assert_eq!(read, 20_000);
+    let trailers: Option<HeaderMap> = soon(body.trailers()).await.expect("an end");
+    assert_eq!(trailers, None);
 }

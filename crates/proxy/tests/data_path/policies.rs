@@ -32,7 +32,7 @@ fn retries() -> Retries {
     }
 }
 
-fn breaker() -> Breaker {
+pub(crate) fn breaker() -> Breaker {
     Breaker {
         failure_percent: 50,
         minimum_calls: 10,

@@ -409,3 +409,69 @@ async fn a_client_that_says_nothing_is_let_go() {
     read(client.send(request).await.expect("an answer")).await.expect("a body");
     until(|| proxy.handle.stats().connections == 0).await;
 }
+
+/// A server of HTTP/1.1 that says so to who speaks HTTP/2, in its own way, and answers all else with its name.
+async fn http1_alone(refusal: &'static str) -> Upstream {
+    Upstream::raw(move |mut stream| async move {
+        loop {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                // Also what comes of a body, which is short.
+                if stream.read_buf(&mut head).await.map_or(0, |read| read) == 0 {
+                    return;
+                }
+                if head.starts_with(b"PRI") {
+                    stream.write_all(refusal.as_bytes()).await.expect("sends");
+                    return;
+                }
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nplain").await.expect("sends");
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_call_to_who_speaks_http1_alone_is_told_so_and_hurts_nobody() {
+    use proxy::PolicyEvent;
+    use proxy::policy::{Breaker, Policy};
+
+    use crate::policies::{breaker, counted, scoped, under};
+
+    for refusal in ["HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", "<!DOCTYPE HTML><p>Invalid HTTP version"] {
+        let upstream = http1_alone(refusal).await;
+        let breaker = Breaker { consecutive: Some(1), open: LIMIT * 10, ..breaker() };
+        let policy = Policy { breaker: scoped(breaker), ..Policy::default() };
+        for snapshot in [all_to(&[upstream.address]), under(policy, &[upstream.address])] {
+            let (proxy, address) = serving(snapshot).await;
+            let mut client = Client::http2(address).await;
+            let asks = |kind: &str| {
+                let call = Request::post("http://a.test/x.Y/Z").header("content-type", kind).header("te", "trailers");
+                call.body(text("")).expect("a request")
+            };
+            for _ in 0..3 {
+                let answer =
+                    read(client.send(asks("application/grpc")).await.expect("an answer")).await.expect("whole");
+                assert_eq!(answer.headers["grpc-status"], "13", "{answer:?}");
+                let message = answer.headers["grpc-message"].to_str().expect("text");
+                assert!(message.contains("HTTP/1.1") && message.contains("appProtocol"), "{message}");
+                // What only looks like a call has always been able to go by HTTP/1.1.
+                let answer = read(client.send(asks("application/grpc-web+proto")).await.expect("an answer")).await;
+                assert_eq!(answer.expect("whole").body, "plain");
+            }
+            assert_eq!(counted(&proxy, PolicyEvent::BreakerOpened), 0);
+            assert_eq!(ask(address, get("/")).await.body, "plain");
+        }
+    }
+}
+
+#[tokio::test]
+async fn grpc_web_goes_by_http2_where_that_is_spoken() {
+    let upstream =
+        Upstream::http(|request| async move { Response::new(text(format!("{:?}", request.version()))) }).await;
+    let (_proxy, address) = serving(all_to(&[upstream.address])).await;
+    let mut client = Client::http2(address).await;
+    let call = Request::post("http://a.test/x.Y/Z").header("content-type", "application/grpc-web");
+    let answer = client.send(call.body(text("")).expect("a request")).await.expect("an answer");
+    assert_eq!(read(answer).await.expect("whole").body, "HTTP/2.0");
+}
