@@ -120,6 +120,21 @@ async fn asked(
     }
 }
 
+/// How a connection is served from some point on. What it took to get there is let go: a connection that waits holds what its way needs,
+/// and neither what was needed before nor what another way would.
+type Way<'a> = Pin<Box<dyn Future<Output = Ended> + Send + 'a>>;
+
+/// A way on which there is nothing more to do.
+fn done<'a>() -> Way<'a> {
+    Box::pin(std::future::ready(Ok(())))
+}
+
+/// Finds a way, and goes it.
+async fn by_way<'a>(found: Pin<Box<impl Future<Output = Result<Way<'a>, Broken>> + Send>>) -> Ended {
+    let way = found.await?;
+    way.await
+}
+
 /// Serves a connection.
 pub(crate) async fn serve(
     shared: Arc<Shared>,
@@ -129,38 +144,61 @@ pub(crate) async fn serve(
     held: Arc<Held>,
 ) {
     let table = slot.table.load_full();
-    let identity = identify(&shared, &table, &stream, (ground, peer)).await;
+    let way = Box::pin(begin(&shared, &slot, &table, stream, (ground, peer), held)).await;
+    if let Err(error) = way.await {
+        tracing::debug!(listener = &*table.id, %peer, %error, "a client's connection ended");
+    }
+}
+
+/// Finds out who a client is, and what its listener does.
+async fn begin<'a>(
+    shared: &'a Arc<Shared>,
+    slot: &'a Arc<Slot>,
+    table: &'a Table,
+    stream: TcpStream,
+    (ground, peer): (Ground, SocketAddr),
+    held: Arc<Held>,
+) -> Way<'a> {
+    let identity = identify(shared, table, &stream, (ground, peer)).await;
     let client = Client { ground, peer, scheme: "http", identity, server_name: None, held };
-    // Each way in a box of its own: a connection that waits holds what its way needs, not what the largest one would.
-    let ended = match &table.protocol {
-        Protocol::Http => Box::pin(serve_service(&shared, &slot, stream, client, None)).await,
-        Protocol::Sniff(backend) => Box::pin(serve_service(&shared, &slot, stream, client, Some(backend))).await,
-        Protocol::Egress(egress) => Box::pin(crate::egress::serve(&shared, &slot, stream, client, egress)).await,
-        Protocol::Mesh => Box::pin(certified::serve_mesh(&shared, &slot, stream, client)).await,
-        Protocol::Https(https) => Box::pin(serve_tls(&shared, &slot, stream, client, Arc::clone(&https.config))).await,
-        Protocol::Tls(None, _) => Box::pin(passthrough::serve(&shared, &slot, stream, &client)).await,
+    match &table.protocol {
+        Protocol::Http => Box::pin(by_way(Box::pin(heard(shared, slot, stream, client, None)))),
+        Protocol::Sniff(backend) => Box::pin(by_way(Box::pin(heard(shared, slot, stream, client, Some(backend))))),
+        Protocol::Egress(egress) => Box::pin(crate::egress::serve(shared, slot, stream, client, egress)),
+        Protocol::Mesh => Box::pin(certified::serve_mesh(shared, slot, stream, client)),
+        Protocol::Https(https) => {
+            Box::pin(by_way(Box::pin(within_tls(shared, slot, stream, client, Arc::clone(&https.config)))))
+        }
+        Protocol::Tls(None, _) => Box::pin(async move { passthrough::serve(shared, slot, stream, &client).await }),
         Protocol::Tls(Some(config), _) => {
-            Box::pin(passthrough::serve_ended(&shared, &slot, stream, client, Arc::clone(config))).await
+            Box::pin(passthrough::serve_ended(shared, slot, stream, client, Arc::clone(config)))
         }
         // Whoever has a certificate speaks first, so that waiting for bytes holds nobody up.
         Protocol::Tcp(_) if table.admits == Admits::Certified => {
-            Box::pin(serve_service(&shared, &slot, stream, client, None)).await
+            Box::pin(by_way(Box::pin(heard(shared, slot, stream, client, None))))
         }
-        Protocol::Tcp(_) if !admits(&table, client.identity.as_ref(), false) => {
-            turn_away(&shared, &table, &client, &stream);
-            Ok(())
+        Protocol::Tcp(_) if !admits(table, client.identity.as_ref(), false) => {
+            turn_away(shared, table, &client, &stream);
+            done()
         }
-        Protocol::Tcp(backend) => {
-            if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
-                let carried = tunnel::Carried::new(backend, &client, tunnel::Bytes::Open);
-                Box::pin(tunnel::carry(&shared, &slot, admitted, carried, stream)).await;
-            }
-            Ok(())
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(listener = &*table.id, %peer, %error, "a client's connection ended");
+        Protocol::Tcp(backend) => carried(shared, slot, (client, tunnel::Bytes::Open), stream, backend),
     }
+}
+
+/// Carries all bytes to a backend, if the client may go there.
+fn carried<'a>(
+    shared: &'a Arc<Shared>,
+    slot: &'a Slot,
+    (client, bytes): (Client, tunnel::Bytes),
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'a,
+    backend: &'a Arc<Backend>,
+) -> Way<'a> {
+    let Some(admitted) = access::admits(&shared.audit, &client, None, backend) else { return done() };
+    Box::pin(async move {
+        let carried = tunnel::Carried::new(backend, &client, bytes);
+        tunnel::carry(shared, slot, admitted, carried, stream).await;
+        Ok(())
+    })
 }
 
 /// Who the client is, where somebody can tell. What faces the outside has no workloads for clients.
@@ -187,27 +225,27 @@ fn patience(settings: &Settings, otherwise: Option<&Arc<Backend>>) -> Duration {
     if otherwise.is_some() { settings.sniff_wait } else { settings.header_timeout }
 }
 
-/// Serves a client that may show a certificate, and must where the listener asks for one.
-async fn serve_service(
-    shared: &Arc<Shared>,
-    slot: &Arc<Slot>,
+/// Hears what a client begins with, which may show a certificate, and must where the listener asks for one.
+async fn heard<'a>(
+    shared: &'a Arc<Shared>,
+    slot: &'a Arc<Slot>,
     mut stream: TcpStream,
     client: Client,
-    otherwise: Option<&Arc<Backend>>,
-) -> Ended {
+    otherwise: Option<&'a Arc<Backend>>,
+) -> Result<Way<'a>, Broken> {
     let settings = &shared.settings;
     let table = slot.table.load_full();
     let limit = if table.admits == Admits::Certified { settings.header_timeout } else { patience(settings, otherwise) };
-    let Some(first) = asked(&mut stream, limit, settings, &slot.life).await? else { return Ok(()) };
+    let Some(first) = asked(&mut stream, limit, settings, &slot.life).await? else { return Ok(done()) };
     let table = slot.table.load_full();
     if first.looks == Looks::Other && is_tls(&first.bytes) && table.peer_name.is_some() && shared.peers.is_some() {
-        return Box::pin(certified::serve_tls_at_service(shared, slot, (first.bytes, stream), client, otherwise)).await;
+        return Ok(Box::pin(certified::serve_tls_at_service(shared, slot, (first.bytes, stream), client, otherwise)));
     }
     if !admits(&table, client.identity.as_ref(), false) {
         turn_away(shared, &table, &client, &stream);
-        return Ok(());
+        return Ok(done());
     }
-    serve_seen(shared, slot, (first, stream), client, otherwise).await
+    Ok(seen(shared, slot, (first, stream), client, otherwise))
 }
 
 /// Serves a client that may speak from now on.
@@ -222,59 +260,55 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let settings = &shared.settings;
-    let Some(first) = asked(&mut stream, patience(settings, otherwise), settings, &slot.life).await? else {
-        return Ok(());
-    };
-    serve_seen(shared, slot, (first, stream), client, otherwise).await
+    let first = Box::pin(asked(&mut stream, patience(settings, otherwise), settings, &slot.life)).await?;
+    let Some(first) = first else { return Ok(()) };
+    seen(shared, slot, (first, stream), client, otherwise).await
 }
 
 /// Serves a client whose first bytes are known.
-async fn serve_seen<S>(
-    shared: &Arc<Shared>,
-    slot: &Arc<Slot>,
+fn seen<'a, S>(
+    shared: &'a Arc<Shared>,
+    slot: &'a Arc<Slot>,
     (first, stream): (First, S),
     client: Client,
-    otherwise: Option<&Arc<Backend>>,
-) -> Ended
+    otherwise: Option<&'a Arc<Backend>>,
+) -> Way<'a>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let First { bytes: prefix, looks, at, late } = first;
-    let bytes = if is_tls(&prefix) { tunnel::Bytes::Sealed } else { tunnel::Bytes::Open };
     match (looks, otherwise) {
-        (Looks::Http2, _) => Box::pin(serve_http2(shared, slot, Prefixed::new(prefix, stream), client)).await,
-        (Looks::Http1, _) => serve_http1(shared, slot, (prefix, stream), at, client).await,
+        (Looks::Http2, _) => Box::pin(serve_http2(shared, slot, Prefixed::new(prefix, stream), client)),
+        (Looks::Http1, _) => serve_http1(shared, slot, (prefix, stream), at, client),
         (Looks::Other | Looks::Unclear, Some(backend)) => {
-            if let Some(admitted) = access::admits(&shared.audit, &client, None, backend) {
-                let carried = tunnel::Carried::new(backend, &client, bytes);
-                Box::pin(tunnel::carry(shared, slot, admitted, carried, Prefixed::new(prefix, stream))).await;
-            }
-            Ok(())
+            let bytes = if is_tls(&prefix) { tunnel::Bytes::Sealed } else { tunnel::Bytes::Open };
+            carried(shared, slot, (client, bytes), Prefixed::new(prefix, stream), backend)
         }
-        (Looks::Unclear, None) if prefix.is_empty() || late => Ok(()),
+        (Looks::Unclear, None) if prefix.is_empty() || late => done(),
         // What is no HTTP gets its answer from the parser.
-        (Looks::Other | Looks::Unclear, None) => serve_http1(shared, slot, (prefix, stream), at, client).await,
+        (Looks::Other | Looks::Unclear, None) => serve_http1(shared, slot, (prefix, stream), at, client),
     }
 }
 
-async fn serve_tls(
-    shared: &Arc<Shared>,
-    slot: &Arc<Slot>,
+/// Has a client open TLS, and finds out what it speaks within.
+async fn within_tls<'a>(
+    shared: &'a Arc<Shared>,
+    slot: &'a Arc<Slot>,
     stream: TcpStream,
     client: Client,
     config: Arc<rustls::ServerConfig>,
-) -> Ended {
+) -> Result<Way<'a>, Broken> {
     let handshake = TlsAcceptor::from(config).accept(stream);
     let stream = tokio::select! {
         stream = tokio::time::timeout(shared.settings.handshake_timeout, handshake) => stream??,
-        () = slot.life.forced() => return Ok(()),
+        () = slot.life.forced() => return Ok(done()),
     };
     let server_name = stream.get_ref().1.server_name().map(|name| name.to_ascii_lowercase().into());
     let client = Client { scheme: "https", server_name, ..client };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        Box::pin(serve_http2(shared, slot, stream, client)).await
+        Ok(Box::pin(serve_http2(shared, slot, stream, client)))
     } else {
-        serve_http1(shared, slot, (Bytes::new(), stream), Instant::now(), client).await
+        Ok(serve_http1(shared, slot, (Bytes::new(), stream), Instant::now(), client))
     }
 }
 
@@ -307,26 +341,24 @@ fn unnamed(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Caller {
 }
 
 /// Serves a client of HTTP/1.1, of which some bytes were read already. The time for its first head counts from `since`.
-async fn serve_http1<S>(
+fn serve_http1<'a, S>(
     shared: &Arc<Shared>,
     slot: &Arc<Slot>,
     (read, stream): (Bytes, S),
     since: Instant,
     client: Client,
-) -> Ended
+) -> Way<'a>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let caller = caller(shared, slot, client);
-    let left = if shared.settings.by_hand {
-        downstream::serve(&caller, read, since, stream).await?
-    } else {
-        Some((read, since, stream))
-    };
-    match left {
-        Some((read, since, stream)) => Box::pin(serve_by_hyper(caller, since, Prefixed::new(read, stream))).await,
-        None => Ok(()),
-    }
+    let served = Box::pin(downstream::serve(Arc::clone(&caller), read, since, stream));
+    Box::pin(async move {
+        match served.await? {
+            Some((read, since, stream)) => Box::pin(serve_by_hyper(caller, since, Prefixed::new(read, stream))).await,
+            None => Ok(()),
+        }
+    })
 }
 
 async fn serve_by_hyper<S>(caller: Arc<Caller>, since: Instant, stream: S) -> Ended

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
 use crate::connection;
@@ -44,7 +44,7 @@ pub(crate) struct Slot {
     named: Mutex<HashMap<Arc<str>, Arc<Slot>>>,
 }
 
-/// How far a listener is on its way to its end.
+/// How far a listener is on its way to its end: it drains first, and may then be ended by force.
 #[derive(Default)]
 pub(crate) struct Life {
     changed: AtomicBool,
@@ -58,12 +58,12 @@ impl Life {
         self.changed.load(Ordering::Acquire)
     }
 
-    pub(crate) async fn draining(&self) {
-        self.drain.cancelled().await;
+    pub(crate) fn draining(&self) -> WaitForCancellationFuture<'_> {
+        self.drain.cancelled()
     }
 
-    pub(crate) async fn forced(&self) {
-        self.force.cancelled().await;
+    pub(crate) fn forced(&self) -> WaitForCancellationFuture<'_> {
+        self.force.cancelled()
     }
 
     pub(crate) fn is_forced(&self) -> bool {
@@ -219,9 +219,9 @@ fn spawn(
         return;
     }
     let (own, slot_of_it) = (Arc::clone(shared), Arc::clone(slot));
-    let served = shared.workers.serve(&slot.tasks, stream, move |stream, carried| async move {
+    let served = shared.workers.serve(&slot.tasks, stream, move |stream, carried| {
         let held = Arc::new(Held { _permit: permit, _carried: carried });
-        connection::serve(own, slot_of_it, stream, peer, held).await;
+        connection::serve(own, slot_of_it, stream, peer, held)
     });
     if let Err(error) = served {
         tracing::debug!(%error, "a client's connection ended at once");

@@ -19,6 +19,7 @@ use http::{Method, Response, request as asked};
 use hyper::body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFuture;
 
 use super::answer::{self, Framing, Size, To};
 use super::direct::{self, Passed, Passing};
@@ -34,62 +35,67 @@ use crate::request::{self, Caller};
 
 /// Serves a client until its connection ends, or until it sends what is not ours. That is then returned, with the connection. `since` is when
 /// the head that is awaited began to come, going in and coming out.
-pub(crate) async fn serve<S>(
-    caller: &Arc<Caller>,
+///
+/// What is made here is held for as long as the connection lasts: what a request needs beyond it is in boxes that go with the request.
+pub(crate) fn serve<S>(
+    caller: Arc<Caller>,
     read: Bytes,
     since: std::time::Instant,
     stream: S,
-) -> Result<Option<(Bytes, std::time::Instant, S)>, Broken>
+) -> impl Future<Output = Result<Option<(Bytes, std::time::Instant, S)>, Broken>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let settings = &caller.shared.settings;
-    let limits = Limits { headers: settings.max_headers, bytes: settings.max_head_bytes };
-    let life = &*caller.slot.life;
-    let tick = (settings.header_timeout / 2).max(Duration::from_millis(1));
-    let (draining, forced) = (pin!(life.draining()), pin!(life.forced()));
-    let clock = pin!(tokio::time::sleep(tick));
-    let due = Instant::from_std(since) + settings.header_timeout;
-    let limit = settings.header_timeout;
-    let mut watch =
-        Watch { life, draining, forced, clock, tick, limit, due, over: false, registered: false, finishing: false };
-    let (mut line, mut patience) = (Line { stream, read }, Patience::default());
-    let mut first = true;
-    loop {
-        // What has come of the first one was awaited before.
-        if !std::mem::take(&mut first) {
-            watch.awaits();
+    let mut line = Line { stream, read };
+    async move {
+        let (settings, life) = (&caller.shared.settings, &*caller.slot.life);
+        if !settings.by_hand {
+            return Ok(Some((line.read, since, line.stream)));
         }
-        // What answers is in a box, which is there while there is a request and not while a connection waits for one.
-        let kept = match line.head(caller, limits, &mut watch).await? {
-            Next::Ours(asked) => {
-                let Asked { parts, last } = *asked;
-                let to = To { head: parts.method == Method::HEAD, last };
-                let answer = Box::pin(request::answered(caller, parts, Incoming::Nothing));
-                let Some(response) = line.answer(answer, &mut watch).await else { return Ok(None) };
-                line.deliver(response, to, &mut watch).await?
+        let limits = Limits { headers: settings.max_headers, bytes: settings.max_head_bytes };
+        let tick = (settings.header_timeout / 2).max(Duration::from_millis(1));
+        let (ending, clock) = (pin!(life.draining()), pin!(tokio::time::sleep(tick)));
+        let limit = settings.header_timeout;
+        let due = Instant::from_std(since) + limit;
+        let mut watch =
+            Watch { life, ending, clock, tick, limit, due, over: false, registered: false, finishing: false };
+        let mut patience = Patience::default();
+        let mut first = true;
+        loop {
+            // What has come of the first one was awaited before.
+            if !std::mem::take(&mut first) {
+                watch.awaits();
             }
-            Next::Direct(passing) => {
-                let to = passing.to();
-                let answer = Box::pin(direct::pass(caller, passing, &mut patience));
-                match line.answer(answer, &mut watch).await {
-                    None => return Ok(None),
-                    Some(Passed::Made(out, rest, last)) => line.write(out, rest, last, &mut watch).await?,
-                    Some(Passed::Other(response)) => line.deliver(response, to, &mut watch).await?,
+            let kept = match line.head(&caller, limits, &mut watch).await? {
+                Next::Ours(asked) => {
+                    let (answer, to) = answering(&caller, asked);
+                    line.answer(answer, &mut watch, |response, life| Writing::of(response, to, life)).await?
                 }
+                Next::Direct(passing) => {
+                    let to = passing.to();
+                    let answer = Box::pin(direct::pass(&caller, passing, &mut patience));
+                    line.answer(answer, &mut watch, |passed, life| Writing::passed(passed, to, life)).await?
+                }
+                Next::Other => return Ok(Some((line.read, watch.since(), line.stream))),
+                Next::End => break,
+                Next::Cut => return Ok(None),
+            };
+            match kept {
+                Some(true) => {}
+                Some(false) => break,
+                None => return Ok(None),
             }
-            Next::Other => return Ok(Some((line.read, watch.since(), line.stream))),
-            Next::End => break,
-            Next::Cut => return Ok(None),
-        };
-        match kept {
-            Some(true) => {}
-            Some(false) => break,
-            None => return Ok(None),
         }
+        line.end(&mut watch).await?;
+        Ok(None)
     }
-    line.end(&mut watch).await?;
-    Ok(None)
+}
+
+/// What answers a request, and what the answer needs to know of it.
+fn answering(caller: &Arc<Caller>, asked: Box<Asked>) -> (Pin<Box<impl Future<Output = Response<Seen>>>>, To) {
+    let Asked { parts, last } = *asked;
+    let to = To { head: parts.method == Method::HEAD, last };
+    (Box::pin(request::answered(caller, parts, Incoming::Nothing)), to)
 }
 
 /// What comes next on a connection.
@@ -128,10 +134,10 @@ fn begin(caller: &Arc<Caller>, bytes: &[u8], all: impl Fn() -> Bytes, limits: Li
 }
 
 /// What ends a connection from without: its listener, and time.
-struct Watch<'a, D, F> {
-    life: &'a Life,
-    draining: Pin<&'a mut D>,
-    forced: Pin<&'a mut F>,
+struct Watch<'a, 'l> {
+    life: &'l Life,
+    /// The next that is to come of the listener's end: that it drains, and then that it ends by force.
+    ending: Pin<&'a mut WaitForCancellationFuture<'l>>,
     /// Wakes every so often; it spares a registration for every request.
     clock: Pin<&'a mut Sleep>,
     tick: Duration,
@@ -143,7 +149,7 @@ struct Watch<'a, D, F> {
     finishing: bool,
 }
 
-impl<D: Future<Output = ()>, F: Future<Output = ()>> Watch<'_, D, F> {
+impl Watch<'_, '_> {
     /// Whether the connection must end at once. Wakes the task when anything changes.
     fn forced(&mut self, cx: &mut Context<'_>) -> bool {
         let first = !std::mem::replace(&mut self.registered, true);
@@ -155,8 +161,11 @@ impl<D: Future<Output = ()>, F: Future<Output = ()>> Watch<'_, D, F> {
             }
         }
         if first || self.life.changed() {
-            self.finishing = self.finishing || self.draining.as_mut().poll(cx).is_ready();
-            return self.forced.as_mut().poll(cx).is_ready();
+            if !self.finishing && self.ending.as_mut().poll(cx).is_ready() {
+                self.finishing = true;
+                self.ending.set(self.life.forced());
+            }
+            return self.finishing && self.ending.as_mut().poll(cx).is_ready();
         }
         false
     }
@@ -216,16 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     /// Waits for the next head.
-    async fn head<D, F>(
-        &mut self,
-        caller: &Arc<Caller>,
-        limits: Limits,
-        watch: &mut Watch<'_, D, F>,
-    ) -> io::Result<Next>
-    where
-        D: Future<Output = ()>,
-        F: Future<Output = ()>,
-    {
+    async fn head(&mut self, caller: &Arc<Caller>, limits: Limits, watch: &mut Watch<'_, '_>) -> io::Result<Next> {
         // Of how many bytes it is known that they are no whole head.
         let mut seen = 0;
         std::future::poll_fn(|cx| {
@@ -262,115 +262,128 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         self.read.is_empty() && matches!(self.poll_read(cx), Poll::Ready(Ok(0) | Err(_)))
     }
 
-    /// Waits for an answer. None where nobody does any more.
-    async fn answer<T, D, F>(
+    /// Waits for an answer and writes it. Says whether the connection goes on after it; none where it was cut off.
+    async fn answer<T>(
         &mut self,
-        mut answer: Pin<Box<impl Future<Output = T>>>,
-        watch: &mut Watch<'_, D, F>,
-    ) -> Option<T>
-    where
-        D: Future<Output = ()>,
-        F: Future<Output = ()>,
-    {
+        answer: Pin<Box<impl Future<Output = T>>>,
+        watch: &mut Watch<'_, '_>,
+        write: impl Fn(T, &Life) -> Writing,
+    ) -> Result<Option<bool>, Broken> {
+        let mut step = Step::Made(answer);
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(response) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Some(response));
+            let made = match &mut step {
+                Step::Written(writing) => return self.poll_write(writing, watch, cx),
+                Step::Made(answer) => match answer.as_mut().poll(cx) {
+                    Poll::Ready(made) => made,
+                    Poll::Pending if self.gone(cx) || watch.forced(cx) => return Poll::Ready(Ok(None)),
+                    Poll::Pending => return Poll::Pending,
+                },
+            };
+            let mut writing = write(made, watch.life);
+            let written = self.poll_write(&mut writing, watch, cx);
+            // Most are written at once.
+            if written.is_pending() {
+                step = Step::Written(Box::new(writing));
             }
-            if self.gone(cx) || watch.forced(cx) { Poll::Ready(None) } else { Poll::Pending }
+            written
         })
         .await
     }
 
-    /// Writes an answer. Says whether the connection goes on after it; none where it was cut off.
-    async fn deliver<D, F>(
+    /// Writes what is made already of an answer and the rest of its body, if there is one.
+    fn poll_write(
         &mut self,
-        response: Response<Seen>,
-        to: To,
-        watch: &mut Watch<'_, D, F>,
-    ) -> Result<Option<bool>, Broken>
-    where
-        D: Future<Output = ()>,
-        F: Future<Output = ()>,
-    {
-        let (head, body) = response.into_parts();
-        let size = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
-        let size = size.map_or(Size::Unknown, Size::Known);
-        let mut out = Outlet::new();
-        // Asked here, as the listener may have begun to drain while the answer was made, on any thread.
-        let to = To { last: to.last || watch.life.changed(), ..to };
-        let (framing, last) = answer::write(&head, size, to, out.head());
-        drop(head);
-        let rest = Some((framing, body)).filter(|_| framing.has_body());
-        self.write(out, rest, last, watch).await
-    }
-
-    /// Writes what is made already and the rest of a body, if there is one.
-    async fn write<D, F>(
-        &mut self,
-        mut out: Outlet,
-        rest: Option<(Framing, Seen)>,
-        last: bool,
-        watch: &mut Watch<'_, D, F>,
-    ) -> Result<Option<bool>, Broken>
-    where
-        D: Future<Output = ()>,
-        F: Future<Output = ()>,
-    {
-        let (mut framing, mut body) = match rest {
-            Some((framing, body)) => (framing, Some(body)),
-            None => (Framing::Nothing, None),
-        };
-        std::future::poll_fn(|cx| {
-            loop {
-                while let Some(rest) = body.as_mut().filter(|_| out.has_room()) {
-                    let ended = match Pin::new(&mut *rest).poll_frame(cx) {
-                        Poll::Pending => break,
-                        Poll::Ready(None) => true,
-                        Poll::Ready(Some(frame)) => match frame?.into_data() {
-                            Ok(data) => {
-                                out.take(&mut framing, data)?;
-                                rest.is_end_stream()
-                            }
-                            // Trailers are for clients that have said that they take them, who are not served here.
-                            Err(_) => true,
-                        },
-                    };
-                    if ended {
-                        out.end(framing)?;
-                        body = None;
-                    }
+        writing: &mut Writing,
+        watch: &mut Watch<'_, '_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<bool>, Broken>> {
+        loop {
+            writing.poll_body(cx)?;
+            if writing.out.is_empty() {
+                let flushed = Pin::new(&mut self.stream).poll_flush(cx)?;
+                if flushed.is_ready() && writing.body.is_none() {
+                    return Poll::Ready(Ok(Some(!writing.last)));
                 }
-                if out.is_empty() {
-                    let flushed = Pin::new(&mut self.stream).poll_flush(cx)?;
-                    if flushed.is_ready() && body.is_none() {
-                        return Poll::Ready(Ok(Some(!last)));
-                    }
-                    break;
-                }
-                if out.poll_write(Pin::new(&mut self.stream), cx)?.is_pending() {
-                    break;
-                }
+                break;
             }
-            if self.gone(cx) {
-                return Poll::Ready(Err("the client went away before it had the whole answer".into()));
+            if writing.out.poll_write(Pin::new(&mut self.stream), cx)?.is_pending() {
+                break;
             }
-            if watch.forced(cx) { Poll::Ready(Ok(None)) } else { Poll::Pending }
-        })
-        .await
+        }
+        if self.gone(cx) {
+            return Poll::Ready(Err("the client went away before it had the whole answer".into()));
+        }
+        if watch.forced(cx) { Poll::Ready(Ok(None)) } else { Poll::Pending }
     }
 
     /// Ends the connection in order.
-    async fn end<D, F>(&mut self, watch: &mut Watch<'_, D, F>) -> io::Result<()>
-    where
-        D: Future<Output = ()>,
-        F: Future<Output = ()>,
-    {
+    async fn end(&mut self, watch: &mut Watch<'_, '_>) -> io::Result<()> {
         watch.awaits();
         std::future::poll_fn(|cx| {
             let ended = Pin::new(&mut self.stream).poll_shutdown(cx)?;
             if ended.is_ready() || watch.forced(cx) || watch.late() { Poll::Ready(Ok(())) } else { Poll::Pending }
         })
         .await
+    }
+}
+
+/// How far a request is.
+enum Step<A> {
+    Made(Pin<Box<A>>),
+    Written(Box<Writing>),
+}
+
+/// An answer on its way to the client.
+struct Writing {
+    out: Outlet,
+    framing: Framing,
+    /// What is still to come of its body.
+    body: Option<Seen>,
+    /// Whether the connection ends with it.
+    last: bool,
+}
+
+impl Writing {
+    fn of(response: Response<Seen>, to: To, life: &Life) -> Self {
+        let (head, body) = response.into_parts();
+        let size = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
+        let size = size.map_or(Size::Unknown, Size::Known);
+        let mut out = Outlet::new();
+        // Asked here, as the listener may have begun to drain while the answer was made, on any thread.
+        let to = To { last: to.last || life.changed(), ..to };
+        let (framing, last) = answer::write(&head, size, to, out.head());
+        Self { out, framing, body: Some(body).filter(|_| framing.has_body()), last }
+    }
+
+    fn passed(passed: Passed, to: To, life: &Life) -> Self {
+        match passed {
+            Passed::Made(out, None, last) => Self { out, framing: Framing::Nothing, body: None, last },
+            Passed::Made(out, Some((framing, body)), last) => Self { out, framing, body: Some(body), last },
+            Passed::Other(response) => Self::of(response, to, life),
+        }
+    }
+
+    /// Takes of the body what there is and there is room for.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        while let Some(body) = self.body.as_mut().filter(|_| self.out.has_room()) {
+            let ended = match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending => break,
+                Poll::Ready(None) => true,
+                Poll::Ready(Some(frame)) => match frame?.into_data() {
+                    Ok(data) => {
+                        self.out.take(&mut self.framing, data)?;
+                        body.is_end_stream()
+                    }
+                    // Trailers are for clients that have said that they take them, who are not served here.
+                    Err(_) => true,
+                },
+            };
+            if ended {
+                self.out.end(self.framing)?;
+                self.body = None;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -398,14 +411,14 @@ mod tests {
 
     use super::*;
 
-    fn waiting<'a, F>(_: impl Fn(&'a Arc<Caller>, Bytes, std::time::Instant, TcpStream) -> F) -> usize {
+    fn waiting<F>(_: impl Fn(Arc<Caller>, Bytes, std::time::Instant, TcpStream) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn a_connection_that_waits_is_small() {
         let bytes = waiting(serve::<TcpStream>);
-        assert!(bytes <= 2048, "{bytes}");
+        assert!(bytes <= 640, "{bytes}");
         let line = size_of::<Line<TcpStream>>();
         assert!(line <= 128, "{line}: what was read is elsewhere, and only while there is any");
     }
