@@ -4,8 +4,8 @@
 //! Every party is a process of its own. CPU time is what the kernel counted for all threads of the proxy's process.
 //!
 //! `bench-proxy [--wire http1|http2|tls|grpc] [--requests N] [--connections N] [--body BYTES] [--rounds N] [--routes N] [--idle N]`
-//! compares one wire; `--all` compares all of them, with bodies of 100 KiB and 9,800 connections that wait (where 20,000
-//! descriptors are the limit, haproxy has no more), and does the rest:
+//! compares one wire; `--all` compares all of them, with bodies of 100 KiB and 10,000 connections that wait, and does
+//! the rest:
 //! `--hop [--rate N] [--patience SECONDS]` a mesh hop against a direct call and the others' hops (in quiet moments, waited for so long), `--growth` with routes and endpoints, `--swap N` snapshots under load.
 //! Build it with `--release`. Wires other than http1 need h2load (nghttp2), tls needs openssl.
 
@@ -98,7 +98,7 @@ fn options(arguments: &[String]) -> Fallible<Options> {
             "--connections" => options.connections = number.clamp(1, 1_000),
             "--body" => options.body = number.min(16 << 20),
             "--rounds" => options.rounds = number.clamp(1, 100),
-            "--idle" => options.idle = number.min(9_800),
+            "--idle" => options.idle = number.min(10_000),
             "--patience" => options.patience = Duration::from_secs(number.min(36_000) as u64),
             "--rate" => options.rate = Some(number.clamp(1, 100_000)),
             "--routes" => options.routes = number.clamp(1, 1_000_000),
@@ -141,7 +141,7 @@ async fn measure(options: &Options) -> Fallible<()> {
                 Options { wire: Wire::Tls, ..options.clone() },
                 Options { wire: Wire::Grpc, ..options.clone() },
                 Options { body: 100 << 10, requests: options.requests / 4, ..options.clone() },
-                Options { requests: 0, idle: 9_800, ..options.clone() },
+                Options { requests: 0, idle: 10_000, ..options.clone() },
             ];
             for wire in wires {
                 compare::compare(&wire).await?;

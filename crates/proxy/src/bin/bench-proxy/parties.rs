@@ -16,6 +16,10 @@ use crate::Fallible;
 /// The longest that a party may take to listen.
 const START: Duration = Duration::from_secs(10);
 
+/// How many clients haproxy may have. It wants two open files for each, and starts without them (`no strict-limits`) where the system does not
+/// allow so many: clients that wait need one each.
+const HAPROXY_CONNECTIONS: usize = 12_000;
+
 /// Files of [`Site::directory`], where TLS is spoken: a certificate, its key, and both in one.
 pub(crate) const CERTIFICATE: &str = "cert.pem";
 pub(crate) const KEY: &str = "key.pem";
@@ -148,7 +152,7 @@ impl Party {
         let server = if site.wire == Wire::Grpc { "proto h2" } else { "" };
         let backend = site.backend();
         let configuration = format!(
-            "global\n  nbthread 2\n  maxconn 9900\ndefaults\n  mode http\n  option forwardfor\n  http-reuse always\n  timeout connect 3s\n\
+            "global\n  nbthread 2\n  no strict-limits\n  maxconn {HAPROXY_CONNECTIONS}\ndefaults\n  mode http\n  option forwardfor\n  http-reuse always\n  timeout connect 3s\n\
              \n  timeout client 60s\n  timeout server 60s\nfrontend in\n  bind {address} {bind}\n  unique-id-format %rt%pid\n\
              \n  unique-id-header x-request-id\n  http-request set-header x-forwarded-proto http\n  default_backend out\nbackend out\n  server one {backend} {server}\n"
         );
