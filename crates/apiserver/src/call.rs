@@ -9,6 +9,7 @@ use store::Entry;
 use crate::body::Body;
 use crate::catalog::Resource;
 use crate::identity::User;
+use crate::impersonation::Asker;
 use crate::query::Query;
 use crate::streaming::Upgrade;
 
@@ -30,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) origin: Origin,
     /// Its body says that nothing is to be changed, as the query may.
     pub(crate) rehearsed: bool,
+    /// Who is taken for the user, where somebody is.
+    pub(crate) asker: Option<Arc<Asker>>,
     pub(crate) query: Query,
     pub(crate) accept: Option<String>,
     pub(crate) content_type: Option<String>,
@@ -51,6 +54,7 @@ impl Call {
         Self {
             method: http::Method::PUT,
             user: Arc::new(User::server()),
+            asker: None,
             origin: Origin::Server,
             rehearsed: false,
             query: Query::default(),
@@ -70,6 +74,11 @@ impl Call {
         if self.warnings.len() < WARNINGS && !self.warnings.contains(&text) {
             self.warnings.push(text);
         }
+    }
+
+    /// Who showed a credential: whoever is taken for another, else the user.
+    pub(crate) fn shown(&self) -> &Arc<User> {
+        self.asker.as_ref().map_or(&self.user, |asker| &asker.user)
     }
 
     /// The field manager: the parameter, or the first word of the user agent.

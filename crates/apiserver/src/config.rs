@@ -51,7 +51,7 @@ pub struct Limits {
     pub requests: usize,
     /// Watches and log streams under way.
     pub streams: usize,
-    /// Connections that carry streams of containers (exec, attach, port-forward).
+    /// Connections that carry streams of containers (exec, attach, port-forward). No user gets more than half of them.
     pub sessions: usize,
     /// How long a TLS handshake or a request's head may take.
     pub head_time: Duration,

@@ -3,6 +3,7 @@
 //! Invariant: every part of the other identity (name, groups, uid, each extra value) is asked about by itself.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use rules::rbac::{self, Attributes, Target};
@@ -25,8 +26,22 @@ pub(crate) struct Wanted {
     extra: BTreeMap<String, Vec<String>>,
 }
 
+/// Who asked to be taken for whom.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    pub(crate) user: Arc<User>,
+    pub(crate) wanted: Wanted,
+}
+
+impl Asker {
+    /// Refuses one who may not, or not any more.
+    pub(crate) fn require(&self, access: &Access) -> Answer<()> {
+        require(&self.user, &self.wanted, access)
+    }
+}
+
 /// Refuses a user who may not be taken for whom they want to be.
-pub(crate) fn require(user: &User, wanted: &Wanted, access: &Access) -> Answer<()> {
+fn require(user: &User, wanted: &Wanted, access: &Access) -> Answer<()> {
     let ask = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
         let target = Target::Resource { group, resource, subresource, namespace, name };
         access.require(user, &Attributes { verb: "impersonate", target })

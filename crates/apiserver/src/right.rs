@@ -1,4 +1,5 @@
-//! The right to go on with a stream: a watch or a log that is followed was allowed when it began, and lasts as long as it would be allowed again.
+//! The right to go on with a stream: a watch, a log that is followed or a session was allowed when it began, and lasts as long as it would be
+//! allowed again, to its user and to whoever is taken for them.
 //!
 //! Invariants: what was written after a right was taken away is not shown to who had it, and a stream that has nothing to show ends all the
 //! same; nothing is decided anew while neither a role, a binding nor the account of the token has changed.
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authorize;
 use crate::call::Call;
 use crate::identity::User;
+use crate::impersonation::Asker;
 use crate::query::Query;
 use crate::route::Target;
 use crate::server::Server;
@@ -24,6 +26,8 @@ use crate::status::{Answer, Failure};
 pub(crate) struct Right {
     server: Arc<Server>,
     user: Arc<User>,
+    /// Who is taken for them.
+    asker: Option<Arc<Asker>>,
     method: Method,
     target: Target,
     query: Query,
@@ -37,6 +41,7 @@ pub(crate) struct Right {
 struct Account {
     namespace: String,
     name: String,
+    uid: Option<String>,
     key: String,
     /// The version of it that was last looked at.
     seen: Option<u64>,
@@ -45,16 +50,19 @@ struct Account {
 impl Right {
     /// The right to what a call asks for.
     pub(crate) fn new(server: &Arc<Server>, call: &Call, target: &Target) -> Self {
-        let shown = call.user.until.is_some() && !call.user.impersonated;
-        let account = rbac::service_account(&call.user.name).filter(|_| shown).map(|(namespace, name)| Account {
+        let shown = call.shown();
+        let account = rbac::service_account(&shown.name).filter(|_| shown.until.is_some());
+        let account = account.map(|(namespace, name)| Account {
             key: server.catalog.load().core("serviceaccounts").key(Some(namespace), name),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
+            uid: shown.uid.clone(),
             seen: None,
         });
         Self {
             server: server.clone(),
             user: call.user.clone(),
+            asker: call.asker.clone(),
             method: call.method.clone(),
             target: target.clone(),
             query: call.query.clone(),
@@ -85,6 +93,9 @@ impl Right {
         let access = &self.server.access;
         let now = Some(access.changes());
         if now != self.seen {
+            if let Some(asker) = &self.asker {
+                asker.require(access)?;
+            }
             let question = authorize::of_resource(&self.target, &self.method, &self.query);
             question.require(access, &self.user)?;
             self.seen = now;
@@ -92,7 +103,7 @@ impl Right {
         if let Some(account) = &mut self.account {
             let now = self.server.store.get(&account.key).0.map(|entry| entry.revision);
             if now.is_none() || now != account.seen {
-                if self.server.account_uid(&account.namespace, &account.name) != self.user.uid {
+                if self.server.account_uid(&account.namespace, &account.name) != account.uid {
                     return Err(Failure::unauthorized());
                 }
                 account.seen = now;

@@ -28,6 +28,7 @@ use crate::credential::Credentials;
 use crate::definitions::Definitions;
 use crate::extra::{self, Pages};
 use crate::identity::{self, User};
+use crate::impersonation::{self, Asker};
 use crate::logs::PodLogs;
 use crate::object;
 use crate::openapi::Documents;
@@ -36,9 +37,10 @@ use crate::query::Query;
 use crate::right::Right;
 use crate::route::{self, Route, Target};
 use crate::sessions::PodSessions;
+use crate::shares::Shares;
 use crate::status::{Answer, Failure};
 use crate::streaming::Upgrade;
-use crate::{authorize, discovery, encode, impersonation, list, openapi, subresource, verb, watch};
+use crate::{authorize, discovery, encode, list, openapi, subresource, verb, watch};
 
 /// Everything a request may need.
 pub(crate) struct Server {
@@ -59,7 +61,7 @@ pub(crate) struct Server {
     pub(crate) stopping: CancellationToken,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
-    pub(crate) session_permits: Arc<Semaphore>,
+    pub(crate) session_permits: Arc<Shares>,
     /// The connections that carry streams of containers.
     pub(crate) session_tasks: TaskTracker,
     /// The requests that may change something; no more of them than `requests` allows get beyond their first step.
@@ -141,14 +143,15 @@ impl Server {
         record.asks(&head, &route, &question.attributes(), query.dry_run() == Ok(true));
         record.by(user.as_ref());
         let user = user.unwrap_or_else(|| Arc::new(User::anonymous()));
-        let user = match impersonation::read(&head.headers)? {
+        let (user, asker) = match impersonation::read(&head.headers)? {
             Some(wanted) => {
                 let other = Arc::new(wanted.to_user(user.until));
                 record.taken_for(&other);
-                impersonation::require(&user, &wanted, &self.access)?;
-                other
+                let asker = Asker { user, wanted };
+                asker.require(&self.access)?;
+                (other, Some(Arc::new(asker)))
             }
-            None => user,
+            None => (user, None),
         };
         let decided = question.require(&self.access, &user);
         record.decided(decided.is_ok());
@@ -160,6 +163,7 @@ impl Server {
             .then(|| Upgrade { connection: head.extensions.remove(), headers: std::mem::take(&mut head.headers) });
         let call = Call {
             user,
+            asker,
             origin: Origin::Client,
             rehearsed: false,
             query,

@@ -33,6 +33,7 @@ use crate::pki::{Authority, RENEW_AFTER};
 use crate::policy::Policies;
 use crate::server::Server;
 use crate::sessions::PodSessions;
+use crate::shares::Shares;
 use crate::{bootstrap, catalog, expiry, files, kubeconfig, right};
 
 /// What the server needs from others.
@@ -94,7 +95,7 @@ pub fn build(settings: Settings, store: Arc<dyn Store>, deps: Dependencies) -> R
         stopping: CancellationToken::new(),
         requests: Arc::new(Semaphore::new(limits.requests)),
         streams: Arc::new(Semaphore::new(limits.streams)),
-        session_permits: Arc::new(Semaphore::new(limits.sessions)),
+        session_permits: Shares::halves(limits.sessions),
         session_tasks: TaskTracker::new(),
         writes: TaskTracker::new(),
         ready: watch::Sender::new(false),

@@ -3,6 +3,17 @@
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// Which Pod is meant: the one of this uid, and no other that has its name now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodKey {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its unique id.
+    pub uid: String,
+}
+
 /// What is asked of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionOptions {
@@ -70,9 +81,8 @@ pub trait PodSessions: Send + Sync {
     ///
     /// # Errors
     /// See [`SessionError`].
-    fn session(&self, namespace: &str, pod: &str, options: SessionOptions) -> Result<Beginning, SessionError>;
+    fn session(&self, pod: &PodKey, options: SessionOptions) -> Result<Beginning, SessionError>;
 
     /// A connection to a port of a Pod, as a program of the Pod itself would get it.
-    fn connect(&self, namespace: &str, pod: &str, port: u16)
-    -> BoxFuture<'static, Result<Box<dyn Connection>, String>>;
+    fn connect(&self, pod: &PodKey, port: u16) -> BoxFuture<'static, Result<Box<dyn Connection>, String>>;
 }

@@ -184,7 +184,7 @@ impl Failure {
         Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
     }
 
-    pub(crate) fn too_many_requests(what: &str) -> Self {
+    pub(crate) fn too_many_requests(what: impl Into<String>) -> Self {
         Self::new(429, "TooManyRequests", what).retry_after(1)
     }
 

@@ -1,6 +1,6 @@
 //! Where roles meet: each trait is owned by the role that needs something, and implemented here by one that has it.
 
-use apiserver::{Beginning, Connection, LogOptions, LogsError, PodLogs, PodSessions, SessionOptions};
+use apiserver::{Beginning, Connection, LogOptions, LogsError, PodKey, PodLogs, PodSessions, SessionOptions};
 use bytes::Bytes;
 use delivery::sync::programs::{self, Programs};
 use futures::future::BoxFuture;
@@ -49,16 +49,11 @@ impl PodLogs for NodePods {
 }
 
 impl PodSessions for NodePods {
-    fn session(
-        &self,
-        namespace: &str,
-        pod: &str,
-        options: SessionOptions,
-    ) -> Result<Beginning, apiserver::SessionError> {
+    fn session(&self, pod: &PodKey, options: SessionOptions) -> Result<Beginning, apiserver::SessionError> {
         let node = self.node.get().ok_or(apiserver::SessionError::NotStarted)?;
         let SessionOptions { container, command, stdin, stdout, stderr, tty } = options;
         let query = node::SessionQuery { container, command, stdin, stdout, stderr, tty };
-        let beginning = node.session(namespace, pod, query).map_err(|error| match error {
+        let beginning = node.session((&pod.namespace, &pod.name, &pod.uid), query).map_err(|error| match error {
             node::SessionError::NotRunning(container) => apiserver::SessionError::NotRunning { container },
             node::SessionError::Impossible(why) => apiserver::SessionError::Impossible(why),
         })?;
@@ -68,17 +63,11 @@ impl PodSessions for NodePods {
         }))
     }
 
-    fn connect(
-        &self,
-        namespace: &str,
-        pod: &str,
-        port: u16,
-    ) -> BoxFuture<'static, Result<Box<dyn Connection>, String>> {
-        let node = self.node.get().cloned();
-        let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
+    fn connect(&self, pod: &PodKey, port: u16) -> BoxFuture<'static, Result<Box<dyn Connection>, String>> {
+        let (node, pod) = (self.node.get().cloned(), pod.clone());
         Box::pin(async move {
             let node = node.ok_or_else(|| apiserver::SessionError::NotStarted.to_string())?;
-            let stream = node.connect(&namespace, &pod, port).await?;
+            let stream = node.connect((&pod.namespace, &pod.name, &pod.uid), port).await?;
             Ok(Box::new(stream) as Box<dyn Connection>)
         })
     }

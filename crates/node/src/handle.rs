@@ -94,28 +94,31 @@ impl Handle {
         self.logs.read(chosen, query).await
     }
 
-    /// A session with a container that runs: a command beside its program, or that program itself. It begins when it is first waited
-    /// for; whoever has it drives it.
+    /// A session with a container that runs, of a Pod by namespace, name and uid: a command beside its program, or that program itself. It
+    /// begins when it is first waited for; whoever has it drives it.
     ///
     /// # Errors
     ///
     /// Where the container does not run, or is not declared as what is wanted needs it.
     pub fn session(
         &self,
-        namespace: &str,
-        pod: &str,
+        (namespace, pod, uid): (&str, &str, &str),
         query: SessionQuery,
     ) -> Result<BoxFuture<'static, Result<Session, String>>, SessionError> {
-        self.running.session(namespace, pod, query)
+        self.running.session((namespace, pod, uid), query)
     }
 
-    /// A connection to a port of a Pod, as a program of the Pod itself would get it.
+    /// A connection to a port of a Pod (namespace, name, uid), as a program of the Pod itself would get it.
     ///
     /// # Errors
     ///
     /// Where nothing of the Pod listens there, in words for people.
-    pub async fn connect(&self, namespace: &str, pod: &str, port: u16) -> Result<tokio::net::TcpStream, String> {
-        self.running.connect(&self.owners, (namespace, pod), port).await
+    pub async fn connect(
+        &self,
+        (namespace, pod, uid): (&str, &str, &str),
+        port: u16,
+    ) -> Result<tokio::net::TcpStream, String> {
+        self.running.connect(&self.owners, (namespace, pod, uid), port).await
     }
 
     /// The Pod that a process of this machine is of; none where it is no Pod's. It reads a few files of `/proc`, which waits for

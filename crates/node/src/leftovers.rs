@@ -1,8 +1,11 @@
-//! What an earlier life of Coracle left behind: processes, which should be gone already, and directories of Pods that are no
-//! more.
+//! What is left behind: processes of a container or of a command beside it, which should be gone already, those of an earlier life of
+//! Coracle, and directories of Pods that are no more.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -17,19 +20,50 @@ const ROUND: Duration = Duration::from_millis(20);
 
 /// Kills what is left of Pods' processes below `root`, of which no other Coracle may make use. Returns how many there were.
 pub(crate) async fn kill_processes(root: &Path) -> usize {
-    kill_all(|| processes(root)).await
+    let root = root.to_owned();
+    kill_all(move || processes(&root)).await
 }
 
-/// Kills what is left of a container whose shim is gone.
-pub(crate) async fn kill_container(directory: &Path) -> usize {
-    kill_all(|| shim::marked(MARK, &mark(directory)).into_iter().collect()).await
+/// What a container sees of the file system. It is held, so that its number is not given to another.
+pub(crate) struct View {
+    number: u64,
+    _held: File,
+}
+
+impl View {
+    /// What a program sees; none where that is what this process sees.
+    pub(crate) fn of(pid: i32) -> Option<View> {
+        let held = File::open(format!("/proc/{pid}/ns/mnt")).ok()?;
+        let number = held.metadata().ok()?.ino();
+        let own = std::fs::metadata("/proc/self/ns/mnt").ok()?.ino();
+        (number != own).then_some(View { number, _held: held })
+    }
+}
+
+/// Kills what is left of a container: what carries its mark, and what sees its view though it hides its mark.
+pub(crate) async fn kill_container(directory: &Path, view: Option<&View>) -> usize {
+    let (mark, view) = (mark(directory), view.map(|view| view.number));
+    kill_all(move || {
+        let mut found: BTreeSet<Process> = shim::marked(MARK, &mark).into_iter().collect();
+        found.extend(view.into_iter().flat_map(shim::seeing));
+        found
+    })
+    .await
+}
+
+/// Kills what carries one of these marks.
+pub(crate) async fn kill_marked(marks: Vec<String>) -> usize {
+    kill_all(move || marks.iter().flat_map(|mark| shim::marked(MARK, mark)).collect()).await
 }
 
 /// Kills what is found until nothing is, within bounds.
-async fn kill_all(look: impl Fn() -> BTreeSet<Process>) -> usize {
+async fn kill_all(look: impl Fn() -> BTreeSet<Process> + Send + Sync + 'static) -> usize {
     let mut found = BTreeSet::new();
+    let look = Arc::new(look);
     for _ in 0..ROUNDS {
-        let left = look();
+        let again = Arc::clone(&look);
+        // On a machine with many processes it takes a while.
+        let left = tokio::task::spawn_blocking(move || again()).await.unwrap_or_default();
         if left.is_empty() {
             break;
         }

@@ -24,6 +24,9 @@ pub(super) const VERSION: &str = "x-stream-protocol-version";
 /// The name of SPDY in an upgrade.
 pub(super) const SPDY: &str = "SPDY/3.1";
 
+/// How many ports one WebSocket may have: each takes two of its channels.
+const MOST: usize = 127;
+
 /// What a connection is to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -43,6 +46,11 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
+    /// Whether what is carried has channels of its own, rather than another protocol.
+    pub(super) fn has_channels(&self) -> bool {
+        matches!(self, Self::WebSocket { name, .. } if *name != TUNNEL)
+    }
+
     /// Whether the client can say that its input has ended.
     pub(super) fn closes(&self) -> bool {
         matches!(self, Self::WebSocket { name, .. } if *name == V5)
@@ -101,7 +109,7 @@ fn web_socket(kind: Kind, headers: &HeaderMap) -> Answer<Protocol> {
     }
     let ours: &[&str] = match kind {
         Kind::Session => &[V5, V4],
-        Kind::Ports => &[TUNNEL],
+        Kind::Ports => &[TUNNEL, V4],
     };
     let offered: Vec<&str> = words(headers, SEC_WEBSOCKET_PROTOCOL.as_str()).collect();
     let Some(name) = ours.iter().find(|name| offered.contains(name)) else {
@@ -129,6 +137,19 @@ pub(super) fn options(query: &Query, pod: &Value, runs: bool) -> Answer<SessionO
         return Err(Failure::bad_request("you must specify at least one command for the container"));
     }
     Ok(options)
+}
+
+/// The ports that are asked for in the request; there are none where streams say them.
+pub(super) fn ports(query: &Query) -> Answer<Vec<u16>> {
+    let port = |word: &str| word.parse::<u16>().ok().filter(|port| *port > 0);
+    let words = query.all("ports").flat_map(|list| list.split(',')).map(str::trim);
+    let ports =
+        words.map(|word| port(word).ok_or_else(|| Failure::bad_request(format!("{word:?} is no port, in `ports`"))));
+    let ports = ports.collect::<Answer<Vec<u16>>>()?;
+    if ports.len() > MOST {
+        return Err(Failure::bad_request(format!("more than {MOST} ports at once")));
+    }
+    Ok(ports)
 }
 
 fn container(pod: &Value, asked: Option<&str>) -> Answer<String> {
@@ -225,6 +246,9 @@ mod tests {
             (Kind::Session, socket("v4.channel.k8s.io"), Ok(V4)),
             (Kind::Session, socket("channel.k8s.io"), Err(400)),
             (Kind::Ports, socket("SPDY/3.1+portforward.k8s.io"), Ok(TUNNEL)),
+            (Kind::Ports, socket("v4.channel.k8s.io, SPDY/3.1+portforward.k8s.io"), Ok(TUNNEL)),
+            (Kind::Ports, socket("v4.channel.k8s.io"), Ok(V4)),
+            (Kind::Ports, socket("v5.channel.k8s.io"), Err(400)),
             (Kind::Session, spdy("v4.channel.k8s.io, v3.channel.k8s.io"), Ok(V4)),
             (Kind::Session, spdy("v2.channel.k8s.io"), Err(403)),
             (Kind::Ports, spdy("portforward.k8s.io"), Ok(FORWARD)),
@@ -258,6 +282,23 @@ mod tests {
             ("stdout=1&container=a", "at least one command"),
         ] {
             assert!(ask(query, &pod).expect_err(query).contains(why), "{query}");
+        }
+    }
+
+    #[test]
+    fn ports_of_a_request() {
+        let many = vec!["1"; MOST + 1].join(",");
+        for (query, expected) in [
+            ("", Ok(vec![])),
+            ("ports=80&ports=443", Ok(vec![80, 443])),
+            ("ports=80,443", Ok(vec![80, 443])),
+            ("ports=80,,443", Err(400)),
+            ("ports=0", Err(400)),
+            ("ports=65536", Err(400)),
+            ("ports=", Err(400)),
+            (&format!("ports={many}"), Err(400)),
+        ] {
+            assert_eq!(ports(&Query::parse(Some(query))).map_err(|failure| failure.code), expected, "{query}");
         }
     }
 

@@ -1,11 +1,13 @@
 //! The channels of a session in the messages of one WebSocket: the first byte of each says whose the rest is.
 
+use std::collections::HashMap;
+
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use super::link::{self, Watch};
-use super::relay::{self, Channels, Mark, Outlet, WAITING};
+use super::relay::{self, Channels, Inflow, Mark, Outlet, WAITING, inflow};
 use super::websocket::{self, Decoder, Message};
 use crate::sessions::{Beginning, SessionOptions};
 
@@ -17,11 +19,10 @@ const RESIZE: u8 = 4;
 /// Of version 5: the channel that the next byte names has ended.
 const CLOSE: u8 = 255;
 
-/// Where the client's channels lead.
-struct Inward {
-    stdin: Option<mpsc::Sender<Bytes>>,
-    resize: Option<mpsc::Sender<Bytes>>,
-    closes: bool,
+/// Where the client's channels lead, by their numbers. `closes`: the client can say that one has ended.
+pub(super) struct Inward {
+    pub(super) to: HashMap<u8, Inflow>,
+    pub(super) closes: bool,
 }
 
 /// Serves one session over a connection, to the end of either. `closes`: the client can say that its input has ended.
@@ -34,8 +35,15 @@ pub(super) async fn serve(
 ) {
     let (mut from, mut out) = tokio::io::split(io);
     let (frames, queue) = mpsc::channel(WAITING);
-    let pipe = |wanted: bool| wanted.then(|| mpsc::channel(WAITING)).unzip();
-    let ((to_stdin, stdin), (to_resize, resize)) = (pipe(options.stdin), pipe(options.tty));
+    let mut to = HashMap::new();
+    let mut pipe = |wanted: bool, channel| {
+        wanted.then(|| {
+            let (inflow, inlet) = inflow();
+            to.insert(channel, inflow);
+            inlet
+        })
+    };
+    let (stdin, resize) = (pipe(options.stdin, STDIN), pipe(options.tty, RESIZE));
     let outlet = |channel| Outlet::new(Mark::Channel(channel), frames.clone());
     let channels = Channels {
         stdin,
@@ -44,7 +52,7 @@ pub(super) async fn serve(
         stderr: options.stderr.then(|| outlet(STDERR)),
         error: outlet(ERROR),
     };
-    let inward = Inward { stdin: to_stdin, resize: to_resize, closes };
+    let inward = Inward { to, closes };
     let answers = frames.downgrade();
     drop(frames);
     let carried = async {
@@ -62,7 +70,7 @@ pub(super) async fn serve(
 }
 
 /// Takes what the client sends, until it is gone.
-async fn read(
+pub(super) async fn read(
     from: &mut (impl AsyncRead + Unpin),
     mut inward: Inward,
     answers: mpsc::WeakSender<Bytes>,
@@ -95,20 +103,14 @@ impl Inward {
             return;
         }
         let channel = message.split_to(1)[0];
-        let inlet = match channel {
-            STDIN => &mut self.stdin,
-            RESIZE => &mut self.resize,
-            CLOSE if self.closes && message.first() == Some(&STDIN) => {
-                self.stdin = None;
-                return;
-            }
+        let done = match self.to.get(&channel) {
+            Some(inflow) => (!inflow.hand(&message).await).then_some(channel),
+            None if self.closes && channel == CLOSE => message.first().copied(),
             // What nobody asked for is let go.
-            _ => return,
+            None => None,
         };
-        if let Some(to) = inlet
-            && to.send(message).await.is_err()
-        {
-            *inlet = None;
+        if let Some(done) = done {
+            self.to.remove(&done);
         }
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! A request takes the way of all others until it is answered with 101: who asks is known, may (`create`, whatever the method: see
 //! `authorize`), and no policy about `CONNECT` is against it. What is spoken then is WebSocket ([`websocket`], [`channels`]) or
-//! SPDY ([`spdy`]); below both a session's streams are the same ([`relay`]).
+//! SPDY ([`spdy`]); below both a session's streams are the same ([`relay`]), and so are a Pod's ports ([`pod_ports`], which are
+//! [`channel_ports`] over WebSocket).
 //!
 //! Invariants: nothing is started for a client that has not changed over to the protocol; every connection is a task of one set, is one of a
-//! bounded number, and ends with its client, its token, its right, the container, and the server.
+//! bounded number of which no user has all, and ends with its client, its token, its right, the container, and the server.
 //! It must not know how programs are run: [`crate::sessions::PodSessions`] does.
 
 mod asked;
+mod channel_ports;
 mod channels;
 mod link;
+mod pod_ports;
 mod relay;
 pub(crate) mod spdy;
 mod tunnel;
@@ -26,16 +29,18 @@ use rules::policy::Operation;
 use serde_json::{Value, json};
 
 use crate::call::{Call, Reply};
+use crate::catalog::Resource;
 use crate::object;
 use crate::policy;
 use crate::right::{self, Right};
 use crate::server::{Place, Server};
-use crate::sessions::{Beginning, SessionError, SessionOptions};
+use crate::sessions::{Beginning, PodKey, PodSessions, SessionError, SessionOptions};
+use crate::shares::{Full, Share};
 use crate::status::{Answer, Failure};
 use asked::{Kind, Protocol};
 use link::Watch;
+use pod_ports::Pod;
 use relay::PIECE;
-use spdy::ports::Pod;
 
 /// How long a connection may last on which nothing is said, as with a kubelet.
 const IDLE: Duration = Duration::from_secs(4 * 3600);
@@ -50,7 +55,8 @@ pub(crate) struct Upgrade {
 /// What is done on a connection.
 enum Work {
     Session(SessionOptions, Beginning),
-    Ports(Pod),
+    /// The ports, where the request says them.
+    Ports(Pod, Vec<u16>),
 }
 
 /// Answers a request to one of the three.
@@ -67,24 +73,33 @@ pub(crate) fn open(server: &Arc<Server>, call: &mut Call, place: Place<'_>, part
         Kind::Session => Some(asked::options(&call.query, &pod, part == "exec")?),
         Kind::Ports => None,
     };
-    admit(server, call, place, part, options.as_ref())?;
+    let ports = match kind {
+        Kind::Session => Vec::new(),
+        Kind::Ports => asked::ports(&call.query)?,
+    };
+    admit(server, call, place, part, (options.as_ref(), &ports))?;
     let protocol = asked::protocol(kind, &upgrade.headers)?;
+    if kind == Kind::Ports && protocol.has_channels() && ports.is_empty() {
+        return Err(Failure::bad_request(
+            "the query parameter `ports` is required: over WebSocket it says what to forward",
+        ));
+    }
     let connection = upgrade.connection.ok_or_else(|| {
         Failure::bad_request("Upgrade request required: a stream needs a connection of HTTP/1.1 of its own")
     })?;
     let sessions = server.sessions.clone().ok_or_else(|| {
         Failure::new(501, "NotImplemented", format!("pods/{part} is not served: nothing runs Pods here"))
     })?;
+    let permit = permit(server, call)?;
+    let key =
+        PodKey { namespace: namespace.to_owned(), name: name.to_owned(), uid: object::meta(&pod, "uid").to_owned() };
     let work = match options {
         Some(options) => {
-            let beginning = sessions.session(namespace, name, options.clone()).map_err(refusal)?;
+            let beginning = sessions.session(&key, options.clone()).map_err(refusal)?;
             Work::Session(options, beginning)
         }
-        None => Work::Ports(Pod { sessions, namespace: namespace.to_owned(), name: name.to_owned() }),
+        None => Work::Ports(ports_of(server, resource, key, sessions), ports),
     };
-    let permit = server.session_permits.clone().try_acquire_owned().map_err(|_| {
-        Failure::too_many_requests("too many sessions with containers are open; end some and try again")
-    })?;
     let right = || Right::new(server, call, target);
     let (watch, gone) = (Watch::new(right(), IDLE), right().gone());
     let (stopping, longest) = (server.stopping.clone(), right::lasts(IDLE * 42, &call.user, call.now));
@@ -107,6 +122,31 @@ pub(crate) fn open(server: &Arc<Server>, call: &mut Call, place: Place<'_>, part
     Ok(Reply::Switch(headers))
 }
 
+/// Room for one more, of which nobody has all; whoever takes themselves for many is one.
+fn permit(server: &Server, call: &Call) -> Answer<Share> {
+    let who = &call.shown().name;
+    server.session_permits.take(who).map_err(|full| {
+        Failure::too_many_requests(match full {
+            Full::Everywhere => "too many sessions with containers are open; end some and try again".to_owned(),
+            Full::Yours(most) => format!(
+                "user {who:?} has {most} sessions with containers open, and nobody may have more, so that some are left for \
+                 others; end some and try again"
+            ),
+        })
+    })
+}
+
+/// The Pod whose ports are forwarded, as long as it is that one.
+fn ports_of(server: &Arc<Server>, resource: &Arc<Resource>, key: PodKey, sessions: Arc<dyn PodSessions>) -> Pod {
+    let (server, resource) = (server.clone(), resource.clone());
+    let (at, uid) = (resource.key(Some(&key.namespace), &key.name), key.uid.clone());
+    Pod::new(sessions, key, move || {
+        let entry = server.store.get(&at).0;
+        let pod = entry.and_then(|entry| object::read(&resource, &entry).ok());
+        pod.is_some_and(|pod| object::meta(&pod, "uid") == uid)
+    })
+}
+
 async fn serve(
     io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
     protocol: &Protocol,
@@ -120,8 +160,11 @@ async fn serve(
         (Work::Session(options, beginning), Protocol::Spdy { .. }) => {
             spdy::session::serve(io, &options, beginning, watch).await;
         }
-        (Work::Ports(pod), Protocol::Spdy { .. }) => spdy::ports::serve(io, &pod, watch).await,
-        (Work::Ports(pod), Protocol::WebSocket { .. }) => {
+        (Work::Ports(pod, _), Protocol::Spdy { .. }) => spdy::ports::serve(io, &pod, watch).await,
+        (Work::Ports(pod, ports), Protocol::WebSocket { .. }) if protocol.has_channels() => {
+            channel_ports::serve(io, &pod, &ports, watch).await;
+        }
+        (Work::Ports(pod, _), Protocol::WebSocket { .. }) => {
             let (near, far) = tokio::io::duplex(PIECE);
             // Each ends with the other: their ends of the pipe are dropped.
             tokio::join!(tunnel::carry(io, near, watch), spdy::ports::serve(far, &pod, watch));
@@ -151,7 +194,7 @@ fn admit(
     call: &mut Call,
     (resource, target): Place<'_>,
     part: &str,
-    options: Option<&SessionOptions>,
+    (options, ports): (Option<&SessionOptions>, &[u16]),
 ) -> Answer<()> {
     let kind = match part {
         "exec" => "PodExecOptions",
@@ -159,6 +202,9 @@ fn admit(
         _ => "PodPortForwardOptions",
     };
     let mut object = json!({ "kind": kind, "apiVersion": "v1" });
+    if !ports.is_empty() {
+        object["ports"] = json!(ports);
+    }
     if let Some(options) = options {
         object["container"] = options.container.as_str().into();
         for (field, set) in

@@ -1,13 +1,14 @@
 //! Carries a session's streams between a client and a program, whatever protocol the client speaks.
 //!
-//! Invariants: nothing is buffered but a few pieces in each direction, so that a slow side holds up the other; the program has ended, or
+//! Invariants: nothing is buffered but a few pieces in each direction, bounded in bytes, so that a slow side holds up the other; the program has ended, or
 //! is ended, when this has.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::asked::{Sizes, outcome};
@@ -23,8 +24,59 @@ pub(super) const WAITING: usize = 16;
 /// long the client takes.
 const REST: Duration = Duration::from_secs(5);
 
+/// How many bytes of a client may wait on one stream of a WebSocket.
+const ROOM: usize = 256 * 1024;
+
 /// What a client sends on one stream; it ends when the client says so.
 pub(super) type Inlet = mpsc::Receiver<Bytes>;
+
+/// The client's end of an [`Inlet`].
+pub(super) struct Inflow {
+    to: mpsc::Sender<Bytes>,
+    room: Arc<Semaphore>,
+}
+
+/// A stream of a client, of which so much may wait as there is [`ROOM`].
+pub(super) fn inflow() -> (Inflow, Inlet) {
+    let (to, inlet) = mpsc::channel(WAITING);
+    (Inflow { to, room: Arc::new(Semaphore::new(ROOM)) }, inlet)
+}
+
+impl Inflow {
+    /// Hands on a message, piece by piece, as there is room. False where nobody reads any more.
+    pub(super) async fn hand(&self, message: &[u8]) -> bool {
+        for piece in message.chunks(PIECE) {
+            if !hand(&self.to, &self.room, piece).await {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// A piece that waits, and its part of what may.
+struct Held {
+    piece: Box<[u8]>,
+    _part: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+/// Hands on a piece as soon as there is room for it. False where nobody reads any more.
+pub(super) async fn hand(to: &mpsc::Sender<Bytes>, room: &Arc<Semaphore>, piece: &[u8]) -> bool {
+    let Ok(bytes) = u32::try_from(piece.len()) else { return false };
+    let part = tokio::select! {
+        part = Arc::clone(room).acquire_many_owned(bytes) => part.ok(),
+        () = to.closed() => None,
+    };
+    let Some(part) = part else { return false };
+    // Copied, so that a short piece does not hold all that was read with it.
+    to.send(Bytes::from_owner(Held { piece: piece.into(), _part: part })).await.is_ok()
+}
 
 /// How pieces are marked as a stream's.
 #[derive(Clone, Copy, Debug)]
@@ -180,6 +232,28 @@ mod tests {
             ended: Box::pin(async { Ok(0) }),
         };
         (session, kept_open.then_some(program))
+    }
+
+    #[tokio::test]
+    async fn what_waits_on_a_stream_is_bounded_in_bytes() {
+        let (inflow, mut inlet) = inflow();
+        let message = vec![7; 1024 * 1024];
+        let mut handing = Box::pin(inflow.hand(&message));
+        let (mut read, mut most) = (0, 0);
+        while read < message.len() {
+            // It goes as far as there is room.
+            let handed = futures::poll!(&mut handing);
+            let mut waiting = 0;
+            while let Ok(piece) = inlet.try_recv() {
+                waiting += piece.len();
+            }
+            assert!(handed.is_pending() || read + waiting == message.len());
+            (read, most) = (read + waiting, most.max(waiting));
+        }
+        assert_eq!(most, ROOM);
+        drop(handing);
+        drop(inlet);
+        assert!(!inflow.hand(&message).await, "nobody reads");
     }
 
     #[tokio::test]

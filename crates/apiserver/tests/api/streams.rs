@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use apiserver::{Beginning, Connection, PodSessions, Session, SessionError, SessionOptions};
+use apiserver::{Beginning, Connection, PodKey, PodSessions, Session, SessionError, SessionOptions};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,8 +17,9 @@ use crate::{trail, wire};
 pub(crate) struct Processes;
 
 impl PodSessions for Processes {
-    fn session(&self, _: &str, pod: &str, options: SessionOptions) -> Result<Beginning, SessionError> {
-        if pod == "ended" {
+    fn session(&self, pod: &PodKey, options: SessionOptions) -> Result<Beginning, SessionError> {
+        assert!(!pod.uid.is_empty());
+        if pod.name == "ended" {
             return Err(SessionError::NotRunning { container: options.container });
         }
         Ok(Box::pin(async move {
@@ -44,7 +45,7 @@ impl PodSessions for Processes {
         }))
     }
 
-    fn connect(&self, _: &str, _: &str, port: u16) -> BoxFuture<'static, Result<Box<dyn Connection>, String>> {
+    fn connect(&self, _: &PodKey, port: u16) -> BoxFuture<'static, Result<Box<dyn Connection>, String>> {
         Box::pin(async move {
             let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
             Ok(Box::new(stream) as Box<dyn Connection>)
@@ -373,6 +374,155 @@ async fn a_forwarded_connection_ends_alone() {
     let told = told.iter().filter(|line| line["objectRef"]["subresource"] == "portforward");
     assert_eq!(told.count(), 1, "of a session there is no rehearsal");
     drop(client);
+    server.stop().await;
+}
+
+/// Reads until all of `wanted` has come.
+async fn until_said(client: &mut Client, wanted: &[u8]) -> Vec<u8> {
+    let mut seen = Vec::new();
+    while !seen.windows(wanted.len()).any(|part| part == wanted) {
+        let read = tokio::time::timeout(LIMIT, client.stream.read_u8()).await.expect("in time");
+        seen.push(read.unwrap_or_else(|error| panic!("{error} after {:?}", String::from_utf8_lossy(&seen))));
+    }
+    seen
+}
+
+#[tokio::test]
+async fn ports_as_channels_of_a_web_socket() {
+    let server = Harness::start().await;
+    server.make(PODS, pod("a")).await;
+    let admin = wire::token(&server);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("free").port();
+    let request = format!("GET {PODS}/a/portforward?ports={port}&ports={nobody}");
+    let mut client = Client::ask(&server, &admin, &request, &socket("v4.channel.k8s.io")).await;
+    assert!(client.code() == 101 && client.head.contains("sec-websocket-protocol: v4.channel.k8s.io"));
+    let (mut program, _) = tokio::time::timeout(LIMIT, listener.accept()).await.expect("in time").expect("accepted");
+    // A channel of errors, and one that is none's, are not listened to.
+    client.send(&[message(b"\0hel"), message(b"\x01no"), message(b"\x09no"), message(b"\0lo")].concat()).await;
+    let mut heard = [0; 5];
+    tokio::time::timeout(LIMIT, program.read_exact(&mut heard)).await.expect("in time").expect("read");
+    assert_eq!(&heard, b"hello");
+    program.write_all(b"good-bye").await.expect("written");
+    drop(program);
+    let all = messages(&client.rest().await);
+    let on = |channel: u8| -> Vec<&[u8]> { all.iter().filter(|m| m[0] == channel).map(|m| &m[1..]).collect() };
+    // The port comes first on each, its lower byte in front.
+    assert_eq!(on(0), [&port.to_le_bytes()[..], b"good-bye"]);
+    assert_eq!(on(1), [&port.to_le_bytes()[..]]);
+    assert_eq!(on(2), [&nobody.to_le_bytes()[..]]);
+    let [first, why] = on(3)[..] else { panic!("{all:?}") };
+    let why = String::from_utf8_lossy(why);
+    assert!(first == nobody.to_le_bytes() && why.starts_with(&format!("error forwarding port {nobody} to pod a: ")));
+    assert_eq!(all.last().map(Vec::as_slice), Some(&b"bye"[..]));
+    for query in ["", "?ports=", "?ports=0", "?ports=70000"] {
+        let request = format!("GET {PODS}/a/portforward{query}");
+        assert_eq!(Client::ask(&server, &admin, &request, &socket("v4.channel.k8s.io")).await.code(), 400, "{query}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn forwarding_ends_with_its_pod() {
+    let server = Harness::start().await;
+    server.make(PODS, pod("a")).await;
+    let admin = wire::token(&server);
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("free").port();
+    let request = format!("POST {PODS}/a/portforward");
+    let mut client = Client::ask(&server, &admin, &request, &spdy("portforward.k8s.io")).await;
+    let mut spdy = Spdy::default();
+    let mut ask = |id: &str| {
+        let port = nobody.to_string();
+        ["error", "data"].map(|kind| spdy.open(&[("streamtype", kind), ("port", port.as_str()), ("requestid", id)]))
+    };
+    let [(error, first), (_, second)] = ask("0");
+    client.send(&[first, second].concat()).await;
+    let told = until_ended(&mut client, error).await;
+    assert!(told.contains("refused"), "it may listen later: {told}");
+    // Another Pod of that name.
+    server.delete(&format!("{PODS}/a"), json!({ "gracePeriodSeconds": 0 })).await;
+    server.make(PODS, pod("a")).await;
+    let [(error, first), (_, second)] = ask("1");
+    client.send(&[first, second].concat()).await;
+    let rest = client.rest().await;
+    let (told, ended) = stream(&rest, error);
+    assert!(ended && told.contains("is gone; another of its name is another Pod"), "{told}");
+    assert!(rest.ends_with(&[0x80, 3, 0, 7, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0]), "a good-bye");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_has_all_sessions() {
+    let tune = |settings: &mut apiserver::Settings| settings.limits.sessions = 3;
+    let server = Harness::with(tempfile::tempdir().expect("a folder"), tune, |_| {}).await;
+    server.make(PODS, pod("a")).await;
+    let admin = wire::token(&server);
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    server.make(accounts, json!({ "metadata": { "name": "robot" } })).await;
+    let robot = "system:serviceaccount:default:robot";
+    server.make(&format!("{RBAC}/clusterrolebindings"), binding("r", "ClusterRole", "cluster-admin", robot)).await;
+    let made = server.make(&format!("{accounts}/robot/token"), json!({ "spec": {} })).await;
+    let robot = made["status"]["token"].as_str().expect("a token").to_owned();
+    let request = format!("GET {PODS}/a/exec?{EXEC}");
+    let v5 = socket("v5.channel.k8s.io");
+    let mut first = Client::ask(&server, &admin, &request, &v5).await;
+    assert_eq!(first.code(), 101);
+    // Nor by other names.
+    for who in ["", "impersonate-user: bob\r\nimpersonate-group: system:masters\r\n"] {
+        let mut second = Client::ask(&server, &admin, &request, &format!("{who}{v5}")).await;
+        assert_eq!(second.code(), 429, "{who}");
+        let told = String::from_utf8_lossy(&until_said(&mut second, b"\"status\":\"Failure\"").await).into_owned();
+        assert!(told.contains("has 1 sessions with containers open"), "{told}");
+    }
+    let others = Client::ask(&server, &robot, &request, &v5).await;
+    assert_eq!(others.code(), 101);
+    first.send(&message(b"\xff\0")).await;
+    first.rest().await;
+    drop(first);
+    let again = async {
+        while Client::ask(&server, &admin, &request, &v5).await.code() != 101 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, again).await.expect("its room is there again");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_taken_for_another_needs_that_right_to_the_end() {
+    let server = Harness::start().await;
+    server.make(PODS, pod("a")).await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let (space, wide) = (format!("{RBAC}/namespaces/default"), RBAC);
+    server.make(accounts, json!({ "metadata": { "name": "robot" } })).await;
+    let robot = "system:serviceaccount:default:robot";
+    server.make(&format!("{wide}/clusterroles"), role("as", &["users"], &["impersonate"])).await;
+    server.make(&format!("{space}/roles"), role("exec", &["pods/exec", "pods"], &["get", "create", "watch"])).await;
+    server.make(&format!("{space}/rolebindings"), binding("bob", "Role", "exec", "bob")).await;
+    let request = format!("GET {PODS}/a/exec?{EXEC}");
+    let headers = format!("impersonate-user: bob\r\n{}", socket("v5.channel.k8s.io"));
+    for lost in ["the right", "the account"] {
+        server.make(&format!("{wide}/clusterrolebindings"), binding(&lost[4..], "ClusterRole", "as", robot)).await;
+        let made = server.make(&format!("{accounts}/robot/token"), json!({ "spec": {} })).await;
+        let token = made["status"]["token"].as_str().expect("a token").to_owned();
+        let mut session = Client::ask(&server, &token, &request, &headers).await;
+        assert_eq!(session.code(), 101, "{}", session.head);
+        session.send(&message(b"\0hello")).await;
+        until_said(&mut session, b"\x01hello").await;
+        let watch = format!("GET {PODS}?watch=true");
+        let mut watch = Client::ask(&server, &token, &watch, "impersonate-user: bob\r\n").await;
+        assert_eq!(watch.code(), 200, "{}", watch.head);
+        let gone = match lost {
+            "the right" => format!("{wide}/clusterrolebindings/right"),
+            _ => format!("{accounts}/robot"),
+        };
+        assert_eq!(server.delete(&gone, Value::Null).await.0, 200);
+        // Neither has anything to show.
+        assert_eq!(session.rest().await, b"", "{lost}");
+        let code = if lost == "the right" { "\"code\":403" } else { "\"code\":401" };
+        until_said(&mut watch, code.as_bytes()).await;
+    }
     server.stop().await;
 }
 

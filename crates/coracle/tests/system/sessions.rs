@@ -30,6 +30,27 @@ spec:
   ports: [{port: 80, targetPort: http}]
 ";
 
+/// Says what it is told, to everybody.
+const ECHO: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: echo}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: coracle.dev/host
+      command: [python3, -c]
+      args:
+        - |
+          import os, socketserver
+          class Echo(socketserver.BaseRequestHandler):
+              def handle(self):
+                  while piece := self.request.recv(65536):
+                      self.request.sendall(piece)
+          socketserver.ThreadingTCPServer(('127.0.0.1', int(os.environ['PORT'])), Echo).serve_forever()
+      ports: [{containerPort: 8080}]
+";
+
 /// The two ways in which kubectl speaks.
 const WAYS: [&str; 2] = ["true", "false"];
 
@@ -169,4 +190,54 @@ fn forwarded_ports() {
         let told = text(&child.wait_with_output().expect("ours").stderr);
         assert!(told.contains("none of this Pod's"), "{told}");
     }
+}
+
+#[test]
+#[ignore = "needs kubectl and python3"]
+fn another_pod_of_that_name_is_not_forwarded_to() {
+    let directory = manifests(&[("pods.yaml", ECHO)]);
+    let coracle = Coracle::up(directory.path());
+    for way in WAYS {
+        let mut command = kubectl(&coracle, way);
+        command.args(["port-forward", "echo", ":8080"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let line = lines.next().expect("a first line").expect("text");
+        let at = line.split_whitespace().nth(2).expect(&line).to_owned();
+        let reading = std::thread::spawn(move || lines.map_while(Result::ok).count());
+        let ask = || {
+            let mut stream = std::net::TcpStream::connect(&at).map_err(|error| error.to_string())?;
+            let mut heard = [0; 5];
+            let asked = stream.write_all(b"hello").and_then(|()| stream.read_exact(&mut heard));
+            asked.map(|()| heard).map_err(|error| error.to_string())
+        };
+        assert_eq!(eventually("it answers", ask), *b"hello");
+        for verb in ["delete", "create"] {
+            let arguments: &[&str] = if verb == "delete" { &[verb, "pod", "echo"] } else { &[verb, "-f", "-"] };
+            let output = run(&coracle, way, arguments, ECHO.as_bytes());
+            assert!(output.status.success(), "{output:?}");
+        }
+        let output = run(&coracle, way, &["wait", "--for=condition=Ready", "--timeout=60s", "pod/echo"], b"");
+        assert!(output.status.success(), "{output:?}");
+        assert!(ask().is_err(), "it is another Pod");
+        // kubectl ends with its session.
+        let told = text(&child.wait_with_output().expect("it ends").stderr);
+        assert!(told.contains("is gone; another of its name is another Pod"), "{told}");
+        reading.join().expect("no panic");
+    }
+}
+
+#[test]
+#[ignore = "needs python3 and its package kubernetes"]
+fn ports_for_the_client_of_python() {
+    let directory = manifests(&[("pods.yaml", ECHO)]);
+    let coracle = Coracle::up(directory.path());
+    // What is nobody's of the Pod: this test's own listener.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let other = listener.local_addr().expect("an address").port().to_string();
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/system/peers/ports.py");
+    let mut command = Command::new("timeout");
+    command.arg("120").arg("python3").arg(script).arg(coracle.kubeconfig()).args(["echo", "8080", &other]);
+    let output = command.stdin(Stdio::null()).output().expect("it starts");
+    assert!(output.status.success() && output.stdout == b"ok\n", "{output:?}");
 }

@@ -15,13 +15,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::ends::Ends;
 use super::hooks::Reach;
-use super::live::{Live, PIECES, Place};
+use super::live::{Live, PIECES, Place, TRACES};
 use super::prepare::{Prepared, prepare};
 use super::probing::{Attempt, Prober};
 use super::process::Process;
 use super::{Ended, Message, News, Setup, Stop};
 use crate::context::Context;
-use crate::leftovers;
+use crate::leftovers::{self, View};
 use crate::logs::{Capture, Source};
 use crate::owners::Launcher;
 use crate::probe::Kind;
@@ -63,6 +63,10 @@ struct Course {
     image_id: String,
     /// Where others find it, as long as it runs.
     place: Place,
+    /// The marks of commands beside it of which something may be left.
+    left: mpsc::Receiver<String>,
+    /// What it sees, and all that belongs to it.
+    view: Option<View>,
     /// Its program stays until nothing of it runs.
     _lease: Lease,
 }
@@ -162,9 +166,11 @@ impl Keeper {
         let id = self.id();
         let meta = &self.pod.metadata;
         let of = |field: &Option<String>| field.clone().unwrap_or_default();
-        let live = Live::new(reach.clone(), self.setup.sandbox.clone(), ends, output);
+        let (told, left) = mpsc::channel(TRACES);
+        let live = Live::new(reach.clone(), self.setup.sandbox.clone(), ends, output, told);
         let place = self.context.running.enter(&of(&meta.namespace), &of(&meta.name), live);
-        Course { process, reach, id, started: Timestamp::now(), capture, last_words, image_id, place, _lease: lease }
+        let (started, view) = (Timestamp::now(), View::of(pid));
+        Course { process, reach, id, started, capture, last_words, image_id, place, left, view, _lease: lease }
     }
 
     fn launcher(&self) -> Launcher {
@@ -215,6 +221,7 @@ impl Keeper {
         let mut hook: Option<Pending<Result<(), String>>> = self.post_start(&course.reach);
         let mut stop = self.stop.clone();
         let mut end = Farewell::default();
+        let mut clearing: Option<Pending<usize>> = None;
         if hook.is_none() {
             self.hooked(Ok(()), &course.reach, began, &mut probes).await;
         }
@@ -225,12 +232,15 @@ impl Keeper {
                     Some(Report::Exited { code, signal }) => break (code, signal),
                     Some(Report::Failed(why)) => tracing::debug!(why, "the shim failed late"),
                     Some(_) => {}
-                    None => {
-                        // The shim itself was killed; what had left the program's session may live on.
-                        leftovers::kill_container(&self.setup.directory.join(&self.container.name)).await;
-                        break (None, Some(9));
-                    }
+                    // The shim itself was killed.
+                    None => break (None, Some(9)),
                 },
+                Some(mark) = course.left.recv(), if clearing.is_none() => {
+                    let mut marks = vec![mark];
+                    marks.extend(std::iter::from_fn(|| course.left.try_recv().ok()));
+                    clearing = Some(Box::pin(leftovers::kill_marked(marks)));
+                }
+                _ = pending(&mut clearing) => clearing = None,
                 result = pending(&mut hook) => {
                     hook = None;
                     self.hooked(result, &course.reach, began, &mut probes).await;
@@ -335,6 +345,8 @@ impl Keeper {
         // What was started beside it ends with it.
         drop(course.place);
         course.process.finish().await;
+        // Where a shim was killed, what was below it may live on.
+        leftovers::kill_container(&self.setup.directory.join(&self.container.name), course.view.as_ref()).await;
         let mut capture = course.capture;
         if tokio::time::timeout(REST, &mut capture).await.is_err() {
             capture.abort();

@@ -1,13 +1,15 @@
 //! The containers that run, for whoever wants to talk to one: a command beside its program, its program itself, a port of its Pod.
 //!
 //! Invariants: a container is here from its program's start to its end; what was started beside it ends with it, and when whoever wanted it
-//! is gone. Nothing is spawned here: whoever holds a [`Session`] drives it.
+//! is gone, also where it has killed its shim: it has a mark of its own, and whoever keeps the container is told of it. Nothing is spawned here:
+//! whoever holds a [`Session`] drives it. Who asks says which Pod by its uid: another of that name is another Pod.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,11 +22,13 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedMutexGuard;
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 use tokio_util::sync::CancellationToken;
 
 use super::ends::{Ends, Input, Output};
 use super::hooks::Reach;
+use super::prepare::MARK;
 use super::process::Process;
 use super::terminal::Terminal;
 use crate::network::Sandbox;
@@ -36,8 +40,8 @@ use crate::shim::{Config, Order, Report};
 pub(crate) const PIECES: usize = 256;
 /// How long a connection to a Pod may take.
 const CONNECTED: Duration = Duration::from_secs(30);
-/// How often it is looked whose a port is: on a busy machine one look may not be long enough.
-const SEARCHES: usize = 5;
+/// How many marks of commands that may have left something wait for whoever keeps their container. What is beyond goes with the container.
+pub(super) const TRACES: usize = 64;
 /// What programs are told of a terminal that do not know better, as container runtimes have it.
 const TERM: (&str, &str) = ("TERM", "xterm");
 
@@ -95,6 +99,10 @@ pub(crate) struct Live {
     pub(super) terminal: Option<Terminal>,
     pub(super) output: broadcast::WeakSender<Piece>,
     ended: CancellationToken,
+    /// How many commands were begun beside it.
+    begun: AtomicU64,
+    /// The marks of those of which something may be left.
+    left: mpsc::Sender<String>,
 }
 
 impl Live {
@@ -103,10 +111,49 @@ impl Live {
         sandbox: Option<Arc<Sandbox>>,
         ends: Ends,
         output: broadcast::WeakSender<Piece>,
+        left: mpsc::Sender<String>,
     ) -> Self {
         let Ends { input, terminal, .. } = ends;
         let input = input.map(|input| Arc::new(tokio::sync::Mutex::new(Some(input))));
-        Self { reach, sandbox, input, terminal, output, ended: CancellationToken::new() }
+        let (ended, begun) = (CancellationToken::new(), AtomicU64::new(0));
+        Self { reach, sandbox, input, terminal, output, ended, begun, left }
+    }
+
+    /// The uid of its Pod.
+    fn uid(&self) -> &str {
+        self.reach.launcher.uid()
+    }
+}
+
+/// What a command beside a program may leave behind. Whoever keeps the container is told of its mark when this is dropped, but where its shim
+/// has said that nothing is left.
+struct Trace {
+    mark: Option<String>,
+    left: mpsc::Sender<String>,
+}
+
+impl Trace {
+    /// Gives a command that is to be run a mark of its own, which begins with its container's.
+    fn new(live: &Live, config: &mut Config) -> Self {
+        let number = live.begun.fetch_add(1, Ordering::Relaxed);
+        let mark = config.env.iter_mut().find(|(name, _)| name == MARK).map(|(_, mark)| {
+            mark.push_str(&format!("exec-{number}/"));
+            mark.clone()
+        });
+        Self { mark, left: live.left.clone() }
+    }
+
+    /// Nothing is left.
+    fn none(&mut self) {
+        self.mark = None;
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        if let Some(mark) = self.mark.take() {
+            let _ = self.left.try_send(mark);
+        }
     }
 }
 
@@ -151,12 +198,13 @@ impl Running {
     pub(crate) async fn connect(
         &self,
         owners: &Owners,
-        (namespace, pod): (&str, &str),
+        (namespace, pod, uid): (&str, &str, &str),
         port: u16,
     ) -> Result<TcpStream, String> {
         let lives: Vec<Arc<Live>> = {
             let all = self.all.lock();
-            let its = all.iter().filter(|((space, name, _), _)| space == namespace && name == pod);
+            let its =
+                all.iter().filter(|((space, name, _), live)| space == namespace && name == pod && live.uid() == uid);
             its.map(|(_, live)| Arc::clone(live)).collect()
         };
         let live = lives.first().ok_or_else(|| "none of its containers runs at the moment".to_owned())?;
@@ -168,13 +216,13 @@ impl Running {
             let at = match declared_at(live.reach.ports.get(&port).copied(), port, declared) {
                 Some((at, true)) => at,
                 // A number that the manifest names may be somebody else's.
-                Some((at, false)) if listens(owners, (namespace, pod), at).await => at,
+                Some((at, false)) if listens(owners, uid, at).await => at,
                 Some((at, false)) => {
                     return Err(format!(
                         "port {port} is none of this Pod's at the moment: no program of it listens on {at}, which its manifest names"
                     ));
                 }
-                None if listens(owners, (namespace, pod), port).await => port,
+                None if listens(owners, uid, port).await => port,
                 None => {
                     return Err(format!(
                         "port {port} is none of this Pod's: no container declares it, and no program of it listens there"
@@ -190,12 +238,11 @@ impl Running {
     /// A session, which begins when it is first waited for.
     pub(crate) fn session(
         &self,
-        namespace: &str,
-        pod: &str,
+        (namespace, pod, uid): (&str, &str, &str),
         query: SessionQuery,
     ) -> Result<BoxFuture<'static, Result<Session, String>>, SessionError> {
         let key = (namespace.to_owned(), pod.to_owned(), query.container.clone());
-        let live = self.all.lock().get(&key).cloned();
+        let live = self.all.lock().get(&key).filter(|live| live.uid() == uid).cloned();
         let live = live.ok_or_else(|| SessionError::NotRunning(query.container.clone()))?;
         if query.command.is_some() {
             return Ok(Box::pin(run(live, query)));
@@ -240,15 +287,8 @@ fn refused(port: u16, error: &io::Error) -> String {
 }
 
 /// Whether a process of a Pod listens on a port of the machine's loopback address.
-async fn listens(owners: &Owners, (namespace, name): (&str, &str), port: u16) -> bool {
-    // What nobody can be connected to is the listener's own.
-    let (own, nobody) = (SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    for _ in 0..SEARCHES {
-        if let Some(found) = owners.of_socket(own, nobody).await {
-            return found.namespace == namespace && found.name == name;
-        }
-    }
-    false
+async fn listens(owners: &Owners, uid: &str, port: u16) -> bool {
+    owners.of_listener(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await.is_some_and(|found| found.uid == uid)
 }
 
 /// Runs a command beside a container's program, seeing what it sees.
@@ -265,6 +305,7 @@ async fn run(live: Arc<Live>, query: SessionQuery) -> Result<Session, String> {
         stdin: ends.stdin.clone(),
         ..live.reach.config.clone()
     };
+    let mut trace = Trace::new(&live, &mut config);
     if tty && !config.env.iter().any(|(name, _)| name == TERM.0) {
         config.env.push((TERM.0.to_owned(), TERM.1.to_owned()));
     }
@@ -273,7 +314,10 @@ async fn run(live: Arc<Live>, query: SessionQuery) -> Result<Session, String> {
         match process.next().await {
             Some(Report::Started(_)) => break,
             Some(Report::Plain(_)) => {}
-            Some(Report::Failed(why)) => return Err(failed(io::Error::other(why))),
+            Some(Report::Failed(why)) => {
+                trace.none();
+                return Err(failed(io::Error::other(why)));
+            }
             Some(Report::Exited { .. }) | None => {
                 return Err(failed(io::Error::other("the shim ended before the command began")));
             }
@@ -290,6 +334,7 @@ async fn run(live: Arc<Live>, query: SessionQuery) -> Result<Session, String> {
             tokio::select! {
                 report = process.next() => match report {
                     Some(Report::Exited { code, signal }) => {
+                        trace.none();
                         process.finish().await;
                         return Ok(code.unwrap_or(128 + signal.unwrap_or(9)));
                     }

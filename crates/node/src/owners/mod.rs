@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::shim::{self, Process};
 use holders::Holders;
@@ -28,6 +28,9 @@ use holders::Holders;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How many searches through processes run at once.
 const SEARCHES: usize = 2;
+/// How many searches for listeners run beside them, and how long one may take. Their turn is waited for.
+const LISTENERS: usize = 1;
+const LISTENER: Duration = Duration::from_millis(500);
 /// How many generations up a Pod's shim may be.
 const GENERATIONS: usize = 1024;
 /// What Kubernetes adds to a ReplicaSet's name and to its Pods' labels.
@@ -87,6 +90,8 @@ struct Inner {
     shims: Mutex<HashMap<i32, (u64, Arc<Pod>)>>,
     holders: Holders,
     searches: Arc<Semaphore>,
+    /// Apart from `searches`: whoever may forward ports must not keep the data plane from knowing its callers.
+    listeners: Arc<Semaphore>,
     /// The Pods as the API last told them.
     pods: Store<Pod>,
 }
@@ -101,6 +106,11 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
+    /// The uid of the Pod.
+    pub(crate) fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
     /// Takes note of a shim that has just been started. It is forgotten when the result is dropped.
     pub(crate) fn own(&self, shim: Option<i32>) -> Option<Owned> {
         let process = shim.and_then(Process::of)?;
@@ -131,6 +141,7 @@ impl Owners {
             shims: Mutex::default(),
             holders: Holders::default(),
             searches: Arc::new(Semaphore::new(SEARCHES)),
+            listeners: Arc::new(Semaphore::new(LISTENERS)),
             pods,
         };
         Self { inner: Arc::new(inner) }
@@ -179,16 +190,33 @@ impl Owners {
         }
         let search = async {
             let turn = Arc::clone(&self.inner.searches).acquire_owned().await.ok()?;
-            let (owners, deadline) = (self.clone(), Instant::now() + PATIENCE);
-            let searched = tokio::task::spawn_blocking(move || {
-                let found = owners.inner.holders.search(inode, deadline, || owners.shims());
-                drop(turn);
-                found
-            });
-            searched.await.ok().flatten()
+            self.search(inode, turn, PATIENCE).await
         };
         let pod = tokio::time::timeout(PATIENCE, search).await.ok().flatten()?;
         Some(self.as_told(&pod))
+    }
+
+    /// The Pod that listens on an address of this machine. No connection waits for the answer, so that its turn may take long: whoever asks
+    /// has a limit.
+    pub(crate) async fn of_listener(&self, at: SocketAddr) -> Option<PodRef> {
+        let turn = Arc::clone(&self.inner.listeners).acquire_owned().await.ok()?;
+        // What nobody can be connected to is the listener's own.
+        let inode = socket::inode(at, SocketAddr::new(at.ip(), 0))?;
+        let pod = match self.inner.holders.recent(inode) {
+            Some(pod) => pod,
+            None => self.search(inode, turn, LISTENER).await?,
+        };
+        Some(self.as_told(&pod))
+    }
+
+    async fn search(&self, inode: u64, turn: OwnedSemaphorePermit, limit: Duration) -> Option<Arc<Pod>> {
+        let (owners, deadline) = (self.clone(), Instant::now() + limit);
+        let searched = tokio::task::spawn_blocking(move || {
+            let found = owners.inner.holders.search(inode, deadline, || owners.shims());
+            drop(turn);
+            found
+        });
+        searched.await.ok().flatten()
     }
 
     fn shims(&self) -> Vec<(Process, Arc<Pod>)> {

@@ -115,3 +115,24 @@ async fn sockets_and_processes_are_found_to_be_their_pods() {
     let gone = open[0].peer_addr().expect("an address");
     assert_eq!(owners.of_socket(gone, at).await, None, "its process is gone");
 }
+
+#[tokio::test]
+async fn neither_callers_nor_listeners_keep_the_other_waiting() {
+    let (store, _writer) = reflector::store::<Pod>();
+    let owners = Owners::new(store);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let at = listener.local_addr().expect("an address");
+    let (mut family, _, mut said) = Family::new(&owners, "one");
+    let (_server, peer) = family.connect(&mut said, 20, &listener);
+    let theirs = TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("free");
+    let all = Arc::clone(&owners.inner.listeners).acquire_many_owned(LISTENERS as u32).await.expect("open");
+    assert_eq!(owners.of_socket(peer, at).await.map(|pod| pod.name).as_deref(), Some("one"));
+    drop(all);
+    let _all = Arc::clone(&owners.inner.searches).acquire_many_owned(SEARCHES as u32).await.expect("open");
+    // This process's own listener is no Pod's, and nobody listens at the other: both are found out.
+    for (address, heard) in [(at, true), (theirs, false)] {
+        assert_eq!(socket::inode(address, SocketAddr::new(address.ip(), 0)).is_some(), heard);
+        let found = tokio::time::timeout(Duration::from_secs(60), owners.of_listener(address)).await;
+        assert_eq!(found.expect("it is found out in time"), None);
+    }
+}

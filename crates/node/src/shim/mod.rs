@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use reap::{Process, marked, parent, tree, trees};
+pub(crate) use reap::{Process, marked, parent, seeing, tree, trees};
 
 /// The hidden subcommand of the executable.
 pub const SUBCOMMAND: &str = "container-shim";

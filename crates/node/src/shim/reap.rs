@@ -1,9 +1,10 @@
-//! Finding processes: the descendants of one, and those that carry a mark in their environment.
+//! Finding processes: the descendants of one, those that carry a mark in their environment, and those that see one view of the file system.
 //!
 //! Everything here is a look at `/proc`, out of date as soon as it is taken; whoever kills by it looks again until nothing is
 //! left.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 
 /// A process, told from a later one with the same number by its start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +75,12 @@ fn below(root: i32, children: &BTreeMap<i32, Vec<Process>>) -> Vec<Process> {
         }
     }
     found
+}
+
+/// The living processes whose mount namespace has this number.
+pub(crate) fn seeing(view: u64) -> Vec<Process> {
+    let sees = |pid: &i32| std::fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|ns| ns.ino() == view);
+    all().into_iter().filter(sees).filter_map(Process::of).collect()
 }
 
 /// The living processes whose environment has a variable `name` with a value that begins with `prefix`.

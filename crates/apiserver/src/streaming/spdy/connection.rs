@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncRead;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::frame::{self, Frame, Violation};
 use super::header::Unpacker;
 use crate::streaming::link::{self, Watch};
-use crate::streaming::relay::{Inlet, Mark, Outlet, WAITING};
+use crate::streaming::relay::{self, Inlet, Mark, Outlet, WAITING};
 
 /// How many streams of a connection may be open at once.
 const STREAMS: usize = 512;
@@ -61,18 +61,6 @@ struct Open {
 impl Open {
     fn is_served(&self) -> bool {
         !self.reset.is_closed() || self.to.as_ref().is_some_and(|to| !to.is_closed())
-    }
-}
-
-/// A piece that waits, and its part of what may.
-struct Held {
-    piece: Box<[u8]>,
-    _part: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.piece
     }
 }
 
@@ -148,21 +136,10 @@ impl State {
         let Some(open) = self.open.get_mut(&stream) else { return };
         if let Some(to) = &open.to
             && !payload.is_empty()
-            && let Ok(bytes) = u32::try_from(payload.len())
+            && !relay::hand(to, &self.room, payload).await
         {
             // What comes on a stream that nobody reads any more is let go.
-            let part = tokio::select! {
-                part = Arc::clone(&self.room).acquire_many_owned(bytes) => part.ok(),
-                () = to.closed() => None,
-            };
-            let sent = match part {
-                // Copied, so that a short piece does not hold all that was read with it.
-                Some(part) => to.send(Bytes::from_owner(Held { piece: payload.into(), _part: part })).await.is_ok(),
-                None => false,
-            };
-            if !sent {
-                open.to = None;
-            }
+            open.to = None;
         }
         if last {
             open.to = None;

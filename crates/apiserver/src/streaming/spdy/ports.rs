@@ -4,50 +4,51 @@
 //! waits for the other. What is said on a stream of errors ends the client's whole forwarding, so only a connection that can't be had is.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connection::{self, Stream, UNSERVED};
 use super::frame;
-use crate::sessions::{Connection, PodSessions};
+use crate::sessions::Connection;
 use crate::streaming::link::{self, Watch};
-use crate::streaming::relay::{Inlet, Outlet, PIECE, WAITING};
+use crate::streaming::pod_ports::{Pod, carry};
+use crate::streaming::relay::WAITING;
 
 /// How many connections one client may have at once.
 const PAIRS: usize = 128;
 /// How long a stream waits for the other of its pair.
 const MATCHED: Duration = Duration::from_secs(30);
 
-/// Which Pod's ports.
-pub(in crate::streaming) struct Pod {
-    pub(in crate::streaming) sessions: Arc<dyn PodSessions>,
-    pub(in crate::streaming) namespace: String,
-    pub(in crate::streaming) name: String,
-}
-
-/// Serves a client until it is gone.
+/// Serves a client until it is gone, or the Pod is.
 pub(in crate::streaming) async fn serve(io: impl AsyncRead + AsyncWrite, pod: &Pod, watch: &Watch) {
     let (mut from, mut out) = tokio::io::split(io);
     let (frames, queue) = mpsc::channel(WAITING);
-    let (opened, streams) = mpsc::channel(UNSERVED);
+    let (opened, mut streams) = mpsc::channel(UNSERVED);
     let answers = frames.downgrade();
-    tokio::select! {
-        () = forward(streams, pod, MATCHED) => {}
-        // Either ends when the client is gone or may not go on.
-        _ = link::write(&mut out, queue, watch, frame::ping(2)) => {}
-        () = connection::read(&mut from, opened, answers, watch) => {}
+    let carried = async {
+        // Held until nothing more is answered: streams answer on it.
+        let held = frames;
+        forward(&mut streams, pod, MATCHED).await;
+        drop(held);
+        Ok(())
+    };
+    let done = tokio::select! {
+        // Each ends when the client is gone or may not go on.
+        done = async { tokio::try_join!(carried, link::write(&mut out, queue, watch, frame::ping(2))) } => done.is_ok(),
+        () = connection::read(&mut from, opened, answers, watch) => false,
+    };
+    if done {
+        link::leave(from, out, &frame::go_away(0)).await;
     }
-    drop(frames);
 }
 
 /// Puts streams together and serves each pair in a task that ends with this.
-async fn forward(mut streams: mpsc::Receiver<Stream>, pod: &Pod, matched: Duration) {
+async fn forward(streams: &mut mpsc::Receiver<Stream>, pod: &Pod, matched: Duration) {
     let mut waiting: HashMap<String, (Stream, Instant)> = HashMap::new();
     let mut pairs = JoinSet::new();
     loop {
@@ -57,7 +58,11 @@ async fn forward(mut streams: mpsc::Receiver<Stream>, pod: &Pod, matched: Durati
                 Some(stream) => stream,
                 None => return,
             },
-            Some(_) = pairs.join_next(), if !pairs.is_empty() => continue,
+            // The Pod that is meant will not come back.
+            Some(ended) = pairs.join_next(), if !pairs.is_empty() => match ended {
+                Ok(true) => return,
+                _ => continue,
+            },
             () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
                 waiting.retain(|_, (_, until)| *until > Instant::now());
                 continue;
@@ -79,16 +84,19 @@ async fn forward(mut streams: mpsc::Receiver<Stream>, pod: &Pod, matched: Durati
         };
         let port = data.header("port").parse::<u16>().ok().filter(|port| *port > 0);
         let connecting = match port {
-            Some(port) if pairs.len() < PAIRS => pod.sessions.connect(&pod.namespace, &pod.name, port),
+            Some(port) if pairs.len() < PAIRS => pod.connect(port),
             Some(_) => Box::pin(async { Err(format!("more than {PAIRS} connections at once")) }),
             None => Box::pin(async { Err("that is no port".to_owned()) }),
         };
-        let what = format!("error forwarding port {} to pod {}", data.header("port"), pod.name);
+        let (pod, port) = (pod.clone(), data.header("port").to_owned());
         pairs.spawn(async move {
+            let mut gone = false;
             if let Err(why) = pair(connecting, data).await {
-                let _ = error.output.send(format!("{what}: {why}").as_bytes()).await;
+                gone = pod.is_gone();
+                let _ = error.output.send(pod.refusal(&port, &why).as_bytes()).await;
             }
             error.output.finish().await;
+            gone
         });
     }
 }
@@ -118,66 +126,34 @@ async fn pair(
     }
 }
 
-/// To the end of the Pod's side.
-async fn carry(connection: Box<dyn Connection>, input: Inlet, output: &Outlet) {
-    let (read, write) = tokio::io::split(connection);
-    let inward = async {
-        inward(input, write).await;
-        // The Pod's side may still have much to say.
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = outward(read, output) => {}
-        () = inward => {}
-    }
-}
-
-async fn inward(mut from: Inlet, mut to: impl AsyncWrite + Unpin) {
-    while let Some(piece) = from.recv().await {
-        if to.write_all(&piece).await.is_err() || to.flush().await.is_err() {
-            return;
-        }
-    }
-    let _ = to.shutdown().await;
-}
-
-async fn outward(mut from: impl AsyncRead + Unpin, to: &Outlet) {
-    let mut piece = vec![0; PIECE];
-    loop {
-        match from.read(&mut piece).await {
-            Ok(read @ 1..) if to.send(&piece[..read]).await.is_ok() => {}
-            Ok(_) => return,
-            Err(error) => return tracing::debug!(%error, "a forwarded connection broke"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::sessions::{Beginning, SessionError, SessionOptions};
+    use crate::sessions::{Beginning, PodKey, PodSessions, SessionError, SessionOptions};
 
     struct Nobody;
 
     impl PodSessions for Nobody {
-        fn session(&self, _: &str, _: &str, options: SessionOptions) -> Result<Beginning, SessionError> {
+        fn session(&self, _: &PodKey, options: SessionOptions) -> Result<Beginning, SessionError> {
             Err(SessionError::NotRunning { container: options.container })
         }
 
-        fn connect(&self, _: &str, _: &str, _: u16) -> BoxFuture<'static, Result<Box<dyn Connection>, String>> {
+        fn connect(&self, _: &PodKey, _: u16) -> BoxFuture<'static, Result<Box<dyn Connection>, String>> {
             Box::pin(async { Err("nobody is there".to_owned()) })
         }
     }
 
     #[tokio::test]
     async fn a_stream_waits_for_its_other_half_for_a_while() {
-        let pod = Pod { sessions: Arc::new(Nobody), namespace: "default".into(), name: "a".into() };
-        let (opened, streams) = mpsc::channel(UNSERVED);
+        let pod = Pod::new(Arc::new(Nobody), PodKey { name: "a".into(), ..PodKey::default() }, || true);
+        let (opened, mut streams) = mpsc::channel(UNSERVED);
         let (frames, _queue) = mpsc::channel(WAITING);
         let (half, to) = Stream::half(&[("streamtype", "data"), ("port", "80"), ("requestid", "0")], frames);
         assert!(opened.send(half).await.is_ok());
         tokio::select! {
-            () = forward(streams, &pod, Duration::from_millis(1)) => panic!("the client is there"),
+            () = forward(&mut streams, &pod, Duration::from_millis(1)) => panic!("the client is there"),
             gone = tokio::time::timeout(Duration::from_secs(60), to.closed()) => gone.expect("it is dropped"),
         }
     }
