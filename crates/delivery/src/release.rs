@@ -56,10 +56,23 @@ pub enum ReleaseError {
         cause: ApplyError,
         /// What became of it then.
         after: String,
+        /// The revision that was put back.
+        back: Option<u64>,
     },
     /// The lock went to somebody else while the plan was applied.
     #[error("the lock was lost while the plan was applied, so the rest was left; plan again")]
     LockLost,
+}
+
+impl ReleaseError {
+    /// Whether it says that nothing was changed.
+    #[must_use]
+    pub fn changed_nothing(&self) -> bool {
+        let refused = |cause: &ApplyError| {
+            matches!(cause, ApplyError::Problems(_) | ApplyError::Conflicts(_) | ApplyError::Stale(_))
+        };
+        matches!(self, Self::Lock(_)) || matches!(self, Self::Apply { cause, .. } if refused(cause))
+    }
 }
 
 /// Makes a release of a plan.
@@ -126,7 +139,7 @@ async fn locked(
         return Ok(Released { outcome: Outcome { done: 0, unchanged: plan.unchanged }, revision: None });
     }
     // Refused before it is noted: a plan that changes nothing is no revision.
-    let refused = |cause| ReleaseError::Apply { cause, after: String::new() };
+    let refused = |cause| ReleaseError::Apply { cause, after: String::new(), back: None };
     apply::check(client.clone(), plan, &options.apply).await.map_err(refused)?;
     let summary = show::summary(plan);
     let revision = history::begin(client.clone(), &plan.set, &plan.desired, &options.provenance, summary).await?;
@@ -143,31 +156,31 @@ async fn locked(
         }
         Err(cause) => {
             end(State::Failed, cause.to_string()).await?;
-            let after = if options.rollback {
+            let (back, after) = if options.rollback {
                 put_back(&client, plan, options, &before, progress).await
             } else {
-                "\nwhat was done before is left as it is; mend and apply again, or take it back with `coracle rollback`"
-                    .to_owned()
+                let left = "\nwhat was done before is left as it is; mend and apply again, or take it back with `coracle rollback`";
+                (None, left.to_owned())
             };
-            Err(ReleaseError::Apply { cause, after })
+            Err(ReleaseError::Apply { cause, after, back })
         }
     }
 }
 
-/// Puts the last healthy revision back; says in words what came of it.
+/// Puts the last healthy revision back: its number, where that was done, and in words what came of it.
 async fn put_back(
     client: &kube::Client,
     failed: &Plan,
     options: &Options,
     before: &[Revision],
     progress: Progress<'_>,
-) -> String {
+) -> (Option<u64>, String) {
     let Some(good) = before.iter().find(|revision| revision.state == State::Healthy) else {
-        return "\nthere is no healthy revision to put back".to_owned();
+        return (None, "\nthere is no healthy revision to put back".to_owned());
     };
     match restore(client, failed, options, good, progress).await {
-        Ok(()) => format!("\nrevision {} is back", good.number),
-        Err(error) => format!("\nrevision {} could not be put back: {error}", good.number),
+        Ok(()) => (Some(good.number), format!("\nrevision {} is back", good.number)),
+        Err(error) => (None, format!("\nrevision {} could not be put back: {error}", good.number)),
     }
 }
 

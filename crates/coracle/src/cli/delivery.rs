@@ -106,6 +106,8 @@ pub(crate) struct Release {
     /// How many revisions are kept
     #[arg(long, value_name = "N", default_value_t = delivery::history::KEPT)]
     pub(crate) keep: usize,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +116,7 @@ Examples:
   coracle apply deploy/                 show what would change, ask, apply, wait until healthy; delete what is gone
   coracle apply --plan plan.json        exactly a saved plan; refused when anything has moved since
   coracle apply deploy/ --yes --rollback   for scripts: back to the last healthy revision on failure
+  coracle apply deploy/ --yes -o json | jq .state   applied, unchanged, refused or failed
   coracle apply -f deploy/              only these manifests, as kubectl does: no set, nothing is deleted
   coracle apply -k overlays/dev         the same for what a kustomization builds
   cat pod.yaml | coracle apply -f -     from stdin")]
@@ -163,6 +166,7 @@ pub(crate) struct History {
 Examples:
   coracle rollback shop        to the last healthy revision that differs from the present one
   coracle rollback shop 7      to revision 7
+  coracle rollback shop --yes -o json | jq .state
   coracle rollback application/shop    an application that is synced only when asked")]
 pub(crate) struct Rollback {
     /// The set, or an application of the Git sync (application/NAME)
@@ -185,7 +189,7 @@ pub(crate) struct Rollback {
 Examples:
   coracle lock list                        who applies what now, syncs from Git included
   coracle lock release shop                end it; its holder stops at its next step
-  coracle lock release application/shop")]
+  coracle lock release application/shop -o json | jq .holder   who had it")]
 pub(crate) struct Lock {
     #[command(subcommand)]
     pub(crate) what: LockCommand,
@@ -207,6 +211,8 @@ pub(crate) enum LockCommand {
         set: String,
         #[command(flatten)]
         at: Place,
+        #[command(flatten)]
+        answer: Answer,
     },
 }
 
@@ -230,8 +236,9 @@ pub(crate) struct Drift {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  coracle import deployment/web --to deploy/   then `coracle plan deploy/` is empty")]
+Examples:
+  coracle import deployment/web --to deploy/   then `coracle plan deploy/` is empty
+  coracle import service/web --to deploy/ -o json | jq -r .manifest   where it was written")]
 pub(crate) struct Import {
     /// KIND/NAME of a live object
     #[arg(value_name = "KIND/NAME")]
@@ -243,6 +250,8 @@ pub(crate) struct Import {
     pub(crate) set: SetName,
     #[command(flatten)]
     pub(crate) at: Place,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Args)]

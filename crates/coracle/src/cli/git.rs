@@ -29,7 +29,8 @@ pub(crate) struct GitOptions {
 #[command(after_help = "\
 Examples:
   coracle git add-remote shop      adds the remote `coracle` to the repository you are in
-  git push coracle main            and what is committed is live")]
+  git push coracle main            and what is committed is live
+  coracle git add-remote shop -o json | jq -r .url")]
 pub(crate) struct Git {
     #[command(subcommand)]
     pub(crate) what: GitCommand,
@@ -49,6 +50,8 @@ pub(crate) enum GitCommand {
         repository: PathBuf,
         #[command(flatten)]
         target: Target,
+        #[command(flatten)]
+        answer: Answer,
     },
 }
 

@@ -1,6 +1,6 @@
 //! The command line of commands about objects, as kubectl has them.
 
-use super::Place;
+use super::{Answer, Place};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -108,7 +108,8 @@ fn seconds(text: &str) -> Result<i64, String> {
 Examples:
   coracle delete pod/orders-6c9d-x2x4
   coracle delete -f deploy/
-  coracle delete pods -l app=orders")]
+  coracle delete pods -l app=orders
+  coracle delete -f deploy/ -o json | jq '.objects[].result'   deleted or missing")]
 pub(crate) struct Delete {
     /// KIND/NAME, or KIND and NAMEs, or KIND with -l
     #[arg(value_name = "KIND/NAME", required_unless_present = "files")]
@@ -136,6 +137,8 @@ pub(crate) struct Delete {
     /// Why a protected object is to be deleted
     #[arg(long, value_name = "WHY")]
     pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]

@@ -3,7 +3,8 @@
 //! By themselves: server-side apply, all checked before the first is sent.
 
 use crate::cli::Apply;
-use crate::commands::{release, say};
+use crate::commands::release;
+use crate::commands::results::Results;
 use crate::connect::{self, Api};
 use crate::kinds::{Kinds, Resource};
 use crate::manifests::Manifest;
@@ -66,14 +67,21 @@ async fn by_themselves(arguments: Apply) -> anyhow::Result<ExitCode> {
         // All or nothing, as far as the API can tell beforehand.
         applier.rehearse(&found).await?;
     }
-    for manifest in &found {
-        let outcome = applier.apply(manifest, arguments.dry_run).await?;
-        say(&format!("{}/{} {}", outcome.resource.label(), manifest.name(), outcome.word));
-        if outcome.word == "configured" && !arguments.dry_run {
-            warn_of_owner(&client, &outcome.object, manifest).await;
+    let mut results = Results::new(arguments.release.answer.output);
+    let all = async {
+        for manifest in &found {
+            let outcome = applier.apply(manifest, arguments.dry_run).await?;
+            let line = format!("{}/{} {}", outcome.resource.label(), manifest.name(), outcome.word);
+            let namespace = manifest.namespace().unwrap_or(&namespace);
+            results.add(&outcome.resource, namespace, manifest.name(), outcome.word, Some(&line));
+            if outcome.word == "configured" && !arguments.dry_run {
+                warn_of_owner(&client, &outcome.object, manifest).await;
+            }
         }
-    }
-    Ok(ExitCode::SUCCESS)
+        Ok(ExitCode::SUCCESS)
+    };
+    let outcome = all.await;
+    results.end(outcome)
 }
 
 /// What Git keeps is not kept as somebody else writes it.

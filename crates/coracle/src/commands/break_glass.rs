@@ -118,6 +118,11 @@ async fn end(api: &Api, glass: &Glass, arguments: &BreakGlass) -> anyhow::Result
         data[format!("{id}.session")] = serde_json::to_string(&session)?.into();
     }
     write(api, data).await?;
+    if arguments.answer.output == Form::Json {
+        let ids: Vec<_> = open.iter().map(|(id, _)| id).collect();
+        say(&json!({ "ended": ids }).to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
     say(&format!(
         "handed back: Git holds again ({} session{} ended)",
         open.len(),

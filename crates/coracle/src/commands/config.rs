@@ -1,13 +1,13 @@
 //! `coracle config KEY`, `coracle config check` and `coracle config diff`: configuration across environments.
 
 use crate::cli::{Config, Form};
-use crate::commands::say;
+use crate::commands::{say, synced};
 use crate::{connect, exit};
 use delivery::api::Api;
 use delivery::applyset::{PART_OF, Set};
 use delivery::config::check::{self, Finding};
 use delivery::config::diff;
-use delivery::config::origin::{self, Origin};
+use delivery::config::origin::{self, Brought, Origin};
 use delivery::config::{self, Environment, Variable};
 use delivery::history::{self, Revision, State};
 use delivery::object::{self, ObjectId};
@@ -121,11 +121,11 @@ async fn differences(arguments: &Config) -> anyhow::Result<ExitCode> {
     let api = Api::over(client);
     let now = living(&api, std::slice::from_ref(&namespace)).await?.pop();
     let now = now.unwrap_or_else(|| Environment { name: namespace.clone(), objects: Vec::new() });
-    let mut histories = BTreeMap::new();
+    let mut known = Known::default();
     let mut told = Vec::new();
     for change in diff::diff(&now, &next) {
         let origin = match &change.before {
-            Some(before) => of(&api, &now, before, &mut histories).await?,
+            Some(before) => of(&api, &now, before, &mut known).await?,
             None => Origin::default(),
         };
         told.push((change, origin));
@@ -189,12 +189,12 @@ fn line(finding: &Finding) -> String {
 
 async fn one(arguments: &Config) -> anyhow::Result<ExitCode> {
     let (environments, api) = environments(arguments).await?;
-    let mut histories: BTreeMap<String, Vec<(Revision, Vec<Value>)>> = BTreeMap::new();
+    let mut known = Known::default();
     let mut told = Vec::new();
     for environment in &environments {
         for variable in config::variables(environment).into_iter().filter(|variable| variable.name == arguments.key) {
             let origin = match &api {
-                Some(api) => of(api, environment, &variable, &mut histories).await?,
+                Some(api) => of(api, environment, &variable, &mut known).await?,
                 None => Origin::default(),
             };
             told.push((variable, origin));
@@ -244,22 +244,38 @@ fn set_by(origin: &Origin) -> String {
     said
 }
 
-/// Who set it: the revision that brought it where it is of a set, else the owner of its field.
-async fn of(
-    api: &Api,
-    environment: &Environment,
-    variable: &Variable,
-    histories: &mut BTreeMap<String, Vec<(Revision, Vec<Value>)>>,
-) -> anyhow::Result<Origin> {
+/// What was read of those who bring objects, by the ids of their sets.
+#[derive(Default)]
+struct Known {
+    histories: BTreeMap<String, Vec<(Revision, Vec<Value>)>>,
+    commits: BTreeMap<String, Vec<Brought>>,
+}
+
+/// Who set it: the revision that brought it where it is of a set, the commit where it is of an application, else the owner of its field.
+async fn of(api: &Api, environment: &Environment, variable: &Variable, known: &mut Known) -> anyhow::Result<Origin> {
     let Some(live) = environment.objects.iter().find(|object| ObjectId::of(object) == variable.from) else {
         return Ok(Origin::default());
     };
     let by_owner = origin::of_live(variable, live);
     let Some(id) = object::label(live, PART_OF) else { return Ok(by_owner) };
-    if !histories.contains_key(id) {
-        histories.insert(id.to_owned(), history_of(api, id).await?);
+    if !known.histories.contains_key(id) {
+        let commits = commits_of(api, live).await?;
+        // Those whom Git keeps have no revisions of ours.
+        let history = if commits.is_some() { Vec::new() } else { history_of(api, id).await? };
+        known.histories.insert(id.to_owned(), history);
+        known.commits.insert(id.to_owned(), commits.unwrap_or_default());
     }
-    Ok(origin::of_history(variable, live, &histories[id]).unwrap_or(by_owner))
+    let by_set = origin::of_history(variable, live, &known.histories[id]);
+    Ok(by_set.unwrap_or_else(|| origin::of_commits(by_owner, &known.commits[id])))
+}
+
+/// What the application that keeps an object has brought; nothing where none does.
+async fn commits_of(api: &Api, live: &Value) -> anyhow::Result<Option<Vec<Brought>>> {
+    let Some(owner) = delivery::ownership::of_object(api, live).await? else { return Ok(None) };
+    let named = format!("{}/{}", owner.kind, owner.name);
+    // Who may not read applications, or comes when it is gone, is told of the field's owner.
+    let found = synced::find(api.client(), &named, &owner.namespace).await.ok().flatten();
+    Ok(Some(found.map(|one| one.brought()).unwrap_or_default()))
 }
 
 /// The healthy revisions of the set with an id, the newest first.

@@ -2,7 +2,8 @@
 
 use crate::cli::{Cascade, Delete};
 use crate::commands::get::percent;
-use crate::commands::{references, say};
+use crate::commands::references;
+use crate::commands::results::Results;
 use crate::connect::{self, Api};
 use crate::kinds::Resource;
 use crate::{exit, manifests, order};
@@ -35,9 +36,23 @@ pub(crate) async fn run(arguments: Delete) -> anyhow::Result<ExitCode> {
     if arguments.at.target.kubeconfig.is_some() || arguments.at.target.context.is_some() {
         hold(&api, &victims, &arguments).await?;
     }
+    let mut results = Results::new(arguments.answer.output);
+    let outcome = one_by_one(&api, &victims, &arguments, &options, &mut results).await;
+    results.end(outcome)
+}
+
+async fn one_by_one(
+    api: &Api,
+    victims: &[Victim],
+    arguments: &Delete,
+    options: &Value,
+    results: &mut Results,
+) -> anyhow::Result<ExitCode> {
     let mut gone = Vec::new();
     let mut missing = 0;
-    for victim in &victims {
+    for victim in victims {
+        let mut add =
+            |result, line: Option<&str>| results.add(&victim.resource, &victim.namespace, &victim.name, result, line);
         let path = victim.resource.path(Some(&victim.namespace), Some(&victim.name));
         if let Some(reason) = arguments.reason.as_ref().filter(|_| arguments.confirm_delete.contains(&victim.name)) {
             let confirmation = Confirmation { object: String::new(), reason: reason.clone() };
@@ -47,14 +62,15 @@ pub(crate) async fn run(arguments: Delete) -> anyhow::Result<ExitCode> {
                 Err(error) => return Err(error),
             }
         }
-        match api.delete(&path, &options).await {
+        match api.delete(&path, options).await {
             Ok(answer) => {
-                say(&format!("{} \"{}\" deleted", victim.resource.label(), victim.name));
+                add("deleted", Some(&format!("{} \"{}\" deleted", victim.resource.label(), victim.name)));
                 let uid = answer["metadata"]["uid"].as_str().or(answer["details"]["uid"].as_str()).unwrap_or_default();
                 gone.push((victim, uid.to_owned()));
             }
             Err(error) if connect::is_not_found(&error) => {
                 eprintln!("{} \"{}\" is not there", victim.resource.label(), victim.name);
+                add("missing", None);
                 missing += 1;
             }
             Err(error) => return Err(error),
@@ -62,7 +78,7 @@ pub(crate) async fn run(arguments: Delete) -> anyhow::Result<ExitCode> {
     }
     if !arguments.no_wait {
         for (victim, uid) in gone {
-            wait_until_gone(&api, victim, &uid).await?;
+            wait_until_gone(api, victim, &uid).await?;
         }
     }
     Ok(if missing > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })

@@ -1,15 +1,15 @@
 //! `coracle git add-remote`: the running Coracle as a remote of the repository here.
 
-use crate::cli::{Git, GitCommand};
+use crate::cli::{Form, Git, GitCommand};
 use crate::commands::say;
 use crate::{connect, data_dir, exit};
 use anyhow::Context;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 pub(crate) fn run(arguments: &Git) -> anyhow::Result<ExitCode> {
-    let GitCommand::AddRemote { name, remote, repository, target } = &arguments.what;
+    let GitCommand::AddRemote { name, remote, repository, target, answer } = &arguments.what;
     let data = connect::data_of(target)?;
     let holder = data_dir::running(&data);
     let url = holder.and_then(|holder| holder.git).ok_or_else(|| {
@@ -29,6 +29,11 @@ pub(crate) fn run(arguments: &Git) -> anyhow::Result<ExitCode> {
     // A header of this one URL, in this repository's own configuration, which only its owner reads.
     let header = format!("http.{url}.extraHeader");
     git(&directory, &["config", "--local", &header, &format!("Authorization: Bearer {}", token(target)?)])?;
+    if answer.output == Form::Json {
+        let told = json!({ "remote": remote, "url": url, "repository": directory.display().to_string() });
+        say(&serde_json::to_string_pretty(&told)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     say(&format!("remote {remote} is {url}; now: git push {remote} HEAD:main"));
     Ok(ExitCode::SUCCESS)
 }

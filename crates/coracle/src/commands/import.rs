@@ -1,6 +1,6 @@
 //! `coracle import KIND/NAME --to DIR`: writes the manifest, then takes the object into the directory's set.
 
-use crate::cli::Import;
+use crate::cli::{Form, Import};
 use crate::commands::{release, say};
 use crate::connect::{self, MANAGER};
 use crate::exit;
@@ -9,7 +9,7 @@ use delivery::applyset::Set;
 use delivery::history::Provenance;
 use delivery::object::ObjectId;
 use delivery::{import, kustomize, object};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -63,7 +63,13 @@ pub(crate) async fn run(arguments: Import) -> anyhow::Result<ExitCode> {
         let _ = std::fs::remove_file(&file);
         return Err(error.into());
     }
-    say(&format!("{} is of the set {} now; its manifest is {}", arguments.what, set.name, file.display()));
+    if arguments.answer.output == Form::Json {
+        let told = json!({ "set": { "name": set.name, "namespace": set.namespace }, "object": ObjectId::of(&manifest),
+            "manifest": file.display().to_string(), "secret": secret });
+        say(&serde_json::to_string_pretty(&told)?);
+    } else {
+        say(&format!("{} is of the set {} now; its manifest is {}", arguments.what, set.name, file.display()));
+    }
     if secret {
         eprintln!("the manifest holds the Secret in clear; keep it out of the repository, or encrypt it");
     }

@@ -27,12 +27,13 @@ pub(crate) async fn run(arguments: Lock) -> anyhow::Result<ExitCode> {
                 ));
             }
         }
-        LockCommand::Release { set, at } => {
+        LockCommand::Release { set, at, answer } => {
             let client = connect::client_of(&at.target).await?;
             let namespace = connect::namespace_of(&client, &at.scope);
             let synced = if set.contains('/') { synced::find(&client, &set, &namespace).await? } else { None };
             let set = synced.map_or_else(|| Set::new(namespace, set), |synced| synced.set());
             match lock::release(client, &set).await? {
+                Some(held) if answer.output == Form::Json => say(&serde_json::to_string_pretty(&held)?),
                 Some(held) => {
                     say(&format!("the lock of {} is free; {} on {} had it", set.name, held.holder, held.host))
                 }

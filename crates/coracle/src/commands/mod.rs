@@ -20,6 +20,7 @@ mod lock;
 mod logs;
 mod plan;
 mod release;
+mod results;
 mod rollback;
 mod serve;
 mod status;

@@ -1,6 +1,6 @@
-//! What plan, apply and rollback share: which set, where from, the question, and what is told on the way.
+//! What plan, apply and rollback share: which set, where from, the question, and what is told on the way and at the end.
 
-use crate::cli::{Release, Wanted};
+use crate::cli::{Form, Release, Wanted};
 use crate::connect::MANAGER;
 use crate::{colour, connect, exit};
 use anyhow::Context;
@@ -10,12 +10,17 @@ use delivery::history::Provenance;
 use delivery::plan::show::{self, Paint};
 use delivery::plan::{Action, Plan};
 use delivery::protect::Confirmation;
-use delivery::release::Options;
+use delivery::release::{Options, ReleaseError, Released};
 use delivery::{history, lock};
+use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
+
+/// The form of what is told at the end for scripts.
+pub(crate) const FORMAT: &str = "coracle.dev/release/v1";
 
 /// Plans what the paths hold.
 pub(crate) async fn plan(
@@ -159,9 +164,18 @@ pub(crate) async fn run(
     provenance: Provenance,
 ) -> anyhow::Result<ExitCode> {
     note_interrupted(client, &plan.set).await;
-    let paint = if colour::paints_stdout() { Paint::Colours } else { Paint::Plain };
-    crate::commands::say(&show::text(plan, paint));
+    let json = how.answer.output == Form::Json;
+    let paint = if colour::paints_stdout() && !json { Paint::Colours } else { Paint::Plain };
+    match json {
+        false => crate::commands::say(&show::text(plan, paint)),
+        // Who is asked has to see it.
+        true if !agreed => eprintln!("{}", show::text(plan, paint)),
+        true => {}
+    }
     if !plan.problems.is_empty() {
+        if json {
+            crate::commands::say(&serde_json::to_string_pretty(&document(plan, "refused", Vec::new()))?);
+        }
         return Err(exit::bad_input("the plan has problems, and nothing was changed"));
     }
     if !plan.is_empty() && !agreed && !asked()? {
@@ -181,11 +195,56 @@ pub(crate) async fn run(
         keep: how.keep,
         rollback: how.rollback,
     };
-    let released = delivery::release::release(client.clone(), plan, &options, &tell).await?;
+    let objects = Mutex::new(Vec::new());
+    let progress = |event: Event| {
+        if let (true, Some(entry), Ok(mut all)) = (json, entry(&event), objects.lock()) {
+            all.push(entry);
+        }
+        tell(event);
+    };
+    let released = delivery::release::release(client.clone(), plan, &options, &progress).await;
+    if json {
+        let objects = objects.into_inner().unwrap_or_default();
+        crate::commands::say(&serde_json::to_string_pretty(&ended(plan, &released, objects))?);
+    }
+    let released = released?;
     if let Some(revision) = released.revision {
         eprintln!("{} revision {}: {} done", colour::good("applied"), revision.number, released.outcome.done);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a release ended, for scripts: documented in docs/plan-and-apply.md, and stable.
+fn document(plan: &Plan, state: &str, objects: Vec<Value>) -> Value {
+    json!({ "format": FORMAT, "state": state, "plan": show::json(plan), "objects": objects })
+}
+
+fn ended(plan: &Plan, released: &Result<Released, ReleaseError>, objects: Vec<Value>) -> Value {
+    let state = match released {
+        Ok(Released { revision: Some(_), .. }) => "applied",
+        Ok(_) => "unchanged",
+        Err(error) if error.changed_nothing() => "refused",
+        Err(_) => "failed",
+    };
+    let mut told = document(plan, state, objects);
+    match released {
+        Ok(Released { revision: Some(revision), .. }) => told["revision"] = revision.number.into(),
+        Ok(_) => {}
+        Err(error) => told["cause"] = error.to_string().into(),
+    }
+    if let Err(ReleaseError::Apply { back: Some(back), .. }) = released {
+        told["restored"] = (*back).into();
+    }
+    told
+}
+
+/// What was done with an object, for scripts.
+fn entry(event: &Event) -> Option<Value> {
+    match event {
+        Event::Done { action, object } => Some(json!({ "action": action, "object": object })),
+        Event::Kept { object, why } => Some(json!({ "action": Action::Keep, "object": object, "note": why })),
+        Event::Health { .. } | Event::Waits { .. } => None,
+    }
 }
 
 /// The question, on a terminal.

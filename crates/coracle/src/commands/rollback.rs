@@ -16,7 +16,7 @@ pub(crate) async fn run(arguments: Rollback) -> anyhow::Result<ExitCode> {
     if all.is_empty()
         && let Some(synced) = synced::find(&client, &set.name, &set.namespace).await?
     {
-        return synced::roll_back(&client, &synced, arguments.revision).await;
+        return synced::roll_back(&client, &synced, arguments.revision, arguments.release.answer.output).await;
     }
     if all.is_empty() {
         return Err(exit::bad_input(nothing_of(&set)));

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use delivery::api::Api;
 use delivery::applyset::Set;
+use delivery::config::origin::Brought;
 use delivery::history::{Provenance, Revision, State};
 use delivery::object::ObjectId;
 use futures::StreamExt;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::cli::Form;
 use crate::{colour, exit};
 
 /// How long a way back may take.
@@ -105,6 +107,22 @@ impl Synced {
         of_argo.chain(of_flux).collect()
     }
 
+    /// The commits that it brought to their end.
+    pub(crate) fn brought(&self) -> Vec<Brought> {
+        let entries = self.object["status"]["history"].as_array().into_iter().flatten();
+        let either = |entry: &Value, argo: &str, flux: &str| {
+            words(if entry["id"].is_u64() { &entry[argo] } else { &entry[flux] })
+        };
+        let status = &self.object["status"];
+        let one = |entry: &Value| {
+            let Provenance { commit, author, .. } = revision(0, entry, status).provenance;
+            let (begun, ended) =
+                (either(entry, "deployStartedAt", "firstReconciled"), either(entry, "deployedAt", "lastReconciled"));
+            Brought { begun, ended, commit, author }
+        };
+        entries.map(one).collect()
+    }
+
     /// What it applied, the newest first, in the words of a set's history.
     pub(crate) fn history(&self) -> Vec<Told> {
         let status = &self.object["status"];
@@ -157,9 +175,10 @@ fn revision(at: usize, entry: &Value, status: &Value) -> Revision {
     let by_hand = entry["id"].is_u64() && by["automated"] != true;
     let nobody = if by_hand { "by hand" } else { "git sync" };
     revision.provenance.applied_by = by["username"].as_str().unwrap_or(nobody).to_owned();
-    revision.provenance.author = words(&entry["commit"]["author"]);
+    let commit = &entry[if entry["id"].is_u64() { "commit" } else { "metadata" }];
+    revision.provenance.author = words(&commit["author"]);
     revision.provenance.source = words(&entry["source"]["repoURL"]);
-    revision.summary = words(&entry["commit"]["message"]).lines().next().unwrap_or_default().to_owned();
+    revision.summary = words(&commit["message"]).lines().next().unwrap_or_default().to_owned();
     revision.cause = failed.map(|one| words(&one["reason"])).unwrap_or_default();
     revision
 }
@@ -201,7 +220,12 @@ pub(crate) async fn find(client: &kube::Client, named: &str, namespace: &str) ->
 }
 
 /// Brings an earlier commit of an application back, where that lasts.
-pub(crate) async fn roll_back(client: &kube::Client, synced: &Synced, number: Option<u64>) -> anyhow::Result<ExitCode> {
+pub(crate) async fn roll_back(
+    client: &kube::Client,
+    synced: &Synced,
+    number: Option<u64>,
+    form: Form,
+) -> anyhow::Result<ExitCode> {
     let label = synced.label();
     let automated = &synced.object["spec"]["syncPolicy"]["automated"];
     let by_itself = synced.kind == "Kustomization" || automated.is_object() && automated["enabled"] != false;
@@ -225,6 +249,14 @@ pub(crate) async fn roll_back(client: &kube::Client, synced: &Synced, number: Op
     let message = state["message"].as_str().unwrap_or_default();
     if state["phase"] != "Succeeded" {
         return Err(anyhow::anyhow!("{label} could not be brought back: {message}"));
+    }
+    if form == Form::Json {
+        let (namespace, name) = (text(&synced.object, "namespace"), text(&synced.object, "name"));
+        let told = json!({ "format": crate::commands::release::FORMAT, "state": "applied", "revision": chosen.number,
+            "commit": chosen.provenance.commit,
+            "application": { "kind": synced.kind, "namespace": namespace, "name": name } });
+        crate::commands::say(&serde_json::to_string_pretty(&told)?);
+        return Ok(ExitCode::SUCCESS);
     }
     crate::commands::say(&format!("{label} is back at {} (revision {})", chosen.provenance.commit, chosen.number));
     Ok(ExitCode::SUCCESS)

@@ -9,6 +9,11 @@ fn words(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
 }
 
+/// What a command told scripts: one document, and nothing else.
+fn document(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", words(output)))
+}
+
 fn write(directory: &Path, name: &str, text: &str) {
     std::fs::write(directory.join(name), text).expect("writable");
 }
@@ -55,8 +60,11 @@ fn a_directory_is_planned_applied_broken_and_put_back() {
 
     // What breaks says why in its own words, and the last good one comes back.
     write(directory.path(), "web.yaml", &deployment("echo no database; exit 3"));
-    let broken = run(&["apply", path, "--yes", "--rollback"]);
+    let broken = run(&["apply", path, "--yes", "--rollback", "-o", "json"]);
     let said = words(&broken);
+    let told = document(&broken);
+    assert_eq!((&told["state"], &told["restored"]), (&"failed".into(), &2.into()), "{said}");
+    assert!(told["cause"].as_str().expect("a cause").contains("exit code 3"), "{said}");
     assert_eq!(broken.status.code(), Some(1), "{said}");
     for part in ["exit code 3", "its last words: no database", "revision 2 is back"] {
         assert!(said.contains(part), "{part:?} is not in {said}");
@@ -82,10 +90,61 @@ fn a_directory_is_planned_applied_broken_and_put_back() {
         told.contains("default  deployment/web  \"trace\"  from configmap/settings in default key LOG_LEVEL"),
         "{told}"
     );
-    let back = coracle.run(&["rollback", "shop", "1", "--yes", "--force-conflicts"]);
+    let back = coracle.run(&["rollback", "shop", "1", "--yes", "--force-conflicts", "-o", "json"]);
     assert!(back.status.success(), "{}", words(&back));
+    assert_eq!(document(&back)["state"], "applied", "{}", words(&back));
     let told = coracle.ok(&["config", "LOG_LEVEL"]);
     assert!(told.contains("\"info\"") && told.contains("revision"), "{told}");
+}
+
+#[test]
+fn commands_that_write_tell_scripts_what_became_of_it() {
+    let coracle = Coracle::serve(&[]);
+    let directory = manifests(&[("config.yaml", &config("info"))]);
+    let path = directory.path().to_str().expect("UTF-8");
+    let json = |arguments: &[&str]| {
+        let output = coracle.run(&[arguments, &["-o", "json"]].concat());
+        (document(&output), output.status.code())
+    };
+    let file = directory.path().join("config.yaml");
+    let file = file.to_str().expect("UTF-8");
+    for result in ["created", "unchanged"] {
+        let wanted = serde_json::json!({ "objects": [{ "apiVersion": "v1", "kind": "ConfigMap", "namespace": "default",
+            "name": "settings", "result": result }] });
+        assert_eq!(json(&["apply", "-f", file]), (wanted, Some(0)));
+    }
+    let (told, code) = json(&["apply", path, "--set", "shop", "--yes"]);
+    assert_eq!((&told["format"], &told["state"], code), (&"coracle.dev/release/v1".into(), &"applied".into(), Some(0)));
+    assert_eq!((&told["revision"], &told["plan"]["summary"]["adopt"]), (&1.into(), &1.into()), "{told:#}");
+    assert_eq!(told["objects"][0]["action"], "adopt", "{told:#}");
+    assert_eq!(told["objects"][0]["object"]["name"], "settings", "{told:#}");
+    let (told, code) = json(&["apply", path, "--set", "shop", "--yes"]);
+    assert_eq!((&told["state"], code), (&"unchanged".into(), Some(0)), "{told:#}");
+    write(
+        directory.path(),
+        "odd.yaml",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: odd}\nspec: {ports: [{port: 0}]}\n",
+    );
+    let (told, code) = json(&["apply", path, "--set", "shop", "--yes"]);
+    assert_eq!((&told["state"], code), (&"refused".into(), Some(2)), "{told:#}");
+    assert_eq!(told["plan"]["problems"][0]["object"]["name"], "odd", "{told:#}");
+
+    coracle.ok(&["apply", "-f", file, "--force-conflicts"]);
+    let taken = tempfile::tempdir().expect("a folder");
+    let to = taken.path().to_str().expect("UTF-8");
+    coracle.ok(&["delete", "configmap/settings"]);
+    coracle.ok(&["apply", "-f", file]);
+    let (told, code) = json(&["import", "configmap/settings", "--to", to, "--set", "other"]);
+    assert_eq!((&told["object"]["name"], &told["set"]["name"], code), (&"settings".into(), &"other".into(), Some(0)));
+    assert!(Path::new(told["manifest"].as_str().expect("a path")).is_file(), "{told}");
+
+    let (told, code) = json(&["delete", "configmaps", "settings", "nothing"]);
+    let results = [&told["objects"][0]["result"], &told["objects"][1]["result"]];
+    assert_eq!((results, code), ([&"deleted".into(), &"missing".into()], Some(1)), "{told}");
+    // One that cannot be deleted ends it, and what was done is told.
+    coracle.ok(&["apply", "-f", file]);
+    let (told, code) = json(&["delete", "configmaps", "settings", "%zz"]);
+    assert_eq!((&told["objects"][0]["result"], code), (&"deleted".into(), Some(1)), "{told}");
 }
 
 #[test]

@@ -154,7 +154,8 @@ fn break_glass_hands_over_and_back() {
         if acts.contains("configmap/settings") && acts.contains("changed") { Ok(()) } else { Err(list.to_string()) }
     });
     assert_eq!(colour(&coracle), "black");
-    coracle.ok(&["break-glass", "--end"]);
+    let ended: Value = serde_json::from_str(&coracle.ok(&["break-glass", "--end", "-o", "json"])).expect("JSON");
+    assert_eq!(ended["ended"].as_array().map(Vec::len), Some(1), "{ended}");
     eventually(
         "Git holds again",
         || if colour(&coracle) == "green" { Ok(()) } else { Err(colour(&coracle).to_string()) },
@@ -199,6 +200,10 @@ fn the_lock_of_an_application_is_ended_by_hand() {
     let again = coracle.run(&["lock", "release", "application/shop", "-n", "argocd"]);
     let said = String::from_utf8_lossy(&again.stderr).into_owned();
     assert!(again.status.code() == Some(2) && said.contains("nobody holds the lock of application.shop"), "{said}");
+    coracle.ok(&["apply", "-f", file.to_str().expect("UTF-8"), "--force-conflicts"]);
+    let freed = coracle.ok(&["lock", "release", "application/shop", "-n", "argocd", "-o", "json"]);
+    let freed: Value = serde_json::from_str(&freed).expect("JSON");
+    assert_eq!((&freed["holder"], &freed["host"]), (&"ann".into(), &"elsewhere".into()), "{freed}");
 }
 
 #[test]

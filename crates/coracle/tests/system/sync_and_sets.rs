@@ -1,10 +1,14 @@
 //! The commands for sets tell of what Git keeps: its history, the way back, and whose an object is.
 
-use crate::gitsync::{Work, application, remote};
+use crate::gitsync::{Work, application};
 use crate::harness::{Coracle, eventually};
 use serde_json::{Value, json};
 
 const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {colour: green}\n";
+/// Which never runs.
+const JOB: &str = "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: paint}\nspec:\n  suspend: true\n  schedule: '0 0 1 1 *'\n  jobTemplate: \
+    {spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: i, env: [{name: COLOUR, valueFrom: \
+    {configMapKeyRef: {name: settings, key: colour}}}]}]}}}}\n";
 
 fn colour(coracle: &Coracle) -> Value {
     coracle.get(&["configmaps/settings"])["data"]["colour"].clone()
@@ -17,10 +21,22 @@ fn is(coracle: &Coracle, wanted: &str) {
 #[test]
 fn what_git_keeps_is_told_and_left_to_git() {
     let (coracle, work) = (Coracle::serve(&["--git-port", "0"]), Work::new());
-    remote(&coracle, &work);
+    let path = work.path();
+    let added = coracle.ok(&["git", "add-remote", "shop", "-o", "json", "--repository", path.to_str().expect("UTF-8")]);
+    let added: Value = serde_json::from_str(&added).expect("JSON");
+    assert_eq!(added["remote"], "coracle");
+    assert!(added["url"].as_str().expect("a URL").ends_with("/git/shop.git"), "{added}");
     work.write("deploy/map.yaml", MAP);
+    work.write("deploy/job.yaml", JOB);
     let first = work.commit("Green it is");
     assert!(work.push().contains("live application/shop"));
+    // What a variable is, and who set it.
+    let told: Value = serde_json::from_str(&coracle.ok(&["config", "COLOUR", "-o", "json"])).expect("JSON");
+    let origin = &told[0]["origin"];
+    assert_eq!((&origin["manager"], &origin["commit"]), (&"coracle-sync".into(), &first.as_str().into()), "{told:#}");
+    assert_eq!(origin["author"], "Ann <ann@example.com>");
+    assert!(coracle.ok(&["config", "COLOUR"]).contains(&format!("commit {first}  author Ann")));
+
     work.write("deploy/map.yaml", &MAP.replace("green", "blue"));
     let second = work.commit("Blue it is");
     assert!(work.push().contains("live application/shop"));
@@ -63,8 +79,9 @@ fn what_git_keeps_is_told_and_left_to_git() {
     work.write("held.json", &held.to_string());
     let file = work.path().join("held.json");
     coracle.ok(&["apply", "-f", file.to_str().expect("UTF-8"), "--force-conflicts"]);
-    let said = coracle.ok(&["rollback", "application/shop"]);
-    assert!(said.contains(&first), "{said}");
+    let back: Value = serde_json::from_str(&coracle.ok(&["rollback", "application/shop", "-o", "json"])).expect("JSON");
+    assert_eq!((&back["state"], &back["commit"]), (&"applied".into(), &first.as_str().into()), "{back}");
+    assert_eq!(back["application"]["name"], "shop");
     assert_eq!(colour(&coracle), "green");
     let told = coracle.ok(&["history", "application/shop", "-o", "json"]);
     let told: Value = serde_json::from_str(&told).expect("JSON");

@@ -1,9 +1,12 @@
-//! Since when a value is what it is, and who set it: from the owners of its field, and from the revisions of its set.
+//! Since when a value is what it is, and who set it: from the owners of its field, from the revisions of its set, and from what was
+//! synced from Git.
 
 use super::Variable;
 use crate::fields::{self, Path, Step};
 use crate::history::Revision;
 use crate::object::ObjectId;
+use crate::sync::engine::compare::MANAGER;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -66,6 +69,34 @@ pub fn of_live(variable: &Variable, live: &Value) -> Origin {
         since: owner.time.unwrap_or_default(),
         ..Origin::default()
     })
+}
+
+/// A commit that was synced.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Brought {
+    /// When that began (RFC 3339).
+    pub begun: String,
+    /// When it ended.
+    pub ended: String,
+    /// The commit.
+    pub commit: String,
+    /// Its author.
+    pub author: String,
+}
+
+/// The commit during whose sync the object that says the value was written last, where a sync wrote it: as exact as field managers are,
+/// whose times are of whole objects and whole seconds. No commit where two may have been it.
+pub fn of_commits(by_owner: Origin, brought: &[Brought]) -> Origin {
+    let second = |text: &str| text.parse::<Timestamp>().ok().map(Timestamp::as_second);
+    let Some(at) = second(&by_owner.since).filter(|_| by_owner.manager == MANAGER) else { return by_owner };
+    let during = |one: &&Brought| matches!((second(&one.begun), second(&one.ended)), (Some(begun), Some(ended)) if begun <= at && at <= ended);
+    let mut found = brought.iter().filter(during);
+    match found.next() {
+        Some(one) if found.all(|other| other.commit == one.commit) => {
+            Origin { commit: one.commit.clone(), author: one.author.clone(), ..by_owner }
+        }
+        _ => by_owner,
+    }
 }
 
 /// The oldest revision since which the value has been what it is, without a break. `revisions` begins with the newest.
@@ -138,5 +169,34 @@ mod tests {
         let origin = of_history(variable, &live, &history).unwrap();
         assert_eq!((origin.revision, origin.author.as_str()), (Some(3), "author 3"));
         assert_eq!(of_history(variable, &config("by hand"), &history), None);
+    }
+
+    #[test]
+    fn the_commit_whose_sync_wrote_it_is_named_where_it_can_be_told() {
+        let brought = |begun: u8, ended: u8, commit: &str| Brought {
+            begun: format!("2026-01-01T00:00:{begun:02}Z"),
+            ended: format!("2026-01-01T00:00:{ended:02}Z"),
+            commit: commit.to_owned(),
+            author: format!("author of {commit}"),
+        };
+        let all = [brought(1, 3, "one"), brought(5, 5, "two"), brought(5, 9, "three"), brought(20, 20, "one")];
+        for (manager, second, wanted) in [
+            (MANAGER, 2, "one"),
+            (MANAGER, 4, ""),
+            (MANAGER, 5, ""),
+            (MANAGER, 8, "three"),
+            (MANAGER, 20, "one"),
+            ("kubectl", 8, ""),
+        ] {
+            let owner = Origin {
+                manager: manager.to_owned(),
+                since: format!("2026-01-01T00:00:{second:02}Z"),
+                ..Origin::default()
+            };
+            let told = of_commits(owner.clone(), &all);
+            assert_eq!(told.commit, wanted, "{manager} {second}");
+            assert_eq!(told.author.is_empty(), wanted.is_empty());
+            assert_eq!((told.manager, told.since), (owner.manager, owner.since));
+        }
     }
 }

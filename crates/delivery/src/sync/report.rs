@@ -318,7 +318,7 @@ impl Report {
         let one = |one: &Deployed| {
             json!({ "digest": format!("sha1:{}", one.revision), "firstReconciled": one.deploy_started_at,
                 "lastReconciled": one.deployed_at, "lastReconciledStatus": "ReconciliationSucceeded", "totalReconciliations": 1,
-                "metadata": { "revision": one.revision } })
+                "metadata": { "revision": one.revision, "author": one.commit["author"], "message": one.commit["message"] } })
         };
         self.history.iter().rev().take(5).map(one).collect()
     }
