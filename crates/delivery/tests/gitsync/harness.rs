@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use delivery::api::Api;
 use delivery::sync;
+use delivery::sync::programs::Programs;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -44,6 +45,11 @@ pub(crate) struct Cluster {
     shutdown: CancellationToken,
     serving: JoinSet<()>,
     data: TempDir,
+    programs: Option<Arc<dyn Programs>>,
+}
+
+fn settings_of(data: &TempDir, programs: &Option<Arc<dyn Programs>>) -> sync::Settings {
+    sync::Settings { programs: programs.clone(), ..sync::Settings::new(data.path().join("sync")) }
 }
 
 fn run(settings: sync::Settings, client: kube::Client) -> (sync::Handle, CancellationToken, JoinSet<()>) {
@@ -56,6 +62,11 @@ fn run(settings: sync::Settings, client: kube::Client) -> (sync::Handle, Cancell
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// With somebody who makes programs of commits.
+    pub(crate) async fn start_with(programs: Option<Arc<dyn Programs>>) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
         let (store, task) =
             store::SqliteStore::open(store::Settings::new(data.path().join("state.db"))).expect("the store opens");
@@ -71,9 +82,9 @@ impl Cluster {
         });
         tokio::time::timeout(LIMIT, handle.ready()).await.expect("ready in time");
         sync::install(client.clone()).await.expect("the kinds are installed");
-        let (sync, stop_sync, syncing) = run(sync::Settings::new(data.path().join("sync")), client.clone());
+        let (sync, stop_sync, syncing) = run(settings_of(&data, &programs), client.clone());
         let api = Api::over(client.clone());
-        let this = Self { client, api, sync, stop_sync, syncing, shutdown, serving, data };
+        let this = Self { client, api, sync, stop_sync, syncing, shutdown, serving, data, programs };
         for name in ["argocd", "shop"] {
             this.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })).await;
         }
@@ -94,7 +105,7 @@ impl Cluster {
     }
 
     pub(crate) fn begin_sync(&mut self) {
-        let settings = sync::Settings::new(self.data.path().join("sync"));
+        let settings = settings_of(&self.data, &self.programs);
         (self.sync, self.stop_sync, self.syncing) = run(settings, self.client.clone());
     }
 

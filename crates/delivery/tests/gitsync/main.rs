@@ -9,6 +9,7 @@ mod harness;
 mod incidents;
 mod kustomizations;
 mod locks;
+mod programs;
 mod receivers;
 mod remote;
 mod settling;
