@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::compile::{Compiled, compile};
+use crate::compile::{Compiled, Served, compile};
 use crate::config::Settings;
 use crate::crds::BUNDLE_VERSION_ANNOTATION;
 use crate::dns::Zone;
@@ -208,6 +208,7 @@ impl Feeder {
             Ok(applied) => {
                 self.outcome = Outcome { bound: applied.bound, refused: None };
                 self.serving = Some(self.compiled.snapshot.clone());
+                self.rejected.served = Served::of(&self.compiled.snapshot.listeners, &self.compiled.certificates);
                 Ok(false)
             }
             Err(Refused::Closed) => Err(RunError::ProxyGone),

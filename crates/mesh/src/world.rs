@@ -18,6 +18,8 @@ use resources::gateway::referencegrants::ReferenceGrant;
 use resources::istio::PeerAuthentication;
 use resources::traffic::TrafficPolicy;
 
+use crate::compile::Served;
+
 /// The objects, each list in order of namespace and name.
 #[derive(Clone, Debug, Default)]
 pub struct World {
@@ -75,6 +77,8 @@ pub struct Rejected {
     pub policies: BTreeMap<String, (proxy::access::Policy, String)>,
     /// Namespace, name and resource version of a Secret, to the reason.
     pub certificates: BTreeMap<(String, String, String), String>,
+    /// The certificates that it did not refuse and serves, for where others of the same Secrets are unfit.
+    pub served: Served,
 }
 
 impl Rejected {

@@ -426,8 +426,8 @@ pub(crate) async fn over_http2(
 
 /// What is said where HTTP/2 is needed and HTTP/1.1 spoken. It is nothing that goes by itself, and so nothing to try again.
 fn not_http2() -> Fault {
-    let detail = "The backend speaks HTTP/1.1 on this port, and gRPC needs HTTP/2: send calls to the port on which it speaks that without TLS \
-                  (appProtocol: kubernetes.io/h2c says so of a port), or by a BackendTLSPolicy.";
+    let detail = "The backend speaks HTTP/1.1 on this port, and gRPC needs HTTP/2: send calls to a port on which its program speaks that, \
+                  and have the port say so (appProtocol h2c).";
     Fault::new(StatusCode::BAD_GATEWAY, NOT_HTTP2, detail).in_grpc(13)
 }
 

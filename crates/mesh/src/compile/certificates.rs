@@ -1,4 +1,6 @@
 //! The certificates of listeners, and those that Gateways show to backends: references to Secrets, followed and looked at.
+//!
+//! Invariant: a certificate that is served goes on being served while its Secret is there, may be referred to and holds none that is better.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,6 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use proxy::secured::ClientCertificate;
+use proxy::snapshot::{Listener, ListenerProtocol};
 use resources::gateway::gateways::{Gateway, GatewayListenersTlsCertificateRefs};
 
 use super::index::{Index, Subject, key};
@@ -22,11 +25,43 @@ const KEY: &str = "tls.key";
 pub type SecretVersion = (String, String, String);
 
 /// A certificate and the Secret that it is from.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) secret: SecretVersion,
     pub(super) chain: Arc<[u8]>,
     pub(super) key: Arc<[u8]>,
+}
+
+/// The certificates that the proxy serves, by namespace and name of their Secrets: where one becomes unfit, the last that was good.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Served(BTreeMap<(String, String), Found>);
+
+impl Served {
+    /// What a snapshot has that the proxy has taken. `sources` says which Secret each certificate of a listener is from.
+    #[must_use]
+    pub fn of(listeners: &[Listener], sources: &BTreeMap<Arc<str>, Vec<SecretVersion>>) -> Self {
+        let each = listeners.iter().flat_map(|listener| {
+            let certificates = match &listener.protocol {
+                ListenerProtocol::Https { certificates, .. } | ListenerProtocol::Tls { certificates, .. } => {
+                    certificates.as_slice()
+                }
+                _ => &[],
+            };
+            certificates.iter().zip(sources.get(&listener.id).into_iter().flatten())
+        });
+        let found = each.map(|(certificate, secret)| {
+            let (chain, key) = (Arc::clone(&certificate.chain), Arc::clone(&certificate.key));
+            ((secret.0.clone(), secret.1.clone()), Found { secret: secret.clone(), chain, key })
+        });
+        Self(found.collect())
+    }
+}
+
+/// Without the keys.
+impl std::fmt::Debug for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.values().map(|found| &found.secret)).finish()
+    }
 }
 
 /// Follows every reference of a Gateway's listener; the good ones, and the first fault.
@@ -39,14 +74,33 @@ pub(super) fn find(
     let mut found = Vec::with_capacity(refs.len());
     let mut first_fault = None;
     for to in refs {
-        match find_one(to, gateway, index, rejected) {
-            Ok(certificate) => found.push(certificate),
+        let secret = match follow(to, gateway, index) {
+            Ok(secret) => secret,
             Err(fault) => {
+                first_fault.get_or_insert(fault);
+                continue;
+            }
+        };
+        match read(secret, rejected) {
+            Ok(certificate) => found.push(certificate),
+            Err(mut fault) => {
+                if let Some(before) = before(secret, rejected) {
+                    fault.message.push_str("; the last one that could be is served meanwhile");
+                    found.push(before.clone());
+                }
                 first_fault.get_or_insert(fault);
             }
         }
     }
     (found, first_fault)
+}
+
+/// What a Secret had that is served still.
+fn before<'r>(secret: &Secret, rejected: &'r Rejected) -> Option<&'r Found> {
+    let (namespace, name, _) = version(secret);
+    let before = rejected.served.0.get(&(namespace, name))?;
+    // The proxy may see today what it did not yesterday.
+    (!rejected.certificates.contains_key(&before.secret)).then_some(before)
 }
 
 fn find_one(
@@ -55,7 +109,19 @@ fn find_one(
     index: &Index<'_>,
     rejected: &Rejected,
 ) -> Result<Found, Fault> {
-    let invalid = |message: String| Fault::new(reason::INVALID_CERTIFICATE_REF, message);
+    read(follow(to, gateway, index)?, rejected)
+}
+
+fn invalid(message: String) -> Fault {
+    Fault::new(reason::INVALID_CERTIFICATE_REF, message)
+}
+
+/// The Secret that is referred to.
+fn follow<'w>(
+    to: &GatewayListenersTlsCertificateRefs,
+    gateway: Subject<'_>,
+    index: &Index<'w>,
+) -> Result<&'w Secret, Fault> {
     let (group, kind) = (to.group.as_deref().unwrap_or_default(), to.kind.as_deref().unwrap_or("Secret"));
     let namespace = to.namespace.as_deref().unwrap_or(gateway.namespace);
     let name = format!("Secret {namespace}/{}", to.name);
@@ -72,9 +138,14 @@ fn find_one(
         );
         return Err(Fault::new(reason::REF_NOT_PERMITTED, message));
     }
-    let secret = index
-        .secret(namespace, &to.name)
-        .ok_or_else(|| invalid(format!("{name} does not exist, or is not of type {SECRET_TYPE}")))?;
+    let none = || invalid(format!("{name} does not exist, or is not of type {SECRET_TYPE}"));
+    index.secret(namespace, &to.name).ok_or_else(none)
+}
+
+/// What a Secret holds.
+fn read(secret: &Secret, rejected: &Rejected) -> Result<Found, Fault> {
+    let (namespace, name) = key(&secret.metadata);
+    let name = format!("Secret {namespace}/{name}");
     let secret_version = version(secret);
     if let Some(why) = rejected.certificates.get(&secret_version) {
         return Err(invalid(format!("{name} cannot be used: {why}")));

@@ -48,7 +48,7 @@ use proxy::Snapshot;
 use resources::names::GATEWAY_CONTROLLER;
 
 pub use attach::ParentPlan;
-pub use certificates::SecretVersion;
+pub use certificates::{SecretVersion, Served};
 pub use kind::RouteKind;
 pub use plan::{AdmissionPlan, AncestorPlan, ClassPlan, GatewayPlan, ListenerPlan, PolicyKind, PolicyPlan, RoutePlan};
 pub use services::ServicePortPlan;

@@ -15,11 +15,16 @@ use crate::harness::{Cluster, LIMIT, service};
 fn secret(name: &str, roots: &mut rustls::RootCertStore) -> String {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
     roots.add(made.cert.der().clone()).expect("a root");
-    let encode = |text: String| base64::engine::general_purpose::STANDARD.encode(text);
+    secret_of(&made.cert.pem(), &made.signing_key.serialize_pem())
+}
+
+/// The same Secret with this in it.
+fn secret_of(chain: &str, key: &str) -> String {
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     format!(
         "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: cert}}\ntype: kubernetes.io/tls\ndata: {{tls.crt: {}, tls.key: {}}}\n",
-        encode(made.cert.pem()),
-        encode(made.signing_key.serialize_pem())
+        encode(chain),
+        encode(key)
     )
 }
 
@@ -95,6 +100,54 @@ async fn a_renewed_secret_serves_at_once_and_cuts_nobody_off() {
     assert!(connect(edge, "a.test", &old).await.is_err(), "nobody gets the old one any more");
     assert_eq!(cluster.gateway("edge", "tls").await, edge);
     drop((kept, fresh));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_secret_is_told_of_and_the_last_good_one_served() {
+    let mut cluster = Cluster::start().await;
+    let port = free_port().await;
+    let (mut old, mut new) = (rustls::RootCertStore::empty(), rustls::RootCertStore::empty());
+    let manifests = format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: edge}}\nspec: {{gatewayClassName: coracle, listeners: \
+         [{{name: tls, port: {port}, protocol: HTTPS, tls: {{certificateRefs: [{{name: cert}}]}}}}]}}\n---\n\
+         apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r}}\nspec: {{parentRefs: [{{name: edge}}], rules: [{{backendRefs: [{{name: web, port: 8080}}]}}]}}\n"
+    );
+    cluster.apply(&(manifests + &service("web", 8080) + &secret("a.test", &mut old))).await;
+    cluster.endpoint("web", "web").await;
+    let edge = cluster.gateway("edge", "tls").await;
+    crate::harness::until(cluster.service("web", 8080).await, "web", "/x", (200, "web /x")).await;
+    ask(&mut connected(edge, "a.test", &old).await, "a.test", "web /x").await;
+
+    let says = async |kind: &str, status: &str, words: &str| {
+        let wanted = |gateway: &serde_json::Value| {
+            let conditions = gateway.pointer("/status/listeners/0/conditions").and_then(serde_json::Value::as_array);
+            conditions.into_iter().flatten().any(|one| {
+                let message = one["message"].as_str().unwrap_or_default();
+                one["type"] == kind && one["status"] == status && message.contains(words)
+            })
+        };
+        cluster.wait("gateway.networking.k8s.io/v1", "Gateway", "edge", wanted).await
+    };
+    let other = rcgen::generate_simple_self_signed(["a.test".to_owned()]).expect("a certificate");
+    let key = other.signing_key.serialize_pem();
+    let another = rcgen::generate_simple_self_signed(["a.test".to_owned()]).expect("a certificate");
+    for (chain, key, words) in
+        [(another.cert.pem(), key.as_str(), "cannot be used"), ("no PEM".to_owned(), key.as_str(), "tls.crt")]
+    {
+        cluster.apply(&secret_of(&chain, key)).await;
+        let gateway = says("ResolvedRefs", "False", words).await;
+        assert!(gateway.data.to_string().contains("InvalidCertificateRef"), "{gateway:?}");
+        says("Programmed", "True", "").await;
+        ask(&mut connect(edge, "a.test", &old).await.expect("it is served still"), "a.test", "web /x").await;
+    }
+    cluster.apply(&secret("a.test", &mut new)).await;
+    ask(&mut connected(edge, "a.test", &new).await, "a.test", "web /x").await;
+    says("ResolvedRefs", "True", "").await;
+    // What is taken away is not served on.
+    cluster.delete("v1", "Secret", "cert").await;
+    says("Programmed", "False", "").await;
+    assert!(connect(edge, "a.test", &new).await.is_err());
     cluster.stop().await;
 }
 

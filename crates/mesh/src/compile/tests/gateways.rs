@@ -2,7 +2,10 @@
 
 use base64::Engine as _;
 
-use super::{compile, compiled, edge, settings, text, world};
+use proxy::snapshot::ListenerProtocol;
+
+use super::{Compiled, compile, compiled, edge, settings, text, world};
+use crate::compile::Served;
 
 /// A Gateway with these listeners.
 fn gateway(name: &str, listeners: &str) -> String {
@@ -334,6 +337,54 @@ fn a_certificate_that_the_proxy_refused_is_left_out() {
     world.rejected.certificate(("shop".to_owned(), "one".to_owned(), "7".to_owned()), "key does not fit".to_owned());
     let compiled = compile(&world, &settings());
     assert!(compiled.snapshot.listeners.is_empty());
+    assert!(text::gateway(&compiled, "g")[1].ends_with("!ResolvedRefs=InvalidCertificateRef"));
+}
+
+#[test]
+fn a_certificate_that_is_served_goes_on_where_its_secret_becomes_unfit() {
+    let listener = "{name: l, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: one}]}}";
+    let good = gateway("g", listener) + &secret("one", "shop");
+    let before = compiled(&good);
+    let served = Served::of(&before.snapshot.listeners, &before.certificates);
+    let chain = |compiled: &Compiled| match &compiled.snapshot.listeners.first()?.protocol {
+        ListenerProtocol::Https { certificates, .. } => Some(certificates[0].chain.clone()),
+        _ => None,
+    };
+    let unfit = good.replace("'7'", "'8'").replace("tls.key: ", "tls.key: AAAA");
+    let with = |yaml: &str| {
+        let mut world = world(yaml);
+        world.rejected.served = served.clone();
+        world
+    };
+    // What cannot be read, and what the proxy refuses.
+    let mut refused = with(&good.replace("'7'", "'8'"));
+    refused.rejected.certificate(("shop".to_owned(), "one".to_owned(), "8".to_owned()), "no match".to_owned());
+    for world in [with(&unfit), refused] {
+        let compiled = compile(&world, &settings());
+        assert_eq!(chain(&compiled), chain(&before));
+        assert_eq!(compiled.certificates, before.certificates, "it is that of the version before");
+        assert!(text::gateway(&compiled, "g")[1].ends_with("!ResolvedRefs=InvalidCertificateRef"));
+    }
+    // Not where it was never good, is gone, or was refused itself.
+    assert!(compiled(&unfit).snapshot.listeners.is_empty());
+    assert!(compile(&with(&gateway("g", listener)), &settings()).snapshot.listeners.is_empty());
+    let mut both = with(&unfit);
+    both.rejected.certificate(("shop".to_owned(), "one".to_owned(), "7".to_owned()), "expired".to_owned());
+    assert!(compile(&both, &settings()).snapshot.listeners.is_empty());
+    // Nor in the place of a better one.
+    let renewed = compile(&with(&good.replace("'7'", "'9'")), &settings());
+    assert_eq!(renewed.certificates["gateway/443"], [("shop".to_owned(), "one".to_owned(), "9".to_owned())]);
+    assert_eq!(format!("{served:?}"), r#"{("shop", "one", "7")}"#, "no keys where somebody may print it");
+}
+
+#[test]
+fn of_several_certificates_the_good_ones_are_served() {
+    let listener =
+        "{name: l, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: bad}, {name: one}, {name: none}]}}";
+    let bad = secret("bad", "shop").replace("tls.crt: ", "tls.crt: AAAA");
+    let compiled = compiled(&(gateway("g", listener) + &bad + &secret("one", "shop")));
+    let names: Vec<&str> = compiled.certificates["gateway/443"].iter().map(|(_, name, _)| name.as_str()).collect();
+    assert_eq!(names, ["one"]);
     assert!(text::gateway(&compiled, "g")[1].ends_with("!ResolvedRefs=InvalidCertificateRef"));
 }
 
