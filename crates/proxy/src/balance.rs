@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use http::StatusCode;
 
 use crate::access::LivePlace;
@@ -43,14 +43,14 @@ impl Backend {
     }
 
     /// What it is now.
-    pub(crate) fn members(&self) -> Arc<Members> {
-        self.members.load_full()
+    pub(crate) fn members(&self) -> Guard<Arc<Members>> {
+        self.members.load()
     }
 
-    /// Whether it takes requests as they are over HTTP/1.1, those of gRPC aside, and from everybody.
-    pub(crate) fn takes_all(&self) -> bool {
+    /// Whether it takes requests as they are over HTTP/1.1, those of gRPC aside, from whomever the place lets in where callers are judged.
+    pub(crate) fn takes(&self, lets_in: impl FnOnce(&LivePlace) -> bool) -> bool {
         let members = self.members.load();
-        members.protocol != BackendProtocol::H2c && members.place.is_none()
+        members.protocol != BackendProtocol::H2c && members.place.as_deref().is_none_or(lets_in)
     }
 
     pub(crate) fn protocol(&self) -> BackendProtocol {

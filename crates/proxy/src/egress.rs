@@ -13,6 +13,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{HOST, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, request};
@@ -368,7 +369,7 @@ trait Attempts: Send {
 
 impl Attempts for Observation {
     fn attempts(&mut self, address: std::net::SocketAddr) {
-        Self::attempts(self, address);
+        Self::attempts(self, address, Instant::now());
     }
 
     fn missed(&mut self, reason: &str) {

@@ -166,7 +166,7 @@ async fn attempts(
     let mut tried: Vec<SocketAddr> = Vec::new();
     loop {
         let address = ticket.endpoint.address;
-        seen.attempts(address);
+        seen.attempts(address, Instant::now());
         let limits = (rule.timeouts.backend_request, watch.as_deref());
         let offered = pin!(timely(caller, (ticket, request), (&mut upgrade, http2, grpc), limits));
         match offered.await {

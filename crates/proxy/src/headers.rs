@@ -103,7 +103,7 @@ pub(crate) fn is_id(said: &[u8]) -> bool {
 }
 
 /// Each byte in hexadecimal digits.
-const PAIRS: [[u8; 2]; 256] = {
+pub(crate) const PAIRS: [[u8; 2]; 256] = {
     let (digits, mut pairs, mut byte) = (b"0123456789abcdef", [[0; 2]; 256], 0);
     while byte < 256 {
         pairs[byte] = [digits[byte >> 4], digits[byte & 15]];

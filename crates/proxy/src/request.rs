@@ -306,7 +306,8 @@ async fn forward(
     // From here on the policy has to know how it ends.
     entered.until = until;
     let outgoing = outgoing(caller, rule, (choice, changes), parts, body, seen);
-    traffic::send(caller, rule, choice, traffic, entered, outgoing, seen).await
+    let mut offer = traffic::Offer::new(caller, choice, traffic, outgoing);
+    traffic::send(caller, rule, choice, traffic, entered, &mut offer, seen).await
 }
 
 /// The host a request is for, in lower case and without a port; or why it cannot be served.

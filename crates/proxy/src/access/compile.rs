@@ -38,6 +38,8 @@ pub(super) struct Rule {
 
 enum Source {
     Exact(Arc<str>),
+    /// What stands before and after the only place where there may be something else, and whether that may have several segments.
+    Between(Box<str>, Box<str>, bool),
     Pattern(regex::Regex),
     Gateway(Arc<str>),
 }
@@ -55,6 +57,11 @@ impl Policy {
         let (broken, keys) = (from.broken.clone(), from.keys.clone());
         let external = from.external.as_ref().map(|says| sets.asker(says)).transpose()?;
         Ok(Self { id: id.clone(), broken, issuers, keys, external, allow, deny, allows_some_only })
+    }
+
+    /// Whether it looks at what a request shows for itself, or asks others about it. Such a policy may also change what the backend gets.
+    pub(super) fn looks_further(&self) -> bool {
+        self.issuers.is_some() || self.keys.is_some() || self.external.is_some()
     }
 }
 
@@ -155,13 +162,28 @@ impl Source {
         Ok(match from {
             policy::Source::Gateway(name) => Self::Gateway(name.clone()),
             policy::Source::Id(id) if !id.contains('*') => Self::Exact(id.clone()),
-            policy::Source::Id(pattern) => Self::Pattern(expression(pattern)?),
+            policy::Source::Id(pattern) => Self::pattern(pattern)?,
+        })
+    }
+
+    fn pattern(pattern: &str) -> Result<Self, String> {
+        let any = if pattern.contains("**") { "**" } else { "*" };
+        Ok(match pattern.split_once(any) {
+            // Most are of this form, and told without an expression.
+            Some((before, after)) if !before.contains('*') && !after.contains('*') => {
+                Self::Between(before.into(), after.into(), any == "**")
+            }
+            _ => Self::Pattern(expression(pattern)?),
         })
     }
 
     fn names(&self, identity: &Identity) -> bool {
         match self {
             Self::Exact(id) => **id == *identity.id,
+            Self::Between(before, after, segments) => {
+                let rest = identity.id.strip_prefix(&**before).and_then(|rest| rest.strip_suffix(&**after));
+                rest.is_some_and(|between| *segments || !between.contains('/'))
+            }
             Self::Pattern(expression) => expression.is_match(&identity.id),
             Self::Gateway(_) => false,
         }

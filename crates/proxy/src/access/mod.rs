@@ -32,4 +32,4 @@ pub use refusal::Refusals;
 pub(crate) use evidence::Changes;
 pub(crate) use place::{LivePlace, Places};
 pub(crate) use refusal::Audit;
-pub(crate) use visit::{Admitted, Stop, Visit, Wait, admits, admits_copy, judge, judge_connection};
+pub(crate) use visit::{Admitted, Stop, Visit, Wait, admits, admits_copy, judge, judge_connection, lets_in};

@@ -99,6 +99,13 @@ fn callers_are_known_by_their_ids_and_patterns() {
         ("spiffe://cluster.local/ns/shop/sa/a", Some("spiffe://cluster.local/ns/shop/sa/ab"), false),
         ("spiffe://cluster.loca./ns/shop/sa/*", Some(A), false),
         ("spiffe://**", Some(A), true),
+        ("spiffe://cluster.local/ns/**/a", Some(A), true),
+        ("spiffe://cluster.local/ns/**/b", Some(A), false),
+        // What stands before and what stands after are not the same bytes.
+        ("spiffe://cluster.local/ns/shop/sa/a*a", Some(A), false),
+        ("spiffe://cluster.local/ns/shop/sa/a*", Some(A), true),
+        ("spiffe://*/ns/*/sa/*", Some(A), true),
+        ("spiffe://*/ns/*/sb/*", Some(A), false),
         ("spiffe://**", None, false),
     ] {
         let policies = [compiled("p", vec![from(Effect::Allow, pattern)])];

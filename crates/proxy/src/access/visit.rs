@@ -291,6 +291,29 @@ pub(crate) fn judge(
     Some(Refusal { place, policy: verdict.policy, rule: verdict.rule, reason })
 }
 
+/// Whether a place lets a request in for what is known of it already, and without a change to it. To any other it may say no or not; who asks it
+/// as all others are asked ([`Visit`]) learns that, and has it noted.
+pub(crate) fn lets_in(
+    place: &LivePlace,
+    identity: Option<&Identity>,
+    through: &[Arc<str>],
+    candidate: &Candidate<'_>,
+) -> bool {
+    let policies = place.policies();
+    if policies.is_empty() {
+        return true;
+    }
+    if policies.iter().any(|policy| policy.looks_further()) {
+        return false;
+    }
+    let facts = Facts { identity, through, request: Some(Asked::new(*candidate)) };
+    let decided = match &policies[..] {
+        [only] => decide(&[(&**only, Evidence::default())], &facts),
+        many => decide(&many.iter().map(|policy| (&**policy, Evidence::default())).collect::<Vec<_>>(), &facts),
+    };
+    decided.is_ok()
+}
+
 /// A connection that carries no HTTP has been let in.
 pub(crate) struct Admitted(());
 

@@ -5,7 +5,11 @@ use std::borrow::Cow;
 /// The path with every escape decoded once, backslashes as slashes, and empty and dot segments resolved. Programs differ in how
 /// much of this they do; a policy must hold whichever they do.
 pub(super) fn plain(path: &str) -> Cow<'_, str> {
-    let odd = path.bytes().any(|b| matches!(b, b'%' | b'\\')) || path.contains("//") || path.contains("/.");
+    let (mut odd, mut before) = (false, b'.');
+    for byte in path.bytes() {
+        odd |= matches!(byte, b'%' | b'\\') | ((before == b'/') & matches!(byte, b'/' | b'.'));
+        before = byte;
+    }
     if !odd {
         return Cow::Borrowed(path);
     }

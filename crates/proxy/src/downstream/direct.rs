@@ -1,32 +1,29 @@
-//! Requests that are passed on as they came: by rules that do nothing else, to endpoints of HTTP/1.1. Their headers, and those of most of
-//! their answers, are never made a map; they are copied from where they land to where they go.
+//! Requests that are passed on as they came: by rules that change nothing, to endpoints of HTTP/1.1. Their headers, and those of most of
+//! their answers, are never made a map; they are copied from where they land to where they go (`asking.rs`).
 //!
-//! Invariants: what is not of that kind is left to `request.rs` before anything of it was sent; both ways say, count and repeat the
-//! same. A request of this kind has no body and may be repeated (see `head.rs`).
+//! Invariants: what is not of that kind is left to `request.rs` before anything of it was sent, counted or noted, and so is what a policy does not let
+//! in; both ways say, count and repeat the same. A request of this kind has no body and may be repeated (see `head.rs`).
 
-use std::cell::OnceCell;
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 
-use super::answer::{self, Framing, To};
+use super::answer::{Framing, To};
+use super::asking::{Asking, Came};
 use super::head::Plain;
 use super::onward::{self, Told};
 use super::outlet::Outlet;
+use crate::access::{LivePlace, lets_in};
 use crate::answer::{Fault, Kind};
-use crate::body::{self, Body, Lease};
 use crate::endpoint::Ticket;
-use crate::forward::{self, Miss};
 use crate::headers;
 use crate::observe::{Observation, Seen};
 use crate::patience::Patience;
 use crate::request::{self, Caller};
-use crate::route::{Action, Candidate, Choice, Headers, Rule};
-use crate::upstream::{self, Answer, AskError, Http1};
+use crate::route::{Action, Candidate, Headers, Rule};
 
 /// A request on its way.
 pub(super) struct Passing {
@@ -77,7 +74,7 @@ const fn plain_targets() -> [bool; 256] {
 const PLAIN_TARGET: [bool; 256] = plain_targets();
 
 /// Begins to pass a request on. None where there is more to do about it.
-pub(super) fn begin(caller: &Arc<Caller>, plain: &Plain<'_, '_>, all: impl Fn() -> Bytes) -> Option<Passing> {
+pub(super) fn begin(caller: &Arc<Caller>, plain: &Plain<'_, '_>, all: impl Fn() -> Bytes) -> Option<Box<Passing>> {
     let kind = Kind::said(plain.says.content_type, plain.says.accept);
     let odd = !plain.target.bytes().fold(true, |plain, byte| plain & PLAIN_TARGET[usize::from(byte)]);
     if odd || kind == Kind::Grpc || caller.leaving.is_some() {
@@ -92,17 +89,28 @@ pub(super) fn begin(caller: &Arc<Caller>, plain: &Plain<'_, '_>, all: impl Fn() 
     if caller.server_name.as_ref().is_some_and(|name| table.misdirects(name, &host)) {
         return None;
     }
-    let (place, make) = (OnceCell::new(), || plain.headers(&all()).unwrap_or_default());
-    let candidate = Candidate { method: &plain.method, path, query, headers: Headers::Later(&place, &make) };
-    let rule = table.find(&host, &candidate, caller.identity.as_deref()).filter(|rule| rule.direct)?;
+    let (known, unreadable) = (OnceCell::new(), Cell::new(false));
+    let make = || {
+        let headers = plain.headers(&all());
+        unreadable.set(headers.is_none());
+        headers.unwrap_or_default()
+    };
+    let candidate = Candidate { method: &plain.method, path, query, headers: Headers::Later(&known, &make) };
+    let identity = caller.identity.as_deref();
+    let rule = table.find(&host, &candidate, identity).filter(|rule| rule.direct)?;
     let Action::Forward { choices, total } = &rule.action else { return None };
-    // Of all of them, as a draw that is thrown away would favour the others.
-    if !choices.iter().all(|choice| choice.backend.takes_all()) || onward::is_rare(plain, table.forwarded) {
+    let may_reach = |place: &LivePlace| lets_in(place, identity, &rule.guard.through, &candidate);
+    // The Gateways of a rule are met here themselves. All backends are looked at, as a draw that is thrown away would favour the others.
+    let may_pass = rule.guard.places.iter().all(|place| lets_in(place, identity, &[], &candidate))
+        && choices.iter().all(|choice| choice.backend.takes(may_reach));
+    if !may_pass || unreadable.get() || onward::is_rare(plain, table.forwarded) {
         return None;
     }
     let place = request::draw(choices, *total);
     let choice = &choices[place];
-    let ticket = choice.pick(&[], None);
+    let key = choice.traffic.as_ref().and_then(|traffic| traffic.key(caller, &HeaderMap::new()));
+    let now = Instant::now();
+    let ticket = choice.pick_at(&[], key, || now);
     // A snapshot may have been swapped in meanwhile; the request is then looked at again.
     if ticket.is_none() && !Arc::ptr_eq(&table, &caller.slot.table.load()) {
         return None;
@@ -112,7 +120,7 @@ pub(super) fn begin(caller: &Arc<Caller>, plain: &Plain<'_, '_>, all: impl Fn() 
         _ => headers::new_id(),
     };
     let trace = plain.says.trace.filter(|_| !plain.says.traces);
-    let mut seen = Observation::of_plain(caller, (&plain.method, plain.target, plain.host), id, trace);
+    let mut seen = Observation::of_plain(caller, (&plain.method, plain.target, plain.host), id, trace, now);
     let carried = seen.carried();
     let told = Told {
         address: &caller.address,
@@ -125,167 +133,102 @@ pub(super) fn begin(caller: &Arc<Caller>, plain: &Plain<'_, '_>, all: impl Fn() 
     let head = onward::write(plain, &told);
     seen.counts_as(&choice.counter);
     let (method, rule, last) = (plain.method.clone(), Arc::clone(rule), plain.last);
-    Some(Passing { method, head, rule, place, ticket, seen, kind, last })
+    Some(Box::new(Passing { method, head, rule, place, ticket, seen, kind, last }))
+}
+
+impl Passing {
+    /// Whether it meets a policy.
+    pub(super) fn meets_policy(&self) -> bool {
+        matches!(&self.rule.action, Action::Forward { choices, .. } if choices[self.place].traffic.is_some())
+    }
 }
 
 /// Passes it on, and brings back the answer.
 pub(super) async fn pass(caller: &Caller, mut passing: Box<Passing>, patience: &mut Patience) -> Passed {
-    let Passing { method, head, rule, place, ticket, seen, last, .. } = &mut *passing;
-    let asked = match &rule.action {
-        Action::Forward { choices, .. } => {
-            let asking = Asking { caller, choice: &choices[*place], rule, method, head, last: *last };
-            asking.within(ticket.take(), seen, patience).await
-        }
-        // Only rules that forward come this far.
-        Action::Respond { .. } | Action::Redirect { .. } => {
-            Err(Fault::new(StatusCode::SERVICE_UNAVAILABLE, "no_endpoint", "There is no endpoint."))
-        }
+    let asked = {
+        let Some((mut asking, seen)) = passing.asking(caller, patience) else { return passing.passed(Err(nowhere())) };
+        asking.within(seen).await
     };
-    let Passing { method, rule, mut seen, kind, .. } = *passing;
-    let response = match asked {
-        Ok(Came::Made(made, body)) => return made.with(body, seen, &method),
-        Ok(Came::Other(response)) => response,
-        Err(fault) => {
-            tracing::debug!(rule = &*rule.id, reason = fault.reason, "{}", fault.detail);
-            seen.fails(&fault);
-            fault.answer(kind, &seen.id)
-        }
+    passing.passed(asked)
+}
+
+/// The same where it meets a policy. What waits for that is larger.
+pub(super) async fn pass_by_policy(caller: &Caller, mut passing: Box<Passing>, patience: &mut Patience) -> Passed {
+    let asked = {
+        let Some((mut asking, seen)) = passing.asking(caller, patience) else { return passing.passed(Err(nowhere())) };
+        asking.by_policy(seen).await
     };
-    let (head, body) = response.into_parts();
-    seen.answered(head.status, &head.headers);
-    let body = Seen::new(body, Box::new(seen), &method, head.status);
-    Passed::Other(Response::from_parts(head, body))
+    passing.passed(asked)
 }
 
-/// What came of offering a request.
-enum Came {
-    Made(Made, Option<Body>),
-    Other(Response<Body>),
+/// Only rules that forward come this far.
+fn nowhere() -> Fault {
+    Fault::new(StatusCode::SERVICE_UNAVAILABLE, "no_endpoint", "There is no endpoint.")
 }
 
-/// What was made of a plain answer where it had landed.
-struct Made {
-    out: Outlet,
-    status: StatusCode,
-    /// How much of the body is in there, and how much is to come.
-    here: u64,
-    left: u64,
-    last: bool,
-    /// When it had come.
-    at: Instant,
-}
-
-impl Made {
-    /// Takes an answer, and as much of its body as has come with it.
-    fn of(plain: &upstream::Plain<'_, '_>, body: &[u8], last: bool) -> Self {
-        let (mut out, here) = (Outlet::new(), body.len() as u64);
-        answer::write_plain(plain, last, out.head());
-        out.head().extend_from_slice(body);
-        Self { out, status: plain.status, here, left: plain.length - here, last, at: Instant::now() }
+impl Passing {
+    fn asking<'a>(
+        &'a mut self,
+        caller: &'a Caller,
+        patience: &'a mut Patience,
+    ) -> Option<(Asking<'a>, &'a mut Observation)> {
+        let Self { method, head, rule, place, ticket, seen, last, .. } = self;
+        let Action::Forward { choices, .. } = &rule.action else { return None };
+        let choice = &choices[*place];
+        Some((Asking { caller, choice, rule, method, head, last: *last, patience, ticket: ticket.take() }, seen))
     }
 
-    fn with(self, body: Option<Body>, mut seen: Observation, method: &Method) -> Passed {
-        seen.answered_plainly(self.status, self.at);
-        seen.response_bytes = self.here;
-        let rest = body.map(|body| (Framing::Length(self.left), Seen::new(body, Box::new(seen), method, self.status)));
-        Passed::Made(self.out, rest, self.last)
-    }
-}
-
-/// A request as it is offered to endpoints.
-struct Asking<'a> {
-    caller: &'a Caller,
-    rule: &'a Rule,
-    choice: &'a Choice,
-    method: &'a Method,
-    head: &'a [u8],
-    last: bool,
-}
-
-impl Asking<'_> {
-    /// Offers it to endpoints in the time that the rule allows.
-    async fn within(
-        &self,
-        ticket: Option<Ticket>,
-        seen: &mut Observation,
-        patience: &mut Patience,
-    ) -> Result<Came, Fault> {
-        let ticket = ticket.ok_or_else(|| self.choice.no_endpoint())?;
-        let Some(limit) = self.rule.timeouts.request else { return self.offer(ticket, seen, patience).await };
-        let left = limit.saturating_sub(seen.started.elapsed());
-        // In a box, as few rules have a limit.
-        let offered = Box::pin(tokio::time::timeout(left, self.offer(ticket, seen, patience)));
-        offered.await.map_err(|_| forward::late())?
-    }
-
-    /// Offers it to one endpoint after the other, until one has got something of it.
-    async fn offer(&self, mut ticket: Ticket, seen: &mut Observation, patience: &mut Patience) -> Result<Came, Fault> {
-        let settings = &self.caller.shared.settings;
-        let limit = self.rule.timeouts.backend_request.or(settings.response_timeout);
-        let mut tried: Vec<SocketAddr> = Vec::new();
-        let mut from = seen.started;
-        loop {
-            let address = ticket.endpoint.address;
-            seen.attempts(address);
-            let asked = patience.with(limit, from, pin!(self.ask(ticket, from))).await;
-            let reason = match asked.unwrap_or_else(|| Err(Miss::Broken(forward::late()))) {
-                Ok(came) => return Ok(came),
-                Err(Miss::Broken(fault)) => {
-                    seen.missed(fault.reason);
-                    return Err(fault);
-                }
-                Err(Miss::Untouched((), reason)) => reason,
-            };
-            tracing::debug!(%address, reason, "an endpoint could not be reached");
-            seen.missed(&reason);
-            tried.push(address);
-            let next = if tried.len() < settings.attempts as usize { self.choice.pick(&tried, None) } else { None };
-            ticket = next.ok_or_else(|| forward::unreachable(self.choice))?;
-            from = Instant::now();
-        }
-    }
-
-    /// Asks one endpoint: over a connection that was kept, and once more over a new one where that had been closed.
-    async fn ask(&self, ticket: Ticket, now: Instant) -> Result<Came, Miss<()>> {
-        let (caller, settings) = (self.caller, &self.caller.shared.settings);
-        let pool = ticket.endpoint.pool(caller.speaker(), ticket.client.as_deref());
-        let mut kept = pool.take(Duration::MAX, now);
-        loop {
-            let (connection, is_new, sent) = match kept.take() {
-                Some(connection) => (connection, false, now),
-                None => match caller.dial().to(&ticket.endpoint, Some(b"http/1.1"), ticket.client.as_deref()).await {
-                    Ok(stream) => (Http1::new(stream, settings.pool_idle), true, Instant::now()),
-                    Err(error) => return Err(Miss::Untouched((), error.to_string())),
-                },
-            };
-            let asked = connection.ask_plainly(self.method, self.head, |plain, body| {
-                // Asked here, as the listener may have begun to drain while the answer was made, on any thread.
-                Some(Made::of(plain, body, self.last || caller.slot.life.changed()))
-            });
-            match asked.await {
-                Ok(Answer::Taken(made, keeps, mut reading)) => {
-                    ticket.endpoint.observe(made.at.saturating_duration_since(sent));
-                    if let Some(seconds) = keeps {
-                        reading.keep_for(forward::kept_for(seconds));
-                    }
-                    let lease = Lease { ticket, pool, pool_size: settings.pool_size };
-                    if reading.ended() {
-                        lease.release_at(reading.back(), made.at);
-                        return Ok(Came::Made(made, None));
-                    }
-                    let body = Body::Read(Box::new(body::Read { reading, lease: Some(lease) }));
-                    return Ok(Came::Made(made, Some(body)));
-                }
-                Ok(Answer::Read(parts, reading)) => {
-                    let read = forward::received_of(parts, reading, (ticket, pool), settings.pool_size, sent);
-                    return read.map(Came::Other).map_err(Miss::Broken);
-                }
-                Err(AskError::Lost(_)) if !is_new => {}
-                Err(AskError::Lost(error) | AskError::Cut(error)) => {
-                    return Err(Miss::broken("upstream_closed", &error));
-                }
-                Err(error) => return Err(Miss::broken("upstream_protocol", &error)),
+    /// What is given back.
+    fn passed(mut self: Box<Self>, asked: Result<Came, Fault>) -> Passed {
+        let asked = match asked {
+            Ok(Came::Made(made, body)) => {
+                made.noted(&mut self.seen);
+                let (status, left) = (made.status, made.left);
+                // Most bodies have come with the head, and then nothing of this is moved any more.
+                let rest = body.map(|body| {
+                    let Self { method, seen, .. } = *self;
+                    (Framing::Length(left), Seen::new(body, Box::new(seen), &method, status))
+                });
+                return Passed::Made(made.out, rest, made.last);
             }
-        }
+            Ok(Came::Other(response)) => Ok(response),
+            Err(fault) => Err(fault),
+        };
+        let Self { method, rule, place, mut seen, kind, .. } = *self;
+        let response = match asked {
+            Ok(response) => response,
+            Err(fault) => {
+                tracing::debug!(rule = &*rule.id, reason = fault.reason, "{}", fault.detail);
+                seen.fails(&fault);
+                let traffic = match &rule.action {
+                    Action::Forward { choices, .. } => choices[place].traffic.as_ref(),
+                    Action::Respond { .. } | Action::Redirect { .. } => None,
+                };
+                let instead = traffic.and_then(|traffic| traffic.fall_back(&fault, kind));
+                instead.unwrap_or_else(|| fault.answer(kind, &seen.id))
+            }
+        };
+        let (head, body) = response.into_parts();
+        seen.answered(head.status, &head.headers);
+        let body = Seen::new(body, Box::new(seen), &method, head.status);
+        Passed::Other(Response::from_parts(head, body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The largest piece of memory of which an allocator keeps a few at hand for each thread.
+    const AT_HAND: usize = 1032;
+
+    fn waiting<'a, F>(_: impl Fn(&'a Caller, Box<Passing>, &'a mut Patience) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_waits_for_an_answer_is_small() {
+        let (pass, by_policy) = (waiting(pass), waiting(pass_by_policy));
+        assert!(pass <= AT_HAND && by_policy <= 2 * AT_HAND, "{pass} {by_policy}");
     }
 }

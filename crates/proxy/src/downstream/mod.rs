@@ -2,12 +2,13 @@
 //!
 //! Most requests are `GET`s of one plain form that nobody can read in two ways: `head.rs` takes those and no others. What
 //! they are answered with is written by `answer.rs` and `outlet.rs`; `serve.rs` is the connection. `direct.rs` passes on what no rule wants
-//! to look into; `onward.rs` writes its head.
+//! to look into; `onward.rs` writes its head, `asking.rs` asks for the answer.
 //!
 //! Invariants: a request that has a body, may have one, or says anything about framing is never taken; whatever is not taken goes
 //! to hyper with every byte that was read, and the connection stays with it; a connection that waits has no buffer.
 
 mod answer;
+mod asking;
 mod date;
 mod direct;
 mod head;

@@ -73,8 +73,13 @@ where
                 }
                 Next::Direct(passing) => {
                     let to = passing.to();
-                    let answer = Box::pin(direct::pass(&caller, passing, &mut patience));
-                    line.answer(answer, &mut watch, |passed, life| Writing::passed(passed, to, life)).await?
+                    if passing.meets_policy() {
+                        let answer = Box::pin(direct::pass_by_policy(&caller, passing, &mut patience));
+                        line.answer(answer, &mut watch, |passed, life| Writing::passed(passed, to, life)).await?
+                    } else {
+                        let answer = Box::pin(direct::pass(&caller, passing, &mut patience));
+                        line.answer(answer, &mut watch, |passed, life| Writing::passed(passed, to, life)).await?
+                    }
                 }
                 Next::Other => return Ok(Some((line.read, watch.since(), line.stream))),
                 Next::End => break,
@@ -124,7 +129,7 @@ fn begin(caller: &Arc<Caller>, bytes: &[u8], all: impl Fn() -> Bytes, limits: Li
         Look::Partial => None,
         Look::Other => Some((Next::Other, 0)),
         Look::Ours(plain) => Some(match direct::begin(caller, &plain, &all) {
-            Some(passing) => (Next::Direct(Box::new(passing)), plain.end),
+            Some(passing) => (Next::Direct(passing), plain.end),
             None => match plain.parts(&all()) {
                 Some(parts) => (Next::Ours(Box::new(Asked { parts, last: plain.last })), plain.end),
                 None => (Next::Other, 0),

@@ -60,9 +60,27 @@ pub(crate) fn counts_by(status: StatusCode, headers: &HeaderMap, trailers: Optio
 struct Asked {
     place: Place,
     method: Method,
-    uri: Uri,
-    host: Option<HeaderValue>,
+    whom: Whom,
     version: Version,
+}
+
+/// The target of a request, and its `Host`.
+enum Whom {
+    Read(Uri, Option<HeaderValue>),
+    /// As bytes, one after the other, and how many of them are the target. Few of them are ever looked at again.
+    Written(Box<[u8]>, usize),
+}
+
+impl Whom {
+    fn read(self) -> (Uri, Option<HeaderValue>) {
+        match self {
+            Self::Read(uri, host) => (uri, host),
+            Self::Written(bytes, target) => {
+                let (target, host) = bytes.split_at(target);
+                (Uri::try_from(target).unwrap_or_default(), HeaderValue::from_bytes(host).ok())
+            }
+        }
+    }
 }
 
 /// The bytes of a request's body.
@@ -113,8 +131,8 @@ impl Observation {
         let shared = &caller.shared;
         let asked = shared.observer.is_some().then(|| {
             let place = trace::place(trace::said(&parts.headers), &id, &shared.sampler, started);
-            let host = parts.headers.get(header::HOST).cloned();
-            Asked { place, method: parts.method.clone(), uri: parts.uri.clone(), host, version: parts.version }
+            let whom = Whom::Read(parts.uri.clone(), parts.headers.get(header::HOST).cloned());
+            Asked { place, method: parts.method.clone(), whom, version: parts.version }
         });
         Self::new(caller, started, id, asked)
     }
@@ -125,13 +143,13 @@ impl Observation {
         (method, target, host): (&Method, &str, &[u8]),
         id: HeaderValue,
         parent: Option<&[u8]>,
+        started: Instant,
     ) -> Self {
-        let (started, shared) = (Instant::now(), &caller.shared);
+        let shared = &caller.shared;
         let asked = shared.observer.is_some().then(|| Asked {
             place: trace::place(parent, &id, &shared.sampler, started),
             method: method.clone(),
-            uri: Uri::try_from(target).unwrap_or_default(),
-            host: HeaderValue::from_bytes(host).ok(),
+            whom: Whom::Written([target.as_bytes(), host].concat().into(), target.len()),
             version: Version::HTTP_11,
         });
         Self::new(caller, started, id, asked)
@@ -181,12 +199,17 @@ impl Observation {
     }
 
     /// Says that the request is sent to an endpoint.
-    pub(crate) fn attempts(&mut self, address: SocketAddr) {
+    pub(crate) fn attempts(&mut self, address: SocketAddr, now: Instant) {
         self.upstream = Some(address);
         self.attempts += 1;
         if self.asked.is_some() && self.first_attempt.is_none() {
-            self.first_attempt = Some(self.started.elapsed());
+            self.first_attempt = Some(now.saturating_duration_since(self.started));
         }
+    }
+
+    /// Whether it was sent no more than once.
+    pub(crate) fn tried_once(&self) -> bool {
+        self.attempts < 2
     }
 
     /// Says that the last attempt brought no answer.
@@ -297,6 +320,7 @@ impl Observation {
             return;
         }
         let total = self.started.elapsed();
+        let (uri, host) = asked.whom.read();
         let name = |part: fn(&Counter) -> &Arc<str>| self.counter.as_deref().map(part).cloned().unwrap_or_default();
         observer.observe(Box::new(Exchange {
             id: self.id.clone(),
@@ -308,8 +332,8 @@ impl Observation {
             client: self.caller.address.clone(),
             scheme: self.caller.scheme,
             method: asked.method,
-            uri: asked.uri,
-            host: asked.host,
+            uri,
+            host,
             version: asked.version,
             status: head.status,
             grpc_status: head.grpc_status,

@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::headers::PAIRS;
+
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
@@ -114,18 +116,30 @@ fn incoming(value: &[u8]) -> Option<Incoming> {
     Some(Incoming { trace, parent: parent.filter(|parent| *parent != 0)?, sampled: flags & 1 == 1 })
 }
 
+/// What each byte is as a digit; those that are none are 255.
+const VALUES: [u8; 256] = {
+    let (mut values, mut value) = ([255; 256], 0);
+    while value < 16 {
+        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
+
 /// Lower-case digits, exactly so many.
 fn hexadecimal(text: &[u8], digits: usize) -> Option<u128> {
     if text.len() != digits {
         return None;
     }
-    text.iter().try_fold(0_u128, |number, digit| {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(number << 4 | u128::from(value))
+    // In halves, as numbers of this length are two to the processor.
+    text.chunks(16).try_fold(0, |number, half| {
+        let (mut value, mut all) = (0_u64, true);
+        for digit in half {
+            let of = VALUES[usize::from(*digit)];
+            all &= of < 16;
+            value = value << 4 | u64::from(of);
+        }
+        all.then(|| number << (4 * half.len()) | u128::from(value))
     })
 }
 
@@ -145,15 +159,15 @@ pub(super) const LENGTH: usize = 55;
 /// A place as the next hop is told of it.
 pub(super) fn written(place: &Place) -> [u8; LENGTH] {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    write(&mut text[3..35], place.trace);
-    write(&mut text[36..52], place.span.into());
+    write(&mut text[3..35], &place.trace.to_be_bytes());
+    write(&mut text[36..52], &place.span.to_be_bytes());
     text[54] = b'0' + u8::from(place.sampled);
     text
 }
 
-fn write(digits: &mut [u8], number: u128) {
-    for (i, digit) in digits.iter_mut().rev().enumerate() {
-        *digit = b"0123456789abcdef"[(number >> (4 * i)) as usize & 15];
+fn write(digits: &mut [u8], number: &[u8]) {
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(number) {
+        pair.copy_from_slice(&PAIRS[usize::from(*byte)]);
     }
 }
 

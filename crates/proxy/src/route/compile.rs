@@ -143,13 +143,14 @@ fn compile_rule(listener: &Listener, rule: &snapshot::Rule, with: &Ingredients<'
     let guard = guard(&rule.id, &rule.guard, with)?;
     let (id, filters, timeouts) = (rule.id.clone(), rule.filters.clone(), rule.timeouts);
     // Mirrors and CORS are filters too.
-    let direct = filters.is_empty() && guard.places.is_empty() && passes_on(&action);
+    let direct = filters.is_empty() && passes_on(&action);
     Ok(Rule { id, condition, prefix, filters, mirrors, cors, action, timeouts, guard, direct })
 }
 
-/// Whether what an action does is to send a request to a backend as it is.
+/// Whether what an action does is to send a request to a backend as it is, by policies that need not see its headers.
 fn passes_on(action: &Action) -> bool {
-    let as_it_is = |choice: &Choice| choice.filters.is_empty() && choice.traffic.is_none();
+    let blind = |traffic: &Arc<Traffic>| !traffic.asks_headers();
+    let as_it_is = |choice: &Choice| choice.filters.is_empty() && choice.traffic.as_ref().is_none_or(blind);
     matches!(action, Action::Forward { choices, .. } if choices.iter().all(as_it_is))
 }
 

@@ -13,7 +13,7 @@ mod tests;
 use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode, Uri};
 use rustls::ServerConfig;
@@ -99,7 +99,7 @@ pub(crate) struct Rule {
     pub(crate) action: Action,
     pub(crate) timeouts: Timeouts,
     pub(crate) guard: Guard,
-    /// Whether it does nothing but pass on: then nobody has to look at a request's headers, or at an answer's.
+    /// Whether it changes nothing of what it passes on: then nobody but access policies has to look at a request's headers, and nobody at an answer's.
     pub(crate) direct: bool,
 }
 
@@ -136,8 +136,18 @@ pub(crate) struct Choice {
 impl Choice {
     /// Chooses an endpoint that is not among those tried, and counts the request in there.
     pub(crate) fn pick(&self, tried: &[SocketAddr], key: Option<u64>) -> Option<Ticket> {
+        self.pick_at(tried, key, Instant::now)
+    }
+
+    /// The same where what time it is is known already.
+    pub(crate) fn pick_at(
+        &self,
+        tried: &[SocketAddr],
+        key: Option<u64>,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<Ticket> {
         let mut ticket = match &self.traffic {
-            Some(traffic) => traffic.pick(&self.backend, tried, key),
+            Some(traffic) => traffic.pick(&self.backend, tried, key, now),
             None => self.backend.pick(tried),
         }?;
         ticket.client.clone_from(&self.client);

@@ -40,12 +40,11 @@ impl Traffic {
         headers: &HeaderMap,
         started: Instant,
     ) -> Result<Entered, Fault> {
-        let now = Instant::now();
-        self.within_limits(caller, headers, now)?;
+        self.within_limits(caller, headers)?;
         let waiting = self.gate.as_ref().map_or(0, |gate| gate.waiting());
         let timed = match &self.shedder {
             None => None,
-            Some(shedder) => Some(shedder.enter(headers, waiting, now).ok_or_else(|| {
+            Some(shedder) => Some(shedder.enter(headers, waiting, Instant::now()).ok_or_else(|| {
                 self.counts.add(PolicyEvent::Shed);
                 let detail = "There is more to do than can be done in good time.";
                 Fault::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(Duration::from_secs(1))
@@ -55,7 +54,7 @@ impl Traffic {
         if let Some(injections) = &self.injections {
             for injection in injections.iter().filter(|injection| is_meant(injection, headers)) {
                 ticket = None;
-                self.inject(injection).await?;
+                Box::pin(self.inject(injection)).await?;
             }
         }
         let mut place = None;
@@ -64,7 +63,9 @@ impl Traffic {
             if place.is_none() {
                 ticket = None;
                 let within = rule.timeouts.request.or(self.timeouts.request);
-                place = Some(self.wait(within.map(|limit| limit.saturating_sub(started.elapsed()))).await?);
+                let left = within.map(|limit| limit.saturating_sub(started.elapsed()));
+                // In boxes, as what seldom waits is part of every request's memory else.
+                place = Some(Box::pin(self.wait(left)).await?);
             }
         }
         let key = self.key(caller, headers);
@@ -74,7 +75,11 @@ impl Traffic {
         Ok(Entered { ticket, timed, key, until: None })
     }
 
-    fn within_limits(&self, caller: &Caller, headers: &HeaderMap, now: Instant) -> Result<(), Fault> {
+    fn within_limits(&self, caller: &Caller, headers: &HeaderMap) -> Result<(), Fault> {
+        if self.limiters.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
         for limiter in &self.limiters {
             let limit = limiter.settings();
             let key = match &limit.key {

@@ -45,8 +45,9 @@ pub(crate) async fn connect(
         tried.push(ticket.endpoint.address);
         let connected = attempt(caller, ticket, traffic.timeouts.per_try, session).await;
         let outcome = if connected.is_ok() { Outcome::Answer(http::StatusCode::OK, None) } else { Outcome::Unreached };
-        traffic.ended(call, outcome);
-        traffic.note(tried.last(), outcome);
+        let now = Instant::now();
+        traffic.ended(call, outcome, now);
+        traffic.note(tried.last(), outcome, now);
         if let Ok(connected) = connected {
             return Ok(connected);
         }

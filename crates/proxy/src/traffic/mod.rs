@@ -1,7 +1,7 @@
 //! Traffic policies at work: whether a request is let through, to where, how often, and what is said if not.
 //!
 //! `states` makes of a [`crate::policy::Policy`] what a rule's requests share; `admit` is what a request that has one meets
-//! before it is sent, `send` its way from there. Each decision is a state machine of its own, with time as an argument: `rate`,
+//! before it is sent, `send` its way from there, `offer` what is sent of most requests. Each decision is a state machine of its own, with time as an argument: `rate`,
 //! `shed`, `gate`, `breaker`, `retry`, `pick` over `maglev` and `outlier`; `replay` keeps what may have to be sent again.
 //!
 //! Invariants: a request of a rule without a policy meets nothing of this, not even a lock; state outlives snapshots while its
@@ -13,6 +13,7 @@ mod connect;
 mod counts;
 mod gate;
 mod maglev;
+mod offer;
 mod outlier;
 mod pick;
 mod rate;
@@ -35,14 +36,16 @@ use http::header::COOKIE;
 pub(crate) use connect::connect;
 pub use counts::{PolicyEvent, PolicySeries};
 pub(crate) use gate::Place;
+pub(crate) use offer::Offer;
 pub(crate) use replay::Reader;
+pub(crate) use retry::Outcome;
 pub(crate) use retry::is_safe;
-pub(crate) use send::send;
+pub(crate) use send::{Times, Tries, outcome, send};
 pub(crate) use states::States;
 
 use crate::balance::Backend;
 use crate::endpoint::Ticket;
-use crate::policy::{Algorithm, Balancing, Fallback, HashOn, Injection, Policy, Retries, TryTimeouts};
+use crate::policy::{Algorithm, Balancing, Fallback, HashOn, Injection, Policy, RateKey, Retries, TryTimeouts};
 use crate::request::Caller;
 use breaker::Breaker;
 use counts::Counts;
@@ -106,10 +109,27 @@ impl Traffic {
         self.breaker.as_ref().map(|breaker| breaker.word(now))
     }
 
+    /// Whether something of it asks for a request's headers.
+    pub(crate) fn asks_headers(&self) -> bool {
+        let Self { limiters, shedder, balancer, injections, .. } = self;
+        let by_header = |limiter: &Arc<Limiter>| matches!(limiter.settings().key, RateKey::Header(_));
+        let hashes = balancer.as_ref().is_some_and(|balancer| {
+            let on = &balancer.settings().balancing.algorithm;
+            matches!(on, Algorithm::ConsistentHash(HashOn::Header(_) | HashOn::Cookie(_)))
+        });
+        shedder.is_some() || injections.is_some() || hashes || limiters.iter().any(by_header)
+    }
+
     /// Chooses an endpoint.
-    pub(crate) fn pick(&self, backend: &Backend, tried: &[SocketAddr], key: Option<u64>) -> Option<Ticket> {
+    pub(crate) fn pick(
+        &self,
+        backend: &Backend,
+        tried: &[SocketAddr],
+        key: Option<u64>,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<Ticket> {
         match &self.balancer {
-            Some(balancer) => balancer.pick(backend, tried, key, Instant::now()),
+            Some(balancer) => balancer.pick(backend, tried, key, now()),
             None => backend.pick(tried),
         }
     }

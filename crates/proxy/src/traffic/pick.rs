@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use parking_lot::Mutex;
 
 use super::maglev::Table;
@@ -55,6 +55,19 @@ struct Seat {
     record: Option<Mutex<Record>>,
 }
 
+/// Among how many endpoints one is found sooner by looking at each.
+const FEW: usize = 8;
+
+impl Roster {
+    fn seat(&self, address: SocketAddr) -> Option<&Arc<Seat>> {
+        if self.seats.len() <= FEW {
+            // The last of several, as in the table.
+            return self.seats.iter().rfind(|seat| seat.endpoint.address == address);
+        }
+        self.by_address.get(&address).map(|position| &self.seats[*position])
+    }
+}
+
 /// The least share of an endpoint that is new.
 const LEAST: f64 = 0.1;
 
@@ -89,7 +102,8 @@ impl Balancer {
         // A second look is only needed where an endpoint was let go during the first.
         for _ in 0..4 {
             let roster = self.roster(backend, now);
-            let chosen = self.choose(&roster, tried, key, self.moment(now))?;
+            let roster = roster.as_ref()?;
+            let chosen = self.choose(roster, tried, key, self.moment(now))?;
             if let Some(ticket) = roster.seats[chosen].endpoint.enter() {
                 return Some(ticket);
             }
@@ -98,30 +112,32 @@ impl Balancer {
     }
 
     /// The roster of the backend's endpoints of now.
-    fn roster(&self, backend: &Backend, now: Instant) -> Arc<Roster> {
+    fn roster(&self, backend: &Backend, now: Instant) -> Guard<Option<Arc<Roster>>> {
         let members = backend.members();
-        let current =
-            |members: &Arc<Members>| self.roster.load_full().filter(|roster| Arc::ptr_eq(&roster.members, members));
-        if let Some(roster) = current(&members) {
+        let is_current = |roster: &Guard<Option<Arc<Roster>>>, members: &Arc<Members>| {
+            roster.as_ref().is_some_and(|roster| Arc::ptr_eq(&roster.members, members))
+        };
+        let roster = self.roster.load();
+        if is_current(&roster, &members) {
             return roster;
         }
+        drop((roster, members));
         let _making = self.making.lock();
         let members = backend.members();
-        if let Some(roster) = current(&members) {
+        let roster = self.roster.load();
+        if is_current(&roster, &members) {
             return roster;
         }
-        let roster = Arc::new(self.make(members, now));
-        self.roster.store(Some(Arc::clone(&roster)));
-        roster
+        self.roster.store(Some(Arc::new(self.make(Arc::clone(&members), now))));
+        self.roster.load()
     }
 
     fn make(&self, members: Arc<Members>, now: Instant) -> Roster {
         let before = self.roster.load_full();
         let seat = |endpoint: &Arc<Endpoint>| {
-            let known = before.as_ref().and_then(|before| {
-                let position = *before.by_address.get(&endpoint.address)?;
-                Some(&before.seats[position]).filter(|seat| Arc::ptr_eq(&seat.endpoint, endpoint))
-            });
+            let known = before
+                .as_ref()
+                .and_then(|before| before.seat(endpoint.address).filter(|seat| Arc::ptr_eq(&seat.endpoint, endpoint)));
             known.map(Arc::clone).unwrap_or_else(|| {
                 Arc::new(Seat {
                     endpoint: Arc::clone(endpoint),
@@ -193,8 +209,9 @@ impl Balancer {
 
     /// Takes note of how a request at an endpoint ended; true where it is left alone for it.
     pub(super) fn note(&self, address: SocketAddr, failed: bool, now: Instant) -> bool {
-        let (Some(settings), Some(roster)) = (&self.settings.outliers, self.roster.load_full()) else { return false };
-        let Some(seat) = roster.by_address.get(&address).map(|position| &roster.seats[*position]) else { return false };
+        let roster = self.roster.load();
+        let (Some(settings), Some(roster)) = (&self.settings.outliers, roster.as_ref()) else { return false };
+        let Some(seat) = roster.seat(address) else { return false };
         let Some(record) = &seat.record else { return false };
         let mut record = record.lock();
         if !record.note(failed, settings, now) {

@@ -53,10 +53,10 @@ impl Script {
     }
 
     /// The request, from its beginning; None where it cannot be sent any more.
-    pub(crate) fn take(&mut self) -> Option<Request<RequestBody>> {
+    pub(crate) fn take(&mut self) -> Option<Box<Request<RequestBody>>> {
         match self {
-            Self::Once(request) => request.take().map(|request| *request),
-            Self::Again(again) => again.request(),
+            Self::Once(request) => request.take(),
+            Self::Again(again) => again.request().map(Box::new),
         }
     }
 

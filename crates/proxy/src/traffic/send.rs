@@ -1,59 +1,115 @@
 //! The path of a request that has a policy: try, judge, and try again where that is wanted, safe and within the budget.
 //!
 //! Invariants: an answer is thrown away only once it is certain that another try is made; every try is known to the
-//! breaker before it begins and however it ends; nothing waits beyond the request's own limit of time.
+//! breaker before it begins and however it ends; nothing waits beyond the request's own limit of time. What a request is made of, and how it is
+//! offered to an endpoint, is its sender's affair ([`Tries`]); this module must not know it.
 
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
+use super::Traffic;
 use super::admit::Entered;
 use super::breaker::{Call, Transition};
 use super::counts::PolicyEvent;
 use super::gate::Place;
-use super::replay::Script;
 use super::retry::{self, Outcome};
-use super::{Traffic, is_safe};
 use crate::answer::Fault;
 use crate::body::Body;
 use crate::deadline;
 use crate::endpoint::Ticket;
-use crate::forward::{self, Miss, Outgoing};
-use crate::incoming::Watch;
+use crate::forward::{self, Miss};
 use crate::observe::Observation;
 use crate::request::Caller;
 use crate::route::{Choice, Rule};
-use crate::turn::Turn;
-use crate::upstream::RequestBody;
 
 /// A time that is enough to blame a backend for, where it is the caller who set it.
 const FAIR: Duration = Duration::from_millis(100);
 
+/// A request that is offered to endpoints, one try after the other.
+pub(crate) trait Tries {
+    /// What is sent.
+    type Request;
+    /// The head of an answer, with a body that streams.
+    type Answer;
+
+    /// The request, from its beginning; None where it cannot be sent any more.
+    fn take(&mut self) -> Option<Self::Request>;
+
+    /// Takes a request back of which nothing has been sent.
+    fn put_back(&mut self, unsent: Self::Request);
+
+    /// Whether it could be sent again, though some of it has been.
+    fn repeats(&self) -> bool;
+
+    /// Offers the request to one endpoint.
+    async fn attempt(
+        &mut self,
+        ticket: Ticket,
+        request: Self::Request,
+        times: Times,
+    ) -> Result<Self::Answer, Miss<Self::Request>>;
+
+    /// How a try ended that brought this answer.
+    fn outcome(answer: &Self::Answer) -> Outcome;
+
+    /// When it came, which is about now.
+    fn came(answer: &Self::Answer) -> Instant;
+
+    /// Whether it is the client who is waited for, as far as that can be told. Others may wait for how a probe ends.
+    fn awaits_client(&self, probe: bool) -> bool;
+}
+
+/// The times of one try.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) began: Instant,
+    /// How long the backend may take, and whether that is only what is usual, as nobody has said so.
+    pub(crate) limit: Option<Duration>,
+    pub(crate) usual: bool,
+    /// When the request must have been answered.
+    pub(crate) deadline: Option<Instant>,
+    /// Whether others wait for how it ends.
+    pub(crate) probe: bool,
+}
+
 /// Sends a request by its policy and brings back the head of the answer.
-pub(crate) async fn send(
-    caller: &Arc<Caller>,
+pub(crate) async fn send<T: Tries>(
+    caller: &Caller,
     rule: &Rule,
     choice: &Choice,
     traffic: &Traffic,
     entered: Entered,
-    outgoing: Outgoing,
+    tries: &mut T,
     seen: &mut Observation,
-) -> Result<Response<Body>, Fault> {
+) -> Result<T::Answer, Fault> {
     let Entered { ticket, timed: _timed, key, until } = entered;
-    let now = Instant::now();
-    let call = traffic.call(now)?;
-    let mut sending = Sending::new(caller, rule, choice, traffic, outgoing, seen);
-    sending.key = key;
-    sending.leaves = until;
-    sending.deadline = sending.deadline.into_iter().chain(until).min();
-    sending.place = ticket.place.clone();
+    let began = Instant::now();
+    let call = traffic.call(began)?;
+    let settings = &caller.shared.settings;
+    let breaker = traffic.breaker.as_ref().map(|breaker| breaker.settings().call_timeout);
+    let per_try = rule.timeouts.backend_request.or(traffic.timeouts.per_try).or(breaker);
+    let within = rule.timeouts.request.or(traffic.timeouts.request);
     if let Some((_, budget)) = &traffic.retries {
-        budget.request(now);
+        budget.request(began);
     }
-    sending.run(call, ticket).await
+    let mut sending = Sending {
+        choice,
+        traffic,
+        tries,
+        endpoints: settings.attempts as usize,
+        leaves: until,
+        deadline: within.map(|limit| seen.started + limit).into_iter().chain(until).min(),
+        per_try,
+        usual: settings.response_timeout,
+        retries: 0,
+        key,
+        place: ticket.place.clone(),
+        seen,
+        next: Some(Next { call, ticket, began }),
+    };
+    sending.run().await
 }
 
 impl Traffic {
@@ -68,8 +124,8 @@ impl Traffic {
     }
 
     /// Tells the breaker how a call ended.
-    pub(super) fn ended(&self, call: Option<Call>, outcome: Outcome) {
-        let Some(transition) = call.and_then(|call| call.end(outcome.failed(), Instant::now())) else { return };
+    pub(super) fn ended(&self, call: Option<Call>, outcome: Outcome, now: Instant) {
+        let Some(transition) = call.and_then(|call| call.end(outcome.failed(), now)) else { return };
         self.counts.add(match transition {
             Transition::Opened => PolicyEvent::BreakerOpened,
             Transition::Closed => PolicyEvent::BreakerClosed,
@@ -79,9 +135,9 @@ impl Traffic {
 
 impl Traffic {
     /// Tells the balancer how a try at an endpoint ended.
-    pub(super) fn note(&self, address: Option<&SocketAddr>, outcome: Outcome) {
+    pub(super) fn note(&self, address: Option<&SocketAddr>, outcome: Outcome, now: Instant) {
         if let (Some(balancer), Some(address)) = (&self.balancer, address)
-            && balancer.note(*address, outcome.failed(), Instant::now())
+            && balancer.note(*address, outcome.failed(), now)
         {
             self.counts.add(PolicyEvent::Ejected);
         }
@@ -89,22 +145,19 @@ impl Traffic {
 }
 
 /// A request on its way.
-struct Sending<'a> {
-    caller: &'a Arc<Caller>,
+struct Sending<'a, T> {
     choice: &'a Choice,
     traffic: &'a Traffic,
-    script: Script,
-    upgrade: forward::Upgrade,
-    http2: bool,
-    /// Tells whether it is the client who is waited for.
-    watch: Option<Arc<Watch>>,
-    /// Whether its time is not the backend's. In calls of gRPC either side may wait for the other's part, and nobody can tell.
-    patient: bool,
+    tries: &'a mut T,
+    /// How many endpoints a try offers it to.
+    endpoints: usize,
     /// When its caller will wait no more, where it said so.
     leaves: Option<Instant>,
     /// When it must have been answered.
     deadline: Option<Instant>,
+    /// How long a try may take, where that is said, and where not.
     per_try: Option<Duration>,
+    usual: Option<Duration>,
     /// How often it has been sent again.
     retries: u32,
     /// What decides to which endpoint it goes.
@@ -112,64 +165,32 @@ struct Sending<'a> {
     /// What it holds of what a policy lets only so many have.
     place: Option<Place>,
     seen: &'a mut Observation,
+    /// None while it is under way.
+    next: Option<Next>,
+}
+
+/// What the next endpoint is asked with. It is kept here, as each function on the way would have a place of its own for it.
+struct Next {
+    call: Option<Call>,
+    ticket: Ticket,
+    began: Instant,
 }
 
 /// How a try ended, and what the caller gets if it was the last.
-type Tried = (Outcome, Result<Response<Body>, Fault>);
+type Tried<A> = (Outcome, Result<A, Fault>);
 
-impl<'a> Sending<'a> {
-    fn new(
-        caller: &'a Arc<Caller>,
-        rule: &Rule,
-        choice: &'a Choice,
-        traffic: &'a Traffic,
-        outgoing: Outgoing,
-        seen: &'a mut Observation,
-    ) -> Self {
-        let Outgoing { request, upgrade, grpc, watch } = outgoing;
-        let breaker = traffic.breaker.as_ref().map(|breaker| breaker.settings().call_timeout);
-        let per_try = rule.timeouts.backend_request.or(traffic.timeouts.per_try).or(breaker);
-        let within = rule.timeouts.request.or(traffic.timeouts.request);
-        let http2 = forward::over_http2_is_right(choice, upgrade.is_some(), grpc);
-        let script = match &traffic.retries {
-            Some((retries, _)) if upgrade.is_none() && is_safe(request.method(), request.headers()) => {
-                Script::again(request, retries.max_body)
-            }
-            _ => Script::once(request),
-        };
-        Self {
-            caller,
-            choice,
-            traffic,
-            script,
-            upgrade,
-            http2,
-            watch,
-            patient: !(grpc && http2),
-            leaves: None,
-            deadline: within.map(|limit| seen.started + limit),
-            per_try,
-            retries: 0,
-            key: None,
-            place: None,
-            seen,
-        }
-    }
-
-    async fn run(&mut self, call: Option<Call>, ticket: Ticket) -> Result<Response<Body>, Fault> {
-        let (mut call, mut ticket) = (call, ticket);
+impl<T: Tries> Sending<'_, T> {
+    async fn run(&mut self) -> Result<T::Answer, Fault> {
         loop {
-            let address = ticket.endpoint.address;
-            let (outcome, result) = self.reach(call, ticket).await?;
+            let first = self.next.as_ref().map(|next| next.ticket.endpoint.address);
+            let (outcome, result) = self.reach().await?;
             let Some(wait) = self.again(outcome) else { return result };
             // The answer is kept meanwhile: there may be no better one.
             tokio::time::sleep(wait).await;
-            let Some(next) = self.another(address) else { return result };
-            call = match self.traffic.call(Instant::now()) {
-                Ok(call) => call,
-                Err(_) => return result,
-            };
-            ticket = next;
+            let Some(ticket) = first.and_then(|first| self.another(first)) else { return result };
+            let began = Instant::now();
+            let Ok(call) = self.traffic.call(began) else { return result };
+            self.next = Some(Next { call, ticket, began });
             self.retries += 1;
             self.traffic.counts.add(PolicyEvent::Retried);
         }
@@ -178,7 +199,7 @@ impl<'a> Sending<'a> {
     /// Whether to try again, and after what time.
     fn again(&self, outcome: Outcome) -> Option<Duration> {
         let (settings, budget) = self.traffic.retries.as_ref()?;
-        if self.retries >= settings.attempts || !outcome.is_one_of(&settings.on) || !self.script.repeats() {
+        if self.retries >= settings.attempts || !outcome.is_one_of(&settings.on) || !self.tries.repeats() {
             return None;
         }
         let wait = retry::wait(settings, self.retries, fastrand::f64());
@@ -194,42 +215,51 @@ impl<'a> Sending<'a> {
     }
 
     /// One try: offers the request to endpoints until one has got something of it.
-    async fn reach(&mut self, call: Option<Call>, ticket: Ticket) -> Result<Tried, Fault> {
-        let (mut call, mut ticket) = (call, ticket);
+    async fn reach(&mut self) -> Result<Tried<T::Answer>, Fault> {
         let mut offered: Vec<SocketAddr> = Vec::new();
+        let gone = || Fault::new(StatusCode::BAD_GATEWAY, "upstream_closed", "The request cannot be sent again.");
         loop {
-            let gone = || Fault::new(StatusCode::BAD_GATEWAY, "upstream_closed", "The request cannot be sent again.");
-            let request = self.script.take().ok_or_else(gone)?;
-            offered.push(ticket.endpoint.address);
-            self.seen.attempts(ticket.endpoint.address);
-            let (began, probe) = (Instant::now(), call.as_ref().is_some_and(Call::is_probe));
-            let sent = self.attempt(ticket, request, probe).await;
-            let (outcome, missed) = match sent {
-                Ok(response) => {
-                    let outcome = Outcome::Answer(response.status(), grpc_status(response.headers()));
-                    self.ended(call, &offered, outcome);
-                    return Ok((outcome, Ok(response)));
+            let (Some(request), Some(Next { call, ticket, began })) = (self.tries.take(), self.next.take()) else {
+                return Err(gone());
+            };
+            let address = ticket.endpoint.address;
+            self.seen.attempts(address, began);
+            let probe = call.as_ref().is_some_and(Call::is_probe);
+            let times = Times {
+                began,
+                limit: self.limit(began),
+                usual: self.per_try.is_none(),
+                deadline: self.deadline,
+                probe,
+            };
+            let (outcome, missed) = match self.tries.attempt(ticket, request, times).await {
+                Ok(answer) => {
+                    let outcome = T::outcome(&answer);
+                    self.ended(call, &address, outcome, T::came(&answer));
+                    return Ok((outcome, Ok(answer)));
                 }
                 Err(Miss::Broken(fault)) => {
                     let (outcome, fault) = self.judge(fault, began, probe);
                     self.seen.missed(fault.reason);
-                    self.ended(call, &offered, outcome);
+                    self.ended(call, &address, outcome, Instant::now());
                     return Ok((outcome, Err(fault)));
                 }
                 Err(Miss::Untouched(unsent, reason)) => {
-                    tracing::debug!(reason, "an endpoint could not be reached");
+                    tracing::debug!(%address, reason, "an endpoint could not be reached");
                     self.seen.missed(&reason);
-                    self.script.put_back(unsent);
+                    self.tries.put_back(unsent);
                     (Outcome::Unreached, forward::unreachable(self.choice))
                 }
             };
-            self.ended(call, &offered, outcome);
-            let more = offered.len() < self.caller.shared.settings.attempts as usize;
-            let Some(next) = more.then(|| self.pick(&offered)).flatten() else {
+            self.ended(call, &address, outcome, Instant::now());
+            offered.push(address);
+            let more = offered.len() < self.endpoints;
+            let Some(ticket) = more.then(|| self.pick(&offered)).flatten() else {
                 return Ok((outcome, Err(missed)));
             };
-            let Ok(another) = self.traffic.call(Instant::now()) else { return Ok((outcome, Err(missed))) };
-            (call, ticket) = (another, next);
+            let began = Instant::now();
+            let Ok(call) = self.traffic.call(began) else { return Ok((outcome, Err(missed))) };
+            self.next = Some(Next { call, ticket, began });
         }
     }
 
@@ -239,7 +269,7 @@ impl<'a> Sending<'a> {
             forward::BY_CLIENT => (Outcome::ByClient, fault),
             forward::NOT_HTTP2 => (Outcome::Misunderstood, fault),
             "timeout" => {
-                let waited_for = (self.patient || probe) && self.watch.as_ref().is_some_and(|watch| watch.waits());
+                let waited_for = self.tries.awaits_client(probe);
                 let left = self.leaves.filter(|leaves| *leaves <= Instant::now());
                 let least = self.per_try.map_or(FAIR, |limit| limit.min(FAIR));
                 // A caller that leaves at once says nothing of the backend.
@@ -251,24 +281,6 @@ impl<'a> Sending<'a> {
         }
     }
 
-    /// Offers the request to one endpoint. Time in which it is the client who is waited for is not the endpoint's.
-    async fn attempt(
-        &mut self,
-        ticket: Ticket,
-        request: Request<RequestBody>,
-        probe: bool,
-    ) -> Result<Response<Body>, Miss> {
-        let limit = self.limit();
-        // Where nobody set a limit, the usual one is for requests that stand still.
-        let watch = self.watch.clone().filter(|_| self.patient || self.per_try.is_none());
-        let own = if watch.is_some() { None } else { limit };
-        let (settings, blind, last) = (&self.caller.shared.settings, !self.patient, self.deadline);
-        let sent = pin!(forward::attempt(self.caller, ticket, request, &mut self.upgrade, self.http2, own));
-        let (Some(watch), Some(limit)) = (watch, limit) else { return sent.await };
-        let turn = Turn { began: Instant::now(), limit, silence: settings.header_timeout, last, probe, blind };
-        turn.wait(&watch, sent).await.unwrap_or_else(|over| Err(Miss::Broken(forward::over_time(over))))
-    }
-
     /// Chooses an endpoint that is not among those tried.
     fn pick(&self, tried: &[SocketAddr]) -> Option<Ticket> {
         let mut ticket = self.choice.pick(tried, self.key)?;
@@ -276,29 +288,34 @@ impl<'a> Sending<'a> {
         Some(ticket)
     }
 
-    /// Another endpoint than the last one, if there is one.
+    /// Another endpoint than that of the last try, if there is one.
     fn another(&self, last: SocketAddr) -> Option<Ticket> {
         self.pick(&[last]).or_else(|| self.pick(&[]))
     }
 
-    /// Tells breaker and balancer how a try at the last endpoint ended.
-    fn ended(&self, call: Option<Call>, offered: &[SocketAddr], outcome: Outcome) {
+    /// Tells breaker and balancer how a try at an endpoint ended.
+    fn ended(&self, call: Option<Call>, address: &SocketAddr, outcome: Outcome, now: Instant) {
         if matches!(outcome, Outcome::ByClient | Outcome::Misunderstood) {
             // Neither good nor bad: the call is given back.
             return;
         }
-        self.traffic.ended(call, outcome);
-        self.traffic.note(offered.last(), outcome);
+        self.traffic.ended(call, outcome, now);
+        self.traffic.note(Some(address), outcome, now);
     }
 
     /// How long a try may take now.
-    fn limit(&self) -> Option<Duration> {
-        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        match (left, self.per_try.or(self.caller.shared.settings.response_timeout)) {
+    fn limit(&self, now: Instant) -> Option<Duration> {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(now));
+        match (left, self.per_try.or(self.usual)) {
             (Some(left), Some(per_try)) => Some(left.min(per_try)),
             (left, per_try) => left.or(per_try),
         }
     }
+}
+
+/// How a try ended that brought such an answer.
+pub(crate) fn outcome(response: &Response<Body>) -> Outcome {
+    Outcome::Answer(response.status(), grpc_status(response.headers()))
 }
 
 /// The gRPC status in the head of an answer: of one that has no body.

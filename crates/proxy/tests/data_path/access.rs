@@ -14,11 +14,11 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::harness::*;
 
-const A: &str = "spiffe://cluster.local/ns/shop/sa/a";
-const B: &str = "spiffe://cluster.local/ns/shop/sa/b";
+pub(crate) const A: &str = "spiffe://cluster.local/ns/shop/sa/a";
+pub(crate) const B: &str = "spiffe://cluster.local/ns/shop/sa/b";
 
 /// Tells workloads by the loopback address that they call from: 127.0.0.2 is A, 127.0.0.3 is B, others are nobody.
-struct ByAddress;
+pub(crate) struct ByAddress;
 
 impl proxy::Callers for ByAddress {
     fn identify(&self, _: proxy::Ground, peer: SocketAddr, _: SocketAddr) -> Identifying {

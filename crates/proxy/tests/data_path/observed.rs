@@ -24,8 +24,12 @@ impl Observer for Notebook {
 }
 
 impl Notebook {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.lock().expect("nobody panics here").len()
+    }
+
+    pub(crate) fn take(&self) -> Vec<Exchange> {
+        std::mem::take(&mut *self.0.lock().expect("nobody panics here"))
     }
 
     pub(crate) async fn only(&self) -> Exchange {
