@@ -294,13 +294,7 @@ fn states() -> Vec<Scene> {
         let headers = vec![("x-instead".parse().expect("a name"), "1".parse().expect("a value"))];
         scoped(Fallback { on: vec![on], status: StatusCode::ACCEPTED, headers, body: "instead".into() })
     };
-    let limit = |key| {
-        let limit = RateLimit { name: "l".into(), requests: 1, per: LONG, burst: 2, key };
-        Policy { limits: scoped(vec![limit]), ..Policy::default() }
-    };
-    let gate = Concurrency { limit: 1, queue: 0, max_wait: LONG };
     let opens = || Policy { breaker: breaker(), ..Policy::default() };
-    let hashed = Algorithm::ConsistentHash(HashOn::ClientAddress);
     vec![
         scene("a breaker opens", opens(), &["/500/a", "/500/b", "/500/c", "/200/d", "/200/e"], "500 500 500 503 503"),
         scene(
@@ -337,6 +331,17 @@ fn states() -> Vec<Scene> {
             &["/first/a"; 8],
             "500 200 500 200 200 200 200 200",
         ),
+    ]
+}
+
+fn shares() -> Vec<Scene> {
+    let limit = |key| {
+        let limit = RateLimit { name: "l".into(), requests: 1, per: LONG, burst: 2, key };
+        Policy { limits: scoped(vec![limit]), ..Policy::default() }
+    };
+    let gate = Concurrency { limit: 1, queue: 0, max_wait: LONG };
+    let hashed = Algorithm::ConsistentHash(HashOn::ClientAddress);
+    vec![
         scene("so many for each", limit(RateKey::Identity), &["/200/a"; 4], "200 200 429 429"),
         scene("so many of an address", limit(RateKey::ClientAddress), &["/200/a"; 4], "200 200 429 429"),
         scene("so many in all", limit(RateKey::All), &["/200/a"; 4], "200 200 429 429"),
@@ -451,6 +456,7 @@ async fn tries_are_the_same_on_both_ways() {
 #[tokio::test]
 async fn what_policies_know_is_the_same_on_both_ways() {
     both_ways(states()).await;
+    both_ways(shares()).await;
 }
 
 #[tokio::test]
@@ -480,6 +486,27 @@ async fn order(policy: Policy) -> Vec<String> {
     soon(stream.read_to_string(&mut answer)).await.expect("an answer");
     assert_eq!(running.handle.stats().series[0].classes[Class::Success as usize], 1, "{answer}");
     answer.lines().last().expect("a body").split(',').map(str::to_owned).collect()
+}
+
+/// A draw that is thrown away, as who was drawn does not let the caller in, would send more to the others.
+#[tokio::test]
+async fn who_lets_nobody_in_keeps_its_share() {
+    let upstream = Upstream::named("served").await;
+    let mut snapshot = routes(
+        vec![rule(&[("open", 1), ("shut", 1)])],
+        &[("open", vec![upstream.address]), ("shut", vec![upstream.address])],
+    );
+    snapshot.backends.get_mut("shut").expect("a backend").place = Some("shut".into());
+    place(&mut snapshot, "shut", vec![("nobody", policy(Vec::new()))]);
+    let (_running, address) = serving(snapshot).await;
+    let mut client = Client::http1(address).await;
+    let mut refused = 0;
+    for _ in 0..400 {
+        let answer = read(client.send(get("/")).await.expect("an answer")).await.expect("a body");
+        refused += usize::from(answer.status == StatusCode::FORBIDDEN);
+    }
+    // Five standard deviations around a half; with draws thrown away it would be a quarter.
+    assert!((150..=250).contains(&refused), "{refused} of 400");
 }
 
 fn policy_for_a() -> access::Policy {
