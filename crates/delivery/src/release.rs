@@ -148,7 +148,10 @@ async fn locked(
         let (client, set, revision) = (client.clone(), plan.set.clone(), revision.clone());
         async move { history::finish(client, &set, &revision, state, &cause, options.keep).await }
     };
-    match apply::apply(client.clone(), plan, &options.apply, progress).await {
+    // A revision is healthy where all of it is: what an earlier one wrote that was cut short, or failed, nobody has seen work.
+    let await_all = before.first().is_some_and(|last| last.state != State::Healthy);
+    let how = apply::Options { await_all, ..options.apply.clone() };
+    match apply::apply(client.clone(), plan, &how, progress).await {
         Ok(outcome) => {
             end(State::Healthy, String::new()).await?;
             fault::point("apply.finished");

@@ -33,6 +33,10 @@ const AWAITED: [&str; 10] = [
 /// Kinds whose failure shows in their Pods.
 const WORKLOADS: [&str; 6] = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod", "Job"];
 
+pub(super) fn is_awaited(object: &Value) -> bool {
+    AWAITED.contains(&object::kind(object))
+}
+
 type Events = Pin<Box<dyn Stream<Item = Result<Value, ApiError>> + Send>>;
 
 impl Run<'_> {
@@ -40,7 +44,7 @@ impl Run<'_> {
     pub(super) async fn converge(&self, objects: &[Value], limit: Option<Duration>) -> Result<(), ApplyError> {
         let Some(limit) = limit else { return Ok(()) };
         let mut waiting: BTreeMap<ObjectId, Health> = BTreeMap::new();
-        for object in objects.iter().filter(|object| AWAITED.contains(&object::kind(object))) {
+        for object in objects.iter().filter(|object| is_awaited(object)) {
             let health = health::health(object);
             if !health.is_well() {
                 waiting.insert(ObjectId::of(object), health);

@@ -20,7 +20,7 @@ use crate::order;
 use crate::plan::{Action, Change, Plan};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub(crate) use cause::{RESTARTS_THAT_FAIL, last_words};
@@ -38,6 +38,8 @@ pub struct Options {
     pub settle: Duration,
     /// How many writes are under way at once.
     pub concurrency: usize,
+    /// Wait also for what is as it should be already: whoever wrote it did not wait to the end.
+    pub await_all: bool,
 }
 
 impl Default for Options {
@@ -47,6 +49,7 @@ impl Default for Options {
             wait: Some(Duration::from_secs(300)),
             settle: Duration::from_secs(1),
             concurrency: 16,
+            await_all: false,
         }
     }
 }
@@ -159,6 +162,9 @@ pub async fn apply(
     for (wave, changes) in waves(plan) {
         run.wave(wave, &changes).await?;
     }
+    if options.await_all {
+        run.others().await?;
+    }
     let kept = run.deletions().await?;
     run.record(&wanted.union(&Contents::of(&plan.set, kept.iter()))).await?;
     fault::point("apply.forgotten");
@@ -255,6 +261,20 @@ impl Run<'_> {
             self.leave(change).await?;
         }
         Ok(())
+    }
+
+    /// Waits for the members that nothing was written of.
+    async fn others(&self) -> Result<(), ApplyError> {
+        let written: BTreeSet<&ObjectId> = self.plan.changes.iter().map(|change| &change.object).collect();
+        let mut found = Vec::new();
+        for member in self.plan.desired.iter().filter(|one| converge::is_awaited(one)) {
+            let id = ObjectId::of(member);
+            if !written.contains(&id) {
+                let resource = self.resource(object::api_version(member), &id)?;
+                found.extend(self.api.find(&crate::api::path_of(&resource, &id)).await?);
+            }
+        }
+        self.converge(&found, self.options.wait).await
     }
 
     /// Writes objects at once; the first failure ends it, once those under way have ended.

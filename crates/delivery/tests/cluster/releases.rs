@@ -95,15 +95,37 @@ async fn every_revision_is_kept_and_can_be_put_back() {
     cluster.stop().await;
 }
 
+/// A Deployment that no controller here ever looks at does not become healthy.
+fn stuck() -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "stuck"}, "spec": {
+        "selector": {"matchLabels": {"app": "s"}}, "template": {"metadata": {"labels": {"app": "s"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+}
+
+/// Of what was cut short, or failed, all is waited for by the next one, which writes none of it.
+#[tokio::test]
+async fn what_nobody_has_seen_work_makes_no_revision_healthy() {
+    let cluster = Cluster::start().await;
+    released(&cluster, &[config("a", json!({"x": "1"}))]).await;
+    cut_short(&cluster, &[config("a", json!({"x": "2"})), stuck()], 2).await;
+    for value in ["2", "3"] {
+        let plan = cluster.plan(&[config("a", json!({"x": value})), stuck()]).await;
+        assert_eq!(plan.is_empty(), value == "2", "{}", told(&plan));
+        let mut options = options();
+        options.apply.wait = Some(Duration::from_millis(300));
+        let error = release::release(cluster.client.clone(), &plan, &options, &|_| {}).await.unwrap_err();
+        assert!(error.to_string().contains("deployment.apps/stuck in default: not healthy after"), "{error}");
+        let all = history::list(cluster.client.clone(), &set()).await.unwrap();
+        assert_eq!(all[0].state, State::Failed, "x: {value}");
+    }
+    cluster.stop().await;
+}
+
 #[tokio::test]
 async fn a_failure_is_noted_with_its_cause_and_the_last_good_one_put_back() {
     let cluster = Cluster::start().await;
     released(&cluster, &[config("a", json!({"x": "1"}))]).await;
-    // A Deployment that no controller here ever looks at does not become healthy.
-    let stuck = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "stuck"}, "spec": {
-        "selector": {"matchLabels": {"app": "s"}}, "template": {"metadata": {"labels": {"app": "s"}},
-            "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
-    let plan = cluster.plan(&[config("a", json!({"x": "2"})), stuck]).await;
+    let plan = cluster.plan(&[config("a", json!({"x": "2"})), stuck()]).await;
     let mut options = options();
     options.apply.wait = Some(Duration::from_millis(300));
     options.rollback = true;

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Repository, application, automated, config, deployment, healthy, map};
+use crate::harness::{
+    Cluster, Repository, application, automated, config, deployment, good, healthy, map, put_back, worse,
+};
 
 fn said(status: &Value, words: &str) -> bool {
     status["conditions"].to_string().contains(words)
@@ -44,26 +46,13 @@ async fn what_the_rehearsal_refuses_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_become_healthy_is_marked_and_the_last_good_one_put_back() {
-    let (mut cluster, repository) = (Cluster::start().await, Repository::new());
-    repository.write("deploy/web.yaml", &deployment("web:1"));
-    repository.write("deploy/a.yaml", &map("a", "one", &json!({})));
-    let good = repository.commit("Good");
-    let mut object = automated("shop", &repository);
-    object["metadata"]["annotations"] = json!({ "coracle.dev/health-deadline": "2s" });
-    cluster.apply(&object).await;
-    healthy(&cluster).await;
-    cluster
-        .application("shop", "good", |status| status["coracle"]["good"]["content"]["revisions"][0] == good.as_str())
-        .await;
-
-    repository.write("deploy/web.yaml", &deployment("web:2"));
-    repository.write("deploy/a.yaml", &map("a", "two", &json!({})));
+    let (mut cluster, repository, _, good) = good().await;
+    worse(&repository);
     repository.write("deploy/new.yaml", &map("new", "two", &json!({})));
     let bad = repository.commit("Bad");
     cluster.config("a", "two").await;
     let status = cluster.application("shop", "put back", |status| {
-        status["coracle"]["failed"][0]["content"]["revisions"][0] == bad.as_str()
-            && status["operationState"]["message"] == "the last good revision was put back"
+        status["coracle"]["failed"][0]["content"]["revisions"][0] == bad.as_str() && put_back(status)
     });
     let status = status.await;
     assert!(said(&status, "Deployment.apps web is Progressing") && said(&status, &good[..12]), "{status:#}");

@@ -291,6 +291,33 @@ pub(crate) fn deployment(image: &str) -> String {
     .to_string()
 }
 
+/// A cluster to which a commit with the Deployment `web` and the ConfigMap `a` was brought, and found good, by an Application that gives
+/// everything two seconds to become healthy; it, and the commit.
+pub(crate) async fn good() -> (Cluster, Repository, Value, String) {
+    let (cluster, repository) = (Cluster::start().await, Repository::new());
+    repository.write("deploy/web.yaml", &deployment("web:1"));
+    repository.write("deploy/a.yaml", &map("a", "one", &json!({})));
+    let good = repository.commit("Good");
+    let mut object = automated("shop", &repository);
+    object["metadata"]["annotations"] = json!({ "coracle.dev/health-deadline": "2s" });
+    cluster.apply(&object).await;
+    healthy(&cluster).await;
+    let is_good = |status: &Value| status["coracle"]["good"]["content"]["revisions"][0] == good.as_str();
+    cluster.application("shop", "good", is_good).await;
+    (cluster, repository, object, good)
+}
+
+/// Changes what [`good`] brought to what nobody will say is healthy.
+pub(crate) fn worse(repository: &Repository) {
+    repository.write("deploy/web.yaml", &deployment("web:2"));
+    repository.write("deploy/a.yaml", &map("a", "two", &json!({})));
+}
+
+/// Whether the last good revision was put back.
+pub(crate) fn put_back(status: &Value) -> bool {
+    status["operationState"]["message"] == "the last good revision was put back"
+}
+
 /// Says that it is healthy.
 pub(crate) async fn healthy(cluster: &Cluster) {
     let path = "/apis/apps/v1/namespaces/shop/deployments/web";

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Repository, application, automated, config, deployment, healthy, map};
+use crate::harness::{Cluster, Repository, application, automated, config, good, healthy, map, put_back, worse};
 
 /// Somebody's session of break-glass, as the command line keeps it.
 fn session(ended: Value) -> Value {
@@ -132,22 +132,10 @@ async fn acts_by_hand_while_nothing_syncs_are_recorded_too() {
 /// Putting the last good revision back is our own doing: nobody is told of drift.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_taken_back_has_not_drifted() {
-    let (cluster, repository) = (Cluster::start().await, Repository::new());
-    repository.write("deploy/web.yaml", &deployment("web:1"));
-    repository.write("deploy/a.yaml", &map("a", "one", &json!({})));
-    let good = repository.commit("Good");
-    let mut object = automated("shop", &repository);
-    object["metadata"]["annotations"] = json!({ "coracle.dev/health-deadline": "2s" });
-    cluster.apply(&object).await;
-    healthy(&cluster).await;
-    cluster
-        .application("shop", "good", |status| status["coracle"]["good"]["content"]["revisions"][0] == good.as_str())
-        .await;
-    repository.write("deploy/web.yaml", &deployment("web:2"));
-    repository.write("deploy/a.yaml", &map("a", "two", &json!({})));
+    let (cluster, repository, ..) = good().await;
+    worse(&repository);
     repository.commit("Bad");
-    let back = |status: &Value| status["operationState"]["message"] == "the last good revision was put back";
-    cluster.application("shop", "put back", back).await;
+    cluster.application("shop", "put back", put_back).await;
     healthy(&cluster).await;
     cluster.config("a", "one").await;
     // A refresh has been looked at, so that whatever was to be said is said.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::harness::{Cluster, LIMIT, Repository, application, automated, deployment, healthy};
+use crate::harness::{Cluster, LIMIT, Repository, application, automated, deployment, healthy, put_back};
 
 /// Where "programs" are kept: a digest is the name of what the file `program` holds.
 struct Shelf {
@@ -119,8 +119,7 @@ async fn a_program_that_is_gone_is_made_again_before_what_names_it_is_brought() 
     assert_eq!(shelf.made(4).await[3], one);
     runs(&cluster, &one).await;
     healthy(&cluster).await;
-    let back = |status: &Value| status["operationState"]["message"] == "the last good revision was put back";
-    let status = cluster.application("shop", "put back", back).await;
+    let status = cluster.application("shop", "put back", put_back).await;
     assert_eq!(status["coracle"]["failed"][0]["content"]["revisions"][0], second.as_str(), "{status:#}");
     assert!(good(&status), "{status:#}");
     cluster.stop().await;

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Cluster, LIMIT, Repository, application, automated, brought_without_healing, config, deployment, healthy, map,
+    Cluster, LIMIT, Repository, application, automated, brought_without_healing, config, deployment, good, healthy,
+    map, put_back, worse,
 };
 
 fn hand(name: &str) -> Value {
@@ -108,24 +109,13 @@ async fn going_back_to_the_commit_before_stops_what_is_being_brought() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_put_back_is_watched_and_kept() {
-    let (mut cluster, repository) = (Cluster::start().await, Repository::new());
-    repository.write("deploy/web.yaml", &deployment("web:1"));
-    repository.write("deploy/a.yaml", &map("a", "one", &json!({})));
-    let good = repository.commit("Good");
-    let mut object = automated("shop", &repository);
-    object["metadata"]["annotations"] = json!({ "coracle.dev/health-deadline": "2s" });
+    let (mut cluster, repository, mut object, _) = good().await;
     object["spec"]["syncPolicy"]["automated"]["selfHeal"] = false.into();
     cluster.apply(&object).await;
-    healthy(&cluster).await;
-    cluster
-        .application("shop", "good", |status| status["coracle"]["good"]["content"]["revisions"][0] == good.as_str())
-        .await;
-    repository.write("deploy/web.yaml", &deployment("web:2"));
-    repository.write("deploy/a.yaml", &map("a", "two", &json!({})));
+    worse(&repository);
     repository.commit("Bad");
     cluster.config("a", "two").await;
-    let back = |status: &Value| status["operationState"]["message"] == "the last good revision was put back";
-    cluster.application("shop", "put back", back).await;
+    cluster.application("shop", "put back", put_back).await;
     healthy(&cluster).await;
     cluster.config("a", "one").await;
 
@@ -166,20 +156,10 @@ async fn a_commit_that_changes_no_object_is_brought_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_marked_revision_that_is_asked_for_is_judged_again() {
-    let (cluster, repository) = (Cluster::start().await, Repository::new());
-    repository.write("deploy/web.yaml", &deployment("web:1"));
-    let good = repository.commit("Good");
-    let mut object = automated("shop", &repository);
-    object["metadata"]["annotations"] = json!({ "coracle.dev/health-deadline": "2s" });
-    cluster.apply(&object).await;
-    healthy(&cluster).await;
-    cluster
-        .application("shop", "good", |status| status["coracle"]["good"]["content"]["revisions"][0] == good.as_str())
-        .await;
-    repository.write("deploy/web.yaml", &deployment("web:2"));
+    let (cluster, repository, mut object, _) = good().await;
+    worse(&repository);
     let bad = repository.commit("Bad");
-    let back = |status: &Value| status["operationState"]["message"] == "the last good revision was put back";
-    cluster.application("shop", "put back", back).await;
+    cluster.application("shop", "put back", put_back).await;
     healthy(&cluster).await;
     // What it waited for is there now, and it has time.
     object["metadata"]["annotations"] = json!({ "coracle.dev/health-deadline": "5m" });

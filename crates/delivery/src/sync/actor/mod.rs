@@ -5,6 +5,7 @@
 
 mod account;
 mod asked;
+mod begin;
 mod drifted;
 mod ended;
 mod farewell;
