@@ -24,7 +24,7 @@ trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
 
 /// How long heads may take here: what ends at one and a half times that, or at half of it, is told apart on a busy machine as well.
-const HEAD: Duration = Duration::from_secs(8);
+const HEAD: Duration = Duration::from_secs(16);
 
 /// Sends a part of a head every now and then, all of it after `whole`; how long it took until there was an answer or an end, and which.
 async fn drips(mut stream: Box<dyn Wire>, whole: Duration) -> (bool, Duration) {
