@@ -122,81 +122,87 @@ async fn asked(
 
 /// How a connection is served from some point on. What it took to get there is let go: a connection that waits holds what its way needs,
 /// and neither what was needed before nor what another way would.
-type Way<'a> = Pin<Box<dyn Future<Output = Ended> + Send + 'a>>;
+type Way = Pin<Box<dyn Future<Output = Ended> + Send>>;
 
 /// A way on which there is nothing more to do.
-fn done<'a>() -> Way<'a> {
+fn done() -> Way {
     Box::pin(std::future::ready(Ok(())))
 }
 
 /// Finds a way, and goes it.
-async fn by_way<'a>(found: Pin<Box<impl Future<Output = Result<Way<'a>, Broken>> + Send>>) -> Ended {
-    let way = found.await?;
-    way.await
+fn by_way(found: impl Future<Output = Result<Way, Broken>> + Send + 'static) -> Way {
+    let found = Box::pin(found);
+    Box::pin(async move {
+        let way = found.await?;
+        way.await
+    })
 }
 
 /// Serves a connection.
-pub(crate) async fn serve(
+pub(crate) fn serve(
     shared: Arc<Shared>,
     slot: Arc<Slot>,
     stream: TcpStream,
     (ground, peer): (Ground, SocketAddr),
     held: Arc<Held>,
-) {
+) -> impl Future<Output = ()> + Send {
     let table = slot.table.load_full();
-    let way = Box::pin(begin(&shared, &slot, &table, stream, (ground, peer), held)).await;
-    if let Err(error) = way.await {
-        tracing::debug!(listener = &*table.id, %peer, %error, "a client's connection ended");
+    let begun = Box::pin(begin(shared, slot, Arc::clone(&table), stream, (ground, peer), held));
+    async move {
+        let way = begun.await;
+        if let Err(error) = way.await {
+            tracing::debug!(listener = &*table.id, %peer, %error, "a client's connection ended");
+        }
     }
 }
 
 /// Finds out who a client is, and what its listener does.
-async fn begin<'a>(
-    shared: &'a Arc<Shared>,
-    slot: &'a Arc<Slot>,
-    table: &'a Table,
+async fn begin(
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
+    table: Arc<Table>,
     stream: TcpStream,
     (ground, peer): (Ground, SocketAddr),
     held: Arc<Held>,
-) -> Way<'a> {
-    let identity = identify(shared, table, &stream, (ground, peer)).await;
+) -> Way {
+    let identity = identify(&shared, &table, &stream, (ground, peer)).await;
     let client = Client { ground, peer, scheme: "http", identity, server_name: None, held };
     match &table.protocol {
-        Protocol::Http => Box::pin(by_way(Box::pin(heard(shared, slot, stream, client, None)))),
-        Protocol::Sniff(backend) => Box::pin(by_way(Box::pin(heard(shared, slot, stream, client, Some(backend))))),
-        Protocol::Egress(egress) => Box::pin(crate::egress::serve(shared, slot, stream, client, egress)),
-        Protocol::Mesh => Box::pin(certified::serve_mesh(shared, slot, stream, client)),
-        Protocol::Https(https) => {
-            Box::pin(by_way(Box::pin(within_tls(shared, slot, stream, client, Arc::clone(&https.config)))))
+        Protocol::Http => by_way(heard(shared, slot, stream, client, None)),
+        Protocol::Sniff(backend) => by_way(heard(shared, slot, stream, client, Some(Arc::clone(backend)))),
+        Protocol::Egress(egress) => {
+            let egress = Arc::clone(egress);
+            Box::pin(async move { crate::egress::serve(&shared, &slot, stream, client, &egress).await })
         }
-        Protocol::Tls(None, _) => Box::pin(async move { passthrough::serve(shared, slot, stream, &client).await }),
+        Protocol::Mesh => Box::pin(async move { certified::serve_mesh(&shared, &slot, stream, client).await }),
+        Protocol::Https(https) => by_way(within_tls(shared, slot, stream, client, Arc::clone(&https.config))),
+        Protocol::Tls(None, _) => Box::pin(async move { passthrough::serve(&shared, &slot, stream, &client).await }),
         Protocol::Tls(Some(config), _) => {
-            Box::pin(passthrough::serve_ended(shared, slot, stream, client, Arc::clone(config)))
+            let config = Arc::clone(config);
+            Box::pin(async move { passthrough::serve_ended(&shared, &slot, stream, client, config).await })
         }
         // Whoever has a certificate speaks first, so that waiting for bytes holds nobody up.
-        Protocol::Tcp(_) if table.admits == Admits::Certified => {
-            Box::pin(by_way(Box::pin(heard(shared, slot, stream, client, None))))
-        }
-        Protocol::Tcp(_) if !admits(table, client.identity.as_ref(), false) => {
-            turn_away(shared, table, &client, &stream);
+        Protocol::Tcp(_) if table.admits == Admits::Certified => by_way(heard(shared, slot, stream, client, None)),
+        Protocol::Tcp(_) if !admits(&table, client.identity.as_ref(), false) => {
+            turn_away(&shared, &table, &client, &stream);
             done()
         }
-        Protocol::Tcp(backend) => carried(shared, slot, (client, tunnel::Bytes::Open), stream, backend),
+        Protocol::Tcp(backend) => carried(shared, slot, (client, tunnel::Bytes::Open), stream, Arc::clone(backend)),
     }
 }
 
 /// Carries all bytes to a backend, if the client may go there.
-fn carried<'a>(
-    shared: &'a Arc<Shared>,
-    slot: &'a Slot,
+fn carried(
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
     (client, bytes): (Client, tunnel::Bytes),
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'a,
-    backend: &'a Arc<Backend>,
-) -> Way<'a> {
-    let Some(admitted) = access::admits(&shared.audit, &client, None, backend) else { return done() };
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    backend: Arc<Backend>,
+) -> Way {
+    let Some(admitted) = access::admits(&shared.audit, &client, None, &backend) else { return done() };
     Box::pin(async move {
-        let carried = tunnel::Carried::new(backend, &client, bytes);
-        tunnel::carry(shared, slot, admitted, carried, stream).await;
+        let carried = tunnel::Carried::new(&backend, &client, bytes);
+        tunnel::carry(&shared, &slot, admitted, carried, stream).await;
         Ok(())
     })
 }
@@ -226,23 +232,27 @@ fn patience(settings: &Settings, otherwise: Option<&Arc<Backend>>) -> Duration {
 }
 
 /// Hears what a client begins with, which may show a certificate, and must where the listener asks for one.
-async fn heard<'a>(
-    shared: &'a Arc<Shared>,
-    slot: &'a Arc<Slot>,
+async fn heard(
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
     mut stream: TcpStream,
     client: Client,
-    otherwise: Option<&'a Arc<Backend>>,
-) -> Result<Way<'a>, Broken> {
+    otherwise: Option<Arc<Backend>>,
+) -> Result<Way, Broken> {
     let settings = &shared.settings;
     let table = slot.table.load_full();
-    let limit = if table.admits == Admits::Certified { settings.header_timeout } else { patience(settings, otherwise) };
+    let certified = table.admits == Admits::Certified;
+    let limit = if certified { settings.header_timeout } else { patience(settings, otherwise.as_ref()) };
     let Some(first) = asked(&mut stream, limit, settings, &slot.life).await? else { return Ok(done()) };
     let table = slot.table.load_full();
     if first.looks == Looks::Other && is_tls(&first.bytes) && table.peer_name.is_some() && shared.peers.is_some() {
-        return Ok(Box::pin(certified::serve_tls_at_service(shared, slot, (first.bytes, stream), client, otherwise)));
+        let begun = (first.bytes, stream);
+        return Ok(Box::pin(async move {
+            certified::serve_tls_at_service(&shared, &slot, begun, client, otherwise.as_ref()).await
+        }));
     }
     if !admits(&table, client.identity.as_ref(), false) {
-        turn_away(shared, &table, &client, &stream);
+        turn_away(&shared, &table, &client, &stream);
         return Ok(done());
     }
     Ok(seen(shared, slot, (first, stream), client, otherwise))
@@ -262,42 +272,42 @@ where
     let settings = &shared.settings;
     let first = Box::pin(asked(&mut stream, patience(settings, otherwise), settings, &slot.life)).await?;
     let Some(first) = first else { return Ok(()) };
-    seen(shared, slot, (first, stream), client, otherwise).await
+    seen(Arc::clone(shared), Arc::clone(slot), (first, stream), client, otherwise.cloned()).await
 }
 
 /// Serves a client whose first bytes are known.
-fn seen<'a, S>(
-    shared: &'a Arc<Shared>,
-    slot: &'a Arc<Slot>,
+fn seen<S>(
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
     (first, stream): (First, S),
     client: Client,
-    otherwise: Option<&'a Arc<Backend>>,
-) -> Way<'a>
+    otherwise: Option<Arc<Backend>>,
+) -> Way
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let First { bytes: prefix, looks, at, late } = first;
     match (looks, otherwise) {
         (Looks::Http2, _) => Box::pin(serve_http2(shared, slot, Prefixed::new(prefix, stream), client)),
-        (Looks::Http1, _) => serve_http1(shared, slot, (prefix, stream), at, client),
+        (Looks::Http1, _) => serve_http1(&shared, &slot, (prefix, stream), at, client),
         (Looks::Other | Looks::Unclear, Some(backend)) => {
             let bytes = if is_tls(&prefix) { tunnel::Bytes::Sealed } else { tunnel::Bytes::Open };
             carried(shared, slot, (client, bytes), Prefixed::new(prefix, stream), backend)
         }
         (Looks::Unclear, None) if prefix.is_empty() || late => done(),
         // What is no HTTP gets its answer from the parser.
-        (Looks::Other | Looks::Unclear, None) => serve_http1(shared, slot, (prefix, stream), at, client),
+        (Looks::Other | Looks::Unclear, None) => serve_http1(&shared, &slot, (prefix, stream), at, client),
     }
 }
 
 /// Has a client open TLS, and finds out what it speaks within.
-async fn within_tls<'a>(
-    shared: &'a Arc<Shared>,
-    slot: &'a Arc<Slot>,
+async fn within_tls(
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
     stream: TcpStream,
     client: Client,
     config: Arc<rustls::ServerConfig>,
-) -> Result<Way<'a>, Broken> {
+) -> Result<Way, Broken> {
     let handshake = TlsAcceptor::from(config).accept(stream);
     let stream = tokio::select! {
         stream = tokio::time::timeout(shared.settings.handshake_timeout, handshake) => stream??,
@@ -308,7 +318,7 @@ async fn within_tls<'a>(
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         Ok(Box::pin(serve_http2(shared, slot, stream, client)))
     } else {
-        Ok(serve_http1(shared, slot, (Bytes::new(), stream), Instant::now(), client))
+        Ok(serve_http1(&shared, &slot, (Bytes::new(), stream), Instant::now(), client))
     }
 }
 
@@ -341,24 +351,23 @@ fn unnamed(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Caller {
 }
 
 /// Serves a client of HTTP/1.1, of which some bytes were read already. The time for its first head counts from `since`.
-fn serve_http1<'a, S>(
+fn serve_http1<S>(
     shared: &Arc<Shared>,
     slot: &Arc<Slot>,
     (read, stream): (Bytes, S),
     since: Instant,
     client: Client,
-) -> Way<'a>
+) -> Way
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let caller = caller(shared, slot, client);
-    let served = Box::pin(downstream::serve(Arc::clone(&caller), read, since, stream));
-    Box::pin(async move {
-        match served.await? {
-            Some((read, since, stream)) => Box::pin(serve_by_hyper(caller, since, Prefixed::new(read, stream))).await,
-            None => Ok(()),
-        }
-    })
+    let by_hand = shared.settings.by_hand.then(|| Arc::clone(&caller));
+    let by_hyper = move |read, since, stream| Box::pin(serve_by_hyper(caller, since, Prefixed::new(read, stream)));
+    match by_hand {
+        Some(caller) => Box::pin(downstream::serve(caller, read, since, stream, by_hyper)),
+        None => by_hyper(read, since, stream),
+    }
 }
 
 async fn serve_by_hyper<S>(caller: Arc<Caller>, since: Instant, stream: S) -> Ended
@@ -390,11 +399,11 @@ where
 /// What hyper takes without making room for it on the heap.
 const DEFAULT_HEADERS: usize = 100;
 
-async fn serve_http2<S>(shared: &Arc<Shared>, slot: &Arc<Slot>, stream: S, client: Client) -> Ended
+async fn serve_http2<S>(shared: Arc<Shared>, slot: Arc<Slot>, stream: S, client: Client) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let caller = caller(shared, slot, client);
+    let caller = caller(&shared, &slot, client);
     let settings = &shared.settings;
     let asked = Arc::clone(&caller);
     let mut seen = 0;

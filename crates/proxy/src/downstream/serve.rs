@@ -25,7 +25,7 @@ use super::answer::{self, Framing, Size, To};
 use super::direct::{self, Passed, Passing};
 use super::head::{self, Limits, Look, look, may_be_whole};
 use super::outlet::Outlet;
-use crate::connection::Broken;
+use crate::connection::{Broken, Ended};
 use crate::incoming::Incoming;
 use crate::landing;
 use crate::listen::Life;
@@ -33,25 +33,24 @@ use crate::observe::Seen;
 use crate::patience::{Patience, next_look};
 use crate::request::{self, Caller};
 
-/// Serves a client until its connection ends, or until it sends what is not ours. That is then returned, with the connection. `since` is when
-/// the head that is awaited began to come, going in and coming out.
+/// Serves a client until its connection ends, or has it served `otherwise` from what it sends on that is not ours. `since` is when the head that
+/// is awaited began to come, here and there.
 ///
 /// What is made here is held for as long as the connection lasts: what a request needs beyond it is in boxes that go with the request.
-pub(crate) fn serve<S>(
+pub(crate) fn serve<S, F>(
     caller: Arc<Caller>,
     read: Bytes,
     since: std::time::Instant,
     stream: S,
-) -> impl Future<Output = Result<Option<(Bytes, std::time::Instant, S)>, Broken>>
+    otherwise: impl FnOnce(Bytes, std::time::Instant, S) -> Pin<Box<F>>,
+) -> impl Future<Output = Ended>
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    F: Future<Output = Ended>,
 {
     let mut line = Line { stream, read };
     async move {
         let (settings, life) = (&caller.shared.settings, &*caller.slot.life);
-        if !settings.by_hand {
-            return Ok(Some((line.read, since, line.stream)));
-        }
         let limits = Limits { headers: settings.max_headers, bytes: settings.max_head_bytes };
         let tick = (settings.header_timeout / 2).max(Duration::from_millis(1));
         let (ending, clock) = (pin!(life.draining()), pin!(tokio::time::sleep(tick)));
@@ -81,18 +80,17 @@ where
                         line.answer(answer, &mut watch, |passed, life| Writing::passed(passed, to, life)).await?
                     }
                 }
-                Next::Other => return Ok(Some((line.read, watch.since(), line.stream))),
+                Next::Other => return otherwise(line.read, watch.since(), line.stream).await,
                 Next::End => break,
-                Next::Cut => return Ok(None),
+                Next::Cut => return Ok(()),
             };
             match kept {
                 Some(true) => {}
                 Some(false) => break,
-                None => return Ok(None),
+                None => return Ok(()),
             }
         }
-        line.end(&mut watch).await?;
-        Ok(None)
+        Ok(line.end(&mut watch).await?)
     }
 }
 
@@ -230,10 +228,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     /// Waits for the next head.
-    async fn head(&mut self, caller: &Arc<Caller>, limits: Limits, watch: &mut Watch<'_, '_>) -> io::Result<Next> {
+    fn head(
+        &mut self,
+        caller: &Arc<Caller>,
+        limits: Limits,
+        watch: &mut Watch<'_, '_>,
+    ) -> impl Future<Output = io::Result<Next>> {
         // Of how many bytes it is known that they are no whole head.
         let mut seen = 0;
-        std::future::poll_fn(|cx| {
+        std::future::poll_fn(move |cx| {
             // First of all, so that a request that has arrived already is begun before anything is finished.
             loop {
                 let looked = if seen == 0 { !self.read.is_empty() } else { may_be_whole(&self.read, seen) };
@@ -259,7 +262,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             // What has begun to arrive is answered.
             if watch.finishing && self.read.is_empty() { Poll::Ready(Ok(Next::End)) } else { Poll::Pending }
         })
-        .await
     }
 
     /// Whether the client has gone. What it sends ahead is read once, and nothing is known of what comes after that.
@@ -268,14 +270,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     /// Waits for an answer and writes it. Says whether the connection goes on after it; none where it was cut off.
-    async fn answer<T>(
+    fn answer<T>(
         &mut self,
         answer: Pin<Box<impl Future<Output = T>>>,
         watch: &mut Watch<'_, '_>,
         write: impl Fn(T, &Life) -> Writing,
-    ) -> Result<Option<bool>, Broken> {
+    ) -> impl Future<Output = Result<Option<bool>, Broken>> {
         let mut step = Step::Made(answer);
-        std::future::poll_fn(|cx| {
+        std::future::poll_fn(move |cx| {
             let made = match &mut step {
                 Step::Written(writing) => return self.poll_write(writing, watch, cx),
                 Step::Made(answer) => match answer.as_mut().poll(cx) {
@@ -292,7 +294,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             }
             written
         })
-        .await
     }
 
     /// Writes what is made already of an answer and the rest of its body, if there is one.
@@ -416,14 +417,16 @@ mod tests {
 
     use super::*;
 
-    fn waiting<F>(_: impl Fn(Arc<Caller>, Bytes, std::time::Instant, TcpStream) -> F) -> usize {
+    type Otherwise = fn(Bytes, std::time::Instant, TcpStream) -> Pin<Box<std::future::Ready<Ended>>>;
+
+    fn waiting<F>(_: impl Fn(Arc<Caller>, Bytes, std::time::Instant, TcpStream, Otherwise) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn a_connection_that_waits_is_small() {
-        let bytes = waiting(serve::<TcpStream>);
-        assert!(bytes <= 640, "{bytes}");
+        let bytes = waiting(serve);
+        assert!(bytes <= 512, "{bytes}");
         let line = size_of::<Line<TcpStream>>();
         assert!(line <= 128, "{line}: what was read is elsewhere, and only while there is any");
     }
