@@ -142,6 +142,7 @@ impl Worker {
         shutdown: CancellationToken,
     ) {
         self.see(pods.borrow_and_update().clone());
+        let mut told = false;
         loop {
             self.set_up().await;
             let wake = loop {
@@ -158,10 +159,13 @@ impl Worker {
                     self.act(action);
                 }
             };
-            let shutting_down = matches!(self.ending, Some((Ending::Shutdown | Ending::Gone, _)));
             tokio::select! {
                 biased;
-                () = shutdown.cancelled(), if !shutting_down => self.shut_down(),
+                // Once, whatever becomes of it: a Pod that is deleted stays so, and what has come to pass stays ready.
+                () = shutdown.cancelled(), if !told => {
+                    told = true;
+                    self.shut_down();
+                }
                 seen = pods.changed(), if self.ending.is_none_or(|e| e.0 != Ending::Gone) => {
                     let pod = if seen.is_ok() { pods.borrow_and_update().clone() } else { None };
                     if self.see(pod) {

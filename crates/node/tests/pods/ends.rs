@@ -43,6 +43,22 @@ async fn what_does_not_end_in_its_grace_period_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_shuts_down_waits_for_what_is_being_deleted_and_no_longer() {
+    let mut bench = Bench::start().await;
+    let go = bench.path("go");
+    let wait = format!("trap 'while [ ! -e {} ]; do sleep 0.01; done; exit 0' TERM", go.display());
+    bench.pod("a", json!({"containers": [shell("c", &format!("{wait}; while :; do sleep 0.01; done"))]})).await;
+    bench.until_ready("a").await;
+    bench.delete("a").await;
+    assert_eq!(bench.event("a", "Killing").await, "Stopping container c");
+    let ended = async { std::fs::write(go, "").expect("written") };
+    tokio::join!(bench.stop_node(), ended);
+    bench.start_node();
+    bench.until_gone("a").await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_followed_ends_with_the_container() {
     let bench = Bench::start().await;
     let at = bench.folder.path().display().to_string();
