@@ -9,6 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -16,11 +18,13 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::getppid;
+use signal_hook::consts::FORBIDDEN;
 
 use super::{Config, Network, Report, Stdin, mounts, read_config, say, user};
 
 pub(super) fn run(socket: UnixStream) -> io::Result<()> {
     let parent = getppid();
+    heed()?;
     let mut input = BufReader::new(socket.try_clone()?);
     let (config, _) = read_config(&mut input)?;
     drop(input);
@@ -37,6 +41,25 @@ pub(super) fn run(socket: UnixStream) -> io::Result<()> {
     };
     say(&socket, &Report::Failed(why));
     Ok(())
+}
+
+/// Makes that the program ignores no signal to begin with. What is ignored stays so when a program takes over (execve(2)), and
+/// shells have what they start in the background ignore some; one that has a handler falls back to its default.
+fn heed() -> io::Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let heard = Arc::new(AtomicBool::new(false));
+    for signal in ignored(&status).filter(|signal| !FORBIDDEN.contains(signal)) {
+        signal_hook::flag::register(signal, Arc::clone(&heard))
+            .map_err(|e| io::Error::other(format!("can't end that signal {signal} is ignored: {e}")))?;
+    }
+    Ok(())
+}
+
+/// The signals of old that a process ignores (`SigIgn` of proc_pid_status(5)). Of those above nobody is told anything by default.
+fn ignored(status: &str) -> impl Iterator<Item = i32> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    (1..=31).filter(move |signal| mask >> (signal - 1) & 1 == 1)
 }
 
 fn prepare(config: &Config, socket: &UnixStream) -> Result<(), String> {
@@ -147,4 +170,21 @@ fn execute(config: &Config) -> String {
         _ => error.to_string(),
     };
     format!("exec: \"{program}\": {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_told_from_the_mask() {
+        for (status, expected) in [
+            ("Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001006\n", &[2, 3, 13][..]),
+            ("SigIgn:\t8000000040000001\n", &[1, 31]),
+            ("SigIgn:\t0000000000000000\n", &[]),
+            ("Name:\tx\n", &[]),
+        ] {
+            assert_eq!(ignored(status).collect::<Vec<_>>(), expected, "{status:?}");
+        }
+    }
 }

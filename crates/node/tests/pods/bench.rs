@@ -1,7 +1,7 @@
 //! An API server and a node in a temporary folder, and short ways to talk to them.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -82,6 +82,7 @@ pub(crate) struct Bench {
     running: Option<Running>,
     recipes: Recipes,
     pods_block: node::Block,
+    shim: PathBuf,
     server: Running0,
 }
 
@@ -103,6 +104,11 @@ impl Bench {
 
     /// With these recipes, and these addresses for isolated Pods.
     pub(crate) async fn on(recipes: &str, pods_block: node::Block) -> Bench {
+        Bench::under(recipes, pods_block, PathBuf::from(env!("CARGO_BIN_EXE_container-shim"))).await
+    }
+
+    /// With this program for a shim, too.
+    pub(crate) async fn under(recipes: &str, pods_block: node::Block, shim: PathBuf) -> Bench {
         let folder = tempfile::tempdir().expect("a folder");
         let (store, store_task) =
             SqliteStore::open(store::Settings::new(folder.path().join("state.db"))).expect("a store");
@@ -116,10 +122,20 @@ impl Bench {
         let (client, node_client) = (client("system:admin"), client("system:node:coracle"));
         let recipes = Recipes::parse(recipes, &folder.path().join("coracle.yaml")).expect("valid");
         let traffic = Arc::new(Notes::default());
-        let (running, node) = run_node(&node_client, &folder, &recipes, &traffic, pods_block);
+        let (running, node) = run_node(&node_client, &folder, &recipes, &traffic, (pods_block, &shim));
         let server = Running0 { shutdown, task, store: store_task };
-        let bench =
-            Bench { client, node_client, node, traffic, folder, running: Some(running), recipes, pods_block, server };
+        let bench = Bench {
+            client,
+            node_client,
+            node,
+            traffic,
+            folder,
+            running: Some(running),
+            recipes,
+            pods_block,
+            shim,
+            server,
+        };
         let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(bench.client.clone());
         let ready = await_condition(nodes, "coracle", |n: Option<&k8s_openapi::api::core::v1::Node>| {
             let conditions = n.and_then(|n| n.status.as_ref()?.conditions.as_ref());
@@ -251,7 +267,8 @@ impl Bench {
     }
 
     pub(crate) fn start_node(&mut self) {
-        let (running, node) = run_node(&self.node_client, &self.folder, &self.recipes, &self.traffic, self.pods_block);
+        let own = (self.pods_block, &*self.shim);
+        let (running, node) = run_node(&self.node_client, &self.folder, &self.recipes, &self.traffic, own);
         (self.running, self.node) = (Some(running), node);
     }
 
@@ -270,11 +287,11 @@ fn run_node(
     folder: &tempfile::TempDir,
     recipes: &Recipes,
     traffic: &Arc<Notes>,
-    pods_block: node::Block,
+    (pods_block, shim): (node::Block, &Path),
 ) -> (Running, node::Handle) {
     let mut settings = node::Settings::new(folder.path().to_owned(), recipes.clone());
     settings.pods = pods_block;
-    settings.shim = PathBuf::from(env!("CARGO_BIN_EXE_container-shim"));
+    shim.clone_into(&mut settings.shim);
     let dependencies =
         node::Dependencies { client: client.clone(), traffic: Arc::clone(traffic) as Arc<dyn node::Traffic> };
     let (node, handle) = node::build(settings, dependencies).expect("a node");

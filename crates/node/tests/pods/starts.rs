@@ -45,6 +45,26 @@ async fn a_pod_runs_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_ignores_no_signal_that_coracle_was_started_to_ignore() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let shim = folder.path().join("shim");
+    // As shells do with what they start in the background, and nohup.
+    let script = format!("#!/bin/sh\ntrap '' HUP INT QUIT\nexec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_container-shim"));
+    std::fs::write(&shim, script).expect("written");
+    std::fs::set_permissions(&shim, PermissionsExt::from_mode(0o755)).expect("executable");
+    let bench = Bench::under("", node::Block::PODS, shim).await;
+    let at = bench.path("status");
+    let script = format!("cat /proc/self/status > {0}.new; mv {0}.new {0}; sleep 300", at.display());
+    bench.pod("a", json!({"containers": [shell("c", &script)]})).await;
+    let status = bench.file("status").await;
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).expect("a mask");
+    let ignored = u64::from_str_radix(ignored, 16).expect("a mask");
+    assert_eq!(ignored & 0x7fff_ffff, 0, "{ignored:x}");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn init_containers_run_in_order_and_sidecars_stay() {
     let bench = Bench::start().await;
     let at = bench.folder.path().display();
