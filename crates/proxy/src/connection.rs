@@ -421,17 +421,17 @@ where
 }
 
 /// What [`drive`] is told of a connection.
-struct Sees<I, U, W> {
+pub(crate) struct Sees<I, U, W> {
     /// Whether it has done nothing since the last time.
-    idle: I,
+    pub(crate) idle: I,
     /// Whether an answer is being made that has to say that it is the last.
-    under_way: U,
+    pub(crate) under_way: U,
     /// When it wants to be polled at the latest.
-    due: W,
+    pub(crate) due: W,
 }
 
 /// Polls a connection to its end; tells it to finish when its listener drains, ends it when that takes too long.
-async fn drive<C, E>(
+pub(crate) async fn drive<C, E>(
     mut connection: Pin<&mut C>,
     finish: impl Fn(Pin<&mut C>),
     life: &Life,
@@ -461,6 +461,10 @@ where
             let mut finish_now = false;
             // Looked at once to be woken, and then only when there is something to see: this runs several times a request.
             if !registered || life.changed() {
+                if !registered {
+                    // What is awaited is known only now, and may have been for a while.
+                    clock.as_mut().reset(patience::first_look(tick, (sees.due)().map(Into::into)));
+                }
                 registered = true;
                 finish_now = !finishing && draining.as_mut().poll(cx).is_ready();
                 if forced.as_mut().poll(cx).is_ready() {

@@ -13,6 +13,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use http::header::{HOST, HeaderName, HeaderValue};
@@ -20,14 +21,16 @@ use http::{Method, Request, Response, StatusCode, Uri, request};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::{TcpStream, lookup_host};
 
 use crate::answer::{Fault, Kind};
 use crate::body::Body;
-use crate::connection::{self, Ended};
+use crate::connection::{self, Ended, Sees};
+use crate::forward;
 use crate::headers;
+use crate::heads::{HeadTimer, Heard, Term};
 use crate::identity::{Client, Identity};
 use crate::incoming::Incoming;
 use crate::listen::Slot;
@@ -40,6 +43,7 @@ use crate::session::{Carries, Session};
 use crate::snapshot::EgressLimit;
 use crate::stats::{Counter, Registry};
 use crate::traffic;
+use crate::turn::{Over, Turn};
 
 /// How many hosts are counted apart; all further ones are counted as `*`.
 const HOSTS: usize = 256;
@@ -150,26 +154,22 @@ pub(crate) async fn serve(
     // Who calls is nobody's business out there.
     let caller = connection::leaving_caller(shared, slot, client.clone());
     let (shared, slot, egress) = (Arc::clone(shared), Arc::clone(slot), Arc::clone(egress));
-    let life = Arc::clone(&slot.life);
-    let (header_timeout, max_head_bytes) = (shared.settings.header_timeout, shared.settings.max_head_bytes);
+    let (life, served) = (Arc::clone(&slot.life), Arc::clone(&shared));
+    let (settings, asked) = (&served.settings, Arc::clone(&caller));
     let exit = Arc::new(Exit { shared, slot, egress, client, caller });
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let exit = Arc::clone(&exit);
         async move { Ok::<_, Infallible>(exit.serve(request.map(Into::into)).await) }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(header_timeout);
-    builder.max_buf_size(max_head_bytes.max(8192) + 8192);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
-    tokio::select! {
-        ended = connection.as_mut() => return ended.map_err(Into::into),
-        () = life.forced() => return Ok(()),
-        () = life.draining() => connection.as_mut().graceful_shutdown(),
-    }
-    tokio::select! {
-        ended = connection.as_mut() => ended.map_err(Into::into),
-        () = life.forced() => Ok(()),
-    }
+    let term = Arc::new(Term::new(settings.header_timeout, Instant::now()));
+    builder.timer(HeadTimer::from_the_start(&term)).header_read_timeout(settings.header_timeout);
+    builder.max_buf_size(settings.max_head_bytes.max(8192) + 8192);
+    let stream = TokioIo::new(Heard::new(stream, &term));
+    let mut connection = pin!(builder.serve_connection(stream, service).with_upgrades());
+    let under_way = || asked.active.load(Ordering::Relaxed) > 0;
+    let sees = Sees { idle: || false, under_way, due: || term.due() };
+    connection::drive(connection.as_mut(), |connection| connection.graceful_shutdown(), &life, settings, sees).await
 }
 
 impl Exit {
@@ -177,7 +177,10 @@ impl Exit {
         let (parts, body) = request.into_parts();
         let mut seen = Box::new(Observation::begin(&self.caller, &parts));
         let method = parts.method.clone();
-        let (response, counter) = Box::pin(self.answer(parts, body, &mut seen)).await;
+        let (response, counter) = {
+            let _active = path::Active::begin(&self.caller);
+            Box::pin(self.answer(parts, body, &mut seen)).await
+        };
         seen.counts_as(&counter);
         let (head, body) = response.into_parts();
         seen.answered(head.status, &head.headers);
@@ -348,14 +351,21 @@ impl Exit {
         }
         let path = parts.uri.path_and_query().cloned();
         parts.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-        let asked = sender.send_request(Request::from_parts(parts, seen.body(body)));
-        let answered = match self.shared.settings.response_timeout {
-            Some(limit) => tokio::time::timeout(limit, asked).await,
-            None => Ok(asked.await),
+        let (body, watch) = body.watched();
+        let asked = pin!(sender.send_request(Request::from_parts(parts, seen.body(body))));
+        // An upload may take as long as it goes on.
+        let answered = match (self.shared.settings.response_timeout, watch) {
+            (None, _) => Ok(asked.await),
+            (Some(limit), Some(watch)) => Turn::usual(limit, false).wait(&watch, asked).await,
+            (Some(limit), None) => tokio::time::timeout(limit, asked).await.map_err(|_| Over::Late),
         };
-        let late =
-            |_| Fault::new(StatusCode::GATEWAY_TIMEOUT, "timeout", format!("{} gave no answer in time", to.host));
-        let (mut parts, body) = answered.map_err(late)?.map_err(broken)?.into_parts();
+        let over_time = |over| match over {
+            Over::Late => {
+                Fault::new(StatusCode::GATEWAY_TIMEOUT, "timeout", format!("{} gave no answer in time", to.host))
+            }
+            Over::Silent => forward::over_time(over),
+        };
+        let (mut parts, body) = answered.map_err(over_time)?.map_err(broken)?.into_parts();
         headers::strip(&mut parts.headers);
         Ok(Response::from_parts(parts, Body::Outside(body)))
     }

@@ -27,7 +27,8 @@ use crate::snapshot::BackendProtocol;
 use crate::tunnel;
 use crate::turn::{Over, Turn};
 use crate::upstream::{
-    self, Answer, AskError, CallError, Http1, Http2Sender, NotHttp2, Pool, Reading, RequestBody, SendError, Upload,
+    self, Answer, AskError, BELIEVED, BELIEVED_OF_CALLS, CallError, Http1, Http2Sender, NotHttp2, Pool, Reading,
+    RequestBody, SendError, Upload,
 };
 
 /// Requests that must not be repeated use only connections that were in use this short a time ago, as the other side may be
@@ -54,13 +55,43 @@ pub(crate) type Upgrade = Option<(HeaderValue, OnUpgrade)>;
 
 /// Why an attempt brought no answer.
 pub(crate) enum Miss<R = Box<Request<RequestBody>>> {
-    /// The endpoint got nothing of it.
-    Untouched(R, String),
+    /// The endpoint got nothing of it, for this reason.
+    Untouched(R, Unasked, String),
     /// It may have.
     Broken(Fault),
 }
 
+/// Why an endpoint got nothing of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unasked {
+    Unreached,
+    /// It speaks HTTP/1.1 alone, and the request needs HTTP/2.
+    NotHttp2,
+    /// What it said first could not be read.
+    Unreadable,
+}
+
+impl Unasked {
+    /// What is to be said of several endpoints.
+    pub(crate) fn and(self, before: Option<Self>) -> Self {
+        before.filter(|before| *before != self).map_or(self, |_| Self::Unreached)
+    }
+
+    /// What is said when no endpoint was asked, all of them for this reason.
+    pub(crate) fn fault(self, choice: &Choice) -> Fault {
+        match self {
+            Self::Unreached => unreachable(choice),
+            Self::NotHttp2 => not_http2(),
+            Self::Unreadable => broken("upstream_protocol", &"what it began with is no HTTP/2"),
+        }
+    }
+}
+
 impl<R> Miss<R> {
+    pub(crate) fn unreached(request: R, error: &dyn std::fmt::Display) -> Self {
+        Self::Untouched(request, Unasked::Unreached, error.to_string())
+    }
+
     pub(crate) fn broken(reason: &'static str, error: &dyn std::fmt::Display) -> Self {
         Self::Broken(broken(reason, error))
     }
@@ -117,13 +148,15 @@ pub(crate) async fn attempt(
     http2: bool,
     limit: Option<Duration>,
 ) -> Result<Response<Body>, Miss> {
+    // One that was about to go over HTTP/2 has it in its target.
     if !request.headers().contains_key(HOST)
+        && request.uri().authority().is_none()
         && let Ok(host) = HeaderValue::try_from(ticket.endpoint.address.to_string())
     {
         request.headers_mut().insert(HOST, host);
     }
     if let Some(why) = caller.kept_from(ticket.endpoint.address.ip()) {
-        return Err(Miss::Untouched(Box::new(request), why.to_owned()));
+        return Err(Miss::unreached(Box::new(request), &why));
     }
     // Pinned where they are: what is waited for is large, and each move of it costs.
     let outcome = if upgrade.is_some() {
@@ -164,6 +197,7 @@ async fn attempts(
     let settings = &caller.shared.settings;
     let http2 = over_http2_is_right(choice, upgrade.is_some(), grpc);
     let mut tried: Vec<SocketAddr> = Vec::new();
+    let mut missed = None;
     loop {
         let address = ticket.endpoint.address;
         seen.attempts(address, Instant::now());
@@ -175,15 +209,16 @@ async fn attempts(
                 seen.missed(fault.reason);
                 return Err(fault);
             }
-            Err(Miss::Untouched(unsent, reason)) => {
-                tracing::debug!(%address, reason, "an endpoint could not be reached");
+            Err(Miss::Untouched(unsent, why, reason)) => {
+                tracing::debug!(%address, reason, "an endpoint could not be asked");
                 seen.missed(&reason);
                 request = *unsent;
                 tried.push(address);
+                let why = missed.insert(why.and(missed));
+                let next = if tried.len() < settings.attempts as usize { choice.pick(&tried, None) } else { None };
+                ticket = next.ok_or_else(|| why.fault(choice))?;
             }
         }
-        let next = if tried.len() < settings.attempts as usize { choice.pick(&tried, None) } else { None };
-        ticket = next.ok_or_else(|| unreachable(choice))?;
     }
 }
 
@@ -199,10 +234,8 @@ async fn timely(
     let (Some(watch), None, Some(limit)) = (watch, said, usual) else {
         return attempt(caller, ticket, request, upgrade, http2, said.or(usual)).await;
     };
-    let began = Instant::now();
-    let turn = Turn { began, limit, silence: limit, last: None, probe: false, blind: grpc && http2 };
     let sent = pin!(attempt(caller, ticket, request, upgrade, http2, None));
-    turn.wait(watch, sent).await.unwrap_or_else(|over| Err(Miss::Broken(over_time(over))))
+    Turn::usual(limit, grpc && http2).wait(watch, sent).await.unwrap_or_else(|over| Err(Miss::Broken(over_time(over))))
 }
 
 /// What is said when a request's time is over.
@@ -283,11 +316,11 @@ pub(crate) async fn over_http1(
     let sent = Instant::now();
     let connection = match caller.dial().to(&ticket.endpoint, Some(b"http/1.1"), ticket.client.as_deref()).await {
         Ok(stream) => Http1::new(stream, settings.pool_idle),
-        Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
+        Err(error) => return Err(Miss::unreached(Box::new(request), &error)),
     };
     match offer(connection, request).await {
         Ok(answer) => received(answer, (ticket, pool), settings.pool_size, sent),
-        Err(Unanswered::Unsent(unsent)) => Err(Miss::Untouched(unsent, "closed as soon as it was opened".into())),
+        Err(Unanswered::Unsent(unsent)) => Err(Miss::unreached(unsent, &"closed as soon as it was opened")),
         Err(Unanswered::Lost(_, miss) | Unanswered::Failed(miss)) => Err(miss),
     }
 }
@@ -364,15 +397,24 @@ pub(crate) fn kept_for(seconds: u64) -> Duration {
     Duration::from_secs(seconds.saturating_sub(1))
 }
 
-/// The shared HTTP/2 connection of an endpoint; made where there is none.
+/// The shared HTTP/2 connection of an endpoint; made where there is none, unless the endpoint has just shown that there is none to be had: those who
+/// waited for one who found that out need not do so one after the other.
 async fn http2_sender(caller: &Caller, ticket: &Ticket, pool: &Pool) -> std::io::Result<Http2Sender> {
     let mut shared = pool.http2.lock().await;
     if let Some(sender) = shared.as_ref().filter(|sender| sender.is_ready()) {
         return Ok(sender.clone());
     }
+    if pool.is_known_for_http1(BELIEVED_OF_CALLS) {
+        return Err(NotHttp2::Http1.into());
+    }
     let Shared { upstreams, stop, .. } = &*caller.shared;
     let stream = caller.dial().to(&ticket.endpoint, Some(b"h2"), ticket.client.as_deref()).await?;
-    let sender = upstream::connect_http2(stream, ticket.endpoint.address, upstreams, stop.clone()).await?;
+    let made = upstream::connect_http2(stream, ticket.endpoint.address, upstreams, stop.clone()).await;
+    let sender = made.inspect_err(|error| {
+        if NotHttp2::of(error) == Some(NotHttp2::Http1) {
+            pool.speaks_http1_alone();
+        }
+    })?;
     if !ticket.endpoint.is_retired() {
         *shared = Some(sender.clone());
     }
@@ -387,22 +429,24 @@ pub(crate) async fn over_http2(
     // Calls need HTTP/2, for their trailers; what only looks like one, as gRPC-Web does, goes either way.
     let either = is_grpc(request.headers()) && !is_call(request.headers());
     let pool = ticket.endpoint.pool(caller.speaker(), ticket.client.as_deref());
-    if either && pool.is_known_for_http1() {
+    if either && request.version() != Version::HTTP_2 && pool.is_known_for_http1(BELIEVED) {
         return Box::pin(over_http1(caller, ticket, request)).await;
     }
     // Twice: a kept connection may turn out to be closing, which gives the request back.
     for _ in 0..2 {
         let sender = match http2_sender(caller, &ticket, &pool).await {
             Ok(sender) => sender,
-            Err(error) if NotHttp2::is_why(&error) => {
-                pool.speaks_http1_alone();
-                return if either && request.version() != Version::HTTP_2 {
-                    Box::pin(over_http1(caller, ticket, request)).await
-                } else {
-                    Err(Miss::Broken(not_http2()))
+            Err(error) => {
+                let why = match NotHttp2::of(&error) {
+                    Some(NotHttp2::Http1) if either && request.version() != Version::HTTP_2 => {
+                        return Box::pin(over_http1(caller, ticket, request)).await;
+                    }
+                    Some(NotHttp2::Http1) => Unasked::NotHttp2,
+                    Some(NotHttp2::Other) => Unasked::Unreadable,
+                    None => Unasked::Unreached,
                 };
+                return Err(Miss::Untouched(Box::new(request), why, error.to_string()));
             }
-            Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
         };
         let sent = Instant::now();
         match sender.ask(to_http2(request, ticket.endpoint.scheme())).await {
@@ -421,7 +465,7 @@ pub(crate) async fn over_http2(
             Err(CallError::Failed(error)) => return Err(Miss::broken("upstream_closed", &error)),
         }
     }
-    Err(Miss::Untouched(Box::new(request), "closed again as soon as it was opened".into()))
+    Err(Miss::unreached(Box::new(request), &"closed again as soon as it was opened"))
 }
 
 /// What is said where HTTP/2 is needed and HTTP/1.1 spoken. It is nothing that goes by itself, and so nothing to try again.
@@ -460,7 +504,7 @@ async fn over_upgrade(
     }
     let mut sender = match tunnel::dial_http(caller, &ticket).await {
         Ok(sender) => sender,
-        Err(error) => return Err(Miss::Untouched(Box::new(request), error.to_string())),
+        Err(error) => return Err(Miss::unreached(Box::new(request), &error)),
     };
     let mut response = sender.send_request(request).await.map_err(|error| match error.is_user() {
         true => Miss::by_client(&error),

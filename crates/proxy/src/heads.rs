@@ -79,6 +79,11 @@ pub(crate) struct HeadTimer {
 }
 
 impl HeadTimer {
+    /// One for a connection of which hyper reads all, also the first byte.
+    pub(crate) fn from_the_start(term: &Arc<Term>) -> Self {
+        Self { term: Arc::clone(term), first: AtomicBool::new(false) }
+    }
+
     pub(crate) fn new(term: &Arc<Term>) -> Self {
         Self { term: Arc::clone(term), first: AtomicBool::new(true) }
     }
@@ -189,7 +194,7 @@ mod tests {
         term.heard();
         assert_eq!(term.due(), None);
         let before = Instant::now() - Duration::from_micros(1);
-        let _second = timer.sleep_until(Instant::now() + limit);
+        let second = timer.sleep_until(Instant::now() + limit);
         let idle = term.due().expect("one is awaited");
         assert!(idle >= before + limit);
         std::thread::sleep(Duration::from_millis(2));
@@ -199,5 +204,12 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         term.heard();
         assert_eq!(term.due(), Some(coming), "which is for all of it");
+        drop(second);
+        // Where nothing was heard before, the first has its own time as well.
+        let _first = HeadTimer::from_the_start(&term).sleep(limit);
+        let idle = term.due().expect("one is awaited");
+        std::thread::sleep(Duration::from_millis(2));
+        term.heard();
+        assert!(term.due() > Some(idle));
     }
 }

@@ -49,6 +49,12 @@ pub(crate) fn next_look(tick: Duration, due: Option<Instant>) -> Instant {
     due.filter(|due| *due > now).map_or(next, |due| due.min(next))
 }
 
+/// When to look for the first time, where what is due may be so already.
+pub(crate) fn first_look(tick: Duration, due: Option<Instant>) -> Instant {
+    let now = Instant::now();
+    due.map_or(now + tick, |due| due.clamp(now, now + tick))
+}
+
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
@@ -65,6 +71,22 @@ mod tests {
         });
         let waited = pin!(patience.with(Some(limit), std::time::Instant::now(), work));
         tokio::time::timeout(Duration::from_secs(60), waited).await.expect("an end")
+    }
+
+    #[test]
+    fn what_is_due_is_looked_at_then_and_what_has_passed_at_once_and_once() {
+        let (tick, now) = (Duration::from_secs(30), Instant::now());
+        let next = |look: fn(Duration, Option<Instant>) -> Instant, due| {
+            let look = look(tick, due).saturating_duration_since(now);
+            // What this took on the way is left out.
+            look.as_secs()
+        };
+        let due = |seconds| Some(now + Duration::from_secs(seconds));
+        for (due, first, after) in
+            [(None, 30, 30), (due(100), 30, 30), (due(10), 10, 10), (now.checked_sub(tick), 0, 30)]
+        {
+            assert_eq!([next(first_look, due), next(next_look, due)], [first, after], "{due:?}");
+        }
     }
 
     #[tokio::test]

@@ -44,6 +44,11 @@ pub(crate) enum Over {
 }
 
 impl Turn {
+    /// One that begins now, and has the limit that is usual where nobody set one: what goes on has no end.
+    pub(crate) fn usual(limit: Duration, blind: bool) -> Self {
+        Self { began: Instant::now(), limit, silence: limit, last: None, probe: false, blind }
+    }
+
     /// Waits for the answer to a request whose body is watched.
     pub(crate) async fn wait<T>(&self, watch: &Watch, mut work: Pin<&mut impl Future<Output = T>>) -> Result<T, Over> {
         let mut until = self.first();

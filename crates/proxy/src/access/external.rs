@@ -114,7 +114,7 @@ async fn exchange(caller: &Caller, asker: &Asker, question: Request<RequestBody>
     let answer = forward::over_http1(caller, ticket, question).await;
     let (parts, mut body) = match answer {
         Ok(answer) => answer.into_parts(),
-        Err(Miss::Untouched(_, why)) => return Err(why),
+        Err(Miss::Untouched(_, _, why)) => return Err(why),
         Err(Miss::Broken(fault)) => return Err(fault.detail.into_owned()),
     };
     // Read to its end, so that the connection can be used again; nothing is kept.

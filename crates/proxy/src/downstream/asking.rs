@@ -53,10 +53,20 @@ impl Made {
 
     /// Has it noted that this is the answer.
     pub(super) fn noted(&self, seen: &mut Observation) {
-        // One that was kept while others were tried comes later than it came here.
-        let at = if seen.tried_once() { self.at } else { Instant::now() };
-        seen.answered_plainly(self.status, at);
+        seen.answered_plainly(self.status, self.at);
         seen.response_bytes = self.here;
+    }
+
+    /// Says that it was kept for a while: it comes now, and is the last if that has been decided meanwhile.
+    fn kept(&mut self, last: bool) {
+        self.at = Instant::now();
+        if last && !self.last {
+            let head = self.out.head();
+            // Where its first line ends.
+            let after = head.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            head.splice(after..after, *b"connection: close\r\n");
+            self.last = true;
+        }
     }
 }
 
@@ -111,7 +121,7 @@ impl Asking<'_> {
                     seen.missed(fault.reason);
                     return Err(fault);
                 }
-                Err(Miss::Untouched((), reason)) => reason,
+                Err(Miss::Untouched((), _, reason)) => reason,
             };
             tracing::debug!(%address, reason, "an endpoint could not be reached");
             seen.missed(&reason);
@@ -163,6 +173,13 @@ impl Tries for Asking<'_> {
         }
     }
 
+    fn kept(&self, came: &mut Came) {
+        // What is made of all others is made when it is written.
+        if let Came::Made(made, _) = came {
+            made.kept(self.caller.slot.life.changed());
+        }
+    }
+
     /// All of the request was there before it began.
     fn awaits_client(&self, _: bool) -> bool {
         false
@@ -192,7 +209,7 @@ impl Ask<'_> {
                     let dialled = Box::pin(dial.to(&ticket.endpoint, Some(b"http/1.1"), ticket.client.as_deref()));
                     match dialled.await {
                         Ok(stream) => (Http1::new(stream, settings.pool_idle), true, Instant::now()),
-                        Err(error) => return Err(Miss::Untouched((), error.to_string())),
+                        Err(error) => return Err(Miss::unreached((), &error)),
                     }
                 }
             };
@@ -224,6 +241,32 @@ impl Ask<'_> {
                 }
                 Err(error) => return Err(Miss::broken("upstream_protocol", &error)),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_was_kept_comes_when_it_is_given_and_says_if_it_is_the_last() {
+        let Some(at) = Instant::now().checked_sub(Duration::from_secs(9)) else {
+            panic!("the machine is up for longer")
+        };
+        for (was, is, expected) in [
+            (false, false, "HTTP/1.1 503 No\r\na: b\r\n\r\nno\n"),
+            (false, true, "HTTP/1.1 503 No\r\nconnection: close\r\na: b\r\n\r\nno\n"),
+            // It has said so already.
+            (true, true, "HTTP/1.1 503 No\r\na: b\r\n\r\nno\n"),
+            (true, false, "HTTP/1.1 503 No\r\na: b\r\n\r\nno\n"),
+        ] {
+            let mut out = Outlet::new();
+            out.head().extend_from_slice(b"HTTP/1.1 503 No\r\na: b\r\n\r\nno\n");
+            let mut made = Made { out, status: StatusCode::SERVICE_UNAVAILABLE, here: 3, left: 0, last: was, at };
+            made.kept(is);
+            assert_eq!(String::from_utf8_lossy(made.out.head()), expected);
+            assert!(made.last == (was || is) && made.at > at);
         }
     }
 }

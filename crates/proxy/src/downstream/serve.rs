@@ -26,11 +26,12 @@ use super::direct::{self, Passed, Passing};
 use super::head::{self, Limits, Look, look, may_be_whole};
 use super::outlet::Outlet;
 use crate::connection::{Broken, Ended};
+use crate::deadline;
 use crate::incoming::Incoming;
 use crate::landing;
 use crate::listen::Life;
 use crate::observe::Seen;
-use crate::patience::{Patience, next_look};
+use crate::patience::{Patience, first_look, next_look};
 use crate::request::{self, Caller};
 
 /// Serves a client until its connection ends, or has it served `otherwise` from what it sends on that is not ours. `since` is when the head that
@@ -53,9 +54,10 @@ where
         let (settings, life) = (&caller.shared.settings, &*caller.slot.life);
         let limits = Limits { headers: settings.max_headers, bytes: settings.max_head_bytes };
         let tick = (settings.header_timeout / 2).max(Duration::from_millis(1));
-        let (ending, clock) = (pin!(life.draining()), pin!(tokio::time::sleep(tick)));
         let limit = settings.header_timeout;
         let due = Instant::from_std(since) + limit;
+        let clock = pin!(tokio::time::sleep_until(first_look(tick, Some(due))));
+        let ending = pin!(life.draining());
         let mut watch =
             Watch { life, ending, clock, tick, limit, due, over: false, registered: false, finishing: false };
         let mut patience = Patience::default();
@@ -388,6 +390,11 @@ impl Writing {
                 self.out.end(self.framing)?;
                 self.body = None;
             }
+        }
+        if let Some(body) = self.body.as_mut().filter(|_| !self.out.has_room())
+            && body.drive(cx)
+        {
+            return Err(deadline::Passed.into());
         }
         Ok(())
     }

@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const ROOM: usize = 16 * 1024;
 /// How many parts one write has at most.
 const PARTS: usize = 16;
+/// How much is kept of what the other side begins with.
+const FIRST: usize = 5;
 
 thread_local! {
     /// A buffer for whoever has something to gather: those of a thread take turns.
@@ -34,8 +36,8 @@ struct Corked<S> {
     dirty: bool,
     /// Whether anything was read since somebody asked.
     heard: bool,
-    /// The first byte that was ever read.
-    first: Option<u8>,
+    /// The first bytes that were ever read, and how many there are of them.
+    first: ([u8; FIRST], u8),
 }
 
 /// The end that `h2` has.
@@ -52,7 +54,7 @@ pub(crate) fn cork<S>(stream: S) -> (Cork<S>, Line<S>) {
         written: 0,
         dirty: false,
         heard: false,
-        first: None,
+        first: ([0; FIRST], 0),
     }));
     (Cork(Arc::clone(&both)), Line(both))
 }
@@ -63,9 +65,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         self.0.lock().flush(cx)
     }
 
-    /// What the other side began with.
-    pub(crate) fn first(&self) -> Option<u8> {
-        self.0.lock().first
+    /// What the other side began with: up to so many bytes, and those that have come.
+    pub(crate) fn first(&self) -> ([u8; FIRST], usize) {
+        let (bytes, count) = self.0.lock().first;
+        (bytes, usize::from(count))
     }
 
     /// Whether anything was heard from the other side since this was asked last.
@@ -158,9 +161,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Cork<S> {
         let corked = &mut *self.0.lock();
         let before = buffer.filled().len();
         let polled = Pin::new(&mut corked.stream).poll_read(cx, buffer);
-        if let Some(byte) = buffer.filled().get(before) {
-            corked.heard = true;
-            corked.first.get_or_insert(*byte);
+        let read = &buffer.filled()[before..];
+        corked.heard |= !read.is_empty();
+        let (first, count) = &mut corked.first;
+        for (place, byte) in first.iter_mut().skip(usize::from(*count)).zip(read) {
+            *place = *byte;
+            *count += 1;
         }
         polled
     }

@@ -14,15 +14,17 @@ use hyper::body::Body as _;
 use super::trace::{self, Place};
 use super::{CLIENT_GONE, Exchange, Missed};
 use crate::answer::{Fault, is_call};
+use crate::deadline;
 use crate::headers;
 use crate::incoming::Incoming;
 use crate::request::Caller;
 use crate::stats::{Counter, Edge};
 use crate::upstream::RequestBody;
 
-/// gRPC's statuses for a call that its client gave up, and for one that ended without any.
+/// gRPC's statuses for a call that its client gave up, for one that ended without any, and for one that was not over in time.
 const CANCELLED: u16 = 1;
 const UNKNOWN: u16 = 2;
+const DEADLINE_EXCEEDED: u16 = 4;
 
 fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     // Most have none, and looking at the few names is cheaper than looking it up.
@@ -207,11 +209,6 @@ impl Observation {
         }
     }
 
-    /// Whether it was sent no more than once.
-    pub(crate) fn tried_once(&self) -> bool {
-        self.attempts < 2
-    }
-
     /// Says that the last attempt brought no answer.
     pub(crate) fn missed(&mut self, reason: &str) {
         if let Some(address) = self.upstream.filter(|_| self.asked.is_some() && self.missed.len() < MISSED) {
@@ -280,9 +277,14 @@ impl Observation {
 
     /// Counts a gRPC call that has come to its end, or was broken off without a status.
     fn count_call(&mut self) {
-        let Some(head) = self.head.as_ref().filter(|_| std::mem::take(&mut self.uncounted)) else { return };
+        let Some(head) = self.head.as_mut().filter(|_| std::mem::take(&mut self.uncounted)) else { return };
+        if self.reason == Some(deadline::REASON) {
+            // Cut off where it could not be told so, it ended with that all the same.
+            head.grpc_status.get_or_insert(DEADLINE_EXCEEDED);
+        }
         let broken = if self.reason == Some("client_gone") { CANCELLED } else { UNKNOWN };
-        self.count(as_http(head.grpc_status.unwrap_or(broken)), head.after);
+        let (status, after) = (as_http(head.grpc_status.unwrap_or(broken)), head.after);
+        self.count(status, after);
     }
 
     /// Says why the answer broke off.

@@ -91,6 +91,9 @@ impl Tries for Offer<'_> {
         Instant::now()
     }
 
+    /// Its head is written when it is given.
+    fn kept(&self, _: &mut Response<Body>) {}
+
     fn awaits_client(&self, probe: bool) -> bool {
         (self.patient || probe) && self.watch.as_ref().is_some_and(|watch| watch.waits())
     }

@@ -19,7 +19,7 @@ use crate::answer::Fault;
 use crate::body::Body;
 use crate::deadline;
 use crate::endpoint::Ticket;
-use crate::forward::{self, Miss};
+use crate::forward::{self, Miss, Unasked};
 use crate::observe::Observation;
 use crate::request::Caller;
 use crate::route::{Choice, Rule};
@@ -56,6 +56,9 @@ pub(crate) trait Tries {
 
     /// When it came, which is about now.
     fn came(answer: &Self::Answer) -> Instant;
+
+    /// Says that an answer was kept for a while, and is given now.
+    fn kept(&self, answer: &mut Self::Answer);
 
     /// Whether it is the client who is waited for, as far as that can be told. Others may wait for how a probe ends.
     fn awaits_client(&self, probe: bool) -> bool;
@@ -106,6 +109,7 @@ pub(crate) async fn send<T: Tries>(
         retries: 0,
         key,
         place: ticket.place.clone(),
+        offered: Vec::new(),
         seen,
         next: Some(Next { call, ticket, began }),
     };
@@ -164,6 +168,8 @@ struct Sending<'a, T> {
     key: Option<u64>,
     /// What it holds of what a policy lets only so many have.
     place: Option<Place>,
+    /// The endpoints that the last try offered it to, after the one that had failed in the try before.
+    offered: Vec<SocketAddr>,
     seen: &'a mut Observation,
     /// None while it is under way.
     next: Option<Next>,
@@ -182,15 +188,17 @@ type Tried<A> = (Outcome, Result<A, Fault>);
 impl<T: Tries> Sending<'_, T> {
     async fn run(&mut self) -> Result<T::Answer, Fault> {
         loop {
-            let first = self.next.as_ref().map(|next| next.ticket.endpoint.address);
-            let (outcome, result) = self.reach().await?;
+            let (outcome, mut result) = self.reach().await?;
             let Some(wait) = self.again(outcome) else { return result };
             // The answer is kept meanwhile: there may be no better one.
             tokio::time::sleep(wait).await;
-            let Some(ticket) = first.and_then(|first| self.another(first)) else { return result };
-            let began = Instant::now();
-            let Ok(call) = self.traffic.call(began) else { return result };
-            self.next = Some(Next { call, ticket, began });
+            self.next = self.another();
+            if self.next.is_none() {
+                if let Ok(answer) = &mut result {
+                    self.tries.kept(answer);
+                }
+                return result;
+            }
             self.retries += 1;
             self.traffic.counts.add(PolicyEvent::Retried);
         }
@@ -216,13 +224,15 @@ impl<T: Tries> Sending<'_, T> {
 
     /// One try: offers the request to endpoints until one has got something of it.
     async fn reach(&mut self) -> Result<Tried<T::Answer>, Fault> {
-        let mut offered: Vec<SocketAddr> = Vec::new();
+        let before = self.offered.len();
+        let mut why = None;
         let gone = || Fault::new(StatusCode::BAD_GATEWAY, "upstream_closed", "The request cannot be sent again.");
         loop {
             let (Some(request), Some(Next { call, ticket, began })) = (self.tries.take(), self.next.take()) else {
                 return Err(gone());
             };
             let address = ticket.endpoint.address;
+            self.offered.push(address);
             self.seen.attempts(address, began);
             let probe = call.as_ref().is_some_and(Call::is_probe);
             let times = Times {
@@ -232,7 +242,7 @@ impl<T: Tries> Sending<'_, T> {
                 deadline: self.deadline,
                 probe,
             };
-            let (outcome, missed) = match self.tries.attempt(ticket, request, times).await {
+            let why = match self.tries.attempt(ticket, request, times).await {
                 Ok(answer) => {
                     let outcome = T::outcome(&answer);
                     self.ended(call, &address, outcome, T::came(&answer));
@@ -244,21 +254,19 @@ impl<T: Tries> Sending<'_, T> {
                     self.ended(call, &address, outcome, Instant::now());
                     return Ok((outcome, Err(fault)));
                 }
-                Err(Miss::Untouched(unsent, reason)) => {
-                    tracing::debug!(%address, reason, "an endpoint could not be reached");
+                Err(Miss::Untouched(unsent, missed, reason)) => {
+                    tracing::debug!(%address, reason, "an endpoint could not be asked");
                     self.seen.missed(&reason);
                     self.tries.put_back(unsent);
-                    (Outcome::Unreached, forward::unreachable(self.choice))
+                    self.ended(call, &address, of_unasked(missed), Instant::now());
+                    *why.insert(missed.and(why))
                 }
             };
-            self.ended(call, &address, outcome, Instant::now());
-            offered.push(address);
-            let more = offered.len() < self.endpoints;
-            let Some(ticket) = more.then(|| self.pick(&offered)).flatten() else {
-                return Ok((outcome, Err(missed)));
-            };
+            let tried = |why: Unasked| Ok((of_unasked(why), Err(why.fault(self.choice))));
+            let more = self.offered.len() - before < self.endpoints;
+            let Some(ticket) = more.then(|| self.further(before)).flatten() else { return tried(why) };
             let began = Instant::now();
-            let Ok(call) = self.traffic.call(began) else { return Ok((outcome, Err(missed))) };
+            let Ok(call) = self.traffic.call(began) else { return tried(why) };
             self.next = Some(Next { call, ticket, began });
         }
     }
@@ -267,7 +275,6 @@ impl<T: Tries> Sending<'_, T> {
     fn judge(&self, fault: Fault, began: Instant, probe: bool) -> (Outcome, Fault) {
         match fault.reason {
             forward::BY_CLIENT => (Outcome::ByClient, fault),
-            forward::NOT_HTTP2 => (Outcome::Misunderstood, fault),
             "timeout" => {
                 let waited_for = self.tries.awaits_client(probe);
                 let left = self.leaves.filter(|leaves| *leaves <= Instant::now());
@@ -288,9 +295,22 @@ impl<T: Tries> Sending<'_, T> {
         Some(ticket)
     }
 
-    /// Another endpoint than that of the last try, if there is one.
-    fn another(&self, last: SocketAddr) -> Option<Ticket> {
-        self.pick(&[last]).or_else(|| self.pick(&[]))
+    /// An endpoint that this try has not asked, and if there is one, that has not failed in the try before.
+    fn further(&self, before: usize) -> Option<Ticket> {
+        let again = || (before > 0).then(|| self.pick(&self.offered[before..])).flatten();
+        self.pick(&self.offered).or_else(again)
+    }
+
+    /// Another endpoint than those of the last try, if there is one; else another than the one that failed in it, and else any.
+    fn another(&mut self) -> Option<Next> {
+        let failed = self.offered.last().copied();
+        let last = failed.as_slice();
+        let ticket = [&self.offered, last, &[]].into_iter().find_map(|tried| self.pick(tried))?;
+        self.offered.clear();
+        self.offered.extend(failed);
+        let began = Instant::now();
+        let call = self.traffic.call(began).ok()?;
+        Some(Next { call, ticket, began })
     }
 
     /// Tells breaker and balancer how a try at an endpoint ended.
@@ -310,6 +330,15 @@ impl<T: Tries> Sending<'_, T> {
             (Some(left), Some(per_try)) => Some(left.min(per_try)),
             (left, per_try) => left.or(per_try),
         }
+    }
+}
+
+/// How a try ended that asked nobody.
+fn of_unasked(why: Unasked) -> Outcome {
+    match why {
+        Unasked::Unreached => Outcome::Unreached,
+        Unasked::NotHttp2 => Outcome::Misunderstood,
+        Unasked::Unreadable => Outcome::Reset,
     }
 }
 

@@ -147,15 +147,41 @@ impl Answered {
 /// How long the first word of an endpoint is waited for. One that is silent for longer is spoken to all the same.
 const GREETING: Duration = Duration::from_secs(1);
 
-/// What an endpoint says is no HTTP/2: most likely it answers in HTTP/1.1 that it does not understand.
-#[derive(Debug, thiserror::Error)]
-#[error("it does not speak HTTP/2")]
-pub(crate) struct NotHttp2;
+/// What an endpoint says first is no HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotHttp2 {
+    /// It answers in HTTP/1.1, most likely that it does not understand.
+    #[error("it speaks HTTP/1.1 and not HTTP/2")]
+    Http1,
+    #[error("it began with what is no HTTP/2")]
+    Other,
+}
 
 impl NotHttp2 {
     /// Whether that is why there is no connection.
-    pub(crate) fn is_why(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|error| error.is::<Self>())
+    pub(crate) fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref().and_then(|error| error.downcast_ref::<Self>()).copied()
+    }
+}
+
+impl From<NotHttp2> for io::Error {
+    fn from(error: NotHttp2) -> Self {
+        Self::new(io::ErrorKind::Unsupported, error)
+    }
+}
+
+/// What the first bytes of an endpoint show; none where it takes more of them to tell, and they may come.
+fn told(first: &[u8], ended: bool) -> Option<Result<(), NotHttp2>> {
+    const HTTP1: &[u8] = b"HTTP/";
+    match first {
+        [] => None,
+        // The first byte of a frame's length, which is small.
+        [0, ..] => Some(Ok(())),
+        // A page without a head, as HTTP has had it before 1.0. Python's own server says in one that it knows no such version.
+        [b'<', ..] => Some(Err(NotHttp2::Http1)),
+        _ if first.starts_with(HTTP1) => Some(Err(NotHttp2::Http1)),
+        _ if HTTP1.starts_with(first) && !ended => None,
+        _ => Some(Err(NotHttp2::Other)),
     }
 }
 
@@ -164,10 +190,11 @@ async fn greeted(connection: &mut Connection<Cork<Stream>, Bytes>, line: &Line<S
     let greeting = poll_fn(|cx| {
         let ended = Pin::new(&mut *connection).poll(cx);
         let written = line.flush(cx);
-        match (line.first(), ended, written) {
-            // The first byte of the frame's length, which is small.
-            (Some(0), Poll::Pending, _) => Poll::Ready(Ok(())),
-            (Some(1..), ..) => Poll::Ready(Err(io::Error::new(io::ErrorKind::Unsupported, NotHttp2))),
+        let (first, count) = line.first();
+        let over = ended.is_ready() || matches!(written, Poll::Ready(Err(_)));
+        match (told(&first[..count], over), ended, written) {
+            (Some(Err(other)), ..) => Poll::Ready(Err(other.into())),
+            (Some(Ok(())), Poll::Pending, _) => Poll::Ready(Ok(())),
             (_, Poll::Ready(Err(error)), _) => Poll::Ready(Err(io::Error::other(error))),
             (_, Poll::Ready(Ok(())), _) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             (_, _, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
@@ -184,8 +211,8 @@ pub(crate) async fn connect(
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) -> io::Result<Http2Sender> {
-    // With TLS both have said so before.
-    let unsure = matches!(stream, Stream::Plain(_));
+    // Where it was agreed on, both have said so before.
+    let unsure = stream.alpn() != Some(b"h2");
     let (corked, line) = cork(stream);
     let mut handshake = std::pin::pin!(
         Builder::new()
@@ -276,6 +303,32 @@ impl Future for Driver {
         match (ended, written) {
             (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
             (ended, _) => ended,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_endpoint_speaks_is_told_by_its_first_bytes() {
+        let (http1, other) = (Some(Err(NotHttp2::Http1)), Some(Err(NotHttp2::Other)));
+        for (first, ended, expected) in [
+            (&b""[..], false, None),
+            (b"", true, None),
+            (b"\0\0\x12\x04\0", false, Some(Ok(()))),
+            (b"H", false, None),
+            (b"HTTP", false, None),
+            (b"HTTP", true, other),
+            (b"HTTP/", false, http1),
+            (b"<!DOC", false, http1),
+            // SSH, a refusal of TLS, a database.
+            (b"SSH-2", false, other),
+            (b"\x15\x03\x01\0\x02", false, other),
+            (b"J\0\0\0\x0a", false, other),
+        ] {
+            assert_eq!(told(first, ended), expected, "{first:?}, ended: {ended}");
         }
     }
 }

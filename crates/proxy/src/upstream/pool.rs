@@ -63,7 +63,9 @@ pub(crate) struct Pool {
 }
 
 /// How long what an endpoint has shown of itself is believed, where either way would do.
-const BELIEVED: Duration = Duration::from_secs(30);
+pub(crate) const BELIEVED: Duration = Duration::from_secs(30);
+/// How long it is where only HTTP/2 would: a program may be about to be replaced, and nobody is to be refused for long on account of the old one.
+pub(crate) const BELIEVED_OF_CALLS: Duration = Duration::from_secs(1);
 
 impl Pool {
     /// Takes a connection that has not been unused for longer than `freshness` and that is still open.
@@ -86,9 +88,9 @@ impl Pool {
         *self.http1_alone.lock() = Some(Instant::now());
     }
 
-    /// Whether it has lately.
-    pub(crate) fn is_known_for_http1(&self) -> bool {
-        self.http1_alone.lock().is_some_and(|shown| shown.elapsed() < BELIEVED)
+    /// Whether it has so lately.
+    pub(crate) fn is_known_for_http1(&self, lately: Duration) -> bool {
+        self.http1_alone.lock().is_some_and(|shown| shown.elapsed() < lately)
     }
 
     /// Keeps a connection, unless there are enough or the endpoint is gone.

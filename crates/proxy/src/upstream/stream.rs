@@ -33,6 +33,14 @@ impl From<TcpStream> for Stream {
 }
 
 impl Stream {
+    /// What both sides have agreed to speak, where they have.
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
     /// Tells the other end now what has been read, and not with what is written next, or after a while. It is no more than a hint.
     pub(crate) fn acknowledge(&self) {
         #[cfg(target_os = "linux")]

@@ -141,7 +141,8 @@ async fn a_call_ends_at_its_deadline_also_where_its_answer_has_begun() {
 async fn a_call_that_cannot_be_told_of_its_deadline_is_cut_off() {
     // Of HTTP/2, as nothing more fits into the window.
     let (upstream, mut told) = begins(1 << 20).await;
-    let (proxy, address) = serving(all_to(&[upstream.address])).await;
+    let recording = proxy::Recording { all: false, ratio: 0.0, per_second: 0 };
+    let (proxy, address, notebook) = crate::observed::observed(all_to(&[upstream.address]), recording).await;
     let (sender, _driver) = connected(address).await;
     let mut sender = soon(sender.ready()).await.expect("a connection");
     let (answer, _open) = sender.send_request(call("1S"), false).expect("a stream");
@@ -156,6 +157,8 @@ async fn a_call_that_cannot_be_told_of_its_deadline_is_cut_off() {
     assert_eq!(soon(cut).await, Some(Reason::CANCEL));
     assert_eq!(soon(told.recv()).await, Some(Some(Reason::CANCEL)), "the endpoint is told");
     until(|| proxy.handle.stats().in_flight == 0).await;
+    let exchange = notebook.only().await;
+    assert_eq!((exchange.grpc_status, exchange.reason), (Some(4), Some("deadline")), "{exchange:?}");
     // Of HTTP/1.1, where trailers may be dropped on the way, so that a part would pass for the whole.
     let head = "POST /x.Y/Z HTTP/1.1\r\nhost: a.test\r\ncontent-type: application/grpc\r\ngrpc-timeout: 1S\r\n";
     let (small, mut told) = begins(3).await;
@@ -163,6 +166,22 @@ async fn a_call_that_cannot_be_told_of_its_deadline_is_cut_off() {
     let answer = raw(address, format!("{head}te: trailers\r\ncontent-length: 0\r\n\r\n")).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("xxx") && !answer.contains("0\r\n\r\n"), "{answer}");
     assert_eq!(soon(told.recv()).await, Some(Some(Reason::CANCEL)));
+    let exchange = notebook.only().await;
+    assert_eq!((exchange.grpc_status, exchange.reason), (Some(4), Some("deadline")), "{exchange:?}");
+}
+
+#[tokio::test]
+async fn a_call_of_http1_whose_answer_is_not_read_ends_at_its_deadline_too() {
+    // More than sockets take, so that some of it waits in the proxy.
+    let (upstream, mut told) = begins(32 << 20).await;
+    let (proxy, address) = serving(all_to(&[upstream.address])).await;
+    let mut client = TcpStream::connect(address).await.expect("connects");
+    let head = "GET /x.Y/Z HTTP/1.1\r\nhost: a.test\r\ncontent-type: application/grpc\r\ngrpc-timeout: 2S\r\n\r\n";
+    client.write_all(head.as_bytes()).await.expect("sends");
+    assert_eq!(soon(told.recv()).await, Some(Some(Reason::CANCEL)), "the endpoint is told");
+    until(|| proxy.handle.stats().in_flight == 0).await;
+    // It has not been cut off for having gone.
+    drop(client);
 }
 
 /// How long requests may stand still here, and how long uploads take that never do.
@@ -172,8 +191,12 @@ const STEP: Duration = Duration::from_millis(500);
 
 /// Sends parts of a body of ten bytes for a while; the answer.
 async fn uploads(address: std::net::SocketAddr, parts: usize) -> String {
+    uploads_to(address, "/", parts).await
+}
+
+async fn uploads_to(address: std::net::SocketAddr, target: &str, parts: usize) -> String {
     let mut stream = TcpStream::connect(address).await.expect("connects");
-    let head = "POST / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\ncontent-length: 12\r\n\r\n";
+    let head = format!("POST {target} HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\ncontent-length: 12\r\n\r\n");
     stream.write_all(head.as_bytes()).await.expect("sends");
     for _ in 0..parts {
         // The client's pace, which nothing waits for.
@@ -212,6 +235,24 @@ async fn an_upload_that_goes_on_is_waited_for_and_one_that_stands_still_is_not()
     });
     assert!(STEP * 12 == UPLOAD && UPLOAD > USUAL);
     futures::future::join_all(tried).await;
+}
+
+#[tokio::test]
+async fn an_upload_by_the_way_out_is_waited_for_while_it_goes_on() {
+    let upstream = Upstream::http(|request| async move {
+        let whole = request.into_body().collect().await.expect("a whole body");
+        Response::new(text(format!("[{}]", whole.to_bytes().len())))
+    })
+    .await;
+    let mut exit = listener("l", ListenerProtocol::Egress { limits: Vec::new(), ways: Vec::new() }, Vec::new());
+    exit.hosts.clear();
+    let proxy = start(Settings { response_timeout: Some(USUAL), header_timeout: USUAL, ..Settings::default() });
+    let snapshot = proxy::Snapshot { listeners: vec![exit], ..proxy::Snapshot::default() };
+    proxy.handle.apply(snapshot).await.expect("a good snapshot");
+    let (address, target) = (proxy.address("l"), format!("http://{}/", upstream.address));
+    let (goes_on, stands) = tokio::join!(uploads_to(address, &target, 12), uploads_to(address, &target, 3));
+    assert!(goes_on.starts_with("HTTP/1.1 200") && goes_on.ends_with("[12]"), "{goes_on}");
+    assert!(stands.starts_with("HTTP/1.1 408"), "{stands}");
 }
 
 #[tokio::test]

@@ -129,6 +129,37 @@ async fn what_is_safe_is_sent_again_with_its_body() {
 }
 
 #[tokio::test]
+async fn a_retry_goes_to_who_has_not_failed() {
+    let (bad, good, nobody) =
+        (Fickle::failing(503, usize::MAX).serve().await, Upstream::named("good").await, nobody().await);
+    let policy = Policy { retries: scoped(Retries { attempts: 1, ..retries() }), ..Policy::default() };
+    let (proxy, address) = serving(under(policy, &[nobody, bad.address, good.address])).await;
+    for number in 0..60 {
+        // Whoever is asked first: the retry leaves out who failed, not only who could not be reached before that.
+        let answer = ask(address, get("/")).await;
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, "good"), "request {number}");
+    }
+    assert!(counted(&proxy, PolicyEvent::Retried) > 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_was_kept_in_vain_is_recorded_when_it_is_given() {
+    let fickle = Fickle::failing(503, usize::MAX);
+    let upstream = fickle.serve().await;
+    // The circuit opens meanwhile: nothing is sent again, and what there is is given.
+    let breaker = Breaker { consecutive: Some(1), open: LIMIT * 10, ..breaker() };
+    let wait = Duration::from_millis(400);
+    let retries = Retries { base: wait, max: wait, ..retries() };
+    let policy = Policy { retries: scoped(retries), breaker: scoped(breaker), ..Policy::default() };
+    let recording = proxy::Recording { all: true, ratio: 1.0, per_second: 100 };
+    let (_proxy, address, notebook) = crate::observed::observed(under(policy, &[upstream.address]), recording).await;
+    assert_eq!(ask(address, get("/")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(fickle.asked.get(), 1);
+    let exchange = notebook.only().await;
+    assert!(exchange.head >= wait / 2, "{exchange:?}");
+}
+
+#[tokio::test]
 async fn a_body_beyond_the_bound_is_sent_once() {
     let fickle = Fickle::failing(503, 1);
     let upstream = fickle.serve().await;

@@ -465,6 +465,74 @@ async fn a_call_to_who_speaks_http1_alone_is_told_so_and_hurts_nobody() {
     }
 }
 
+/// A call of gRPC, which has no message.
+fn a_call() -> Request<ServedBody> {
+    let call = Request::post("http://a.test/x.Y/Z").header("content-type", "application/grpc");
+    call.header("te", "trailers").body(text("")).expect("a request")
+}
+
+#[tokio::test]
+async fn a_call_goes_on_to_who_speaks_http2_and_those_who_do_not_are_not_asked_each_time() {
+    use proxy::policy::Policy;
+
+    use crate::policies::{breaker, scoped, under};
+
+    let dialled = Count::default();
+    // A stray program of HTTP/1.1, one that speaks neither, and one that is right.
+    let strays = ["HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", "SSH-2.0-stray\r\n"].map(|says| {
+        let dialled = dialled.clone();
+        Upstream::raw(move |mut stream| {
+            dialled.add();
+            async move {
+                stream.write_all(says.as_bytes()).await.expect("sends");
+                // Until the other side has had enough.
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        })
+    });
+    let [http1, neither] = strays;
+    let (http1, neither) = (http1.await, neither.await);
+    let right = Upstream::http(|_| async move {
+        let mut answer = Response::new(text(""));
+        answer.headers_mut().insert("content-type", "application/grpc".parse().expect("a value"));
+        answer.headers_mut().insert("grpc-status", "0".parse().expect("a value"));
+        answer
+    })
+    .await;
+    let policy = Policy { breaker: scoped(breaker()), ..Policy::default() };
+    let all = [http1.address, neither.address, right.address];
+    for snapshot in [all_to(&all), under(policy, &[http1.address, right.address])] {
+        let (_proxy, address) = serving(snapshot).await;
+        let mut client = Client::http2(address).await;
+        for _ in 0..16 {
+            let answer = read(client.send(a_call()).await.expect("an answer")).await.expect("whole");
+            assert_eq!(answer.headers["grpc-status"], "0", "{answer:?}");
+        }
+    }
+    let says = |answer: &Answer| answer.headers["grpc-message"].to_str().expect("text").to_owned();
+    // What one shows is for all who ask meanwhile.
+    let before = dialled.get();
+    let (_proxy, address) = serving_here(all_to(&[http1.address])).await;
+    let client = Client::<ServedBody>::http2(address).await;
+    let Sender::Http2(sender) = &client.sender else { unreachable!("an HTTP/2 client") };
+    let calls = (0..60).map(|_| {
+        let mut sender = sender.clone();
+        async move { read(soon(sender.send_request(a_call())).await.expect("an answer")).await.expect("whole") }
+    });
+    for answer in futures::future::join_all(calls).await {
+        assert!(says(&answer).contains("appProtocol"), "{answer:?}");
+    }
+    let dials = dialled.get() - before;
+    assert!(dials < 30, "{dials} connections for 60 calls");
+    // Nothing is said of HTTP/1.1 that has not been seen.
+    for to in [&[neither.address][..], &[http1.address, neither.address]] {
+        let (_proxy, address) = serving(all_to(to)).await;
+        let mut client = Client::http2(address).await;
+        let answer = read(client.send(a_call()).await.expect("an answer")).await.expect("whole");
+        assert!(answer.headers["grpc-status"] != "0" && !says(&answer).contains("HTTP/1.1"), "{answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn grpc_web_goes_by_http2_where_that_is_spoken() {
     let upstream =
