@@ -131,17 +131,22 @@ fn each_fault_has_its_name() {
     }
 }
 
-#[test]
-fn a_url_that_nobody_serves_says_what_is_served() {
-    let gateway = json!({ "kind": "Gateway", "metadata": { "namespace": "shop", "name": "g" }, "spec": { "listeners": [{ "name": "http", "port": 8080 }] } });
-    let at = |port| Facts {
+/// Facts of a URL with that port from outside, where there is nothing but a Gateway.
+fn outside(gateway: &Value, port: u16) -> Facts {
+    Facts {
         target: Target::Gateway { host: "a.test".into(), port },
         gateways: vec![gateway.clone()],
         services: Vec::new(),
         pods: Vec::new(),
         listener: None,
         ..good()
-    };
+    }
+}
+
+#[test]
+fn a_url_that_nobody_serves_says_what_is_served() {
+    let gateway = json!({ "kind": "Gateway", "metadata": { "namespace": "shop", "name": "g" }, "spec": { "listeners": [{ "name": "http", "port": 8080 }] } });
+    let at = |port| outside(&gateway, port);
     let report = diagnose(&at(81));
     assert_eq!(report.findings[0].reason, "NoListener");
     assert!(
@@ -312,14 +317,7 @@ fn a_listener_that_is_not_served_says_why_and_others_are_not_told_of() {
     let gateway = json!({ "kind": "Gateway", "metadata": { "namespace": "shop", "name": "g" },
         "spec": { "listeners": [{ "name": "a", "port": 443 }, { "name": "b", "port": 444 }, { "name": "c", "port": 80 }] },
         "status": { "listeners": [broken("a"), broken("b"), { "name": "c", "conditions": [] }] } });
-    let at = |port| Facts {
-        target: Target::Gateway { host: "a.test".into(), port },
-        gateways: vec![gateway.clone()],
-        services: Vec::new(),
-        pods: Vec::new(),
-        listener: None,
-        ..good()
-    };
+    let at = |port| outside(&gateway, port);
     for port in [443, 8443] {
         let report = diagnose(&at(port));
         assert_eq!(found(&at(port)), "NotServed; ", "{report:#?}");

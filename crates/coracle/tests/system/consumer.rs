@@ -54,13 +54,7 @@ fn a_route_for_another_namespaces_service_is_for_its_own_callers_alone() {
         let file = directory.path().join(format!("{namespace}-asks.yaml"));
         std::fs::write(&file, asks(namespace, &address)).expect("written");
         coracle.ok(&["apply", "-f", &file.to_string_lossy()]);
-        let said = eventually("the Pod has asked", || {
-            let pod = coracle.get(&["pod/asks", "-n", namespace]);
-            match pod["status"]["phase"].as_str() {
-                Some("Succeeded") => Ok(coracle.ok(&["logs", "asks", "-n", namespace])),
-                other => Err(format!("{other:?}")),
-            }
-        });
+        let said = coracle.told_by("asks", namespace);
         assert!(said.contains("HTTP/1.1 200"), "{namespace}: {said}");
         assert_eq!(said.contains("x-route: mine"), routed, "{namespace}: {said}");
     }

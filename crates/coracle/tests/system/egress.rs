@@ -74,15 +74,7 @@ fn pods_go_out_by_the_proxy_and_only_where_their_namespace_says() {
     let file = directory.path().join("governed.yaml");
     std::fs::write(&file, pod("governed", port)).expect("written");
     coracle.ok(&["apply", "-f", &file.to_string_lossy()]);
-    let said = |namespace: &str| {
-        eventually("the Pod has asked", || {
-            let pod = coracle.get(&["pod/asks", "-n", namespace]);
-            match pod["status"]["phase"].as_str() {
-                Some("Succeeded") => Ok(coracle.ok(&["logs", "asks", "-n", namespace])),
-                other => Err(format!("{other:?}")),
-            }
-        })
-    };
+    let said = |namespace: &str| coracle.told_by("asks", namespace);
     let (free, listed, governed) = (said("free"), said("listed"), said("governed"));
     assert!(free.contains("localhost 204") && free.contains("127.0.0.1 204"), "{free}");
     assert!(listed.contains("localhost 204") && listed.contains("127.0.0.1 403"), "{listed}");

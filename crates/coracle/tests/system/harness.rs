@@ -274,6 +274,19 @@ impl Coracle {
         serde_json::from_str(&text).expect("JSON")
     }
 
+    /// Waits until a Pod that asks something has ended well; what it wrote.
+    #[allow(dead_code, reason = "not every set of tests has Pods that ask")]
+    pub(crate) fn told_by(&self, pod: &str, namespace: &str) -> String {
+        let log = || self.ok(&["logs", pod, "-n", namespace]);
+        eventually("the Pod has asked", || match self.get(&[&format!("pod/{pod}"), "-n", namespace])["status"]["phase"]
+            .as_str()
+        {
+            Some("Succeeded") => Ok(log()),
+            Some("Failed") => panic!("{}", log()),
+            other => Err(format!("{other:?}")),
+        })
+    }
+
     /// Runs kubectl against this instance.
     #[allow(dead_code, reason = "only tests that need kubectl use it")]
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Output {

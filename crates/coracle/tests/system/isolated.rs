@@ -203,13 +203,7 @@ spec: {selector: {app: users}, ports: [{name: http, port: 80, targetPort: 8080}]
     let data = tempfile::tempdir().expect("a temporary directory");
     let coracle = Coracle::up_on(directory.path(), data.path(), &["--pod-network", "isolated"]);
     let coracle = coracle.unwrap_or_else(|why| panic!("{why}"));
-    let told = |pod: &str| {
-        eventually("the Pod has asked", || match coracle.get(&[&format!("pod/{pod}")])["status"]["phase"].as_str() {
-            Some("Succeeded") => Ok(coracle.ok(&["logs", pod])),
-            other => Err(format!("{other:?}")),
-        })
-    };
-    let text = told("asks");
+    let text = coracle.told_by("asks", "default");
     let said = |what: &str| text.lines().find_map(|line| line.strip_prefix(what)).map(str::trim).unwrap_or_default();
     let service = coracle.get(&["svc/users"])["spec"]["clusterIP"].as_str().expect("an address").to_owned();
     assert_eq!(said("address"), format!("{service} {service}"), "{text}");
@@ -219,7 +213,7 @@ spec: {selector: {app: users}, ports: [{name: http, port: 80, targetPort: 8080}]
         assert!(said(what).contains(why) && said(what).ends_with("403"), "{text}");
     }
     for (pod, why) in [("shy", "does not ask for the way out"), ("stranger", "nobody vouches")] {
-        let text = told(pod);
+        let text = coracle.told_by(pod, "default");
         assert!(text.contains(why) && text.contains("403"), "{pod}: {text}");
     }
     assert_eq!(said("spiffe"), "spiffe://cluster.local/ns/default/sa/default", "{text}");
@@ -258,10 +252,7 @@ spec: {selector: {app: users}, ports: [{name: http, port: 80, targetPort: 8080}]
         let data = tempfile::tempdir().expect("a temporary directory");
         let more = ["--pod-network", "isolated"];
         let coracle = Coracle::up_on(directory.path(), data.path(), &more).unwrap_or_else(|why| panic!("{why}"));
-        let text = eventually("the Pod has asked", || match coracle.get(&["pod/asks"])["status"]["phase"].as_str() {
-            Some("Succeeded") => Ok(coracle.ok(&["logs", "asks"])),
-            other => Err(format!("{other:?}")),
-        });
+        let text = coracle.told_by("asks", "default");
         let service = coracle.get(&["svc/users"])["spec"]["clusterIP"].as_str().expect("an address").to_owned();
         assert!(
             text.contains("service 503") && text.contains(&format!("name {service} of {service}")),

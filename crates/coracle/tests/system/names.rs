@@ -1,6 +1,6 @@
 //! Cluster DNS as programs in Pods meet it.
 
-use crate::harness::{Coracle, eventually, manifests};
+use crate::harness::{Coracle, manifests};
 
 const ASKS: &str = r"
 apiVersion: v1
@@ -48,14 +48,7 @@ spec:
 fn dig_finds_services_from_a_pod() {
     let directory = manifests(&[("asks.yaml", ASKS)]);
     let coracle = Coracle::up(directory.path());
-    let text = eventually("the Pod has asked", || {
-        let pod = coracle.get(&["pod/asks"]);
-        match pod["status"]["phase"].as_str() {
-            Some("Succeeded") => Ok(coracle.ok(&["logs", "asks"])),
-            Some("Failed") => panic!("{}", coracle.ok(&["logs", "asks"])),
-            other => Err(format!("{other:?}")),
-        }
-    });
+    let text = coracle.told_by("asks", "default");
     let said = |what: &str| {
         let line = text.lines().find_map(|line| line.split_once(what)).map(|(_, rest)| rest.trim());
         line.unwrap_or_else(|| panic!("no {what} in {text}")).to_owned()
