@@ -8,9 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 use crate::container::{MARK, mark};
 use crate::shim::{self, Process};
 
@@ -31,13 +28,19 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// What a program sees; none where that is what this process sees.
-    pub(crate) fn of(pid: i32) -> Option<View> {
+    /// The view that was made for a program, `said` by its shim. None where the program sees another by now: it may be somebody else's.
+    pub(crate) fn of(pid: i32, said: u64) -> Option<View> {
         let held = File::open(format!("/proc/{pid}/ns/mnt")).ok()?;
         let number = held.metadata().ok()?.ino();
-        let own = std::fs::metadata("/proc/self/ns/mnt").ok()?.ino();
-        (number != own).then_some(View { number, _held: held })
+        let of = |process: &str| std::fs::metadata(format!("/proc/{process}/ns/mnt")).ok().map(|view| view.ino());
+        // Init's can't be read by everybody.
+        is_its_own(number, said, [of("self"), of("1")]).then_some(View { number, _held: held })
     }
+}
+
+/// Whether a view is one program's alone: that which was made for it, and none of the machine's.
+fn is_its_own(found: u64, said: u64, [own, init]: [Option<u64>; 2]) -> bool {
+    found == said && own.is_some_and(|own| own != found) && init != Some(found)
 }
 
 /// Kills what is left of a container: what carries its mark, and what sees its view though it hides its mark.
@@ -68,7 +71,7 @@ async fn kill_all(look: impl Fn() -> BTreeSet<Process> + Send + Sync + 'static) 
             break;
         }
         for process in &left {
-            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+            process.kill();
         }
         found.extend(left);
         tokio::time::sleep(ROUND).await;
@@ -115,6 +118,25 @@ pub(crate) fn remove_directories(root: &Path, uids: &BTreeSet<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_view_is_killed_in_only_where_it_was_made_for_its_program() {
+        for (found, said, machine, expected) in [
+            (3, 3, [Some(1), Some(1)], true),
+            (3, 3, [Some(1), Some(2)], true),
+            (3, 3, [Some(1), None], true),
+            // The program has gone into another's, or into the machine's.
+            (4, 3, [Some(1), Some(1)], false),
+            (1, 3, [Some(1), Some(1)], false),
+            (1, 1, [Some(1), Some(2)], false),
+            (2, 2, [Some(1), Some(2)], false),
+            (3, 3, [None, Some(2)], false),
+        ] {
+            assert_eq!(is_its_own(found, said, machine), expected, "{found} {said} {machine:?}");
+        }
+        let own = std::fs::metadata("/proc/self/ns/mnt").expect("a view").ino();
+        assert!(View::of(i32::try_from(std::process::id()).expect("a number"), own).is_none());
+    }
 
     #[tokio::test]
     async fn marked_processes_are_found_and_killed_and_others_are_not() {

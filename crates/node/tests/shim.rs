@@ -44,6 +44,15 @@ impl Shim {
         serde_json::from_str(&line).unwrap_or(Value::Null)
     }
 
+    /// What comes before the program begins, and the number of the view that was made for it.
+    fn beginning(&mut self) -> (Option<u64>, Value) {
+        let first = self.next();
+        match first["view"].as_u64() {
+            Some(view) => (Some(view), self.next()),
+            None => (None, first),
+        }
+    }
+
     fn started(&mut self) -> i64 {
         let report = self.next();
         report["started"].as_i64().unwrap_or_else(|| panic!("started, but: {report}"))
@@ -158,7 +167,7 @@ fn volumes_appear_at_their_paths_and_nowhere_else() {
                   echo y 2>/dev/null > /etc/coracle-test/config/level || echo read-only; test -e /etc/passwd && echo passwd; \
                   cat /proc/self/comm; pwd";
     let mut shim = Shim::start(&config(script, &mounts, &staging));
-    let first = shim.next();
+    let (_, first) = shim.beginning();
     if let Some(why) = first["plain"].as_str() {
         eprintln!("no mount namespace here, nothing to see: {why}");
         return;
@@ -179,10 +188,12 @@ fn a_command_beside_a_program_sees_what_it_sees() {
     std::fs::write(data.join("file"), "seen").expect("written");
     let mounts = json!([{"source": data, "target": "/coracle-test-beside", "read_only": false}]);
     let mut shim = Shim::start(&config("sleep 300", &mounts, &staging));
-    let first = shim.next();
+    let (view, first) = shim.beginning();
     if first["plain"].is_string() {
         return;
     }
+    let sees = std::fs::read_link(format!("/proc/{}/ns/mnt", first["started"])).expect("it runs");
+    assert_eq!(sees.to_str(), view.map(|view| format!("mnt:[{view}]")).as_deref());
     let mut beside = config("cat /coracle-test-beside/file", &json!([]), &staging);
     beside["join"] = first["started"].clone();
     let mut other = Shim::start(&beside);

@@ -11,14 +11,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use super::channels::{self, Inward};
-use super::link::{self, Watch};
+use super::link::Watch;
+use super::messages::{self, Messages};
 use super::pod_ports::{self, Pod};
 use super::relay::{Inlet, Mark, Outlet, WAITING, inflow};
-use super::websocket;
 
 /// Serves a client until it is gone or nothing is left to forward.
 pub(super) async fn serve(io: impl AsyncRead + AsyncWrite, pod: &Pod, ports: &[u16], watch: &Watch) {
-    let (mut from, mut out) = tokio::io::split(io);
+    let (from, mut out) = tokio::io::split(io);
     let (frames, queue) = mpsc::channel(WAITING);
     let (mut to, mut all) = (HashMap::new(), Vec::new());
     for (index, port) in (0_u8..u8::MAX).step_by(2).zip(ports) {
@@ -34,13 +34,10 @@ pub(super) async fn serve(io: impl AsyncRead + AsyncWrite, pod: &Pod, ports: &[u
         Ok(())
     };
     let inward = Inward { to, closes: false };
-    let done = tokio::select! {
-        done = async { tokio::try_join!(carried, link::write(&mut out, queue, watch, websocket::ping())) } => done.is_ok(),
-        () = channels::read(&mut from, inward, answers, watch) => false,
-    };
-    if done {
-        link::leave(from, out, &websocket::close()).await;
-    }
+    let mut client = Messages::new(from);
+    let read = channels::read(&mut client, inward, answers, watch);
+    let left = messages::carry(&mut out, queue, watch, carried, read).await;
+    messages::leave(client, out, left).await;
 }
 
 /// One port, to the end of the Pod's side.

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use super::link::{self, Watch};
+use super::link::Watch;
+use super::messages::{self, Left, Messages};
 use super::relay::{self, Channels, Inflow, Mark, Outlet, WAITING, inflow};
-use super::websocket::{self, Decoder, Message};
 use crate::sessions::{Beginning, SessionOptions};
 
 const STDIN: u8 = 0;
@@ -33,7 +33,7 @@ pub(super) async fn serve(
     beginning: Beginning,
     watch: &Watch,
 ) {
-    let (mut from, mut out) = tokio::io::split(io);
+    let (from, mut out) = tokio::io::split(io);
     let (frames, queue) = mpsc::channel(WAITING);
     let mut to = HashMap::new();
     let mut pipe = |wanted: bool, channel| {
@@ -59,40 +59,23 @@ pub(super) async fn serve(
         relay::session(channels, beginning).await;
         Ok(())
     };
-    let done = tokio::select! {
-        // One that cannot be written to is left at once.
-        done = async { tokio::try_join!(carried, link::write(&mut out, queue, watch, websocket::ping())) } => done.is_ok(),
-        () = read(&mut from, inward, answers, watch) => false,
-    };
-    if done {
-        link::leave(from, out, &websocket::close()).await;
-    }
+    let mut client = Messages::new(from);
+    let left = messages::carry(&mut out, queue, watch, carried, read(&mut client, inward, answers, watch)).await;
+    messages::leave(client, out, left).await;
 }
 
-/// Takes what the client sends, until it is gone.
+/// Takes what the client sends, until it leaves.
 pub(super) async fn read(
-    from: &mut (impl AsyncRead + Unpin),
+    client: &mut Messages<impl AsyncRead + Unpin>,
     mut inward: Inward,
     answers: mpsc::WeakSender<Bytes>,
     watch: &Watch,
-) {
-    let (mut decoder, mut buffer) = (Decoder::default(), BytesMut::new());
+) -> Left {
     loop {
-        match decoder.next(&mut buffer) {
-            Ok(Some(Message::Data(message))) if watch.said() => inward.take(message).await,
-            Ok(Some(Message::Ping(payload))) => {
-                if let Some(answers) = answers.upgrade() {
-                    let _ = answers.send(websocket::pong(&payload)).await;
-                }
-            }
-            Ok(Some(Message::Pong)) => {}
-            Ok(Some(Message::Close | Message::Data(_))) => return,
-            Ok(None) => {
-                if !link::read(from, &mut buffer).await {
-                    return;
-                }
-            }
-            Err(violation) => return tracing::debug!(%violation, "a session is cut"),
+        match client.next(&answers).await {
+            Ok(message) if watch.said() => inward.take(message).await,
+            Ok(_) => return Left::Gone,
+            Err(left) => return left,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::right::Right;
 /// How often a client is asked whether it is there.
 const BEAT: Duration = Duration::from_secs(15);
 /// How long a client may take to close a connection on which all has been said.
-const GOODBYE: Duration = Duration::from_secs(5);
+pub(super) const GOODBYE: Duration = Duration::from_secs(5);
 /// How long a client may take to make room for one frame.
 const STALLED: Duration = Duration::from_mins(10);
 

@@ -13,6 +13,7 @@ mod asked;
 mod channel_ports;
 mod channels;
 mod link;
+mod messages;
 mod pod_ports;
 mod relay;
 pub(crate) mod spdy;

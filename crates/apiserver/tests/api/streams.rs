@@ -229,6 +229,11 @@ async fn a_session_over_web_socket() {
     let all = messages(&client.rest().await);
     assert_eq!(channel(&all, 1), "hello");
     assert!(channel(&all, 3).contains("Success"), "{all:?}");
+    // A client's good-bye is answered, and ends the command.
+    let request = format!("GET {PODS}/a/exec?command=sleep&command=1000&container=main&stdout=1");
+    let mut client = Client::ask(&server, &admin, &request, &socket("v5.channel.k8s.io")).await;
+    client.send(b"\x88\x82\0\0\0\0\x03\xe8").await;
+    assert_eq!(client.rest().await, b"\x88\x02\x03\xe8");
     // A frame that no client may send ends it, and the command with it.
     let request = format!("GET {PODS}/a/exec?command=sleep&command=1000&container=main&stdout=1");
     let mut client = Client::ask(&server, &admin, &request, &socket("v5.channel.k8s.io")).await;
@@ -444,7 +449,10 @@ async fn forwarding_ends_with_its_pod() {
     server.delete(&format!("{PODS}/a"), json!({ "gracePeriodSeconds": 0 })).await;
     server.make(PODS, pod("a")).await;
     let [(error, first), (_, second)] = ask("1");
-    client.send(&[first, second].concat()).await;
+    // What else was asked for by then does not hold it up.
+    let more = (2..100).flat_map(|id| ask(&id.to_string()).map(|(_, frame)| frame));
+    let all: Vec<_> = [first, second].into_iter().chain(more).collect();
+    client.send(&all.concat()).await;
     let rest = client.rest().await;
     let (told, ended) = stream(&rest, error);
     assert!(ended && told.contains("is gone; another of its name is another Pod"), "{told}");

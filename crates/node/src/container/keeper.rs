@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::ends::Ends;
 use super::hooks::Reach;
 use super::live::{Live, PIECES, Place, TRACES};
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Prepared, mark, prepare};
 use super::probing::{Attempt, Prober};
 use super::process::Process;
 use super::{Ended, Message, News, Setup, Stop};
@@ -131,8 +131,8 @@ impl Keeper {
         let told = output.downgrade();
         let capture = Capture::begin(&self.context.logs, source, &directory, self.instance, output).await;
         let capture = AbortOnDropHandle::new(tokio::spawn(capture.run(out, err)));
-        let pid = match self.started(&mut process).await {
-            Ok(pid) => pid,
+        let began = match self.started(&mut process).await {
+            Ok(began) => began,
             Err(why) => {
                 process.finish().await;
                 let _ = capture.await;
@@ -141,14 +141,14 @@ impl Keeper {
         };
         events.normal(&self.pod, Some(name), "Started", format!("Started container {name}"));
         ends.taken();
-        Ok(self.course(process, prepared, pid, capture, (ends, told)))
+        Ok(self.course(process, prepared, began, capture, (ends, told)))
     }
 
     fn course(
         &self,
         process: Process,
         prepared: Prepared,
-        pid: i32,
+        (pid, view): (i32, Option<View>),
         capture: AbortOnDropHandle<()>,
         (ends, output): (Ends, broadcast::WeakSender<super::Piece>),
     ) -> Course {
@@ -167,9 +167,10 @@ impl Keeper {
         let meta = &self.pod.metadata;
         let of = |field: &Option<String>| field.clone().unwrap_or_default();
         let (told, left) = mpsc::channel(TRACES);
-        let live = Live::new(reach.clone(), self.setup.sandbox.clone(), ends, output, told);
+        let mark = mark(&self.setup.directory.join(&self.container.name));
+        let live = Live::new((reach.clone(), mark), self.setup.sandbox.clone(), ends, output, told);
         let place = self.context.running.enter(&of(&meta.namespace), &of(&meta.name), live);
-        let (started, view) = (Timestamp::now(), View::of(pid));
+        let started = Timestamp::now();
         Course { process, reach, id, started, capture, last_words, image_id, place, left, view, _lease: lease }
     }
 
@@ -182,12 +183,15 @@ impl Keeper {
         format!("process://{uid}/{}/{}", self.container.name, self.instance)
     }
 
-    async fn started(&self, process: &mut Process) -> Result<i32, String> {
+    /// Waits for its program to begin, and takes hold of what it sees.
+    async fn started(&self, process: &mut Process) -> Result<(i32, Option<View>), String> {
         let mut stop = self.stop.clone();
+        let mut view = None;
         loop {
             tokio::select! {
                 report = process.next() => match report {
-                    Some(Report::Started(pid)) => return Ok(pid),
+                    Some(Report::Started(pid)) => return Ok((pid, view.and_then(|view| View::of(pid, view)))),
+                    Some(Report::View(number)) => view = Some(number),
                     Some(Report::Plain(why)) => self.tell(News::Plain(why)).await,
                     Some(Report::Failed(why)) => return Err(why),
                     Some(Report::Exited { .. }) | None => return Err("the shim ended before the program began".to_owned()),

@@ -99,6 +99,8 @@ pub(crate) struct Live {
     pub(super) terminal: Option<Terminal>,
     pub(super) output: broadcast::WeakSender<Piece>,
     ended: CancellationToken,
+    /// Its mark.
+    mark: String,
     /// How many commands were begun beside it.
     begun: AtomicU64,
     /// The marks of those of which something may be left.
@@ -107,7 +109,7 @@ pub(crate) struct Live {
 
 impl Live {
     pub(super) fn new(
-        reach: Reach,
+        (reach, mark): (Reach, String),
         sandbox: Option<Arc<Sandbox>>,
         ends: Ends,
         output: broadcast::WeakSender<Piece>,
@@ -116,7 +118,7 @@ impl Live {
         let Ends { input, terminal, .. } = ends;
         let input = input.map(|input| Arc::new(tokio::sync::Mutex::new(Some(input))));
         let (ended, begun) = (CancellationToken::new(), AtomicU64::new(0));
-        Self { reach, sandbox, input, terminal, output, ended, begun, left }
+        Self { reach, sandbox, input, terminal, output, ended, mark, begun, left }
     }
 
     /// The uid of its Pod.
@@ -133,14 +135,13 @@ struct Trace {
 }
 
 impl Trace {
-    /// Gives a command that is to be run a mark of its own, which begins with its container's.
+    /// Gives a command that is to be run a mark of its own, which begins with its container's, whatever its environment says.
     fn new(live: &Live, config: &mut Config) -> Self {
         let number = live.begun.fetch_add(1, Ordering::Relaxed);
-        let mark = config.env.iter_mut().find(|(name, _)| name == MARK).map(|(_, mark)| {
-            mark.push_str(&format!("exec-{number}/"));
-            mark.clone()
-        });
-        Self { mark, left: live.left.clone() }
+        let mark = format!("{}exec-{number}/", live.mark);
+        config.env.retain(|(name, _)| name != MARK);
+        config.env.push((MARK.to_owned(), mark.clone()));
+        Self { mark: Some(mark), left: live.left.clone() }
     }
 
     /// Nothing is left.
@@ -288,7 +289,7 @@ fn refused(port: u16, error: &io::Error) -> String {
 
 /// Whether a process of a Pod listens on a port of the machine's loopback address.
 async fn listens(owners: &Owners, uid: &str, port: u16) -> bool {
-    owners.of_listener(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await.is_some_and(|found| found.uid == uid)
+    owners.listens(uid, SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await
 }
 
 /// Runs a command beside a container's program, seeing what it sees.
@@ -313,7 +314,7 @@ async fn run(live: Arc<Live>, query: SessionQuery) -> Result<Session, String> {
     loop {
         match process.next().await {
             Some(Report::Started(_)) => break,
-            Some(Report::Plain(_)) => {}
+            Some(Report::Plain(_) | Report::View(_)) => {}
             Some(Report::Failed(why)) => {
                 trace.none();
                 return Err(failed(io::Error::other(why)));

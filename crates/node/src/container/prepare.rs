@@ -18,7 +18,7 @@ pub(crate) const HOSTS: &str = "hosts";
 /// The file that tells a Pod's resolvers whom to ask, in its directory; none where the machine's own serves.
 pub(crate) const RESOLVER: &str = "resolv.conf";
 /// Every program of a container has this in its environment, its container's directory, so that what is left behind can be
-/// found whatever happened to its shim.
+/// found whatever happened to its shim. Nothing that a manifest says changes it.
 pub(crate) const MARK: &str = "CORACLE_CONTAINER_DIR";
 /// How long a container waits for the data plane to say on which port a Service really is, where that matters.
 const PORTS_KNOWN: Duration = Duration::from_millis(500);
@@ -64,7 +64,7 @@ pub(super) async fn prepare(
     let mut extra = env::egress(pod, &context.services.state());
     extra.extend(context.settings.environment.clone());
     extra.extend([(MARK.to_owned(), mark(&directory)), (LAST_WORDS.to_owned(), last_words.display().to_string())]);
-    let env = env::build(&Input {
+    let mut env = env::build(&Input {
         pod,
         container,
         recipe,
@@ -82,6 +82,8 @@ pub(super) async fn prepare(
         extra: &extra,
     })
     .map_err(|e| Refused::config(e.0))?;
+    // Whatever the manifest and the recipe say: by its mark is decided what is killed.
+    env.insert(MARK.to_owned(), mark(&directory));
     let mut mounts =
         volumes::mounts(pod, container, &setup.places, &env).map_err(|e| Refused::config(e.to_string()))?;
     mounts.extend(own_mounts(container, setup, &mounts, &last_words));

@@ -8,6 +8,7 @@
 //! It must not know what an answer is used for.
 
 mod holders;
+mod listeners;
 mod socket;
 
 use std::collections::HashMap;
@@ -19,17 +20,17 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::shim::{self, Process};
 use holders::Holders;
+use listeners::Listeners;
 
 /// How long a question about a socket may take, the wait for its turn included. A connection waits for the answer.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How many searches through processes run at once.
 const SEARCHES: usize = 2;
-/// How many searches for listeners run beside them, and how long one may take. Their turn is waited for.
-const LISTENERS: usize = 1;
+/// How long a search for a listener may take, which runs beside them. Its turn is waited for.
 const LISTENER: Duration = Duration::from_millis(500);
 /// How many generations up a Pod's shim may be.
 const GENERATIONS: usize = 1024;
@@ -91,7 +92,7 @@ struct Inner {
     holders: Holders,
     searches: Arc<Semaphore>,
     /// Apart from `searches`: whoever may forward ports must not keep the data plane from knowing its callers.
-    listeners: Arc<Semaphore>,
+    listeners: Listeners,
     /// The Pods as the API last told them.
     pods: Store<Pod>,
 }
@@ -141,7 +142,7 @@ impl Owners {
             shims: Mutex::default(),
             holders: Holders::default(),
             searches: Arc::new(Semaphore::new(SEARCHES)),
-            listeners: Arc::new(Semaphore::new(LISTENERS)),
+            listeners: Listeners::default(),
             pods,
         };
         Self { inner: Arc::new(inner) }
@@ -190,33 +191,52 @@ impl Owners {
         }
         let search = async {
             let turn = Arc::clone(&self.inner.searches).acquire_owned().await.ok()?;
-            self.search(inode, turn, PATIENCE).await
+            self.search(inode, turn, PATIENCE).await.0
         };
         let pod = tokio::time::timeout(PATIENCE, search).await.ok().flatten()?;
         Some(self.as_told(&pod))
     }
 
-    /// The Pod that listens on an address of this machine. No connection waits for the answer, so that its turn may take long: whoever asks
-    /// has a limit.
-    pub(crate) async fn of_listener(&self, at: SocketAddr) -> Option<PodRef> {
-        let turn = Arc::clone(&self.inner.listeners).acquire_owned().await.ok()?;
-        // What nobody can be connected to is the listener's own.
-        let inode = socket::inode(at, SocketAddr::new(at.ip(), 0))?;
-        let pod = match self.inner.holders.recent(inode) {
-            Some(pod) => pod,
-            None => self.search(inode, turn, LISTENER).await?,
+    /// Whether the Pod of this uid listens on an address of this machine. No connection waits for the answer, so that its turn may take
+    /// long: whoever asks has a limit.
+    pub(crate) async fn listens(&self, uid: &str, at: SocketAddr) -> bool {
+        // What nobody can be connected to is the listener's own. Where there is none, nobody's turn is taken.
+        let Some(inode) = socket::inode(at, SocketAddr::new(at.ip(), 0)) else { return false };
+        let known = || match self.inner.holders.recent(inode) {
+            Some(pod) => Some(Some(pod)),
+            None => self.inner.listeners.is_nobodys(inode).then_some(None),
         };
-        Some(self.as_told(&pod))
+        let pod = match known() {
+            Some(pod) => pod,
+            None => {
+                let Some(turn) = self.inner.listeners.turn(uid).await else { return false };
+                // Somebody who was before may have asked the same.
+                match known() {
+                    Some(pod) => pod,
+                    None => self.search_listener(inode, turn).await,
+                }
+            }
+        };
+        pod.is_some_and(|pod| pod.metadata.uid.as_deref() == Some(uid))
     }
 
-    async fn search(&self, inode: u64, turn: OwnedSemaphorePermit, limit: Duration) -> Option<Arc<Pod>> {
+    async fn search_listener(&self, inode: u64, turn: listeners::Turn) -> Option<Arc<Pod>> {
+        let (found, all) = self.search(inode, turn, LISTENER).await;
+        if found.is_none() && all {
+            self.inner.listeners.remember(inode);
+        }
+        found
+    }
+
+    /// Searches in `turn`. Whether everything was looked at that had to be.
+    async fn search(&self, inode: u64, turn: impl Send + 'static, limit: Duration) -> (Option<Arc<Pod>>, bool) {
         let (owners, deadline) = (self.clone(), Instant::now() + limit);
         let searched = tokio::task::spawn_blocking(move || {
             let found = owners.inner.holders.search(inode, deadline, || owners.shims());
             drop(turn);
-            found
+            (found, Instant::now() <= deadline)
         });
-        searched.await.ok().flatten()
+        searched.await.unwrap_or_default()
     }
 
     fn shims(&self) -> Vec<(Process, Arc<Pod>)> {

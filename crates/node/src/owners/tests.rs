@@ -136,14 +136,17 @@ async fn neither_callers_nor_listeners_keep_the_other_waiting() {
     let (mut family, _, mut said) = Family::new(&owners, "one");
     let (_server, peer) = family.connect(&mut said, 20, &listener);
     let theirs = TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("free");
-    let all = Arc::clone(&owners.inner.listeners).acquire_many_owned(LISTENERS as u32).await.expect("open");
+    let all = owners.inner.listeners.turn("one").await.expect("open");
     assert_eq!(found(&owners, peer, at).await.as_deref(), Some("one"));
+    // What nobody listens on takes nobody's turn.
+    let asked = tokio::time::timeout(Duration::from_secs(60), owners.listens("one", theirs)).await;
+    assert!(!asked.expect("it is known at once"));
     drop(all);
     let _all = Arc::clone(&owners.inner.searches).acquire_many_owned(SEARCHES as u32).await.expect("open");
     // This process's own listener is no Pod's, and nobody listens at the other: both are found out.
     for (address, heard) in [(at, true), (theirs, false)] {
         assert_eq!(socket::inode(address, SocketAddr::new(address.ip(), 0)).is_some(), heard);
-        let found = tokio::time::timeout(Duration::from_secs(60), owners.of_listener(address)).await;
-        assert_eq!(found.expect("it is found out in time"), None);
+        let found = tokio::time::timeout(Duration::from_secs(60), owners.listens("one", address)).await;
+        assert!(!found.expect("it is found out in time"));
     }
 }

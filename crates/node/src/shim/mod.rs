@@ -102,6 +102,8 @@ pub(crate) struct Mount {
 pub(crate) enum Report {
     /// Something is not as asked, but the program runs: the file system's view could not be made.
     Plain(String),
+    /// The number of the mount namespace that was made for the program, in which it will begin.
+    View(u64),
     /// The program runs.
     Started(i32),
     /// The program could not be started.

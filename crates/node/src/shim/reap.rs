@@ -6,6 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 /// A process, told from a later one with the same number by its start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Process {
@@ -19,6 +22,13 @@ impl Process {
     pub(crate) fn of(pid: i32) -> Option<Process> {
         let (_, started) = stat(pid)?;
         Some(Process { pid, started })
+    }
+
+    /// Kills it, if it is still the one that has this number.
+    pub(crate) fn kill(self) {
+        if Process::of(self.pid) == Some(self) {
+            let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+        }
     }
 }
 
@@ -80,18 +90,39 @@ fn below(root: i32, children: &BTreeMap<i32, Vec<Process>>) -> Vec<Process> {
 /// The living processes whose mount namespace has this number.
 pub(crate) fn seeing(view: u64) -> Vec<Process> {
     let sees = |pid: &i32| std::fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|ns| ns.ino() == view);
-    all().into_iter().filter(sees).filter_map(Process::of).collect()
+    such(sees)
 }
 
 /// The living processes whose environment has a variable `name` with a value that begins with `prefix`.
 pub(crate) fn marked(name: &str, prefix: &str) -> Vec<Process> {
     let wanted = format!("{name}={prefix}");
-    all()
-        .into_iter()
-        .filter(|pid| {
-            std::fs::read(format!("/proc/{pid}/environ"))
-                .is_ok_and(|env| env.split(|b| *b == 0).any(|entry| entry.starts_with(wanted.as_bytes())))
-        })
-        .filter_map(Process::of)
-        .collect()
+    such(|pid| {
+        std::fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|env| env.split(|b| *b == 0).any(|entry| entry.starts_with(wanted.as_bytes())))
+    })
+}
+
+/// The living processes of which something is true. It is asked again once the start time is known: the number may have been given to
+/// another between the two.
+fn such(is: impl Fn(&i32) -> bool) -> Vec<Process> {
+    all().into_iter().filter(&is).filter_map(Process::of).filter(|process| is(&process.pid)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn a_later_process_of_that_number_is_not_killed() {
+        for (later, expected) in [(1, Signal::SIGTERM), (0, Signal::SIGKILL)] {
+            let mut child = std::process::Command::new("sleep").arg("300").spawn().expect("started");
+            let process = Process::of(i32::try_from(child.id()).expect("a number")).expect("it lives");
+            Process { started: process.started - later, ..process }.kill();
+            // Of the two the kernel takes the other first, where that was sent.
+            kill(Pid::from_raw(process.pid), Signal::SIGTERM).expect("it is not waited for yet");
+            assert_eq!(child.wait().expect("ended").signal(), Some(expected as i32));
+        }
+    }
 }

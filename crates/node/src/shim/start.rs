@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -74,6 +75,7 @@ fn prepare(config: &Config, socket: &UnixStream) -> Result<(), String> {
         // Whoever were root in the network's own user namespace could change the network.
         user::enter_new(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
             .map_err(|e| format!("no user namespace is to be had for the container: {e}"))?;
+        say_view(socket);
         if let Some(hostname) = &config.hostname {
             nix::unistd::sethostname(hostname).map_err(|e| format!("can't be called {hostname}: {e}"))?;
         }
@@ -81,7 +83,7 @@ fn prepare(config: &Config, socket: &UnixStream) -> Result<(), String> {
             say(socket, &Report::Plain(why));
         }
     } else if !config.mounts.is_empty()
-        && let Err(why) = view(config)
+        && let Err(why) = view(config, socket)
     {
         say(socket, &Report::Plain(why));
     }
@@ -113,14 +115,22 @@ fn stdin(wanted: &Stdin) -> Result<File, String> {
 }
 
 /// Makes a private view of the file system, in a user namespace where that is what it takes.
-fn view(config: &Config) -> Result<(), String> {
+fn view(config: &Config, socket: &UnixStream) -> Result<(), String> {
     let none = |e: &dyn std::fmt::Display| format!("no mount namespace is to be had here ({e})");
     match unshare(CloneFlags::CLONE_NEWNS) {
         Ok(()) => {}
         Err(Errno::EPERM) => user::enter_new(CloneFlags::CLONE_NEWNS).map_err(|e| none(&e))?,
         Err(error) => return Err(none(&error)),
     }
+    say_view(socket);
     mounts::apply(&config.mounts, &config.staging)
+}
+
+/// Says which view is the program's own, before the program can take another and before anything is mounted over `/proc`.
+fn say_view(socket: &UnixStream) {
+    if let Ok(view) = std::fs::metadata("/proc/self/ns/mnt") {
+        say(socket, &Report::View(view.ino()));
+    }
 }
 
 /// Enters a Pod's network, by way of the user namespace that it belongs to.

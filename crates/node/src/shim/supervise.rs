@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
@@ -231,7 +231,7 @@ impl Supervisor {
 
     fn kill_all(&self) {
         for process in reap::tree(getpid().as_raw()) {
-            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+            process.kill();
         }
     }
 

@@ -184,6 +184,33 @@ async fn a_command_that_kills_its_shim_ends_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_manifest_says_what_is_killed() {
+    const MARK: &str = "CORACLE_CONTAINER_DIR";
+    let bench = Bench::start().await;
+    let victim = bench.path("victim/");
+    let map = serde_json::from_value(json!({ "metadata": { "name": "other" }, "data": { MARK: victim } }));
+    bench.maps().create(&kube::api::PostParams::default(), &map.expect("a map")).await.expect("made");
+    // By a value of its own, and by what it takes from elsewhere.
+    let mut by_value =
+        shell("c", &format!("echo ${MARK} > {0}.new; mv {0}.new {0}; sleep 300", bench.path("told").display()));
+    by_value["env"] = json!([{ "name": MARK, "value": victim }]);
+    let mut by_map = shell("d", "sleep 300");
+    by_map["envFrom"] = json!([{ "configMapRef": { "name": "other" } }]);
+    bench.pod("a", json!({ "containers": [by_value, by_map] })).await;
+    bench.until_ready("a").await;
+    let told = bench.file("told").await;
+    let own = told.trim().strip_suffix("c/").filter(|own| !own.contains("victim")).expect("its own directory");
+    let echo = ["sh", "-c", "env | grep ^CORACLE_CONTAINER_DIR="];
+    for container in ["c", "d"] {
+        for number in 0..2 {
+            let (out, _, _) = run(&bench, SessionQuery { container: container.to_owned(), ..ask(&echo) }, "").await;
+            assert_eq!(out, format!("{MARK}={own}{container}/exec-{number}/\n"));
+        }
+    }
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn joined_to_a_program() {
     let bench = Bench::start().await;
     let mut container = shell("c", "while read line; do echo got $line; done; echo over");

@@ -105,7 +105,7 @@ impl State {
         Self { unpacker: Unpacker::new(), open: HashMap::new(), room, last: 0, replied: false, streams, frames }
     }
 
-    /// Takes in one frame; false where there is nobody left to read for.
+    /// Takes in one frame; false where there is nobody left to read for. What comes when all has been said is let go, while that is written.
     async fn take(&mut self, frame: Frame, watch: &Watch) -> Result<bool, Violation> {
         match frame {
             Frame::Open { stream, last, block } => return self.open(stream, last, &block).await,
@@ -153,7 +153,7 @@ impl State {
         }
         self.last = id;
         self.open.retain(|_, open| open.is_served());
-        let Some(frames) = self.frames.upgrade() else { return Ok(false) };
+        let Some(frames) = self.frames.upgrade() else { return Ok(true) };
         if self.open.len() >= STREAMS {
             return Ok(frames.send(frame::refuse(id)).await.is_ok());
         }
@@ -165,13 +165,15 @@ impl State {
             return Ok(false);
         }
         let stream = Stream { headers, input, output: Outlet::new(Mark::Stream(id), frames), reset: told };
-        Ok(self.streams.send(stream).await.is_ok())
+        // Where streams are not served any more, that is all.
+        let _ = self.streams.send(stream).await;
+        Ok(true)
     }
 
     async fn say(&self, frame: Bytes) -> bool {
         match self.frames.upgrade() {
             Some(frames) => frames.send(frame).await.is_ok(),
-            None => false,
+            None => true,
         }
     }
 }

@@ -35,6 +35,9 @@ pub(in crate::streaming) async fn serve(io: impl AsyncRead + AsyncWrite, pod: &P
         let held = frames;
         forward(&mut streams, pod, MATCHED).await;
         drop(held);
+        // Those that nobody served yet could be answered on, too.
+        streams.close();
+        while streams.recv().await.is_some() {}
         Ok(())
     };
     let done = tokio::select! {
