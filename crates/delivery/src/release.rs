@@ -58,6 +58,8 @@ pub enum ReleaseError {
         after: String,
         /// The revision that was put back.
         back: Option<u64>,
+        /// Whether it was refused before anything began: nothing was changed, and it is no revision.
+        refused: bool,
     },
     /// The lock went to somebody else while the plan was applied.
     #[error("the lock was lost while the plan was applied, so the rest was left; plan again")]
@@ -65,13 +67,10 @@ pub enum ReleaseError {
 }
 
 impl ReleaseError {
-    /// Whether it says that nothing was changed.
+    /// Whether nothing was changed. What goes stale after it was checked has a revision already, and may have been put back.
     #[must_use]
     pub fn changed_nothing(&self) -> bool {
-        let refused = |cause: &ApplyError| {
-            matches!(cause, ApplyError::Problems(_) | ApplyError::Conflicts(_) | ApplyError::Stale(_))
-        };
-        matches!(self, Self::Lock(_)) || matches!(self, Self::Apply { cause, .. } if refused(cause))
+        matches!(self, Self::Lock(_) | Self::Apply { refused: true, .. })
     }
 }
 
@@ -139,7 +138,7 @@ async fn locked(
         return Ok(Released { outcome: Outcome { done: 0, unchanged: plan.unchanged }, revision: None });
     }
     // Refused before it is noted: a plan that changes nothing is no revision.
-    let refused = |cause| ReleaseError::Apply { cause, after: String::new(), back: None };
+    let refused = |cause| ReleaseError::Apply { cause, after: String::new(), back: None, refused: true };
     apply::check(client.clone(), plan, &options.apply).await.map_err(refused)?;
     let summary = show::summary(plan);
     let revision = history::begin(client.clone(), &plan.set, &plan.desired, &options.provenance, summary).await?;
@@ -165,7 +164,7 @@ async fn locked(
                 let left = "\nwhat was done before is left as it is; mend and apply again, or take it back with `coracle rollback`";
                 (None, left.to_owned())
             };
-            Err(ReleaseError::Apply { cause, after, back })
+            Err(ReleaseError::Apply { cause, after, back, refused: false })
         }
     }
 }
@@ -246,4 +245,19 @@ pub async fn manifests_of(client: kube::Client, set: &Set, revision: &Revision) 
 /// As the API answers.
 pub async fn is_there(client: kube::Client, set: &Set) -> Result<bool, ApiError> {
     Ok(Api::over(client).find(&set.path()).await?.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_refused_before_it_began_changed_nothing() {
+        let stale = || ApplyError::Stale(Vec::new());
+        let error = |cause, refused| ReleaseError::Apply { cause, after: String::new(), back: None, refused };
+        assert!(error(stale(), true).changed_nothing());
+        assert!(!error(stale(), false).changed_nothing());
+        assert!(!error(ApplyError::Conflicts(Vec::new()), false).changed_nothing());
+        assert!(!ReleaseError::LockLost.changed_nothing());
+    }
 }

@@ -63,12 +63,12 @@ async fn by_themselves(arguments: Apply) -> anyhow::Result<ExitCode> {
     let namespace = connect::namespace_of(&client, &arguments.wanted.at.scope);
     order::for_apply(&mut found, |manifest| &manifest.object);
     let mut applier = Applier::new(&api, &namespace, arguments.force_conflicts).await?;
-    if !arguments.dry_run {
-        // All or nothing, as far as the API can tell beforehand.
-        applier.rehearse(&found).await?;
-    }
     let mut results = Results::new(arguments.release.answer.output);
     let all = async {
+        if !arguments.dry_run {
+            // All or nothing, as far as the API can tell beforehand.
+            applier.rehearse(&found).await?;
+        }
         for manifest in &found {
             let outcome = applier.apply(manifest, arguments.dry_run).await?;
             let line = format!("{}/{} {}", outcome.resource.label(), manifest.name(), outcome.word);

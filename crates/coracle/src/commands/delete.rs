@@ -33,9 +33,6 @@ pub(crate) async fn run(arguments: Delete) -> anyhow::Result<ExitCode> {
     if let Some(seconds) = arguments.grace_period {
         options["gracePeriodSeconds"] = seconds.into();
     }
-    if arguments.at.target.kubeconfig.is_some() || arguments.at.target.context.is_some() {
-        hold(&api, &victims, &arguments).await?;
-    }
     let mut results = Results::new(arguments.answer.output);
     let outcome = one_by_one(&api, &victims, &arguments, &options, &mut results).await;
     results.end(outcome)
@@ -48,6 +45,9 @@ async fn one_by_one(
     options: &Value,
     results: &mut Results,
 ) -> anyhow::Result<ExitCode> {
+    if arguments.at.target.kubeconfig.is_some() || arguments.at.target.context.is_some() {
+        hold(api, victims, arguments).await?;
+    }
     let mut gone = Vec::new();
     let mut missing = 0;
     for victim in victims {

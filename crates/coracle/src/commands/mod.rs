@@ -119,11 +119,32 @@ pub(crate) fn references(words: &[String]) -> anyhow::Result<Vec<(String, Option
     })
 }
 
-/// Prints a line on stdout; a reader that went away ends the program quietly, as a pipe's writer should.
+/// Prints a line on stdout; a reader that went away ends the program quietly, as a pipe's writer should. Only for commands that do nothing
+/// but tell, and for last words: others go on to their end ([`tell`]).
 pub(crate) fn say(line: &str) {
+    match print(line) {
+        Ok(true) => {}
+        Ok(false) => std::process::exit(0),
+        Err(error) => {
+            crate::exit::report(&error);
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Prints a line on stdout. A reader that went away is no error: what is done is done all the same, and ends as it ends.
+pub(crate) fn tell(line: &str) -> anyhow::Result<()> {
+    print(line).map(drop)
+}
+
+/// Whether somebody reads on.
+fn print(line: &str) -> anyhow::Result<bool> {
+    use anyhow::Context;
     use std::io::Write;
-    if writeln!(std::io::stdout().lock(), "{line}").is_err() {
-        std::process::exit(0);
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).context("cannot write to stdout"),
     }
 }
 

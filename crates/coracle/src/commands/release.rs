@@ -1,6 +1,7 @@
 //! What plan, apply and rollback share: which set, where from, the question, and what is told on the way and at the end.
 
 use crate::cli::{Form, Release, Wanted};
+use crate::commands::results;
 use crate::connect::MANAGER;
 use crate::{colour, connect, exit};
 use anyhow::Context;
@@ -167,16 +168,14 @@ pub(crate) async fn run(
     let json = how.answer.output == Form::Json;
     let paint = if colour::paints_stdout() && !json { Paint::Colours } else { Paint::Plain };
     match json {
-        false => crate::commands::say(&show::text(plan, paint)),
+        false => crate::commands::tell(&show::text(plan, paint))?,
         // Who is asked has to see it.
         true if !agreed => eprintln!("{}", show::text(plan, paint)),
         true => {}
     }
     if !plan.problems.is_empty() {
-        if json {
-            crate::commands::say(&serde_json::to_string_pretty(&document(plan, "refused", Vec::new()))?);
-        }
-        return Err(exit::bad_input("the plan has problems, and nothing was changed"));
+        let refused = Err(exit::bad_input("the plan has problems, and nothing was changed"));
+        return if json { results::ended(&document(plan, "refused", Vec::new()), refused) } else { refused };
     }
     if !plan.is_empty() && !agreed && !asked()? {
         return Err(exit::bad_input("nothing was changed"));
@@ -203,15 +202,15 @@ pub(crate) async fn run(
         tell(event);
     };
     let released = delivery::release::release(client.clone(), plan, &options, &progress).await;
-    if json {
-        let objects = objects.into_inner().unwrap_or_default();
-        crate::commands::say(&serde_json::to_string_pretty(&ended(plan, &released, objects))?);
+    if let Ok(Released { outcome, revision: Some(revision) }) = &released {
+        eprintln!("{} revision {}: {} done", colour::good("applied"), revision.number, outcome.done);
     }
-    let released = released?;
-    if let Some(revision) = released.revision {
-        eprintln!("{} revision {}: {} done", colour::good("applied"), revision.number, released.outcome.done);
+    let told = json.then(|| ended(plan, &released, objects.into_inner().unwrap_or_default()));
+    let outcome = released.map(|_| ExitCode::SUCCESS).map_err(anyhow::Error::from);
+    match told {
+        Some(told) => results::ended(&told, outcome),
+        None => outcome,
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// How a release ended, for scripts: documented in docs/plan-and-apply.md, and stable.

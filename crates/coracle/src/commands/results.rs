@@ -2,7 +2,7 @@
 //! ended early. The document is described in docs/plan-and-apply.md, and stable.
 
 use crate::cli::Form;
-use crate::commands::say;
+use crate::commands::tell;
 use crate::exit;
 use crate::kinds::Resource;
 use serde_json::{Value, json};
@@ -11,18 +11,20 @@ use serde_json::{Value, json};
 pub(crate) struct Results {
     form: Form,
     objects: Vec<Value>,
+    /// Whether all lines could be written.
+    written: anyhow::Result<()>,
 }
 
 impl Results {
     pub(crate) fn new(form: Form) -> Self {
-        Self { form, objects: Vec::new() }
+        Self { form, objects: Vec::new(), written: Ok(()) }
     }
 
     /// Takes in what became of one; `line` is what people read of it.
     pub(crate) fn add(&mut self, resource: &Resource, namespace: &str, name: &str, result: &str, line: Option<&str>) {
         match (self.form, line) {
-            (Form::Text, Some(line)) => say(line),
-            (Form::Text, None) => {}
+            (Form::Text, Some(line)) if self.written.is_ok() => self.written = tell(line),
+            (Form::Text, _) => {}
             (Form::Json, _) => {
                 let mut object = json!({ "apiVersion": resource.api_version(), "kind": resource.kind, "name": name, "result": result });
                 if resource.namespaced {
@@ -35,13 +37,32 @@ impl Results {
 
     /// Tells scripts all of it, and why it ended early; the outcome stays what it is.
     pub(crate) fn end<T>(self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
-        if self.form == Form::Json {
-            let mut told = json!({ "objects": self.objects });
-            if let Err(error) = &outcome {
-                told["error"] = exit::sentence(error).into();
-            }
-            say(&serde_json::to_string_pretty(&told)?);
+        if self.form == Form::Text {
+            return both(outcome, self.written);
         }
-        outcome
+        let mut told = json!({ "objects": self.objects });
+        if let Err(error) = &outcome {
+            told["error"] = exit::sentence(error).into();
+        }
+        ended(&told, outcome)
+    }
+}
+
+/// Tells scripts how something ended, which stays what it is; what went well and cannot be told is a failure.
+pub(crate) fn ended<T>(told: &Value, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
+    let written = serde_json::to_string_pretty(told).map_err(anyhow::Error::from).and_then(|text| tell(&text));
+    both(outcome, written)
+}
+
+fn both<T>(outcome: anyhow::Result<T>, written: anyhow::Result<()>) -> anyhow::Result<T> {
+    match (outcome, written) {
+        (Ok(done), Ok(())) => Ok(done),
+        (Ok(_), Err(error)) => Err(error),
+        (Err(failed), written) => {
+            if let Err(error) = written {
+                exit::report(&error);
+            }
+            Err(failed)
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::Form;
+use crate::commands::results;
 use crate::{colour, exit};
 
 /// How long a way back may take.
@@ -226,6 +227,35 @@ pub(crate) async fn roll_back(
     number: Option<u64>,
     form: Form,
 ) -> anyhow::Result<ExitCode> {
+    let (namespace, name) = (text(&synced.object, "namespace"), text(&synced.object, "name"));
+    let mut told = json!({ "format": crate::commands::release::FORMAT,
+        "application": { "kind": synced.kind, "namespace": namespace, "name": name } });
+    let outcome = bring_back(client, synced, number, &mut told).await;
+    if form == Form::Text {
+        let (commit, number) = outcome?;
+        crate::commands::say(&format!("{} is back at {commit} (revision {number})", synced.label()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    told["state"] = match &outcome {
+        Ok(_) => "applied",
+        // It was not asked for.
+        Err(_) if told["commit"].is_null() => "refused",
+        Err(_) => "failed",
+    }
+    .into();
+    if let Err(error) = &outcome {
+        told["cause"] = exit::sentence(error).into();
+    }
+    results::ended(&told, outcome.map(|_| ExitCode::SUCCESS))
+}
+
+/// Chooses, asks and waits; the commit and the number that it is back at, which are noted once they are asked for.
+async fn bring_back(
+    client: &kube::Client,
+    synced: &Synced,
+    number: Option<u64>,
+    told: &mut Value,
+) -> anyhow::Result<(String, u64)> {
     let label = synced.label();
     let automated = &synced.object["spec"]["syncPolicy"]["automated"];
     let by_itself = synced.kind == "Kustomization" || automated.is_object() && automated["enabled"] != false;
@@ -241,6 +271,7 @@ pub(crate) async fn roll_back(
     let by = crate::commands::release::who();
     let operation = json!({ "operation": { "initiatedBy": { "username": by },
         "sync": { "revision": chosen.provenance.commit, "prune": true } } });
+    (told["revision"], told["commit"]) = (json!(chosen.number), json!(chosen.provenance.commit));
     let asked = api.merge(&synced.path(), &operation, crate::connect::MANAGER).await?;
     let before = &synced.object["status"]["operationState"];
     let state = tokio::time::timeout(WITHIN, ended(&api, synced, &asked, before))
@@ -250,16 +281,7 @@ pub(crate) async fn roll_back(
     if state["phase"] != "Succeeded" {
         return Err(anyhow::anyhow!("{label} could not be brought back: {message}"));
     }
-    if form == Form::Json {
-        let (namespace, name) = (text(&synced.object, "namespace"), text(&synced.object, "name"));
-        let told = json!({ "format": crate::commands::release::FORMAT, "state": "applied", "revision": chosen.number,
-            "commit": chosen.provenance.commit,
-            "application": { "kind": synced.kind, "namespace": namespace, "name": name } });
-        crate::commands::say(&serde_json::to_string_pretty(&told)?);
-        return Ok(ExitCode::SUCCESS);
-    }
-    crate::commands::say(&format!("{label} is back at {} (revision {})", chosen.provenance.commit, chosen.number));
-    Ok(ExitCode::SUCCESS)
+    Ok((chosen.provenance.commit.clone(), chosen.number))
 }
 
 /// The revision to go back to: one that was healthy, by its number, or the newest that is not there now.

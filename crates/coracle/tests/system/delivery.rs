@@ -147,6 +147,41 @@ fn commands_that_write_tell_scripts_what_became_of_it() {
     assert_eq!((&told["objects"][0]["result"], code), (&"deleted".into(), Some(1)), "{told}");
 }
 
+/// Refused by the API before anything is done, and stdout that nobody reads or that takes nothing: scripts are told, by the document or by the code.
+#[test]
+fn what_is_refused_or_cannot_be_told_is_no_success() {
+    let coracle = Coracle::serve(&[]);
+    let wrong = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: wrong, namespace: nowhere}\ndata: {a: x}\n";
+    let directory = manifests(&[("wrong.yaml", wrong)]);
+    let path = directory.path().to_str().expect("UTF-8");
+    let output = coracle.run(&["apply", "-f", path, "-o", "json"]);
+    let told = document(&output);
+    assert_eq!((&told["objects"], output.status.code()), (&serde_json::json!([]), Some(2)), "{}", words(&output));
+    assert!(told["error"].as_str().expect("an error").contains("nothing was changed"), "{told}");
+
+    let into = |arguments: &[&str], stdout: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
+        command.args(arguments).arg("--data").arg(coracle.data()).stdin(Stdio::null()).stdout(stdout);
+        command.output().expect("it runs")
+    };
+    let full = || Stdio::from(std::fs::File::create("/dev/full").expect("it is there"));
+    let gone = || Stdio::from(std::io::pipe().expect("a pipe").1);
+    let apply = ["apply", path, "--set", "shop", "--yes", "-o", "json"];
+    for stdout in [full(), gone()] {
+        let output = into(&apply, stdout);
+        assert_eq!(output.status.code(), Some(2), "{}", words(&output));
+    }
+    write(directory.path(), "wrong.yaml", &config("info"));
+    for (stdout, code) in [(full(), 1), (gone(), 0)] {
+        let output = into(&apply, stdout);
+        assert_eq!(output.status.code(), Some(code), "{}", words(&output));
+    }
+    // What is told line by line is done to its end.
+    let delete = ["delete", "configmaps", "settings", "nothing"];
+    assert_eq!(into(&delete, gone()).status.code(), Some(1));
+    assert!(!coracle.run(&["get", "configmap/settings"]).status.success());
+}
+
 #[test]
 fn an_apply_that_is_killed_is_seen_and_completed() {
     let coracle = Coracle::serve(&[]);

@@ -73,6 +73,10 @@ fn what_git_keeps_is_told_and_left_to_git() {
     let output = coracle.run(&["rollback", "application/shop"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && said.contains("git revert"), "{said}");
+    let output = coracle.run(&["rollback", "application/shop", "-o", "json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&told["state"], output.status.code()), (&"refused".into(), Some(2)), "{told}");
+    assert!(told["cause"].as_str().expect("a cause").contains("git revert"), "{told}");
     let mut held = json!({ "apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
         "metadata": { "name": "shop", "namespace": "argocd" }, "spec": application(&coracle)["spec"] });
     held["spec"]["syncPolicy"]["automated"]["enabled"] = false.into();

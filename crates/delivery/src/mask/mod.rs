@@ -3,7 +3,10 @@
 //!
 //! Invariant: a masked value tells nothing of the value, not even its length.
 
+mod pairs;
 mod text;
+mod urls;
+mod userinfo;
 
 pub use text::without_passwords;
 

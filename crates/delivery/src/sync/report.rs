@@ -58,6 +58,33 @@ pub struct Deployed {
     pub commit: Value,
 }
 
+impl Deployed {
+    /// The syncs that a Kustomization's status keeps, oldest first: as [`Report::flux`] writes them, or as Flux had done.
+    #[must_use]
+    pub fn of_flux(status: &Value) -> Vec<Self> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let entries = status["history"].as_array().into_iter().flatten().rev();
+        let done = entries.filter(|one| one["lastReconciledStatus"] == "ReconciliationSucceeded");
+        let one = |(id, one): (u64, &Value)| {
+            let metadata = &one["metadata"];
+            // Flux has the branch and the algorithm before it: `main@sha1:…`.
+            let revision = metadata["revision"].as_str().unwrap_or_default();
+            let known = metadata["author"].is_string() || metadata["message"].is_string();
+            let commit = json!({ "author": metadata["author"], "message": metadata["message"] });
+            Self {
+                id,
+                revision: revision.rsplit(':').next().unwrap_or(revision).to_owned(),
+                deploy_started_at: text(&one["firstReconciled"]),
+                deployed_at: text(&one["lastReconciled"]),
+                initiated_by: Value::Null,
+                source: Value::Null,
+                commit: if known { commit } else { Value::Null },
+            }
+        };
+        (0..).zip(done).map(one).collect()
+    }
+}
+
 /// What outlives a restart.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -419,4 +446,46 @@ fn operation_state(operation: &Operation, object: &Value) -> Value {
         state["retryCount"] = operation.retries.into();
     }
     state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployed(id: u64, revision: &str, commit: Value) -> Deployed {
+        Deployed {
+            id,
+            revision: revision.to_owned(),
+            deploy_started_at: format!("2026-01-0{}T00:00:00Z", id + 1),
+            deployed_at: format!("2026-01-0{}T00:00:05Z", id + 1),
+            initiated_by: Value::Null,
+            source: Value::Null,
+            commit,
+        }
+    }
+
+    #[test]
+    fn the_history_of_a_kustomization_is_read_as_it_is_written() {
+        let history = vec![
+            deployed(0, "aaa", Value::Null),
+            deployed(1, "bbb", json!({ "author": "Ann", "message": "Second" })),
+            deployed(2, "ccc", json!({ "author": "Bob", "message": "Third" })),
+        ];
+        let report = Report { history: history.clone(), ..Report::default() };
+        let status = report.flux(None, &json!({}), Timestamp::UNIX_EPOCH);
+        assert_eq!(status["history"][0]["metadata"]["author"], "Bob");
+        assert_eq!(Deployed::of_flux(&status), history);
+    }
+
+    #[test]
+    fn the_history_that_flux_wrote_is_taken_over() {
+        let status = json!({ "history": [
+            { "digest": "sha256:1", "firstReconciled": "2026-01-02T00:00:00Z", "lastReconciled": "2026-01-02T00:00:05Z",
+                "lastReconciledStatus": "HealthCheckFailed", "metadata": { "revision": "main@sha1:bbb" } },
+            { "digest": "sha256:0", "firstReconciled": "2026-01-01T00:00:00Z", "lastReconciled": "2026-01-01T00:00:05Z",
+                "lastReconciledStatus": "ReconciliationSucceeded", "metadata": { "revision": "main@sha1:aaa" } },
+        ] });
+        assert_eq!(Deployed::of_flux(&status), [deployed(0, "aaa", Value::Null)]);
+        assert_eq!(Deployed::of_flux(&json!({})), []);
+    }
 }

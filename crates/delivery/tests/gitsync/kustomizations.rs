@@ -35,7 +35,7 @@ fn ready(object: Option<&Value>, status: &str, words: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kustomization_follows_its_repository_and_takes_its_objects_along() {
-    let (cluster, repository) = (Cluster::start().await, Repository::new());
+    let (mut cluster, repository) = (Cluster::start().await, Repository::new());
     repository.write("deploy/a.yaml", &map("a", "one", &json!({})));
     let first = repository.commit("First");
     cluster.apply(&source(&repository)).await;
@@ -54,6 +54,20 @@ async fn a_kustomization_follows_its_repository_and_takes_its_objects_along() {
     let second = repository.commit("Second");
     cluster.config("a", "two").await;
     cluster.until(&path("shop"), "ready", |object| ready(object, "True", &second)).await;
+
+    // Who brought what outlives a restart.
+    cluster.restart_sync().await;
+    repository.write("deploy/a.yaml", &map("a", "three", &json!({})));
+    let third = repository.commit("Third");
+    let all = [&third, &second, &first];
+    let kept = |object: Option<&Value>| {
+        let history = object.and_then(|object| object["status"]["history"].as_array()).cloned().unwrap_or_default();
+        let is = |(one, wanted): (&Value, &&String)| {
+            one["metadata"]["revision"] == wanted.as_str() && one["metadata"]["author"].is_string()
+        };
+        history.len() == all.len() && history.iter().zip(&all).all(is)
+    };
+    cluster.until(&path("shop"), "its history", kept).await;
     cluster.api.delete(&path("shop"), "").await.expect("deleted");
     cluster.until(&config("a"), "gone", |object| object.is_none()).await;
     cluster.until(&path("shop"), "gone", |object| object.is_none()).await;

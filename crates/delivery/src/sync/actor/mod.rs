@@ -199,7 +199,7 @@ impl Actor {
             super::application::Front::Argo => {
                 serde_json::from_value(first["status"]["history"].clone()).unwrap_or_default()
             }
-            super::application::Front::Flux => Vec::new(),
+            super::application::Front::Flux => super::report::Deployed::of_flux(&first["status"]),
         };
         let operation = memory.under_way.as_ref().map(|content| cut_short(content, &first));
         let report = Report { memory, history, operation, ..Report::default() };
