@@ -170,20 +170,6 @@ async fn a_call_that_cannot_be_told_of_its_deadline_is_cut_off() {
     assert_eq!((exchange.grpc_status, exchange.reason), (Some(4), Some("deadline")), "{exchange:?}");
 }
 
-#[tokio::test]
-async fn a_call_of_http1_whose_answer_is_not_read_ends_at_its_deadline_too() {
-    // More than sockets take, so that some of it waits in the proxy.
-    let (upstream, mut told) = begins(32 << 20).await;
-    let (proxy, address) = serving(all_to(&[upstream.address])).await;
-    let mut client = TcpStream::connect(address).await.expect("connects");
-    let head = "GET /x.Y/Z HTTP/1.1\r\nhost: a.test\r\ncontent-type: application/grpc\r\ngrpc-timeout: 2S\r\n\r\n";
-    client.write_all(head.as_bytes()).await.expect("sends");
-    assert_eq!(soon(told.recv()).await, Some(Some(Reason::CANCEL)), "the endpoint is told");
-    until(|| proxy.handle.stats().in_flight == 0).await;
-    // It has not been cut off for having gone.
-    drop(client);
-}
-
 /// How long requests may stand still here, and how long uploads take that never do.
 const USUAL: Duration = Duration::from_secs(4);
 const UPLOAD: Duration = Duration::from_secs(6);
