@@ -29,7 +29,7 @@ use crate::certified::{self, admits, is_tls, turn_away};
 use crate::config::Settings;
 use crate::downstream;
 use crate::headers;
-use crate::heads::{HeadTimer, Heard, Term};
+use crate::heads::{HeadTimer, Term, hears};
 use crate::http2;
 use crate::identity::{Client, Identity};
 use crate::listen::{Held, Life, Slot};
@@ -390,7 +390,7 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         Box::pin(request::serve(Arc::clone(&caller), request.map(Into::into)))
     });
-    let stream = Heard::new(stream, &term);
+    let stream = hears(stream, &term);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let sees = Sees { idle: || false, under_way, due: || term.due() };
     drive(connection.as_mut(), |connection| connection.graceful_shutdown(), &slot.life, settings, sees).await

@@ -30,7 +30,7 @@ use crate::body::Body;
 use crate::connection::{self, Ended, Sees};
 use crate::forward;
 use crate::headers;
-use crate::heads::{HeadTimer, Heard, Term};
+use crate::heads::{HeadTimer, Term, hears};
 use crate::identity::{Client, Identity};
 use crate::incoming::Incoming;
 use crate::listen::Slot;
@@ -165,7 +165,7 @@ pub(crate) async fn serve(
     let term = Arc::new(Term::new(settings.header_timeout, Instant::now()));
     builder.timer(HeadTimer::from_the_start(&term)).header_read_timeout(settings.header_timeout);
     builder.max_buf_size(settings.max_head_bytes.max(8192) + 8192);
-    let stream = TokioIo::new(Heard::new(stream, &term));
+    let stream = TokioIo::new(hears(stream, &term));
     let mut connection = pin!(builder.serve_connection(stream, service).with_upgrades());
     let under_way = || asked.active.load(Ordering::Relaxed) > 0;
     let sees = Sees { idle: || false, under_way, due: || term.due() };

@@ -6,14 +6,14 @@
 //! Invariants: no request is known here, and nothing of what the bytes are; a wait without a head ends as one with half of it does.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncRead;
+use tokio_util::io::InspectReader;
 
 /// The time of the head that is awaited.
 pub(crate) struct Term {
@@ -124,52 +124,13 @@ impl Drop for Until {
 impl hyper::rt::Sleep for Until {}
 
 /// A client's connection, of which is noted when a head begins to come.
-pub(crate) struct Heard<S> {
-    stream: S,
-    term: Arc<Term>,
-}
-
-impl<S> Heard<S> {
-    pub(crate) fn new(stream: S, term: &Arc<Term>) -> Self {
-        Self { stream, term: Arc::clone(term) }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.term.heard();
+pub(crate) fn hears<S: AsyncRead>(stream: S, term: &Arc<Term>) -> InspectReader<S, impl FnMut(&[u8]) + use<S>> {
+    let term = Arc::clone(term);
+    InspectReader::new(stream, move |bytes: &[u8]| {
+        if !bytes.is_empty() {
+            term.heard();
         }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+    })
 }
 
 #[cfg(test)]
@@ -177,6 +138,14 @@ mod tests {
     use hyper::rt::Timer as _;
 
     use super::*;
+
+    /// Until the clock says something else.
+    fn tick(term: &Term) {
+        let before = term.began.elapsed().as_micros();
+        while term.began.elapsed().as_micros() == before {
+            std::hint::spin_loop();
+        }
+    }
 
     #[test]
     fn a_head_has_its_time_from_its_first_byte() {
@@ -197,18 +166,18 @@ mod tests {
         let second = timer.sleep_until(Instant::now() + limit);
         let idle = term.due().expect("one is awaited");
         assert!(idle >= before + limit);
-        std::thread::sleep(Duration::from_millis(2));
+        tick(&term);
         term.heard();
         let coming = term.due().expect("one is awaited");
         assert!(coming > idle, "it has its own time");
-        std::thread::sleep(Duration::from_millis(2));
+        tick(&term);
         term.heard();
         assert_eq!(term.due(), Some(coming), "which is for all of it");
         drop(second);
         // Where nothing was heard before, the first has its own time as well.
         let _first = HeadTimer::from_the_start(&term).sleep(limit);
         let idle = term.due().expect("one is awaited");
-        std::thread::sleep(Duration::from_millis(2));
+        tick(&term);
         term.heard();
         assert!(term.due() > Some(idle));
     }

@@ -8,6 +8,7 @@ mod lists;
 mod objects;
 mod patches;
 mod policies;
+mod ports;
 mod streams;
 mod subresources;
 mod support;

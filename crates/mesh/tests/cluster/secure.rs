@@ -76,20 +76,26 @@ async fn ask(stream: &mut TlsStream<TcpStream>, name: &str, end: &str) {
     tokio::time::timeout(LIMIT, exchange).await.expect("an answer in time");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_renewed_secret_serves_at_once_and_cuts_nobody_off() {
-    let mut cluster = Cluster::start().await;
+/// A Gateway that ends TLS with the Secret, before a Service that answers.
+async fn edge(cluster: &mut Cluster, roots: &mut rustls::RootCertStore) -> SocketAddr {
     let port = free_port().await;
-    let (mut old, mut new) = (rustls::RootCertStore::empty(), rustls::RootCertStore::empty());
     let manifests = format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: edge}}\nspec: {{gatewayClassName: coracle, listeners: \
          [{{name: tls, port: {port}, protocol: HTTPS, tls: {{certificateRefs: [{{name: cert}}]}}}}]}}\n---\n\
          apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r}}\nspec: {{parentRefs: [{{name: edge}}], rules: [{{backendRefs: [{{name: web, port: 8080}}]}}]}}\n"
     );
-    cluster.apply(&(manifests + &service("web", 8080) + &secret("a.test", &mut old))).await;
+    cluster.apply(&(manifests + &service("web", 8080) + &secret("a.test", roots))).await;
     cluster.endpoint("web", "web").await;
     let edge = cluster.gateway("edge", "tls").await;
     crate::harness::until(cluster.service("web", 8080).await, "web", "/x", (200, "web /x")).await;
+    edge
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_secret_serves_at_once_and_cuts_nobody_off() {
+    let mut cluster = Cluster::start().await;
+    let (mut old, mut new) = (rustls::RootCertStore::empty(), rustls::RootCertStore::empty());
+    let edge = edge(&mut cluster, &mut old).await;
 
     let mut kept = connected(edge, "a.test", &old).await;
     ask(&mut kept, "a.test", "web /x").await;
@@ -106,17 +112,8 @@ async fn a_renewed_secret_serves_at_once_and_cuts_nobody_off() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_secret_is_told_of_and_the_last_good_one_served() {
     let mut cluster = Cluster::start().await;
-    let port = free_port().await;
     let (mut old, mut new) = (rustls::RootCertStore::empty(), rustls::RootCertStore::empty());
-    let manifests = format!(
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: edge}}\nspec: {{gatewayClassName: coracle, listeners: \
-         [{{name: tls, port: {port}, protocol: HTTPS, tls: {{certificateRefs: [{{name: cert}}]}}}}]}}\n---\n\
-         apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r}}\nspec: {{parentRefs: [{{name: edge}}], rules: [{{backendRefs: [{{name: web, port: 8080}}]}}]}}\n"
-    );
-    cluster.apply(&(manifests + &service("web", 8080) + &secret("a.test", &mut old))).await;
-    cluster.endpoint("web", "web").await;
-    let edge = cluster.gateway("edge", "tls").await;
-    crate::harness::until(cluster.service("web", 8080).await, "web", "/x", (200, "web /x")).await;
+    let edge = edge(&mut cluster, &mut old).await;
     ask(&mut connected(edge, "a.test", &old).await, "a.test", "web /x").await;
 
     let says = async |kind: &str, status: &str, words: &str| {

@@ -263,10 +263,10 @@ async fn a_thousand_swaps_of_many_routes_under_load_cost_no_request() {
     }
 }
 
-/// A network whose sockets never come.
-struct Hangs;
+/// A network beside with the sockets that this gives.
+struct Beside<F>(F);
 
-impl proxy::Network for Hangs {
+impl<F: Fn() -> proxy::Asked<std::io::Result<tokio::net::TcpSocket>> + Send + Sync> proxy::Network for Beside<F> {
     fn ready(&self) -> proxy::Asked<()> {
         Box::pin(async {})
     }
@@ -280,34 +280,7 @@ impl proxy::Network for Hangs {
     }
 
     fn socket(&self) -> proxy::Asked<std::io::Result<tokio::net::TcpSocket>> {
-        Box::pin(std::future::pending())
-    }
-}
-
-/// A network whose sockets can't be bound, as they are already. It counts them.
-#[derive(Default)]
-struct Refuses(Count);
-
-impl proxy::Network for Refuses {
-    fn ready(&self) -> proxy::Asked<()> {
-        Box::pin(async {})
-    }
-
-    fn covers(&self, _: std::net::IpAddr) -> bool {
-        false
-    }
-
-    fn has(&self, _: std::net::IpAddr) -> bool {
-        false
-    }
-
-    fn socket(&self) -> proxy::Asked<std::io::Result<tokio::net::TcpSocket>> {
-        self.0.add();
-        Box::pin(async {
-            let socket = tokio::net::TcpSocket::new_v4()?;
-            socket.bind(([127, 0, 0, 1], 0).into())?;
-            Ok(socket)
-        })
+        (self.0)()
     }
 }
 
@@ -315,7 +288,16 @@ impl proxy::Network for Refuses {
 #[tokio::test]
 async fn an_address_that_the_network_beside_refuses_keeps_nobody_waiting() {
     let asked = Count::default();
-    let network = std::sync::Arc::new(Refuses(asked.clone()));
+    let counted = asked.clone();
+    // They can't be bound, as they are already.
+    let network = std::sync::Arc::new(Beside(move || -> proxy::Asked<std::io::Result<tokio::net::TcpSocket>> {
+        counted.add();
+        Box::pin(async {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.bind(([127, 0, 0, 1], 0).into())?;
+            Ok(socket)
+        })
+    }));
     let running = start_with(
         proxy::Settings::default(),
         proxy::Dependencies { network: Some(network), ..proxy::Dependencies::default() },
@@ -340,7 +322,9 @@ async fn an_address_that_the_network_beside_refuses_keeps_nobody_waiting() {
 #[tokio::test]
 async fn a_network_beside_that_hangs_holds_nothing_up() {
     let upstream = Upstream::named("served").await;
-    let dependencies = proxy::Dependencies { network: Some(std::sync::Arc::new(Hangs)), ..Default::default() };
+    // Sockets that never come.
+    let hangs = Beside(|| -> proxy::Asked<std::io::Result<tokio::net::TcpSocket>> { Box::pin(std::future::pending()) });
+    let dependencies = proxy::Dependencies { network: Some(std::sync::Arc::new(hangs)), ..Default::default() };
     let running = start_with(proxy::Settings::default(), dependencies);
     let mut snapshot = all_to(&[upstream.address]);
     for n in 0..20 {

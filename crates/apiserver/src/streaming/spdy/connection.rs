@@ -4,10 +4,11 @@
 //! whole connection, because the protocol's windows are nobody's (see [`super::frame`]).
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::frame::{self, Frame, Violation};
@@ -21,6 +22,27 @@ const STREAMS: usize = 512;
 pub(super) const UNSERVED: usize = 16;
 /// How many bytes of a connection may wait on all its streams together; a frame fits in.
 const HELD: usize = 4 * frame::LONGEST;
+
+/// Serves a client until it is gone or may not go on, or what carries its streams has ended; then it is told so. As long as that holds what
+/// it is given first, and any stream, there may be more to write.
+pub(super) async fn serve(
+    io: impl AsyncRead + AsyncWrite,
+    watch: &Watch,
+    carry: impl AsyncFnOnce(mpsc::Sender<Bytes>, mpsc::Receiver<Stream>) -> io::Result<()>,
+) {
+    let (mut from, mut out) = tokio::io::split(io);
+    let (frames, queue) = mpsc::channel(WAITING);
+    let (opened, streams) = mpsc::channel(UNSERVED);
+    let answers = frames.downgrade();
+    let carried = carry(frames, streams);
+    let done = tokio::select! {
+        done = async { tokio::try_join!(carried, link::write(&mut out, queue, watch, frame::ping(2))) } => done.is_ok(),
+        () = read(&mut from, opened, answers, watch) => false,
+    };
+    if done {
+        link::leave(from, out, &frame::go_away(0)).await;
+    }
+}
 
 /// A stream that a client opened.
 pub(super) struct Stream {

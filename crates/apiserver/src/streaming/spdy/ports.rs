@@ -12,12 +12,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::connection::{self, Stream, UNSERVED};
-use super::frame;
+use super::connection::{self, Stream};
 use crate::sessions::Connection;
-use crate::streaming::link::{self, Watch};
+use crate::streaming::link::Watch;
 use crate::streaming::pod_ports::{Pod, carry};
-use crate::streaming::relay::WAITING;
 
 /// How many connections one client may have at once.
 const PAIRS: usize = 128;
@@ -26,28 +24,16 @@ const MATCHED: Duration = Duration::from_secs(30);
 
 /// Serves a client until it is gone, or the Pod is.
 pub(in crate::streaming) async fn serve(io: impl AsyncRead + AsyncWrite, pod: &Pod, watch: &Watch) {
-    let (mut from, mut out) = tokio::io::split(io);
-    let (frames, queue) = mpsc::channel(WAITING);
-    let (opened, mut streams) = mpsc::channel(UNSERVED);
-    let answers = frames.downgrade();
-    let carried = async {
-        // Held until nothing more is answered: streams answer on it.
-        let held = frames;
+    connection::serve(io, watch, async |held, mut streams| {
         forward(&mut streams, pod, MATCHED).await;
+        // Nothing more is answered: streams answer on it.
         drop(held);
         // Those that nobody served yet could be answered on, too.
         streams.close();
         while streams.recv().await.is_some() {}
         Ok(())
-    };
-    let done = tokio::select! {
-        // Each ends when the client is gone or may not go on.
-        done = async { tokio::try_join!(carried, link::write(&mut out, queue, watch, frame::ping(2))) } => done.is_ok(),
-        () = connection::read(&mut from, opened, answers, watch) => false,
-    };
-    if done {
-        link::leave(from, out, &frame::go_away(0)).await;
-    }
+    })
+    .await;
 }
 
 /// Puts streams together and serves each pair in a task that ends with this.
@@ -133,8 +119,10 @@ async fn pair(
 mod tests {
     use std::sync::Arc;
 
+    use super::super::connection::UNSERVED;
     use super::*;
     use crate::sessions::{Beginning, PodKey, PodSessions, SessionError, SessionOptions};
+    use crate::streaming::relay::WAITING;
 
     struct Nobody;
 

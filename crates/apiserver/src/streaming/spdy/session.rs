@@ -5,11 +5,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use super::connection::{self, Stream, UNSERVED};
-use super::frame;
+use super::connection::{self, Stream};
 use crate::sessions::{Beginning, SessionOptions};
-use crate::streaming::link::{self, Watch};
-use crate::streaming::relay::{self, Channels, Inlet, Outlet, WAITING};
+use crate::streaming::link::Watch;
+use crate::streaming::relay::{self, Channels, Inlet, Outlet};
 
 /// How long a client may take to open the streams that it asked for.
 const OPENED: Duration = Duration::from_secs(30);
@@ -21,29 +20,18 @@ pub(in crate::streaming) async fn serve(
     beginning: Beginning,
     watch: &Watch,
 ) {
-    let (mut from, mut out) = tokio::io::split(io);
-    let (frames, queue) = mpsc::channel(WAITING);
-    let (opened, streams) = mpsc::channel(UNSERVED);
-    let answers = frames.downgrade();
-    let carried = async {
-        // Held until the streams have come: they answer on it.
-        let held = frames;
+    connection::serve(io, watch, async |held, streams| {
         let (channels, rest) = match tokio::time::timeout(OPENED, gather(options, streams)).await {
             Ok(Some(gathered)) => gathered,
             Ok(None) | Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
         };
+        // The streams have come: they answer on it.
         drop(held);
         relay::session(channels, beginning).await;
         drop(rest);
         Ok(())
-    };
-    let done = tokio::select! {
-        done = async { tokio::try_join!(carried, link::write(&mut out, queue, watch, frame::ping(2))) } => done.is_ok(),
-        () = connection::read(&mut from, opened, answers, watch) => false,
-    };
-    if done {
-        link::leave(from, out, &frame::go_away(0)).await;
-    }
+    })
+    .await;
 }
 
 /// Waits for the streams that a session has. The receiver is given back: as long as it is there the client is listened to.
