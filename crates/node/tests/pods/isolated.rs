@@ -467,10 +467,8 @@ async fn a_pods_programs_start_once_there_is_somebody_to_call() {
             !is(&pod, "Ready", "True") && pod["status"]["containerStatuses"].to_string().contains("waiting"),
             "{pod:#}"
         );
-        let events: Api<Event> = Api::namespaced(bench.client.clone(), "default");
-        let all = events.list(&ListParams::default()).await.expect("events").items;
-        let told = all.iter().find(|event| event.reason.as_deref() == Some("FailedCreatePodSandBox"));
-        assert!(told.is_some_and(|event| event.message.iter().any(|why| why.contains("DNS"))), "{all:#?}");
+        let event = bench.event("early", "FailedCreatePodSandBox").await;
+        assert!(event.contains("DNS"), "{event}");
         bench.traffic.1.send_replace(false);
         bench.until("early", "ready", |pod| is(pod, "Ready", "True")).await;
     }
