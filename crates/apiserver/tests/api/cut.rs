@@ -78,7 +78,7 @@ async fn cut(path: &str, word: &'static str, object: &Value, stop: bool) -> Harn
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
-            tokio::task::yield_now().await;
+            pause().await;
         }
     };
     tokio::time::timeout(LIMIT, waiting).await.unwrap_or_else(|_| panic!("not in time: {what}"));

@@ -130,7 +130,7 @@ async fn ports_as_channels_of_a_web_socket() {
     let admin = wire::token(&server);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let port = listener.local_addr().expect("an address").port();
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("free").port();
+    let (_held, nobody) = nobodys();
     let request = format!("GET {PODS}/a/portforward?ports={port}&ports={nobody}");
     let mut client = Client::ask(&server, &admin, &request, &socket("v4.channel.k8s.io")).await;
     assert!(client.code() == 101 && client.head.contains("sec-websocket-protocol: v4.channel.k8s.io"));
@@ -164,7 +164,7 @@ async fn forwarding_ends_with_its_pod() {
     let server = Harness::start().await;
     server.make(PODS, pod("a")).await;
     let admin = wire::token(&server);
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("free").port();
+    let (_held, nobody) = nobodys();
     let request = format!("POST {PODS}/a/portforward");
     let mut client = Client::ask(&server, &admin, &request, &spdy("portforward.k8s.io")).await;
     let mut spdy = Spdy::default();

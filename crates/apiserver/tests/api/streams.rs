@@ -112,21 +112,23 @@ pub(crate) fn message(payload: &[u8]) -> Vec<u8> {
     [&[0x82, 0x80 | length, 0, 0, 0, 0], payload].concat()
 }
 
-/// The payloads of a server's messages; the last is its good-bye.
+/// The payloads of those of a server's messages that are whole; the last is its good-bye.
 pub(crate) fn messages(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     while let [kind, length, rest @ ..] = bytes {
-        let (length, rest) = match length {
-            126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
-            length => (usize::from(*length), rest),
+        let (length, rest) = match (length, rest) {
+            (126, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+            (126, _) => break,
+            (length, rest) => (usize::from(*length), rest),
         };
+        let Some((payload, rest)) = rest.split_at_checked(length) else { break };
         if *kind == 0x88 {
             all.push(b"bye".to_vec());
             break;
         }
         assert_eq!(*kind, 0x82);
-        all.push(rest[..length].to_vec());
-        bytes = &rest[length..];
+        all.push(payload.to_vec());
+        bytes = rest;
     }
     all
 }
@@ -175,17 +177,18 @@ pub(crate) fn data(stream: u32, payload: &[u8], last: bool) -> Vec<u8> {
     [&stream.to_be_bytes()[..], &[u8::from(last)], &length[1..], payload].concat()
 }
 
-/// What came on a stream, and whether it was ended.
+/// What came on a stream, and whether it was ended. A frame of which a part is on its way still does not count.
 pub(crate) fn stream(mut bytes: &[u8], wanted: u32) -> (String, bool) {
     let (mut text, mut ended) = (Vec::new(), false);
     while bytes.len() >= 8 {
         let first = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         let length = u32::from_be_bytes([0, bytes[5], bytes[6], bytes[7]]) as usize;
+        let Some((payload, rest)) = bytes[8..].split_at_checked(length) else { break };
         if first == wanted {
-            text.extend(&bytes[8..8 + length]);
+            text.extend(payload);
             ended |= bytes[4] & 1 == 1;
         }
-        bytes = &bytes[8 + length..];
+        bytes = rest;
     }
     (String::from_utf8(text).expect("text"), ended)
 }
@@ -306,7 +309,7 @@ async fn nobody_has_all_sessions() {
     drop(first);
     let again = async {
         while Client::ask(&server, &admin, &request, &v5).await.code() != 101 {
-            tokio::task::yield_now().await;
+            pause().await;
         }
     };
     tokio::time::timeout(LIMIT, again).await.expect("its room is there again");

@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use crate::streams::Processes;
 
 /// Longer than anything here takes; a test that waits so long has failed.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Logs that say what was asked for; those that are followed with timestamps say it without end.
 pub(crate) struct EchoLogs;
@@ -82,6 +82,9 @@ impl Harness {
         (store, task): (Arc<dyn Store>, StoreTask),
     ) -> Self {
         let mut settings = Settings::new(folder.path());
+        // Nothing is cut because the machine is busy.
+        settings.limits.drain = Duration::from_secs(45);
+        settings.limits.head_time = LIMIT;
         tune(&mut settings);
         let (server, handle) = apiserver::build(
             settings,
@@ -94,7 +97,7 @@ impl Harness {
         let harness = Self { handle, store, shutdown, running: Some(running), task: Some(task), folder };
         tokio::time::timeout(LIMIT, async {
             while harness.text(Method::GET, "/readyz").await.0 != 200 {
-                tokio::task::yield_now().await;
+                pause().await;
             }
         })
         .await
@@ -208,6 +211,19 @@ impl Harness {
         assert_eq!(response.status(), 200, "{path}");
         data(response.into_body())
     }
+}
+
+/// Between two looks at what nothing tells of.
+pub(crate) async fn pause() {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+}
+
+/// A port of this machine on which nobody listens, and which nobody else takes as long as the socket is held.
+pub(crate) fn nobodys() -> (tokio::net::TcpSocket, u16) {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).expect("bound");
+    let port = socket.local_addr().expect("an address").port();
+    (socket, port)
 }
 
 /// What a body brings.
