@@ -29,6 +29,8 @@ pub struct Settings {
     pub shim: PathBuf,
     /// No Pod may take longer than this to end when the node shuts down, whatever its grace period says.
     pub shutdown_limit: Duration,
+    /// What a container gets at least to end in where its preStop hook took all the time there was.
+    pub after_hook: Duration,
     /// Variables that every program gets beside what its manifest says, which goes before them.
     pub environment: BTreeMap<String, String>,
     /// How many open files programs are told to have (the soft limit); as this process where none is said.
@@ -53,6 +55,7 @@ impl Settings {
             shelf: Shelf::default(),
             shim: PathBuf::from("/proc/self/exe"),
             shutdown_limit: Duration::from_secs(30),
+            after_hook: Duration::from_secs(2),
             environment: BTreeMap::new(),
             open_files: None,
             isolated: false,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A shim that was told what to run.
 struct Shim {
@@ -87,8 +87,17 @@ fn until(what: &str, done: impl Fn() -> bool) {
     let began = Instant::now();
     while !done() {
         assert!(began.elapsed() < LIMIT, "{what}");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether a program has no view of its own, as this machine gives none. Where `CORACLE_TEST_NAMESPACES=1` says that it does, that is a failure.
+fn is_plain(beginning: &Value) -> bool {
+    let Some(why) = beginning["plain"].as_str() else { return false };
+    let required = std::env::var("CORACLE_TEST_NAMESPACES").is_ok_and(|is| is == "1");
+    assert!(!required, "there are to be namespaces: {why}");
+    eprintln!("NOT TESTED: this machine gives no mount namespaces: {why}");
+    true
 }
 
 /// Whether a process lives; a zombie does not.
@@ -168,8 +177,7 @@ fn volumes_appear_at_their_paths_and_nowhere_else() {
                   cat /proc/self/comm; pwd";
     let mut shim = Shim::start(&config(script, &mounts, &staging));
     let (_, first) = shim.beginning();
-    if let Some(why) = first["plain"].as_str() {
-        eprintln!("no mount namespace here, nothing to see: {why}");
+    if is_plain(&first) {
         return;
     }
     let (text, end) = shim.finish();
@@ -189,7 +197,7 @@ fn a_command_beside_a_program_sees_what_it_sees() {
     let mounts = json!([{"source": data, "target": "/coracle-test-beside", "read_only": false}]);
     let mut shim = Shim::start(&config("sleep 300", &mounts, &staging));
     let (view, first) = shim.beginning();
-    if first["plain"].is_string() {
+    if is_plain(&first) {
         return;
     }
     let sees = std::fs::read_link(format!("/proc/{}/ns/mnt", first["started"])).expect("it runs");

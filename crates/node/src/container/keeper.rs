@@ -30,8 +30,6 @@ use crate::shim::{self, Order, Report, Stdin};
 
 /// As upstream: no more of a container's last words is kept.
 const LAST_WORDS: usize = 4096;
-/// What a container gets at least after its preStop hook took all the time there was.
-const EXTRA: Duration = Duration::from_secs(2);
 /// How long the last of the output may take to be written once the program is gone.
 const REST: Duration = Duration::from_secs(5);
 
@@ -259,7 +257,7 @@ impl Keeper {
                 () = pending(&mut end.before) => {
                     end.before = None;
                     course.process.order(Order::Terminate).await;
-                    end.kill_at = end.kill_at.map(|at| if at <= Instant::now() { Instant::now() + EXTRA } else { at });
+                    end.kill_at = end.kill_at.map(|at| if at <= Instant::now() { self.last_chance() } else { at });
                 }
                 () = tokio::time::sleep_until(deadline), if end.kill_at.is_some() => {
                     let order = self.out_of_time(&mut end);
@@ -304,12 +302,17 @@ impl Keeper {
             end.kill_at = None;
             return Order::Kill;
         }
-        end.kill_at = Some(Instant::now() + EXTRA);
+        end.kill_at = Some(self.last_chance());
         if self.container.lifecycle.as_ref().is_some_and(|l| l.pre_stop.is_some()) {
             let message = "PreStopHook failed: it did not end within the grace period".to_owned();
             self.context.events.warning(&self.pod, Some(&self.container.name), "FailedPreStopHook", message);
         }
         Order::Terminate
+    }
+
+    /// Until when a program has time that is asked to end as late as now.
+    fn last_chance(&self) -> Instant {
+        Instant::now() + self.context.settings.after_hook
     }
 
     /// What comes before SIGTERM: the preStop hook, while traffic goes elsewhere.

@@ -232,8 +232,6 @@ impl Helper {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::super::Block;
     use super::*;
 
@@ -242,8 +240,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (shim, pid) = (folder.path().join("shim"), folder.path().join("pid"));
         let script = format!("#!/bin/sh\necho $$ > {0}.new && mv {0}.new {0}\nexec sleep 1000\n", pid.display());
-        std::fs::write(&shim, script).expect("a file");
-        std::fs::set_permissions(&shim, std::fs::Permissions::from_mode(0o755)).expect("ours");
+        // By another process: what this one writes cannot be run as long as a child of another test's has it open as well.
+        let write = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
+        let mut command = std::process::Command::new("sh");
+        let written = command.args(["-c", write, "sh", &script]).arg(&shim).status();
+        assert!(written.expect("a shell").success());
         let services = Block { network: Ipv4Addr::new(127, 96, 0, 0), prefix: 24 };
         let (_network, mut keeper) = PodNetwork::new(shim, services, Block::PODS);
         keeper.patience = Duration::from_millis(200);

@@ -54,13 +54,13 @@ impl Listeners {
     }
 
     /// Whether a listener was found to be nobody's a moment ago.
-    pub(super) fn is_nobodys(&self, inode: u64) -> bool {
-        self.nobodys.lock().get(&inode).is_some_and(|until| *until > Instant::now())
+    pub(super) fn is_nobodys(&self, inode: u64, now: Instant) -> bool {
+        self.nobodys.lock().get(&inode).is_some_and(|until| *until > now)
     }
 
     /// Remembers that a listener is nobody's.
-    pub(super) fn remember(&self, inode: u64) {
-        let (mut nobodys, now) = (self.nobodys.lock(), Instant::now());
+    pub(super) fn remember(&self, inode: u64, now: Instant) {
+        let mut nobodys = self.nobodys.lock();
         nobodys.retain(|_, until| *until > now);
         if nobodys.len() < MOST {
             nobodys.insert(inode, now + REMEMBERED);
@@ -97,11 +97,12 @@ mod tests {
 
     #[test]
     fn what_is_nobodys_is_remembered_within_bounds() {
-        let listeners = Listeners::default();
+        let (listeners, now) = (Listeners::default(), Instant::now());
         for inode in 0..2 * MOST as u64 {
-            listeners.remember(inode);
+            listeners.remember(inode, now);
         }
-        assert!(listeners.is_nobodys(0) && !listeners.is_nobodys(2 * MOST as u64));
+        assert!(listeners.is_nobodys(0, now) && !listeners.is_nobodys(2 * MOST as u64, now));
+        assert!(!listeners.is_nobodys(0, now + REMEMBERED), "for a moment");
         assert!(listeners.nobodys.lock().len() <= MOST);
     }
 }

@@ -204,7 +204,7 @@ impl Owners {
         let Some(inode) = socket::inode(at, SocketAddr::new(at.ip(), 0)) else { return false };
         let known = || match self.inner.holders.recent(inode) {
             Some(pod) => Some(Some(pod)),
-            None => self.inner.listeners.is_nobodys(inode).then_some(None),
+            None => self.inner.listeners.is_nobodys(inode, Instant::now()).then_some(None),
         };
         let pod = match known() {
             Some(pod) => pod,
@@ -223,7 +223,7 @@ impl Owners {
     async fn search_listener(&self, inode: u64, turn: listeners::Turn) -> Option<Arc<Pod>> {
         let (found, all) = self.search(inode, turn, LISTENER).await;
         if found.is_none() && all {
-            self.inner.listeners.remember(inode);
+            self.inner.listeners.remember(inode, Instant::now());
         }
         found
     }

@@ -135,7 +135,10 @@ async fn neither_callers_nor_listeners_keep_the_other_waiting() {
     let at = listener.local_addr().expect("an address");
     let (mut family, _, mut said) = Family::new(&owners, "one");
     let (_server, peer) = family.connect(&mut said, 20, &listener);
-    let theirs = TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("free");
+    // Bound, so that nobody else takes the port, but nobody listens.
+    let silent = tokio::net::TcpSocket::new_v4().expect("a socket");
+    silent.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("bound");
+    let theirs = silent.local_addr().expect("an address");
     let all = owners.inner.listeners.turn("one").await.expect("open");
     assert_eq!(found(&owners, peer, at).await.as_deref(), Some("one"));
     // What nobody listens on takes nobody's turn.

@@ -19,7 +19,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes; a test that waits so long has failed.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// How long a Pod has to end where a test does not say: what is asked to end does so, however busy the machine is.
+const GRACE: u64 = 45;
 
 /// Logs are read from the node's handle in these tests, not through the API.
 struct NoLogs;
@@ -158,7 +160,7 @@ impl Bench {
         let mut spec = spec;
         spec["nodeName"] = json!("coracle");
         if spec["terminationGracePeriodSeconds"].is_null() {
-            spec["terminationGracePeriodSeconds"] = json!(10);
+            spec["terminationGracePeriodSeconds"] = json!(GRACE);
         }
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
         let pod = serde_json::from_value(pod).expect("a pod");
@@ -211,36 +213,41 @@ impl Bench {
 
     /// Waits until there is an Event of this reason about a Pod, and gives its message.
     pub(crate) async fn event(&self, pod: &str, reason: &str) -> String {
+        self.events(pod, reason, 1).await
+    }
+
+    /// Waits until so many Events of this reason about a Pod were counted, and gives the message of the first.
+    pub(crate) async fn events(&self, pod: &str, reason: &str, count: i32) -> String {
         let events: Api<Event> = Api::default_namespaced(self.client.clone());
         let began = std::time::Instant::now();
         loop {
             let all = events.list(&ListParams::default()).await.expect("listed").items;
-            let found = all
-                .iter()
-                .find(|e| e.involved_object.name.as_deref() == Some(pod) && e.reason.as_deref() == Some(reason));
-            if let Some(event) = found {
-                return event.message.clone().unwrap_or_default();
+            let is = |e: &&Event| e.involved_object.name.as_deref() == Some(pod) && e.reason.as_deref() == Some(reason);
+            let found: Vec<_> = all.iter().filter(is).collect();
+            if found.iter().map(|event| event.count.unwrap_or(1)).sum::<i32>() >= count {
+                return found[0].message.clone().unwrap_or_default();
             }
             assert!(
                 began.elapsed() < LIMIT,
-                "no Event {reason} about {pod}, but {:?}",
-                all.iter().map(|e| &e.reason).collect::<Vec<_>>()
+                "not {count} Events {reason} about {pod}, but {:?}",
+                all.iter().map(|e| (&e.reason, e.count)).collect::<Vec<_>>()
             );
-            tokio::task::yield_now().await;
+            pause().await;
         }
     }
 
-    /// Waits for a file that a program writes; gives its text.
+    /// Waits for a file that a program writes, and for what it writes into it: both are not one. Gives its text.
     pub(crate) async fn file(&self, name: &str) -> String {
-        let path = self.path(name);
-        tokio::time::timeout(LIMIT, async {
-            while !path.exists() {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await
-        .unwrap_or_else(|_| panic!("no file {name}"));
-        std::fs::read_to_string(&path).expect("read")
+        let (path, text) = (self.path(name), Mutex::new(String::new()));
+        let read = || {
+            // One that is written anew is empty for a moment.
+            let now = std::fs::read_to_string(&path).unwrap_or_default();
+            let written = !now.is_empty();
+            *text.lock().expect("not poisoned") = now;
+            written
+        };
+        until(&format!("{name} is written"), read).await;
+        text.into_inner().expect("not poisoned")
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -291,6 +298,8 @@ fn run_node(
 ) -> (Running, node::Handle) {
     let mut settings = node::Settings::new(folder.path().to_owned(), recipes.clone());
     settings.pods = pods_block;
+    settings.shutdown_limit = Duration::from_secs(GRACE);
+    settings.after_hook = Duration::from_secs(20);
     shim.clone_into(&mut settings.shim);
     let dependencies =
         node::Dependencies { client: client.clone(), traffic: Arc::clone(traffic) as Arc<dyn node::Traffic> };
@@ -298,6 +307,26 @@ fn run_node(
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(node.run(shutdown.clone()));
     (Running { shutdown, task }, handle)
+}
+
+/// Waits until something is so that nothing tells of.
+pub(crate) async fn until(what: &str, is: impl Fn() -> bool) {
+    let waiting = async {
+        while !is() {
+            pause().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, waiting).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
+/// Between two looks at what nothing tells of.
+pub(crate) async fn pause() {
+    tokio::time::sleep(Duration::from_millis(10)).await;
+}
+
+/// Waits until a process is gone.
+pub(crate) async fn gone(pid: &str) {
+    until(&format!("process {pid} is gone"), || !alive(pid)).await;
 }
 
 /// A container of the host's shell. A `$$` in the script reaches the shell as `$`, as in Kubernetes.

@@ -47,8 +47,10 @@ async fn a_node_that_shuts_down_waits_for_what_is_being_deleted_and_no_longer() 
     let mut bench = Bench::start().await;
     let go = bench.path("go");
     let wait = format!("trap 'while [ ! -e {} ]; do sleep 0.01; done; exit 0' TERM", go.display());
-    bench.pod("a", json!({"containers": [shell("c", &format!("{wait}; while :; do sleep 0.01; done"))]})).await;
+    let script = format!("{wait}; echo up > {}; while :; do sleep 0.01; done", bench.path("up").display());
+    bench.pod("a", json!({"containers": [shell("c", &script)]})).await;
     bench.until_ready("a").await;
+    bench.file("up").await;
     bench.delete("a").await;
     assert_eq!(bench.event("a", "Killing").await, "Stopping container c");
     let ended = async { std::fs::write(go, "").expect("written") };
@@ -79,11 +81,12 @@ async fn a_log_that_is_followed_ends_with_the_container() {
 async fn a_hook_that_takes_all_the_time_does_not_take_the_programs_chance_to_end() {
     let bench = Bench::start().await;
     let at = bench.folder.path().display().to_string();
-    let script = format!("trap 'echo term > {at}/order; exit 0' TERM; while :; do sleep 0.01; done");
+    let script = format!("trap 'echo term > {at}/order; exit 0' TERM; echo up > {at}/up; while :; do sleep 0.01; done");
     let mut container = shell("c", &script);
     container["lifecycle"] = json!({"preStop": {"exec": {"command": ["sleep", "300"]}}});
     bench.pod("a", json!({"terminationGracePeriodSeconds": 1, "containers": [container]})).await;
     bench.until_ready("a").await;
+    bench.file("up").await;
     bench.delete("a").await;
     bench.until_gone("a").await;
     assert_eq!(bench.file("order").await, "term\n");
@@ -96,9 +99,12 @@ async fn a_hook_that_takes_all_the_time_does_not_take_the_programs_chance_to_end
 async fn a_pod_is_over_only_when_its_sidecars_are() {
     let bench = Bench::start().await;
     let at = bench.folder.path().display().to_string();
-    let wait = format!("trap 'while [ ! -e {at}/go ]; do sleep 0.01; done; exit 0' TERM; while :; do sleep 0.01; done");
-    let mut side = shell("s", &wait);
+    let wait = "trap 'while [ ! -e go ]; do sleep 0.01; done; exit 0' TERM; echo up > up; while :; do sleep 0.01; done";
+    let mut side = shell("s", &format!("cd {at} && {wait}"));
     side["restartPolicy"] = json!("Always");
+    // The others begin, and so end, once it heeds its end.
+    side["startupProbe"] = json!({"exec": {"command": ["test", "-e", bench.path("up")]}, "periodSeconds": 1,
+        "failureThreshold": 300, "timeoutSeconds": 20});
     let spec = json!({"restartPolicy": "Never", "initContainers": [side], "containers": [shell("c", "true")]});
     bench.pod("a", spec).await;
     let ended = |p: &serde_json::Value| p["status"]["containerStatuses"][0]["state"]["terminated"].is_object();

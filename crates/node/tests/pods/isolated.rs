@@ -5,14 +5,13 @@
 
 use std::net::SocketAddr;
 
-use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
-use kube::api::{ListParams, PostParams};
+use kube::api::PostParams;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::bench::{Bench, LIMIT, is, shell};
+use crate::bench::{Bench, LIMIT, is, pause, shell, until};
 
 /// A program that answers every connection with a word, at a port of its choice. It is Python as the shell has no sockets.
 fn answers(name: &str, port: u16, word: &str) -> Value {
@@ -30,12 +29,16 @@ fn has_no_network(pod: &Value) -> bool {
     pod["status"]["conditions"].to_string().contains("no network namespace")
 }
 
+/// Whether this machine is said to give namespaces.
+pub(crate) fn required() -> bool {
+    std::env::var("CORACLE_TEST_NAMESPACES").is_ok_and(|is| is == "1")
+}
+
 /// Whether the Pod got its network. Where `CORACLE_TEST_NAMESPACES=1` says that there are namespaces, it must have.
 fn has_namespaces(pod: &Value) -> bool {
     let why = &pod["status"]["conditions"];
     let got = !has_no_network(pod);
-    let required = std::env::var("CORACLE_TEST_NAMESPACES").is_ok_and(|is| is == "1");
-    assert!(got || !required, "there are to be namespaces: {why:#}");
+    assert!(got || !required(), "there are to be namespaces: {why:#}");
     if !got {
         eprintln!("NOT TESTED: this machine gives no user namespaces: {why:#}");
     }
@@ -68,7 +71,7 @@ async fn said(bench: &Bench, to: SocketAddr) -> String {
 #[ignore = "needs python3"]
 async fn a_pod_has_an_address_and_all_ports_of_its_own() {
     let bench = Bench::start().await;
-    let probe = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1});
+    let probe = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1, "timeoutSeconds": 20});
     for name in ["a", "b"] {
         let mut container = answers("c", 80, name);
         container["readinessProbe"] = probe.clone();
@@ -83,12 +86,7 @@ async fn a_pod_has_an_address_and_all_ports_of_its_own() {
     bench.delete("a").await;
     bench.until_gone("a").await;
     // The object goes first; the network goes with the last process.
-    let let_go = async {
-        while bench.node.pod_at(to_a.ip()).is_some() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LIMIT, let_go).await.expect("the address is free again");
+    until("the address is free again", || bench.node.pod_at(to_a.ip()).is_none()).await;
     bench.end().await;
 }
 
@@ -125,7 +123,7 @@ fn on_a_network_of_its_own(test: &str, first: &str) {
     let output = output.expect("unshare (util-linux)");
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    if said.contains("unshare failed") && std::env::var("CORACLE_TEST_NAMESPACES").is_err() {
+    if said.contains("unshare failed") && !required() {
         eprintln!("NOT TESTED: this machine gives no user namespaces: {said}");
         return;
     }
@@ -147,7 +145,7 @@ async fn a_pod_reaches_neither_another_nor_the_machine() {
     }
     let bench = Bench::start().await;
     let mut other = answers("c", 8080, "b");
-    other["readinessProbe"] = json!({"tcpSocket": {"port": 8080}, "periodSeconds": 1});
+    other["readinessProbe"] = json!({"tcpSocket": {"port": 8080}, "periodSeconds": 1, "timeoutSeconds": 20});
     bench.pod("b", json!({"runtimeClassName": "isolated", "containers": [other]})).await;
     let Some(b) = ready(&bench, "b").await else { return bench.end().await };
     let pod = address(&b, 8080);
@@ -185,13 +183,13 @@ async fn a_pod_reaches_neither_another_nor_the_machine() {
 def tell(what, f):
   try: print(what, f(), flush=True)
   except Exception as e: print(what, type(e).__name__, flush=True)
-def ask(*to):
-  return socket.create_connection(to, 5).recv(9).decode()
+def ask(what, *to):
+  return socket.create_connection(to, 50 if what in ('service', 'gate') else 5).recv(9).decode()
 for what, ip, port in [{}]:
-  tell(what, lambda: ask(ip, port))
+  tell(what, lambda: ask(what, ip, port))
 tell('spoof', lambda: socket.socket().bind(('{}', 0)))
 l=socket.socket(); l.bind(('127.0.0.1', 0)); l.listen()
-tell('own', lambda: socket.create_connection(l.getsockname(), 5) and 'reached')",
+tell('own', lambda: socket.create_connection(l.getsockname(), 50) and 'reached')",
         list.join(","),
         pod.ip(),
     );
@@ -215,16 +213,16 @@ async fn containers_of_a_pod_share_its_network_and_commands_run_in_it() {
     let bench = Bench::start().await;
     let mut beside = shell(
         "beside",
-        "python3 -c \"import socket; print(socket.create_connection(('127.0.0.1', 8080), 20).recv(9).decode())\" && sleep 300",
+        "python3 -c \"import socket; print(socket.create_connection(('127.0.0.1', 8080), 50).recv(9).decode())\" && sleep 300",
     );
-    let ask = "import socket,sys; sys.exit(socket.create_connection(('127.0.0.1', 8080), 5).recv(9) != b'hello')";
+    let ask = "import socket,sys; sys.exit(socket.create_connection(('127.0.0.1', 8080), 20).recv(9) != b'hello')";
     beside["readinessProbe"] =
-        json!({"exec": {"command": ["python3", "-c", ask]}, "periodSeconds": 1, "timeoutSeconds": 10});
+        json!({"exec": {"command": ["python3", "-c", ask]}, "periodSeconds": 1, "timeoutSeconds": 30});
     beside["lifecycle"] = json!({"postStart": {"exec": {"command": ["sh", "-c", "sleep 0; exit 0"]}}});
     beside["env"] = json!([{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]);
     let first = json!({"initContainers": [{
         "name": "s", "restartPolicy": "Always", "image": "coracle.dev/host",
-        "command": answers("s", 8080, "hello")["command"], "startupProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+        "command": answers("s", 8080, "hello")["command"], "startupProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 300, "timeoutSeconds": 20},
     }]});
     let spec =
         json!({"runtimeClassName": "isolated", "initContainers": first["initContainers"], "containers": [beside]});
@@ -238,7 +236,7 @@ async fn containers_of_a_pod_share_its_network_and_commands_run_in_it() {
             if !log.is_empty() {
                 return log;
             }
-            tokio::task::yield_now().await;
+            pause().await;
         }
     };
     assert_eq!(tokio::time::timeout(LIMIT, said).await.expect("something is said"), "hello\n");
@@ -263,7 +261,7 @@ server.start()
 server.wait_for_termination()",
         ill.display()
     );
-    let probe = json!({"grpc": {"port": 9000}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 2});
+    let probe = json!({"grpc": {"port": 9000}, "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": 2});
     let container = json!({"name": "c", "image": "coracle.dev/host", "command": ["python3", "-c", script],
         "ports": [{"containerPort": 9000}], "readinessProbe": probe});
     bench.pod("p", json!({"runtimeClassName": "isolated", "containers": [container]})).await;
@@ -301,7 +299,7 @@ async fn a_pod_keeps_its_address_when_the_node_starts_again() {
             let _ = stream.write_all(b"").await;
             let _ = stream.read_to_string(&mut word).await;
         }
-        tokio::task::yield_now().await;
+        pause().await;
     }
     bench.end().await;
 }
@@ -322,12 +320,7 @@ async fn a_pod_that_has_ended_for_good_gives_its_network_back_and_its_status_kee
             return bench.end().await;
         }
         let at = address(&pod, 80).ip();
-        let let_go = async {
-            while bench.node.pod_at(at).is_some() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(LIMIT, let_go).await.expect("the address is free again");
+        until("the address is free again", || bench.node.pod_at(at).is_none()).await;
         let now = serde_json::to_value(bench.pods().get(name).await.expect("the object is there")).expect("JSON");
         assert_eq!((&now["status"]["podIP"], &now["status"]["phase"]), (&pod["status"]["podIP"], &json!(phase)));
     }
@@ -345,7 +338,7 @@ async fn a_pod_network_that_has_an_address_of_the_machine_is_refused_and_can_be_
         return tokio::task::spawn_blocking(|| on_a_network_of_its_own(TEST, taken)).await.expect("it runs");
     }
     let mut container = answers("c", 80, "here");
-    container["readinessProbe"] = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1});
+    container["readinessProbe"] = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1, "timeoutSeconds": 20});
     let spec = json!({"runtimeClassName": "isolated", "containers": [container]});
     let bench = Bench::start().await;
     bench.pod("p", spec.clone()).await;
@@ -390,16 +383,7 @@ async fn where_the_kernel_gives_no_namespaces_a_pod_is_not_run_as_plain_processe
         pod["status"]
     );
     // Its network is tried again, by a helper of its own each time.
-    let (events, mut again) = (kube::Api::<Event>::default_namespaced(bench.client.clone()), 0);
-    while again < 2 {
-        let all = events.list(&ListParams::default()).await.expect("listed").items;
-        again = all
-            .iter()
-            .filter(|e| e.reason.as_deref() == Some("FailedCreatePodSandBox"))
-            .map(|e| e.count.unwrap_or(1))
-            .sum();
-        tokio::task::yield_now().await;
-    }
+    bench.events("p", "FailedCreatePodSandBox", 2).await;
     assert!(!ran.exists(), "it was run");
     // The same as plain processes runs.
     bench.pod("q", json!({"containers": [shell("c", "sleep 300")]})).await;

@@ -3,7 +3,7 @@
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::bench::{Bench, alive, shell};
+use crate::bench::{Bench, alive, gone, shell, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_is_restarted_at_once_and_then_not_so_soon() {
@@ -42,11 +42,11 @@ async fn after_a_crash_of_coracle_the_same_pod_runs_again_and_nothing_else_does(
     let pod = bench.until("a", "restarted", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
     assert_eq!(pod["metadata"]["uid"].as_str(), made.metadata.uid.as_deref());
     let second = bench.file("pid").await;
-    assert!(!alive(&first), "what ran before is gone");
+    gone(&first).await;
     assert!(alive(&second), "it runs again");
-    assert_eq!(bench.directories(), 1, "what is left of a Pod that is gone goes");
+    until("what is left of a Pod that is gone goes", || bench.directories() == 1).await;
     bench.end().await;
-    assert!(!alive(&second));
+    gone(&second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,9 +73,10 @@ async fn an_announced_end_is_graceful_and_keeps_what_is_declared() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_shutdown_interrupts_has_not_completed() {
     let mut bench = Bench::start().await;
-    let script = "trap 'exit 0' TERM; while :; do sleep 0.01; done";
-    bench.pod("a", json!({"restartPolicy": "OnFailure", "containers": [shell("c", script)]})).await;
+    let script = format!("trap 'exit 0' TERM; echo up > {}; while :; do sleep 0.01; done", bench.path("up").display());
+    bench.pod("a", json!({"restartPolicy": "OnFailure", "containers": [shell("c", &script)]})).await;
     bench.until_ready("a").await;
+    bench.file("up").await;
     bench.stop_node().await;
     let pod = bench.pods().get("a").await.expect("kept");
     assert_eq!(pod.status.and_then(|s| s.phase).as_deref(), Some("Running"), "though it ended with code 0");
@@ -97,7 +98,7 @@ async fn a_killed_shim_leaves_nothing_and_its_container_starts_again() {
     let shim = nix::unistd::Pid::from_raw(shim.trim().parse().expect("a number"));
     nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).expect("killed");
     bench.until("a", "restarted", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
-    assert!(!alive(&away));
+    gone(&away).await;
     bench.end().await;
 }
 

@@ -46,13 +46,14 @@ async fn a_pod_runs_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_ignores_no_signal_that_coracle_was_started_to_ignore() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().expect("a folder");
     let shim = folder.path().join("shim");
     // As shells do with what they start in the background, and nohup.
     let script = format!("#!/bin/sh\ntrap '' HUP INT QUIT\nexec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_container-shim"));
-    std::fs::write(&shim, script).expect("written");
-    std::fs::set_permissions(&shim, PermissionsExt::from_mode(0o755)).expect("executable");
+    // By another process: what this one writes cannot be run as long as a child of another test's has it open as well.
+    let write = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
+    let written = std::process::Command::new("sh").args(["-c", write, "sh", &script]).arg(&shim).status();
+    assert!(written.expect("a shell").success());
     let bench = Bench::under("", node::Block::PODS, shim).await;
     let at = bench.path("status");
     let script = format!("cat /proc/self/status > {0}.new; mv {0}.new {0}; sleep 300", at.display());
