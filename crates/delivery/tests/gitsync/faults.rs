@@ -29,15 +29,17 @@ async fn what_the_rehearsal_refuses_changes_nothing() {
         ("apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n".to_owned(), "missing kind"),
         ("apiVersion: apps/v1beta1\nkind: Deployment\nmetadata: {name: w}\n".to_owned(), "it is served as apps/v1"),
         ("a: [1\n".to_owned(), "c.yaml"),
-        (bomb, "c.yaml"),
+        (bomb, "bomb.yaml"),
     ] {
+        // Named by what is said of it, or nobody could tell its refusal from the one before.
+        let file = if words.ends_with(".yaml") { format!("deploy/{words}") } else { "deploy/other.yaml".to_owned() };
         repository.write("deploy/a.yaml", &map("a", "two", &json!({})));
-        repository.write("deploy/c.yaml", &bad);
+        repository.write(&file, &bad);
         repository.commit("Bad");
         cluster.application("shop", &format!("refused for {words}"), |status| said(status, words)).await;
         cluster.config("a", "one").await;
+        std::fs::remove_file(repository.path().join(file)).expect("a file");
     }
-    std::fs::remove_file(repository.path().join("deploy/c.yaml")).expect("a file");
     let good = repository.commit("Good again");
     cluster.config("a", "two").await;
     cluster.synced("shop", &good).await;

@@ -292,19 +292,37 @@ pub(crate) fn deployment(image: &str) -> String {
 }
 
 /// A cluster to which a commit with the Deployment `web` and the ConfigMap `a` was brought, and found good, by an Application that gives
-/// everything two seconds to become healthy; it, and the commit.
+/// what comes next two seconds to become healthy; it, and the commit.
 pub(crate) async fn good() -> (Cluster, Repository, Value, String) {
     let (cluster, repository) = (Cluster::start().await, Repository::new());
     repository.write("deploy/web.yaml", &deployment("web:1"));
     repository.write("deploy/a.yaml", &map("a", "one", &json!({})));
     let good = repository.commit("Good");
     let mut object = automated("shop", &repository);
-    object["metadata"]["annotations"] = json!({ "coracle.dev/health-deadline": "2s" });
     cluster.apply(&object).await;
     healthy(&cluster).await;
     let is_good = |status: &Value| status["coracle"]["good"]["content"]["revisions"][0] == good.as_str();
     cluster.application("shop", "good", is_good).await;
+    hurried(&cluster, &mut object).await;
     (cluster, repository, object, good)
+}
+
+/// Gives what an Application brings from now on two seconds to become healthy.
+pub(crate) async fn hurried(cluster: &Cluster, object: &mut Value) {
+    object["metadata"]["annotations"] = json!({ "coracle.dev/health-deadline": "2s" });
+    cluster.apply(object).await;
+    // What is brought by a sync that has not heard of it would have minutes.
+    look(cluster, object["metadata"]["name"].as_str().expect("a name")).await;
+}
+
+/// Asks for a look, and waits until that turn has begun, with all that was said before.
+pub(crate) async fn look(cluster: &Cluster, name: &str) {
+    let refresh = json!({ "metadata": { "annotations": { "argocd.argoproj.io/refresh": "normal" } } });
+    cluster.api.merge(&application(name), &refresh, "person").await.expect("asked");
+    let taken = |object: Option<&Value>| {
+        object.is_some_and(|object| object["metadata"]["annotations"]["argocd.argoproj.io/refresh"].is_null())
+    };
+    cluster.until(&application(name), "looked at", taken).await;
 }
 
 /// Changes what [`good`] brought to what nobody will say is healthy.
@@ -321,8 +339,13 @@ pub(crate) fn put_back(status: &Value) -> bool {
 /// Says that it is healthy.
 pub(crate) async fn healthy(cluster: &Cluster) {
     let path = "/apis/apps/v1/namespaces/shop/deployments/web";
-    let object = cluster.until(path, "there", |object| object.is_some()).await.expect("it is there");
-    let status = json!({ "status": { "observedGeneration": object["metadata"]["generation"], "replicas": 1,
-        "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1 } });
-    cluster.api.merge(&format!("{path}/status"), &status, "person").await.expect("a status");
+    let mut object = cluster.until(path, "there", |object| object.is_some()).await.expect("it is there");
+    // What is changed in between is another generation.
+    while object["status"]["availableReplicas"] != 1
+        || object["status"]["observedGeneration"] != object["metadata"]["generation"]
+    {
+        let status = json!({ "status": { "observedGeneration": object["metadata"]["generation"], "replicas": 1,
+            "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1 } });
+        object = cluster.api.merge(&format!("{path}/status"), &status, "person").await.expect("a status");
+    }
 }

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use delivery::sync::programs::{Programs, Say, Tree};
 use futures::future::BoxFuture;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::harness::{Cluster, LIMIT, Repository, application, automated, deployment, healthy, put_back};
+use crate::harness::{Cluster, LIMIT, Repository, automated, deployment, healthy, hurried, look, put_back};
 
 /// Where "programs" are kept: a digest is the name of what the file `program` holds.
 struct Shelf {
@@ -103,14 +103,12 @@ async fn a_program_that_is_gone_is_made_again_before_what_names_it_is_brought() 
 
     // It is what the repository says, as it was rendered before; its program is not there any more.
     shelf.there.send_modify(BTreeSet::clear);
-    let refresh = json!({ "metadata": { "annotations": { "argocd.argoproj.io/refresh": "normal" } } });
-    cluster.api.merge(&application("shop"), &refresh, "person").await.expect("asked");
+    look(&cluster, "shop").await;
     assert_eq!(shelf.made(2).await, [one.clone(), one.clone()]);
     cluster.synced("shop", &first).await;
 
     // Another program by the same manifests, in whose favour the first is let go. It is bad, so the first is wanted again.
-    object["metadata"]["annotations"] = json!({ "coracle.dev/health-deadline": "2s" });
-    cluster.apply(&object).await;
+    hurried(&cluster, &mut object).await;
     shelf.full.store(true, Ordering::SeqCst);
     repository.write("deploy/program", "two");
     let second = repository.commit("Another program");

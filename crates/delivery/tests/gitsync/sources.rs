@@ -1,6 +1,7 @@
 //! Repositories as they are elsewhere: behind TLS with an authority of one's own and a password or token, behind SSH with known
 //! hosts, and with signatures that have to be somebody's.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -222,28 +223,46 @@ impl Sshd {
         for key in ["host", "user"] {
             ssh_key(&at(key));
         }
-        // A port that is free now; it is taken again at once.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
-        let text = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n",
+        // It refuses to run without this directory, where it runs as root.
+        let _ = std::fs::create_dir_all("/run/sshd");
+        let settings = format!(
+            "ListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n",
             at("host").display(),
             at("user.pub").display()
         );
-        std::fs::write(at("sshd_config"), text).expect("a file");
-        // It refuses to run without this directory, where it runs as root.
-        let _ = std::fs::create_dir_all("/run/sshd");
+        for _ in 0..20 {
+            // A port that is free now. Somebody else may be faster: then it is another one's turn.
+            let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+            std::fs::write(at("sshd_config"), format!("Port {port}\n{settings}")).expect("a file");
+            if let Some(child) = Self::listening(&at("sshd_config")).await {
+                return Self { child, home, port };
+            }
+        }
+        panic!("sshd found no port to listen on");
+    }
+
+    /// Starts it, and waits until it says that it listens; none where it ends instead.
+    async fn listening(config: &Path) -> Option<Child> {
         let sshd = std::env::var("SSHD").unwrap_or_else(|_| "/usr/sbin/sshd".to_owned());
         let mut child = Command::new(&sshd);
-        child.args(["-D", "-e", "-f"]).arg(at("sshd_config")).stdin(Stdio::null()).stderr(Stdio::null());
-        let child = child.spawn().unwrap_or_else(|error| panic!("{sshd}: {error}; install openssh-server"));
-        let this = Self { child, home, port };
-        let waiting = async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(LIMIT, waiting).await.expect("sshd listens");
-        this
+        child.args(["-D", "-e", "-f"]).arg(config).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut child = child.spawn().unwrap_or_else(|error| panic!("{sshd}: {error}; install openssh-server"));
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        // What it says is read to its end, or it would be held up.
+        std::thread::spawn(move || {
+            let listens =
+                lines.by_ref().map_while(Result::ok).any(|line| line.starts_with("Server listening on 127.0.0.1"));
+            let _ = tell.send(listens);
+            lines.map_while(Result::ok).for_each(drop);
+        });
+        let listens =
+            tokio::time::timeout(LIMIT, told).await.expect("sshd says whether it listens").expect("it is told");
+        if listens {
+            return Some(child);
+        }
+        let _ = child.wait();
+        None
     }
 
     fn text(&self, name: &str) -> String {
@@ -364,17 +383,14 @@ async fn a_commit_that_the_right_pgp_key_did_not_sign_changes_nothing() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    std::os::unix::fs::PermissionsExt::set_mode(
-        &mut std::fs::metadata(home.path()).expect("a folder").permissions(),
-        0o700,
-    );
     for name in ["ann@example.com", "eve@example.com"] {
         gpg(&["--passphrase", "", "--quick-generate-key", name, "ed25519", "sign", "never"]);
     }
     let program = home.path().join("gpg.sh");
-    std::fs::write(&program, format!("#!/bin/sh\nexec gpg --homedir {} \"$@\"\n", home.path().display()))
-        .expect("a file");
-    run("chmod", &["700", program.to_str().expect("UTF-8")]);
+    let script = format!("#!/bin/sh\nexec gpg --homedir {} \"$@\"\n", home.path().display());
+    // By another process: what this one writes cannot be run as long as a child of another test's has it open as well.
+    let write = "printf %s \"$1\" > \"$2\" && chmod 700 \"$2\"";
+    run("sh", &["-c", write, "sh", &script, program.to_str().expect("UTF-8")]);
     let format = format!("gpg.program={}", program.display());
     let good = signed(&repository, "good", &[&format, "user.signingkey=ann@example.com"]);
     let public = gpg(&["--armor", "--export", "ann@example.com"]);

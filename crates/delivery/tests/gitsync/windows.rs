@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Repository, application, automated, config, map};
+use crate::harness::{Cluster, LIMIT, Repository, application, automated, config, map};
 
 fn condition(status: &Value, kind: &str) -> Option<String> {
     let all = status["conditions"].as_array()?;
@@ -122,7 +122,12 @@ async fn a_window_that_closes_stops_a_sync_unless_it_may_overrun() {
         condition(status, "SyncWindow").is_some() && phase(status, "Error") && said.contains("syncOverrun")
     };
     cluster.application("shop", "stopped", stopped).await;
-    assert_eq!(delivery::lock::list(cluster.client.clone(), None).await.expect("a list"), []);
+    let free = async {
+        while !delivery::lock::list(cluster.client.clone(), None).await.expect("a list").is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, free).await.expect("its lock is given back");
     cluster.apply(&project(&json!([]))).await;
     cluster
         .until(job, "made anew", |object| object.is_some_and(|job| job["metadata"]["uid"] != begun["metadata"]["uid"]))
