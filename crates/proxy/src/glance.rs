@@ -180,7 +180,7 @@ impl Drop for Wait {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
 
     use tokio::runtime::Builder;
     use tokio::sync::oneshot;
@@ -238,41 +238,55 @@ mod tests {
         assert!(habit.wants(), "{habit:?}");
     }
 
-    /// How often an answer is polled that comes from elsewhere once it was, if so many others are awaited and looks last so long.
-    fn polls(limit: Duration, others: usize, credit: i8) -> usize {
-        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    /// What a thread does until an answer comes from elsewhere.
+    #[derive(Debug, PartialEq)]
+    enum Does {
+        /// It asks again and again.
+        Looks,
+        Sleeps,
+    }
+
+    /// What it does if so many others are awaited and looks last so long. The answer comes once it has been seen.
+    fn waits(limit: Duration, others: usize, credit: i8) -> Does {
+        let (seen, first) = mpsc::sync_channel(1);
+        let sleeps = seen.clone();
+        let parked = move || drop(sleeps.try_send(Does::Sleeps));
+        let runtime = Builder::new_current_thread().enable_all().on_thread_park(parked).build().expect("a runtime");
         allow(limit);
         AWAITED.set(others);
         HABIT.set(Habit { credit, since: 0 });
-        let polls = AtomicUsize::new(0);
-        runtime.block_on(async {
+        let does = runtime.block_on(async {
             let (tell, told) = oneshot::channel();
             let teller = std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(20));
+                let does = first.recv_timeout(Duration::from_secs(60)).expect("it waits");
                 let _ = tell.send(());
+                does
             });
-            let mut told = pin!(told);
+            let (mut told, mut polls) = (pin!(told), 0);
             let counted = std::future::poll_fn(|cx| {
-                polls.fetch_add(1, Ordering::Relaxed);
+                polls += 1;
+                if polls == 3 {
+                    // Nothing has woken it.
+                    drop(seen.try_send(Does::Looks));
+                }
                 told.as_mut().poll(cx)
             });
             glance(counted).await.expect("told");
-            teller.join().expect("it ends");
+            teller.join().expect("it ends")
         });
         assert_eq!(AWAITED.get(), others, "none is left behind");
         allow(Duration::ZERO);
-        polls.into_inner()
+        does
     }
 
     #[test]
     fn a_thread_looks_only_where_it_may_and_for_a_limited_time() {
-        let long = Duration::from_secs(60);
-        assert!(polls(long, 0, 1) > 2, "it looks");
-        // Sleeping: polled at first and when it was woken, perhaps once more.
+        let long = Duration::from_secs(600);
+        assert_eq!(waits(long, 0, 1), Does::Looks);
         for (limit, others, credit) in [(Duration::ZERO, 0, 9), (long, 1, 9), (long, 0, 0)] {
-            assert!(polls(limit, others, credit) <= 3, "{limit:?} {others} {credit}");
+            assert_eq!(waits(limit, others, credit), Does::Sleeps, "{limit:?} {others} {credit}");
         }
-        polls(Duration::from_nanos(1), 0, 1);
+        waits(Duration::from_nanos(1), 0, 1);
         assert_eq!(HABIT.get().credit, 1 - Habit::LOSS, "a look that was too short is one in vain");
     }
 

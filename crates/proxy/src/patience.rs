@@ -75,18 +75,20 @@ mod tests {
 
     #[test]
     fn what_is_due_is_looked_at_then_and_what_has_passed_at_once_and_once() {
-        let (tick, now) = (Duration::from_secs(30), Instant::now());
-        let next = |look: fn(Duration, Option<Instant>) -> Instant, due| {
-            let look = look(tick, due).saturating_duration_since(now);
-            // What this took on the way is left out.
-            look.as_secs()
+        let (tick, now) = (Duration::from_secs(1000), Instant::now());
+        // How long after it was asked for, whenever that was, a look is due.
+        let after = |look: fn(Duration, Option<Instant>) -> Instant, due, wait| {
+            let asked = Instant::now();
+            let look = look(tick, due);
+            (asked + wait..=Instant::now() + wait).contains(&look)
         };
-        let due = |seconds| Some(now + Duration::from_secs(seconds));
-        for (due, first, after) in
-            [(None, 30, 30), (due(100), 30, 30), (due(10), 10, 10), (now.checked_sub(tick), 0, 30)]
-        {
-            assert_eq!([next(first_look, due), next(next_look, due)], [first, after], "{due:?}");
+        for due in [None, Some(now + tick * 10)] {
+            assert!(after(first_look, due, tick) && after(next_look, due, tick), "{due:?}");
         }
+        let soon = Some(now + tick / 2);
+        assert_eq!([first_look(tick, soon), next_look(tick, soon)].map(Some), [soon; 2]);
+        let past = Some(now);
+        assert!(after(first_look, past, Duration::ZERO) && after(next_look, past, tick));
     }
 
     #[tokio::test]

@@ -182,8 +182,8 @@ mod tests {
         assert!(places.iter().all(|(_, thread)| *thread != std::thread::current().id()));
         drop(clients);
         tasks.close();
-        tokio::time::timeout(Duration::from_secs(20), tasks.wait()).await.expect("the sockets are heard of");
-        tokio::time::timeout(Duration::from_secs(20), threads.end()).await.expect("the threads end");
+        tokio::time::timeout(Duration::from_secs(60), tasks.wait()).await.expect("the sockets are heard of");
+        tokio::time::timeout(Duration::from_secs(60), threads.end()).await.expect("the threads end");
     }
 
     #[tokio::test]
@@ -206,6 +206,6 @@ mod tests {
         workers.serve(&tasks, stream, |_, _| std::future::pending()).expect("served");
         threads.end().await;
         tasks.close();
-        tokio::time::timeout(Duration::from_secs(20), tasks.wait()).await.expect("dropped with its runtime");
+        tokio::time::timeout(Duration::from_secs(60), tasks.wait()).await.expect("dropped with its runtime");
     }
 }

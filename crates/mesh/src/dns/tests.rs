@@ -169,7 +169,7 @@ async fn send(at: SocketAddr, question: &[u8]) -> Vec<u8> {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
     socket.send_to(question, at).await.expect("sent");
     let mut answer = vec![0; 4096];
-    let received = tokio::time::timeout(Duration::from_secs(20), socket.recv(&mut answer)).await;
+    let received = tokio::time::timeout(Duration::from_secs(60), socket.recv(&mut answer)).await;
     answer.truncate(received.expect("in time").expect("an answer"));
     answer
 }

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for anything.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 struct NoLogs;
 
@@ -187,6 +187,20 @@ impl Cluster {
     }
 }
 
+/// A port that nobody comes by who asks for any: what a manifest says cannot be left to the system.
+pub(crate) fn port() -> u16 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let seed = std::process::id().wrapping_mul(37).wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
+        let [_, high, low, _] = (seed.wrapping_mul(0x9E37_79B1) >> 4).to_be_bytes();
+        // Below those that the system gives out.
+        let port = 12_000 + u16::from_be_bytes([high, low]) % 20_000;
+        if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// A loopback network that no other test on this machine is likely to have.
 fn network() -> Ipv4Addr {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -253,7 +267,7 @@ pub(crate) async fn until(address: SocketAddr, host: &str, path: &str, wanted: (
             if (status, body.as_str()) == wanted || (wanted.1.is_empty() && status == wanted.0) {
                 return;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     if tokio::time::timeout(LIMIT, asking).await.is_err() {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use base64::Engine as _;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::{Cluster, LIMIT, service};
+use crate::harness::{Cluster, LIMIT, port, service};
 
 /// A Secret `cert` with a new certificate for `name`, which `roots` trusts from then on.
 fn secret(name: &str, roots: &mut rustls::RootCertStore) -> String {
@@ -26,11 +26,6 @@ fn secret_of(chain: &str, key: &str) -> String {
         encode(chain),
         encode(key)
     )
-}
-
-/// A port that was free a moment ago: what a manifest says cannot be left to the system.
-async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("an address").port()
 }
 
 async fn connect(
@@ -56,7 +51,7 @@ async fn connected(address: SocketAddr, name: &'static str, roots: &rustls::Root
             if let Ok(stream) = connect(address, name, roots).await {
                 return stream;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(LIMIT, connecting).await.expect("a TLS connection in time")
@@ -78,7 +73,7 @@ async fn ask(stream: &mut TlsStream<TcpStream>, name: &str, end: &str) {
 
 /// A Gateway that ends TLS with the Secret, before a Service that answers.
 async fn edge(cluster: &mut Cluster, roots: &mut rustls::RootCertStore) -> SocketAddr {
-    let port = free_port().await;
+    let port = port();
     let manifests = format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: edge}}\nspec: {{gatewayClassName: coracle, listeners: \
          [{{name: tls, port: {port}, protocol: HTTPS, tls: {{certificateRefs: [{{name: cert}}]}}}}]}}\n---\n\
@@ -151,7 +146,7 @@ async fn a_broken_secret_is_told_of_and_the_last_good_one_served() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tls_route_leads_past_the_gateway_to_the_backends_own_certificate() {
     let mut cluster = Cluster::start().await;
-    let (outer, inner) = (free_port().await, free_port().await);
+    let (outer, inner) = (port(), port());
     let mut roots = rustls::RootCertStore::empty();
     // The backend that ends TLS is another Gateway's listener.
     let manifests = format!(

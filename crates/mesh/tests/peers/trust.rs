@@ -141,6 +141,8 @@ async fn another_ones_key_root_or_name_is_refused() {
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    // Where there is one subscriber alone, a line that another test comes to first is thought to be heard by nobody.
+    let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let _logs = tracing::subscriber::set_default(subscriber);
     let time = Time::new();
     let (a, mut b) = (Instance::start("a.test", None, &time), Instance::start_here("b.test", Some("thief"), &time));

@@ -1,7 +1,6 @@
 //! The Workload API, asked by SPIFFE's own library for Python.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::SignedDuration;
 use mesh::identity::SpiffeId;
@@ -92,7 +91,7 @@ async fn spiffes_own_library_gets_a_certificate_and_every_renewal() {
     let second = line(&mut lines).await;
     assert!(second.starts_with("serial ") && second != first, "{first}, then {second}");
     stop.cancel();
-    tokio::time::timeout(Duration::from_secs(30), running).await.expect("an end in time").expect("a good one");
+    tokio::time::timeout(LIMIT, running).await.expect("an end in time").expect("a good one");
     assert!(!path.exists(), "the socket is gone");
 }
 

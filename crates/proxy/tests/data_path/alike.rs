@@ -137,13 +137,18 @@ fn normal(answers: &[u8]) -> String {
 
 /// Whether the other end has read all that this one has sent.
 fn all_read(stream: &TcpStream) -> bool {
-    let port = stream.local_addr().expect("an address").port();
+    let written = |address: SocketAddr| {
+        let SocketAddr::V4(address) = address else { panic!("{address} is of another family") };
+        format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port())
+    };
+    let [near, far] = [stream.peer_addr(), stream.local_addr()].map(|address| address.map(written).ok());
     let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
-    let far = format!(":{port:04X}");
-    // Whose remote port is ours: that socket is the other end. Fields are: number, local, remote, state, queues.
-    let fields = |line: &str, place| line.split_whitespace().nth(place).map(str::to_owned);
-    let other = table.lines().find(|line| fields(line, 2).is_some_and(|remote| remote.ends_with(&far)));
-    let queues = other.and_then(|line| fields(line, 4));
+    // The socket that is the other end. Fields are: number, local, remote, state, queues.
+    let ends = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1).map(str::to_owned);
+        (fields.next(), fields.next()) == (near.clone(), far.clone())
+    };
+    let queues = table.lines().find(ends).and_then(|line| line.split_whitespace().nth(4));
     queues.is_none_or(|queues| queues.ends_with(":00000000"))
 }
 

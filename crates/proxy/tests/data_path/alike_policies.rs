@@ -21,8 +21,8 @@ use crate::policies::scoped;
 
 /// Longer than any scene takes.
 const LONG: Duration = Duration::from_secs(600);
-/// A limit that is always exceeded where nobody answers.
-const SHORT: Duration = Duration::from_millis(60);
+/// A limit that is always exceeded where nobody answers, and long enough to ask.
+const SHORT: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Default)]
 struct Log {
@@ -442,7 +442,7 @@ fn statuses(said: &[String], asks: usize) -> String {
 
 async fn both_ways(scenes: Vec<Scene>) {
     for scene in scenes {
-        let (ours, hypers) = (played(&scene, true).await, played(&scene, false).await);
+        let (ours, hypers) = tokio::join!(played(&scene, true), played(&scene, false));
         assert_eq!(statuses(&ours, scene.asks.len()), scene.expected, "{}: {ours:#?}", scene.name);
         assert_eq!(ours, hypers, "{}", scene.name);
     }
@@ -484,7 +484,9 @@ async fn order(policy: Policy) -> Vec<String> {
     stream.write_all(ask.as_bytes()).await.expect("sends");
     let mut answer = String::new();
     soon(stream.read_to_string(&mut answer)).await.expect("an answer");
-    assert_eq!(running.handle.stats().series[0].classes[Class::Success as usize], 1, "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let counted = || running.handle.stats().series.first().map(|series| series.classes[Class::Success as usize]);
+    until(|| counted() == Some(1)).await;
     answer.lines().last().expect("a body").split(',').map(str::to_owned).collect()
 }
 
@@ -505,8 +507,8 @@ async fn who_lets_nobody_in_keeps_its_share() {
         let answer = read(client.send(get("/")).await.expect("an answer")).await.expect("a body");
         refused += usize::from(answer.status == StatusCode::FORBIDDEN);
     }
-    // Five standard deviations around a half; with draws thrown away it would be a quarter.
-    assert!((150..=250).contains(&refused), "{refused} of 400");
+    // Seven standard deviations around a half; with draws thrown away it would be a quarter.
+    assert!((130..=270).contains(&refused), "{refused} of 400");
 }
 
 fn policy_for_a() -> access::Policy {

@@ -55,14 +55,19 @@ async fn what_is_under_way_is_finished_and_then_closed() {
 #[tokio::test]
 async fn a_closed_listener_finishes_what_it_has_while_the_others_serve() {
     let (upstream, started, release) = held().await;
-    let (proxy, address) = serving(all_to(&[upstream.address])).await;
+    let mut snapshot = all_to(&[upstream.address]);
+    snapshot.listeners[0].bind.set_ip(alone());
+    let (proxy, address) = serving(snapshot).await;
     let under_way = tokio::spawn(raw(address, "GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
     until(|| started.get() == 1).await;
     let handle = proxy.handle.clone();
     let mut closing = tokio::spawn(async move { handle.close(|_| true).await });
-    while TcpStream::connect(address).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    soon(async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    })
+    .await;
     assert!(futures::poll!(&mut closing).is_pending(), "it waits for the request under way");
     release.cancel();
     let answer = soon(under_way).await.expect("no panic");
@@ -102,7 +107,9 @@ async fn a_removed_listener_drains_while_the_rest_serves() {
     let (upstream, started, release) = held().await;
     // On several threads, none of which is the one that says that the listener goes; by our own code and by hyper.
     let proxy = start(Settings { threads: 3, ..Settings::default() });
-    proxy.handle.apply(all_to(&[upstream.address])).await.expect("a good snapshot");
+    let mut snapshot = all_to(&[upstream.address]);
+    snapshot.listeners[0].bind.set_ip(alone());
+    proxy.handle.apply(snapshot).await.expect("a good snapshot");
     let address = proxy.address("l");
     let requests = ["GET / HTTP/1.1\r\nhost: a\r\n\r\n", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx"];
     let asking: Vec<_> = (0..12).map(|number| tokio::spawn(raw(address, requests[number % 2]))).collect();

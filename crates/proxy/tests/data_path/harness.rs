@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,12 +17,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use proxy::snapshot::*;
 use proxy::{Handle, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Nothing in a test takes longer than this unless something is wrong.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// Between two looks at a condition.
+pub(crate) const PAUSE: Duration = Duration::from_millis(1);
 
 pub(crate) type ServedBody = BoxBody<Bytes, hyper::Error>;
 
@@ -37,7 +41,7 @@ pub(crate) async fn soon<T>(work: impl Future<Output = T>) -> T {
 pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
     soon(async {
         while !holds() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(PAUSE).await;
         }
     })
     .await;
@@ -115,9 +119,21 @@ impl Upstream {
     }
 }
 
-/// An address that nobody listens on: it was free a moment ago.
+/// An address that nobody listens on. It is kept from all others until the end of this process: a port that was free a moment ago is
+/// given to the next who asks for any.
 pub(crate) async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("an address")
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let address = socket.local_addr().expect("an address");
+    std::mem::forget(socket);
+    address
+}
+
+/// An address of this machine that is nobody else's, so that what is free on it stays free: all others listen on 127.0.0.1.
+pub(crate) fn alone() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    IpAddr::from([127, 32 + NEXT.fetch_add(1, Ordering::Relaxed) % 32, high, low])
 }
 
 /// A running proxy.
@@ -131,7 +147,21 @@ pub(crate) fn start(settings: Settings) -> Running {
     start_with(settings, proxy::Dependencies::default())
 }
 
-pub(crate) fn start_with(settings: Settings, dependencies: proxy::Dependencies) -> Running {
+/// Starts a proxy. Limits that a test does not set are such that a busy machine does not come to them.
+pub(crate) fn start_with(mut settings: Settings, dependencies: proxy::Dependencies) -> Running {
+    let usual = Settings::default();
+    for (set, usual) in [
+        (&mut settings.drain, usual.drain),
+        (&mut settings.connect_timeout, usual.connect_timeout),
+        (&mut settings.handshake_timeout, usual.handshake_timeout),
+    ] {
+        if *set == usual {
+            *set = LIMIT;
+        }
+    }
+    if settings.sniff_wait == usual.sniff_wait {
+        settings.sniff_wait = Duration::from_secs(4);
+    }
     let (proxy, handle) = proxy::build(settings, dependencies);
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(proxy.run(shutdown.clone()));
@@ -290,7 +320,8 @@ pub(crate) fn get(target: &str) -> Request<ServedBody> {
 /// Sends bytes and reads all there is until the other side closes.
 pub(crate) async fn raw(address: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
     let mut stream = TcpStream::connect(address).await.expect("connects");
-    stream.write_all(bytes.as_ref()).await.expect("sends");
+    // Who is answered before all was read may find the connection closed; that shows in what is read.
+    let _ = stream.write_all(bytes.as_ref()).await;
     let mut all = Vec::new();
     // A reset after the answer is an end as well.
     let _ = soon(stream.read_to_end(&mut all)).await;
@@ -311,14 +342,14 @@ pub(crate) async fn read_until(stream: &mut (impl tokio::io::AsyncRead + Unpin),
 
 /// Counts something.
 #[derive(Clone, Default)]
-pub(crate) struct Count(Arc<std::sync::atomic::AtomicUsize>);
+pub(crate) struct Count(Arc<AtomicUsize>);
 
 impl Count {
     pub(crate) fn add(&self) -> usize {
-        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst)
+        self.0.fetch_add(1, Ordering::SeqCst)
     }
 
     pub(crate) fn get(&self) -> usize {
-        self.0.load(std::sync::atomic::Ordering::SeqCst)
+        self.0.load(Ordering::SeqCst)
     }
 }

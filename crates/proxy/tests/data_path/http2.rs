@@ -320,15 +320,16 @@ async fn a_long_answer_is_no_idle_connection() {
         async move { Response::new(body) }
     })
     .await;
-    let proxy = start(Settings { header_timeout: Duration::from_millis(50), ..Settings::default() });
+    let proxy = start(Settings { header_timeout: Duration::from_secs(4), ..Settings::default() });
     proxy.handle.apply(all_to(&[upstream.address])).await.expect("a good snapshot");
     let (sender, _driver) = connected(proxy.address("l")).await;
     let mut sender = soon(sender.ready()).await.expect("a connection");
     let request = Request::builder().method(Method::GET).uri("http://a.test/").body(()).expect("a request");
     let (answer, _) = sender.send_request(request, true).expect("a stream");
     let mut answer = soon(answer).await.expect("an answer").into_body();
-    for _ in 0..10 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    // One part after the other, for longer than a connection may be idle.
+    for _ in 0..12 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
         more.send_data(Bytes::from_static(b"x")).await.expect("it is read");
         soon(answer.data()).await.expect("data").expect("data");
     }

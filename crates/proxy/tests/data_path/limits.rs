@@ -23,8 +23,8 @@ use crate::secure::connect;
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
 
-/// How long heads may take here: what ends at one and a half times that, or at half of it, is told apart on a busy machine as well.
-const HEAD: Duration = Duration::from_secs(16);
+/// How long heads may take here. Those that are in time take a little more than half of it, so that a busy machine has the rest.
+const HEAD: Duration = Duration::from_secs(24);
 
 /// Sends a part of a head every now and then, all of it after `whole`; how long it took until there was an answer or an end, and which.
 async fn drips(mut stream: Box<dyn Wire>, whole: Duration) -> (bool, Duration) {
@@ -43,7 +43,7 @@ async fn drips(mut stream: Box<dyn Wire>, whole: Duration) -> (bool, Duration) {
     let mut answer = [0; 12];
     let reading = async { answers.read_exact(&mut answer).await.is_ok() };
     let answered = tokio::select! {
-        answered = tokio::time::timeout(LIMIT * 2, reading) => answered.expect("an end"),
+        answered = tokio::time::timeout(HEAD + LIMIT, reading) => answered.expect("an end"),
         () = dripping => false,
     };
     (answered, began.elapsed())
@@ -91,10 +91,14 @@ async fn a_head_has_its_time_from_its_first_byte_to_its_last() {
         let ((answered, _), (late, after)) = tokio::join!(in_time, stalled);
         let which = format!("{listener}, kept: {kept}, {after:?}");
         assert!(answered, "its time was cut short: {which}");
-        assert!(!late && after > HEAD * 9 / 10 && after < HEAD * 14 / 10, "{which}");
+        // Nothing came of it before its time, and it did not wait for a head that goes on for ever.
+        assert!(!late && after > HEAD * 9 / 10, "{which}");
     });
     futures::future::join_all(tried).await;
 }
+
+/// A deadline before which an answer has begun on a busy machine as well.
+const DEADLINE: &str = "8S";
 
 /// A call of gRPC with a deadline.
 fn call(deadline: &str) -> Request<()> {
@@ -127,7 +131,7 @@ async fn a_call_ends_at_its_deadline_also_where_its_answer_has_begun() {
     let (sender, _driver) = connected(address).await;
     let mut sender = soon(sender.ready()).await.expect("a connection");
     // The client goes on sending, as in a stream.
-    let (answer, _open) = sender.send_request(call("1S"), false).expect("a stream");
+    let (answer, _open) = sender.send_request(call(DEADLINE), false).expect("a stream");
     let mut answer = soon(answer).await.expect("an answer").into_body();
     assert_eq!(soon(answer.data()).await.expect("data").expect("data"), "xxx");
     assert!(soon(answer.data()).await.is_none(), "no more data");
@@ -145,7 +149,7 @@ async fn a_call_that_cannot_be_told_of_its_deadline_is_cut_off() {
     let (proxy, address, notebook) = crate::observed::observed(all_to(&[upstream.address]), recording).await;
     let (sender, _driver) = connected(address).await;
     let mut sender = soon(sender.ready()).await.expect("a connection");
-    let (answer, _open) = sender.send_request(call("1S"), false).expect("a stream");
+    let (answer, _open) = sender.send_request(call(DEADLINE), false).expect("a stream");
     let mut answer = soon(answer).await.expect("an answer").into_body();
     let cut = async {
         loop {
@@ -160,7 +164,9 @@ async fn a_call_that_cannot_be_told_of_its_deadline_is_cut_off() {
     let exchange = notebook.only().await;
     assert_eq!((exchange.grpc_status, exchange.reason), (Some(4), Some("deadline")), "{exchange:?}");
     // Of HTTP/1.1, where trailers may be dropped on the way, so that a part would pass for the whole.
-    let head = "POST /x.Y/Z HTTP/1.1\r\nhost: a.test\r\ncontent-type: application/grpc\r\ngrpc-timeout: 1S\r\n";
+    let head = format!(
+        "POST /x.Y/Z HTTP/1.1\r\nhost: a.test\r\ncontent-type: application/grpc\r\ngrpc-timeout: {DEADLINE}\r\n"
+    );
     let (small, mut told) = begins(3).await;
     proxy.handle.apply(all_to(&[small.address])).await.expect("a good snapshot");
     let answer = raw(address, format!("{head}te: trailers\r\ncontent-length: 0\r\n\r\n")).await;
@@ -171,9 +177,10 @@ async fn a_call_that_cannot_be_told_of_its_deadline_is_cut_off() {
 }
 
 /// How long requests may stand still here, and how long uploads take that never do.
-const USUAL: Duration = Duration::from_secs(4);
-const UPLOAD: Duration = Duration::from_secs(6);
-const STEP: Duration = Duration::from_millis(500);
+const USUAL: Duration = Duration::from_secs(10);
+const STEP: Duration = Duration::from_secs(1);
+/// In so many steps.
+const PARTS: usize = 12;
 
 /// Sends parts of a body of ten bytes for a while; the answer.
 async fn uploads(address: std::net::SocketAddr, parts: usize) -> String {
@@ -182,7 +189,8 @@ async fn uploads(address: std::net::SocketAddr, parts: usize) -> String {
 
 async fn uploads_to(address: std::net::SocketAddr, target: &str, parts: usize) -> String {
     let mut stream = TcpStream::connect(address).await.expect("connects");
-    let head = format!("POST {target} HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\ncontent-length: 12\r\n\r\n");
+    let head =
+        format!("POST {target} HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\ncontent-length: {PARTS}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.expect("sends");
     for _ in 0..parts {
         // The client's pace, which nothing waits for.
@@ -214,12 +222,13 @@ async fn an_upload_that_goes_on_is_waited_for_and_one_that_stands_still_is_not()
             let proxy = start(settings);
             proxy.handle.apply(snapshot).await.expect("a good snapshot");
             let address = proxy.address("l");
-            let (goes_on, stands) = tokio::join!(uploads(address, 12), uploads(address, 3));
+            let (goes_on, stands) = tokio::join!(uploads(address, PARTS), uploads(address, 3));
             assert!(goes_on.starts_with("HTTP/1.1 200") && goes_on.ends_with("[12]"), "{protocol:?}: {goes_on}");
             assert!(stands.starts_with("HTTP/1.1 408"), "{protocol:?}: {stands}");
         }
     });
-    assert!(STEP * 12 == UPLOAD && UPLOAD > USUAL);
+    // Nothing but the parts on the way makes it wait for so long.
+    const { assert!(STEP.as_secs() * PARTS as u64 > USUAL.as_secs()) };
     futures::future::join_all(tried).await;
 }
 
@@ -236,7 +245,7 @@ async fn an_upload_by_the_way_out_is_waited_for_while_it_goes_on() {
     let snapshot = proxy::Snapshot { listeners: vec![exit], ..proxy::Snapshot::default() };
     proxy.handle.apply(snapshot).await.expect("a good snapshot");
     let (address, target) = (proxy.address("l"), format!("http://{}/", upstream.address));
-    let (goes_on, stands) = tokio::join!(uploads_to(address, &target, 12), uploads_to(address, &target, 3));
+    let (goes_on, stands) = tokio::join!(uploads_to(address, &target, PARTS), uploads_to(address, &target, 3));
     assert!(goes_on.starts_with("HTTP/1.1 200") && goes_on.ends_with("[12]"), "{goes_on}");
     assert!(stands.starts_with("HTTP/1.1 408"), "{stands}");
 }
@@ -261,7 +270,7 @@ async fn a_stream_of_grpc_that_goes_on_is_waited_for() {
         let (sender, _driver) = connected(proxy.address("l")).await;
         let mut sender = soon(sender.ready()).await.expect("a connection");
         let (answer, mut body) = sender.send_request(call("1H"), false).expect("a stream");
-        for _ in 0..12 {
+        for _ in 0..PARTS {
             tokio::time::sleep(STEP).await;
             body.send_data(Bytes::from_static(b"x"), false).expect("a stream");
         }
@@ -293,7 +302,7 @@ async fn streams_of_clients_that_take_nothing_end_and_their_connections_do_not()
         Response::new(text(vec![b'x'; length]))
     })
     .await;
-    let stalled = Duration::from_secs(2);
+    let stalled = Duration::from_secs(6);
     let proxy = start(Settings { stalled, ..Settings::default() });
     proxy.handle.apply(all_to(&[upstream.address])).await.expect("a good snapshot");
     let address = proxy.address("l");
@@ -327,7 +336,7 @@ async fn streams_of_clients_that_take_nothing_end_and_their_connections_do_not()
     let (mut body, mut read) = (soon(answer).await.expect("a head").into_body(), 0);
     while let Some(data) = soon(body.data()).await {
         read += data.expect("it goes on").len();
-        tokio::time::sleep(stalled / 10).await;
+        tokio::time::sleep(stalled / 15).await;
         let taken = body.flow_control().used_capacity();
         body.flow_control().release_capacity(taken).expect("room");
     }

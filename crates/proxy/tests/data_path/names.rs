@@ -27,8 +27,7 @@ async fn answered(address: std::net::SocketAddr, status: StatusCode) -> Answer {
             if answer.status == status {
                 return answer;
             }
-            // Not faster than others get on with it.
-            tokio::task::yield_now().await;
+            tokio::time::sleep(PAUSE).await;
         }
     })
     .await

@@ -79,10 +79,12 @@ async fn an_edge_is_counted_by_caller_with_its_sizes() {
     let second = ask(address, request).await;
     assert!(second.body.ends_with("abcde"), "{second:?}");
     let bytes = (answer.body.len() + second.body.len()) as u64;
-    until(|| proxy.handle.stats().series.iter().any(|series| series.response_bytes == bytes)).await;
+    let success = Class::Success as usize;
+    let counted = |series: &proxy::Series| series.response_bytes == bytes && series.classes[success] == 2;
+    until(|| proxy.handle.stats().series.iter().any(|series| counted(series) && series.request_bytes == 15)).await;
     let series = &proxy.handle.stats().series;
     assert_eq!(series.len(), 1, "{series:#?}");
-    let (success, edge) = (Class::Success as usize, &series[0]);
+    let edge = &series[0];
     assert_eq!((&*edge.source, &*edge.rule, &*edge.backend), ("shop/web", "r", "b"));
     assert_eq!((edge.classes[success], edge.request_bytes), (2, 15));
     assert_eq!(notebook.len(), 0, "not sampled, not failed");
@@ -156,8 +158,8 @@ async fn a_client_that_does_not_wait_is_counted_and_recorded() {
     drop(client);
     let record = notebook.only().await;
     assert_eq!((record.status.as_u16(), record.reason), (CLIENT_GONE, Some("client_gone")));
-    let series = proxy.handle.stats().series;
-    assert_eq!(series[0].classes[Class::ClientError as usize], 1);
+    let counted = || proxy.handle.stats().series.first().map(|series| series.classes[Class::ClientError as usize]);
+    until(|| counted() == Some(1)).await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::harness::*;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 async fn served(by_hand: bool, upstream: &Upstream) -> Running {
-    let settings = Settings { by_hand, header_timeout: Duration::from_secs(2), ..Settings::default() };
+    let settings = Settings { by_hand, header_timeout: Duration::from_secs(6), ..Settings::default() };
     let proxy = start(settings);
     proxy.handle.apply(all_to(&[upstream.address])).await.expect("a good snapshot");
     proxy
@@ -115,7 +115,7 @@ async fn an_answer_is_read_no_faster_than_it_is_taken() {
 async fn whoever_takes_nothing_for_too_long_is_let_go() {
     let upstream = Upstream::http(|_| async { Response::new(text(vec![b'x'; 64 << 20])) }).await;
     for by_hand in [true, false] {
-        let proxy = start(Settings { by_hand, stalled: Duration::from_millis(500), ..Settings::default() });
+        let proxy = start(Settings { by_hand, stalled: Duration::from_secs(3), ..Settings::default() });
         proxy.handle.apply(all_to(&[upstream.address])).await.expect("a good snapshot");
         let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a small buffer");

@@ -38,8 +38,8 @@ pub(crate) fn breaker() -> Breaker {
         minimum_calls: 10,
         window: Duration::from_secs(30),
         consecutive: None,
-        call_timeout: Duration::from_secs(3),
-        open: Duration::from_millis(300),
+        call_timeout: LIMIT,
+        open: LIMIT,
         probes: 2,
     }
 }
@@ -186,7 +186,7 @@ async fn the_last_answer_is_the_callers() {
 async fn retries_stay_in_their_budget() {
     let fickle = Fickle::failing(500, usize::MAX);
     let upstream = fickle.serve().await;
-    let budget = Budget { percent: 10, interval: Duration::from_secs(60), min_per_second: 0 };
+    let budget = Budget { percent: 10, interval: LIMIT * 10, min_per_second: 0 };
     let policy = Policy { retries: scoped(Retries { budget, ..retries() }), ..Policy::default() };
     let (proxy, address) = serving(under(policy, &[upstream.address])).await;
     let mut client = Client::http1(address).await;
@@ -221,7 +221,7 @@ async fn silent(times: usize) -> (Upstream, Count) {
 #[tokio::test]
 async fn a_try_that_takes_too_long_is_given_up_for_another() {
     let (upstream, connections) = silent(2).await;
-    let timeouts = TryTimeouts { per_try: Some(Duration::from_millis(50)), request: None };
+    let timeouts = TryTimeouts { per_try: Some(Duration::from_secs(4)), request: None };
     let policy = Policy { retries: scoped(retries()), timeouts, ..Policy::default() };
     let (_proxy, address) = serving(under(policy, &[upstream.address])).await;
     assert_eq!(ask(address, get("/")).await.body, "ok");
@@ -231,20 +231,22 @@ async fn a_try_that_takes_too_long_is_given_up_for_another() {
 #[tokio::test]
 async fn the_whole_has_a_limit_too() {
     let (upstream, connections) = silent(usize::MAX).await;
-    let timeouts = TryTimeouts { per_try: None, request: Some(Duration::from_millis(100)) };
+    let timeouts = TryTimeouts { per_try: None, request: Some(Duration::from_secs(2)) };
     let policy = Policy { retries: scoped(retries()), timeouts, ..Policy::default() };
     let (_proxy, address) = serving(under(policy, &[upstream.address])).await;
     let answer = ask(address, get("/")).await;
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
     assert!(answer.body.contains("reason: timeout"), "{}", answer.body);
-    assert_eq!(connections.get(), 1);
+    until(|| connections.get() == 1).await;
 }
 
 #[tokio::test]
 async fn a_breaker_opens_fails_fast_and_closes_on_recovery() {
     let fickle = Fickle::failing(500, usize::MAX);
     let upstream = fickle.serve().await;
-    let snapshot = under(Policy { breaker: scoped(breaker()), ..Policy::default() }, &[upstream.address]);
+    // Long enough for all that is to be refused meanwhile.
+    let breaker = Breaker { open: Duration::from_secs(10), ..breaker() };
+    let snapshot = under(Policy { breaker: scoped(breaker), ..Policy::default() }, &[upstream.address]);
     let (proxy, address) = serving(snapshot.clone()).await;
     let mut client = Client::http1(address).await;
     let mut refused = Vec::new();
@@ -256,7 +258,8 @@ async fn a_breaker_opens_fails_fast_and_closes_on_recovery() {
     }
     assert_eq!((fickle.asked.get(), refused.len()), (10, 20));
     assert!(refused[0].body.contains("reason: circuit_open"), "{}", refused[0].body);
-    assert_eq!(refused[0].headers["retry-after"], "1");
+    let seconds: u64 = refused[0].headers["retry-after"].to_str().expect("text").parse().expect("seconds");
+    assert!((1..=10).contains(&seconds), "{seconds}");
     assert!(refused[0].headers.contains_key("x-request-id"));
 
     // Nothing of this is forgotten by a new snapshot whose policy is the same.
@@ -273,7 +276,7 @@ async fn a_breaker_opens_fails_fast_and_closes_on_recovery() {
     fickle.heal();
     soon(async {
         while ask(address, get("/")).await.status != StatusCode::OK {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(PAUSE).await;
         }
     })
     .await;
@@ -287,7 +290,7 @@ async fn a_breaker_opens_fails_fast_and_closes_on_recovery() {
 #[tokio::test]
 async fn calls_that_take_too_long_open_the_breaker() {
     let (upstream, connections) = silent(usize::MAX).await;
-    let breaker = Breaker { call_timeout: Duration::from_millis(20), open: Duration::from_secs(60), ..breaker() };
+    let breaker = Breaker { call_timeout: Duration::from_millis(500), open: LIMIT * 10, ..breaker() };
     let policy = Policy { breaker: scoped(breaker), ..Policy::default() };
     let (_proxy, address) = serving(under(policy, &[upstream.address])).await;
     let mut statuses = Vec::new();
@@ -295,7 +298,7 @@ async fn calls_that_take_too_long_open_the_breaker() {
         statuses.push(ask(address, get("/")).await.status.as_u16());
     }
     assert_eq!(statuses, [[504; 10].as_slice(), &[503; 2]].concat());
-    assert_eq!(connections.get(), 10);
+    assert!(connections.get() <= 10, "somebody is asked by an open circuit");
 }
 
 /// What a client does with a request whose body it never ends; the answer's status line, if it is given one.
@@ -317,12 +320,8 @@ async fn watched(protocol: BackendProtocol) -> (Running, SocketAddr, Upstream) {
         Response::new(text(if whole { "whole" } else { "broken" }))
     })
     .await;
-    let breaker = Breaker {
-        consecutive: Some(2),
-        call_timeout: Duration::from_secs(2),
-        open: Duration::from_secs(60),
-        ..breaker()
-    };
+    let breaker =
+        Breaker { consecutive: Some(2), call_timeout: Duration::from_secs(10), open: LIMIT * 10, ..breaker() };
     let outliers = Outliers {
         consecutive: Some(2),
         failure_percent: None,
@@ -367,7 +366,7 @@ async fn slowly(address: SocketAddr) -> String {
     stream.write_all(head.as_bytes()).await.expect("sends");
     for byte in "abcde".bytes() {
         // The client's pace, which nothing waits for.
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
         stream.write_all(&[byte]).await.expect("sends");
     }
     let mut answer = String::new();
@@ -401,7 +400,7 @@ async fn a_client_that_sends_nothing_keeps_no_probe_from_others() {
     })
     .await;
     let limits = Breaker { consecutive: Some(1), open: Duration::ZERO, probes: 1, ..breaker() };
-    let breaker = Breaker { call_timeout: Duration::from_secs(1), ..limits };
+    let breaker = Breaker { call_timeout: Duration::from_secs(6), ..limits };
     let policy = Policy { breaker: scoped(breaker), ..Policy::default() };
     let (proxy, address) = serving(under(policy, &[upstream.address])).await;
     assert_eq!(ask(address, get("/")).await.status, StatusCode::BAD_GATEWAY);
@@ -409,7 +408,7 @@ async fn a_client_that_sends_nothing_keeps_no_probe_from_others() {
     until(|| begun.get() == 2).await;
     soon(async {
         while ask(address, get("/")).await.status != StatusCode::OK {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(PAUSE).await;
         }
     })
     .await;
@@ -424,7 +423,7 @@ fn proxy_events(proxy: &Running) -> (u64, u64) {
 /// A backend that answers nothing, behind a breaker that opens at the second failure; it is spoken to as gRPC is.
 async fn hung(call_timeout: Duration) -> (Running, Client<ServedBody>, Upstream) {
     let upstream = Upstream::http(|_| std::future::pending::<Response<ServedBody>>()).await;
-    let breaker = Breaker { consecutive: Some(2), open: Duration::from_secs(60), call_timeout, ..breaker() };
+    let breaker = Breaker { consecutive: Some(2), open: LIMIT * 10, call_timeout, ..breaker() };
     let policy = Policy { breaker: scoped(breaker), ..Policy::default() };
     let (proxy, address) = serving(under(policy, &[upstream.address])).await;
     (proxy, Client::http2(address).await, upstream)
@@ -440,7 +439,7 @@ async fn called(client: &mut Client<ServedBody>, deadline: Option<&str>, body: S
 
 #[tokio::test]
 async fn a_hung_backend_is_blamed_for_streams_that_wait_for_it() {
-    let (proxy, mut client, _upstream) = hung(Duration::from_millis(300)).await;
+    let (proxy, mut client, _upstream) = hung(Duration::from_secs(3)).await;
     for _ in 0..2 {
         // The caller has said something, and goes on when it is answered.
         let said = futures::stream::iter([Ok(Frame::data("\0\0\0\0\0".into()))]);
@@ -452,13 +451,13 @@ async fn a_hung_backend_is_blamed_for_streams_that_wait_for_it() {
 
 #[tokio::test]
 async fn a_hung_backend_is_blamed_for_deadlines_that_were_fair() {
-    let (proxy, mut client, _upstream) = hung(Duration::from_secs(60)).await;
+    let (proxy, mut client, _upstream) = hung(LIMIT).await;
     for _ in 0..3 {
         assert_eq!(called(&mut client, Some("1n"), text("")).await, "4");
     }
     assert_eq!(proxy_events(&proxy), (0, 0), "nobody could have answered in that time");
     for _ in 0..2 {
-        assert_eq!(called(&mut client, Some("2S"), text("")).await, "4");
+        assert_eq!(called(&mut client, Some("6S"), text("")).await, "4");
     }
     assert_eq!(proxy_events(&proxy), (1, 0));
 }
@@ -466,7 +465,7 @@ async fn a_hung_backend_is_blamed_for_deadlines_that_were_fair() {
 #[tokio::test]
 async fn an_open_circuit_says_so_in_grpc() {
     let dead = nobody().await;
-    let breaker = Breaker { consecutive: Some(1), open: Duration::from_secs(60), ..breaker() };
+    let breaker = Breaker { consecutive: Some(1), open: LIMIT * 10, ..breaker() };
     let policy = Policy { breaker: scoped(breaker), ..Policy::default() };
     let (_proxy, address) = serving(under(policy, &[dead])).await;
     let call = || {

@@ -36,8 +36,10 @@ async fn a_rate_limit_says_when_to_come_back() {
         assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
         assert!(refused.body.contains("reason: rate_limited"), "{}", refused.body);
         assert_eq!(refused.headers["ratelimit-policy"], "\"each\";q=3;w=600");
-        assert_eq!(refused.headers["ratelimit"], "\"each\";r=0;t=200");
-        assert_eq!(refused.headers["retry-after"], "200");
+        // Two hundred seconds from the first of them on.
+        let seconds: u64 = refused.headers["retry-after"].to_str().expect("text").parse().expect("seconds");
+        assert!((200 - LIMIT.as_secs()..=200).contains(&seconds), "{seconds}");
+        assert_eq!(refused.headers["ratelimit"], format!("\"each\";r=0;t={seconds}"));
     }
     assert_eq!(counted(&proxy, PolicyEvent::RateLimited), 2);
     let call = Request::post("http://a.test/pkg.Service/Call").header("content-type", "application/grpc");
@@ -79,7 +81,7 @@ async fn only_so_many_are_under_way_and_only_so_many_wait() {
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(refused.body.contains("reason: queue_full"), "{}", refused.body);
     }
-    assert_eq!(asked.get(), 2);
+    until(|| asked.get() == 2).await;
     release.cancel();
     while let Some(answered) = soon(clients.join_next()).await {
         assert_eq!(answered.expect("no panic").body, "done");
@@ -117,7 +119,7 @@ async fn a_client_that_goes_away_gives_its_place_back() {
     release.cancel();
     soon(async {
         while ask(address, get("/")).await.status != StatusCode::OK {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(PAUSE).await;
         }
     })
     .await;
@@ -137,7 +139,7 @@ async fn a_client_that_sends_nothing_gives_its_place_back() {
     .await;
     let concurrency = Concurrency { limit: 1, queue: 1, max_wait: LIMIT };
     let policy = Policy { concurrency: scoped(concurrency), ..Policy::default() };
-    let proxy = start(Settings { header_timeout: Duration::from_secs(1), ..Settings::default() });
+    let proxy = start(Settings { header_timeout: Duration::from_secs(5), ..Settings::default() });
     proxy.handle.apply(under(policy, &[upstream.address])).await.expect("a good snapshot");
     let address = proxy.address("l");
     let mut stalled = TcpStream::connect(address).await.expect("connects");
@@ -271,10 +273,11 @@ async fn the_same_cookie_meets_the_same_endpoint() {
     let endpoints: Vec<_> = upstreams.iter().map(|upstream| upstream.address).collect();
     let (_proxy, address) = serving(under(policy, &endpoints)).await;
     let mut met = std::collections::BTreeSet::new();
-    for session in 0..30 {
+    // With so many sessions an endpoint is left out once in a hundred million million runs.
+    for session in 0..100 {
         let cookie = format!("theme=dark; session={session}");
         let first = ask(address, with_header("cookie", &cookie)).await.body;
-        for _ in 0..3 {
+        for _ in 0..2 {
             assert_eq!(ask(address, with_header("cookie", &cookie)).await.body, first);
         }
         met.insert(first);

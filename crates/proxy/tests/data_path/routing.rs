@@ -58,8 +58,8 @@ async fn a_backend_without_endpoints_keeps_its_share() {
     for _ in 0..400 {
         answered += usize::from(ask(address, get("/")).await.status == StatusCode::OK);
     }
-    // A half, and not the three quarters that a second draw would make of it.
-    assert!((140..=260).contains(&answered), "{answered} of 400");
+    // Seven standard deviations around a half, and not the three quarters that a second draw would make of it.
+    assert!((130..=270).contains(&answered), "{answered} of 400");
 }
 
 #[tokio::test]
@@ -80,7 +80,8 @@ async fn weights_share_the_requests() {
     let counted = proxy.handle.stats();
     let success = Class::ALL.iter().position(|class| *class == Class::Success).expect("a class");
     let sum: u64 = counted.series.iter().map(|series| series.classes[success]).sum();
-    assert_eq!((sum, counted.in_flight), (1_000, 0));
+    assert_eq!(sum, 1_000);
+    until(|| proxy.handle.stats().in_flight == 0).await;
 }
 
 #[tokio::test]
@@ -199,7 +200,7 @@ async fn a_backend_that_does_not_answer_in_time_is_given_up() {
         let (proxy, address) = serving(routes(vec![slow], &[("b", vec![silent.address])])).await;
         let answer = ask(address, get("/")).await;
         assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
-        assert_eq!(proxy.handle.stats().in_flight, 0);
+        until(|| proxy.handle.stats().in_flight == 0).await;
     }
 }
 

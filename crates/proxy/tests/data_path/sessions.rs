@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::StatusCode;
 use proxy::policy::{Breaker, Concurrency, Policy, Scoped};
@@ -50,7 +49,7 @@ async fn a_connection_is_counted_as_it_goes_and_told_of_at_its_end() {
     let mut back = [0; 5];
     soon(stream.read_exact(&mut back)).await.expect("an echo");
     // Counted while it is open.
-    until(|| sessions(&running).received == 5).await;
+    until(|| sessions(&running).received == 5 && sessions(&running).sent == 5).await;
     let open = sessions(&running);
     assert_eq!((open.opened, open.sent, open.closed), (1, 5, [0; 5]));
     drop(stream);
@@ -106,7 +105,7 @@ fn connect(port: u16) -> http::Request<ServedBody> {
 async fn tunnels_to_the_outside_have_places_and_their_destination_is_counted() {
     let upstream = echo().await;
     let port = upstream.address.port();
-    let concurrency = Concurrency { limit: 1, queue: 0, max_wait: Duration::from_secs(1) };
+    let concurrency = Concurrency { limit: 1, queue: 0, max_wait: LIMIT };
     let policy = Policy { concurrency: scoped(concurrency), ..Policy::default() };
     let (running, at) = guarded(exit("localhost", port, policy)).await;
     // By the first tunnel its name has been resolved.
@@ -118,6 +117,7 @@ async fn tunnels_to_the_outside_have_places_and_their_destination_is_counted() {
             if read_until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 200") {
                 return stream;
             }
+            tokio::time::sleep(PAUSE).await;
         }
     })
     .await;
@@ -135,8 +135,9 @@ async fn tunnels_to_the_outside_have_places_and_their_destination_is_counted() {
         let series = running.handle.stats().series;
         series.into_iter().find(|series| &*series.source == "shop/a" && &*series.rule == "localhost")
     };
-    until(|| own().is_some_and(|series| series.sessions.closed[Ending::Client as usize] == 1)).await;
-    assert_eq!(own().map(|series| (series.sessions.sent, series.sessions.received)), Some((3, 3)));
+    let carried = |series: &proxy::Series| (series.sessions.sent, series.sessions.received) == (3, 3);
+    let ended = |series: &proxy::Series| series.sessions.closed[Ending::Client as usize] == 1;
+    until(|| own().is_some_and(|series| ended(&series) && carried(&series))).await;
 }
 
 #[tokio::test]
@@ -145,10 +146,10 @@ async fn a_circuit_opens_for_a_destination_that_cannot_be_reached() {
     let breaker = Breaker {
         failure_percent: 50,
         minimum_calls: 2,
-        window: Duration::from_secs(60),
+        window: LIMIT * 10,
         consecutive: None,
-        call_timeout: Duration::from_secs(5),
-        open: Duration::from_secs(60),
+        call_timeout: LIMIT,
+        open: LIMIT * 10,
         probes: 1,
     };
     let policy = Policy { breaker: scoped(breaker), ..Policy::default() };
@@ -159,6 +160,7 @@ async fn a_circuit_opens_for_a_destination_that_cannot_be_reached() {
             if answer.body.contains("circuit_open") {
                 return answer;
             }
+            tokio::time::sleep(PAUSE).await;
         }
     })
     .await;

@@ -187,7 +187,7 @@ impl KeyServer {
 }
 
 fn remote(pause: Duration) -> Keys {
-    let (timeout, refresh) = (Duration::from_secs(5), Duration::from_secs(600));
+    let (timeout, refresh) = (LIMIT, Duration::from_secs(600));
     Keys::There(RemoteKeys { at: Origin::Backend("idp".into()), path: "/keys".into(), timeout, refresh, pause })
 }
 
@@ -253,7 +253,7 @@ async fn without_keys_nobody_is_let_in_and_nobody_waits_for_ever() {
     server.away.store(false, Ordering::SeqCst);
     soon(async {
         while call(NOBODY, at, bearing(&idp.token(json!({})))).await.status != StatusCode::OK {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(PAUSE).await;
         }
     })
     .await;
