@@ -108,6 +108,11 @@ impl Body {
         }
     }
 
+    /// When it is given up, if ever.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        if let Self::Due(due) = self { Some(due.until) } else { None }
+    }
+
     /// Why it was given up, where it was the proxy that did.
     pub(crate) fn given_up(&self) -> Option<&'static str> {
         matches!(self, Self::Due(due) if due.over).then_some(deadline::REASON)

@@ -41,6 +41,7 @@ use crate::request::{self, Caller};
 use crate::route::{Protocol, Table};
 use crate::service::Shared;
 use crate::snapshot::{Admits, Forwarded};
+use crate::taken::Taken;
 use crate::tunnel;
 
 /// What the first bytes of a connection look like.
@@ -387,10 +388,18 @@ where
     let asked = Arc::clone(&caller);
     let under_way = move || asked.active.load(Ordering::Relaxed) > 0;
     // In a box, which is there while there is a request and not while a connection waits for one.
+    let answers = Arc::clone(&term);
     let service = service_fn(move |request: Request<Incoming>| {
-        Box::pin(request::serve(Arc::clone(&caller), request.map(Into::into)))
+        let (caller, answers) = (Arc::clone(&caller), Arc::clone(&answers));
+        Box::pin(async move {
+            let answered = request::serve(caller, request.map(Into::into)).await;
+            if let Ok(answer) = &answered {
+                answers.answers_by(answer.body().due());
+            }
+            answered
+        })
     });
-    let stream = hears(stream, &term);
+    let stream = Taken::new(hears(stream, &term), &term);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let sees = Sees { idle: || false, under_way, due: || term.due() };
     drive(connection.as_mut(), |connection| connection.graceful_shutdown(), &slot.life, settings, sees).await

@@ -1,4 +1,5 @@
-//! How long a client may take for the head of a request that hyper reads: from its first byte on, and as long until that comes.
+//! How long a client may take for the head of a request that hyper reads: from its first byte on, and as long until that comes. And until when it may take the
+//! answer of a call that has a deadline (`taken.rs`).
 //!
 //! hyper asks for a timer where it begins to wait for a head, and drops it where the head is there. The bytes that come meanwhile are seen on
 //! their way to it. Nobody is woken for it: the connection is polled every so often, and when [`Term::due`] says so.
@@ -24,6 +25,8 @@ pub(crate) struct Term {
     /// Whether one is awaited, and whether nothing of it has come.
     awaited: AtomicBool,
     unheard: AtomicBool,
+    /// When the answer under way must have been taken, in microseconds since it began; zero where it has no deadline.
+    answer: AtomicU64,
 }
 
 impl Term {
@@ -35,6 +38,7 @@ impl Term {
             since: AtomicU64::new(0),
             awaited: AtomicBool::new(false),
             unheard: AtomicBool::new(false),
+            answer: AtomicU64::new(0),
         }
     }
 
@@ -52,8 +56,23 @@ impl Term {
         self.since.store(micros, Ordering::Relaxed);
     }
 
+    /// An answer begins, with the deadline of its call.
+    pub(crate) fn answers_by(&self, until: Option<Instant>) {
+        let micros = |until: Instant| until.saturating_duration_since(self.began).as_micros().max(1);
+        let until = until.map_or(0, |until| u64::try_from(micros(until)).unwrap_or(u64::MAX / 2));
+        self.answer.store(until, Ordering::Relaxed);
+    }
+
+    /// When the answer under way must have been taken, if ever.
+    pub(crate) fn answer_due(&self) -> Option<Instant> {
+        let micros = self.answer.load(Ordering::Relaxed);
+        (micros > 0).then(|| self.began.checked_add(Duration::from_micros(micros))).flatten()
+    }
+
     fn awaits(&self) {
         self.begins();
+        // All of the answer before is on its way.
+        self.answers_by(None);
         self.awaited.store(true, Ordering::Relaxed);
         self.unheard.store(true, Ordering::Relaxed);
     }

@@ -56,6 +56,7 @@ mod service;
 mod session;
 pub mod snapshot;
 mod stats;
+mod taken;
 mod tls;
 mod told;
 mod traffic;

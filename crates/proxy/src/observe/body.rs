@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::Method;
@@ -12,6 +13,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::Observation;
 use crate::body::Body;
+use crate::deadline;
 use crate::upstream::BodyError;
 
 /// A body under observation.
@@ -39,6 +41,11 @@ impl Seen {
             self.ends();
         }
         over
+    }
+
+    /// When it is given up, if ever.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.body.due()
     }
 
     /// The end of it, which the proxy may have made.
@@ -97,7 +104,9 @@ impl Drop for Seen {
             && !self.unread
             && !self.body.is_end_stream()
         {
-            observation.broke("client_gone");
+            // One whose time has passed was cut off, or is left as nobody waits for it any more.
+            let late = self.body.due().is_some_and(|due| due <= Instant::now());
+            observation.broke(if late { deadline::REASON } else { "client_gone" });
         }
     }
 }

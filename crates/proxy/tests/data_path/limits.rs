@@ -176,6 +176,125 @@ async fn a_call_that_cannot_be_told_of_its_deadline_is_cut_off() {
     assert_eq!((exchange.grpc_status, exchange.reason), (Some(4), Some("deadline")), "{exchange:?}");
 }
 
+/// How an answer without end was left: how long nothing more of it was taken before that.
+type Left = mpsc::Receiver<Duration>;
+
+/// A server that answers over HTTP/2 for as long as somebody takes it.
+async fn pours_http2() -> (Upstream, Left) {
+    let (tell, told) = mpsc::channel(16);
+    let upstream = served(move |request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>| {
+        let tell = tell.clone();
+        async move {
+            let head = Response::builder().header("content-type", "application/grpc").body(()).expect("a head");
+            let mut stream = respond.send_response(head, false).expect("a stream");
+            let mut taken = Instant::now();
+            stream.reserve_capacity(POURED);
+            while let Some(Ok(room)) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await {
+                taken = Instant::now();
+                stream.send_data(vec![b'x'; room].into(), false).expect("a stream");
+                stream.reserve_capacity(POURED);
+            }
+            drop(request);
+            tell.send(taken.elapsed()).await.expect("somebody waits");
+        }
+    })
+    .await;
+    (upstream, told)
+}
+
+/// The same over HTTP/1.1.
+async fn pours_http1() -> (Upstream, Left) {
+    let (tell, told) = mpsc::channel(16);
+    let upstream = Upstream::raw(move |mut stream| {
+        let tell = tell.clone();
+        async move {
+            let head = read_until(&mut stream, "\r\n\r\n").await;
+            assert!(head.contains("HTTP/1.1") && head.contains("grpc-timeout"), "{head}");
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.expect("sends");
+            let chunk = [format!("{POURED:X}\r\n"), "x".repeat(POURED), "\r\n".to_owned()].concat();
+            let mut rest = chunk.as_bytes();
+            let mut taken = Instant::now();
+            while let Ok(written) = stream.write(rest).await {
+                taken = Instant::now();
+                rest = if written < rest.len() { &rest[written..] } else { chunk.as_bytes() };
+            }
+            tell.send(taken.elapsed()).await.expect("somebody waits");
+        }
+    })
+    .await;
+    (upstream, told)
+}
+
+const POURED: usize = 16 * 1024;
+
+/// Who makes a call and reads nothing of its answer, for as long as this is held.
+#[derive(Clone, Copy, Debug)]
+enum Mute {
+    /// Over HTTP/1.1, without a body and with one.
+    Http1,
+    Upload,
+    Http2,
+}
+
+async fn mute(by: Mute, address: std::net::SocketAddr, seconds: u64) -> Box<dyn std::any::Any> {
+    if let Mute::Http2 = by {
+        let (sender, driver) = connected(address).await;
+        let mut sender = soon(sender.ready()).await.expect("a connection");
+        let call = sender.send_request(call(&format!("{seconds}S")), true).expect("a stream");
+        return Box::new((sender, driver, call));
+    }
+    let mut client = TcpStream::connect(address).await.expect("connects");
+    let (method, rest) = match by {
+        Mute::Upload => ("POST", "content-length: 5\r\n\r\nhello"),
+        _ => ("GET", "\r\n"),
+    };
+    let head = format!("{method} /x.Y/Z HTTP/1.1\r\nhost: a.test\r\ncontent-type: application/grpc\r\n");
+    client.write_all(format!("{head}grpc-timeout: {seconds}S\r\n{rest}").as_bytes()).await.expect("sends");
+    Box::new(client)
+}
+
+/// Deadlines that pass before all places on the way are full show nothing: whoever answers is then told when it has more to say. Whether that was so
+/// is told by its own clock alone, and a longer one tried.
+async fn ends_at_its_deadline(by: Mute) {
+    let tried = [BackendProtocol::Http1, BackendProtocol::H2c].map(|to| async move {
+        let (upstream, mut left) = if to == BackendProtocol::H2c { pours_http2().await } else { pours_http1().await };
+        let mut snapshot = all_to(&[upstream.address]);
+        snapshot.backends.values_mut().for_each(|backend| backend.protocol = to);
+        let recording = proxy::Recording { all: false, ratio: 0.0, per_second: 0 };
+        let (proxy, address, notebook) = crate::observed::observed(snapshot, recording).await;
+        for seconds in [1, 4, 16] {
+            let client = mute(by, address, seconds).await;
+            let left = tokio::time::timeout(LIMIT * 3, left.recv()).await;
+            let still = left.unwrap_or_else(|_| panic!("{by:?} {to:?}: it goes on")).expect("a server");
+            until(|| proxy.handle.stats().in_flight == 0).await;
+            let exchange = notebook.only().await;
+            assert_eq!((exchange.grpc_status, exchange.reason), (Some(4), Some("deadline")), "{by:?} {to:?}");
+            drop(client);
+            if still > Duration::from_millis(300) {
+                return;
+            }
+        }
+        panic!("{by:?} {to:?}: nothing has ever stood still");
+    });
+    futures::future::join_all(tried).await;
+}
+
+#[tokio::test]
+async fn a_call_of_http1_whose_client_reads_nothing_ends_at_its_deadline() {
+    ends_at_its_deadline(Mute::Http1).await;
+}
+
+#[tokio::test]
+async fn a_call_of_http1_with_a_body_whose_client_reads_nothing_ends_at_its_deadline() {
+    ends_at_its_deadline(Mute::Upload).await;
+}
+
+#[tokio::test]
+async fn a_call_of_http2_whose_client_reads_nothing_ends_at_its_deadline() {
+    ends_at_its_deadline(Mute::Http2).await;
+}
+
 /// How long requests may stand still here, and how long uploads take that never do.
 const USUAL: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_secs(1);
