@@ -407,9 +407,14 @@ async fn http2_sender(caller: &Caller, ticket: &Ticket, pool: &Pool) -> std::io:
     if pool.is_known_for_http1(BELIEVED_OF_CALLS) {
         return Err(NotHttp2::Http1.into());
     }
-    let Shared { upstreams, stop, .. } = &*caller.shared;
-    let stream = caller.dial().to(&ticket.endpoint, Some(b"h2"), ticket.client.as_deref()).await?;
-    let made = upstream::connect_http2(stream, ticket.endpoint.address, upstreams, stop.clone()).await;
+    let mut made = http2_connection(caller, ticket).await;
+    if is_silent(&made) && pool.asks_for_http1() && speaks_http1(caller, ticket).await {
+        // It may have been about to end then, and be another by now.
+        made = http2_connection(caller, ticket).await;
+        if is_silent(&made) {
+            made = Err(NotHttp2::Http1.into());
+        }
+    }
     let sender = made.inspect_err(|error| {
         if NotHttp2::of(error) == Some(NotHttp2::Http1) {
             pool.speaks_http1_alone();
@@ -419,6 +424,29 @@ async fn http2_sender(caller: &Caller, ticket: &Ticket, pool: &Pool) -> std::io:
         *shared = Some(sender.clone());
     }
     Ok(sender)
+}
+
+async fn http2_connection(caller: &Caller, ticket: &Ticket) -> std::io::Result<Http2Sender> {
+    let Shared { upstreams, stop, .. } = &*caller.shared;
+    let stream = caller.dial().to(&ticket.endpoint, Some(b"h2"), ticket.client.as_deref()).await?;
+    upstream::connect_http2(stream, ticket.endpoint.address, upstreams, stop.clone()).await
+}
+
+/// Whether the endpoint has gone without a word, which one that speaks HTTP/1.1 alone may do, and one that is about to end.
+fn is_silent(made: &std::io::Result<Http2Sender>) -> bool {
+    matches!(made, Err(error) if NotHttp2::of(error) == Some(NotHttp2::Silent))
+}
+
+/// Whether an endpoint answers in HTTP/1.1. Other proxies are not asked: they speak HTTP/2, and go without a word where they know nobody.
+async fn speaks_http1(caller: &Caller, ticket: &Ticket) -> bool {
+    if ticket.endpoint.peer.is_some() {
+        return false;
+    }
+    let dialled = caller.dial().to(&ticket.endpoint, Some(b"http/1.1"), ticket.client.as_deref()).await;
+    match dialled {
+        Ok(stream) => upstream::answers_http1(stream, ticket.endpoint.address).await,
+        Err(_) => false,
+    }
 }
 
 pub(crate) async fn over_http2(
@@ -443,7 +471,7 @@ pub(crate) async fn over_http2(
                     }
                     Some(NotHttp2::Http1) => Unasked::NotHttp2,
                     Some(NotHttp2::Other) => Unasked::Unreadable,
-                    None => Unasked::Unreached,
+                    Some(NotHttp2::Silent) | None => Unasked::Unreached,
                 };
                 return Err(Miss::Untouched(Box::new(request), why, error.to_string()));
             }
@@ -471,7 +499,7 @@ pub(crate) async fn over_http2(
 /// What is said where HTTP/2 is needed and HTTP/1.1 spoken. It is nothing that goes by itself, and so nothing to try again.
 fn not_http2() -> Fault {
     let detail = "The backend speaks HTTP/1.1 on this port, and gRPC needs HTTP/2: send calls to a port on which its program speaks that, \
-                  and have the port say so (appProtocol h2c).";
+                  and have the Service's port say so (appProtocol: kubernetes.io/h2c).";
     Fault::new(StatusCode::BAD_GATEWAY, NOT_HTTP2, detail).in_grpc(13)
 }
 

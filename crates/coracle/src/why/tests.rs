@@ -305,6 +305,15 @@ fn a_certificate_that_is_not_believed_is_told_from_a_port_that_nobody_opens() {
         assert_eq!(found(&facts), expected, "{report:#?}");
         assert!(report.findings[0].problem.contains(words), "{report:#?}");
     }
+    // Of calls to what speaks HTTP/1.1 alone it says what to do.
+    let mut call = record(Some("it speaks HTTP/1.1 and not HTTP/2"));
+    (call.status, call.grpc_status, call.reason) = (200, Some(13), Some("not_http2".into()));
+    let facts = with(|facts| facts.records = vec![call]);
+    let report = diagnose(&facts);
+    assert_eq!(found(&facts), "; RecentFailures", "{report:#?}");
+    let [what, whom] = &report.findings[0].evidence[..] else { panic!("{report:#?}") };
+    assert!(what.contains("appProtocol: kubernetes.io/h2c"), "{what}");
+    assert_eq!(whom, "127.0.0.1:1: it speaks HTTP/1.1 and not HTTP/2");
 }
 
 #[test]

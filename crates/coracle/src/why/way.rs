@@ -430,6 +430,10 @@ pub(super) fn history(facts: &Facts, report: &mut Report) {
             let hint = "its Pods are taken for ready, and nobody listens on the port that the Service leads to: compare targetPort with the port that the program opens";
             finding = finding.because([hint.to_owned()]);
         }
+        if why == "not_http2" {
+            let hint = "calls of gRPC need HTTP/2: lead the Service's port (targetPort) to one on which the program speaks it, and give it appProtocol: kubernetes.io/h2c";
+            finding = finding.because([hint.to_owned()]);
+        }
         finding = finding.because((!missed.is_empty()).then_some(missed));
         report.findings.push(finding);
     }

@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{BodyError, RequestBody, Stream};
+use super::{BodyError, Http1, RequestBody, Stream};
 use crate::glance::glance;
 use crate::headers::{self, make_lawful};
 use crate::http2::{
@@ -144,7 +144,7 @@ impl Answered {
     }
 }
 
-/// How long the first word of an endpoint is waited for. One that is silent for longer is spoken to all the same.
+/// How long the first word of an endpoint is waited for. One that says nothing for longer is spoken to all the same.
 const GREETING: Duration = Duration::from_secs(1);
 
 /// What an endpoint says first is no HTTP/2.
@@ -155,6 +155,9 @@ pub(crate) enum NotHttp2 {
     Http1,
     #[error("it began with what is no HTTP/2")]
     Other,
+    /// It goes without a word, as one that speaks HTTP/1.1 alone may do (hyper's own server does), and one that is about to end as well.
+    #[error("it closed the connection without a word when HTTP/2 was begun")]
+    Silent,
 }
 
 impl NotHttp2 {
@@ -174,7 +177,7 @@ impl From<NotHttp2> for io::Error {
 fn told(first: &[u8], ended: bool) -> Option<Result<(), NotHttp2>> {
     const HTTP1: &[u8] = b"HTTP/";
     match first {
-        [] => None,
+        [] => ended.then_some(Err(NotHttp2::Silent)),
         // The first byte of a frame's length, which is small.
         [0, ..] => Some(Ok(())),
         // A page without a head, as HTTP has had it before 1.0. Python's own server says in one that it knows no such version.
@@ -185,13 +188,18 @@ fn told(first: &[u8], ended: bool) -> Option<Result<(), NotHttp2>> {
     }
 }
 
-/// Waits for what an endpoint says first, which is a frame with its settings (RFC 9113, section 3.4).
+/// Waits for what an endpoint says first, which is a frame with its settings. Ours have gone by then, so that one that answers them takes no longer.
+///
+/// Requests could be sent before (RFC 9113, section 3.4: a client may send frames right after its preface). But then the first ones would be spent on
+/// programs that speak something else, and the body of a call, which is there once, with them: none could be asked of another endpoint. What it costs is
+/// the rest of a round trip for each new connection, which carries all requests of a thread.
 async fn greeted(connection: &mut Connection<Cork<Stream>, Bytes>, line: &Line<Stream>) -> io::Result<()> {
     let greeting = poll_fn(|cx| {
         let ended = Pin::new(&mut *connection).poll(cx);
         let written = line.flush(cx);
         let (first, count) = line.first();
-        let over = ended.is_ready() || matches!(written, Poll::Ready(Err(_)));
+        let broken = ended.is_ready() || matches!(written, Poll::Ready(Err(_)));
+        let over = if count == 0 { left(&ended, &written) } else { broken };
         match (told(&first[..count], over), ended, written) {
             (Some(Err(other)), ..) => Poll::Ready(Err(other.into())),
             (Some(Ok(())), Poll::Pending, _) => Poll::Ready(Ok(())),
@@ -202,6 +210,26 @@ async fn greeted(connection: &mut Connection<Cork<Stream>, Bytes>, line: &Line<S
         }
     });
     tokio::time::timeout(GREETING, greeting).await.unwrap_or(Ok(()))
+}
+
+/// Whether the other side has closed the connection, or reset it. What else ends one (a refusal by TLS, say) speaks for itself.
+fn left(ended: &Poll<Result<(), h2::Error>>, written: &Poll<io::Result<()>>) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let gone = |kind| matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof);
+    let ended = match ended {
+        Poll::Ready(Err(error)) => error.get_io().is_some_and(|error| gone(error.kind())),
+        Poll::Ready(Ok(())) => true,
+        Poll::Pending => false,
+    };
+    ended || matches!(written, Poll::Ready(Err(error)) if gone(error.kind()))
+}
+
+/// Asks one that went without a word whether it speaks HTTP/1.1, by the request that is for no resource and does nothing (RFC 9110, section 9.3.7).
+pub(crate) async fn answers_http1(stream: Stream, address: SocketAddr) -> bool {
+    let asked = Http1::new(stream, Duration::ZERO);
+    let question = format!("OPTIONS * HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let answer = asked.ask(&Method::OPTIONS, question.as_bytes());
+    tokio::time::timeout(GREETING, answer).await.is_ok_and(|answer| answer.is_ok())
 }
 
 /// Begins to speak on a new connection. Its task belongs to `tasks` and ends with `stop`, or when nobody holds the sender any more.
@@ -316,7 +344,7 @@ mod tests {
         let (http1, other) = (Some(Err(NotHttp2::Http1)), Some(Err(NotHttp2::Other)));
         for (first, ended, expected) in [
             (&b""[..], false, None),
-            (b"", true, None),
+            (b"", true, Some(Err(NotHttp2::Silent))),
             (b"\0\0\x12\x04\0", false, Some(Ok(()))),
             (b"H", false, None),
             (b"HTTP", false, None),

@@ -30,7 +30,7 @@ pub(crate) use head::Plain;
 #[cfg(test)]
 pub(crate) use head::{plain, read, room};
 pub(crate) use http1::{Answer, AskError, Http1, Reading};
-pub(crate) use http2::{Answered, CallError, Http2Sender, NotHttp2, connect as connect_http2};
+pub(crate) use http2::{Answered, CallError, Http2Sender, NotHttp2, answers_http1, connect as connect_http2};
 pub(crate) use pool::{BELIEVED, BELIEVED_OF_CALLS, Pool, Pools};
 pub use roots::client_config;
 pub(crate) use secure::{Secure, Secured};

@@ -12,6 +12,7 @@ mod external;
 mod floods;
 mod harness;
 mod hostile;
+mod http1_alone;
 mod http2;
 mod limits;
 mod names;
