@@ -174,7 +174,7 @@ async fn answer(caller: &Arc<Caller>, parts: request::Parts, body: Incoming, see
     let rule = met.rule;
     let shared_with = match &rule.cors {
         Some(cors) => match cors.meet(&parts.method, &parts.headers) {
-            cors::Met::Preflight(headers) => return preflight(&rule, headers),
+            cors::Met::Preflight(headers) => return preflight(caller, &rule, headers, seen),
             cors::Met::Actual(headers) => Some(headers),
         },
         None => None,
@@ -193,10 +193,11 @@ fn failed(fault: &Fault, kind: Kind, counter: Arc<Counter>, seen: &mut Observati
 }
 
 /// The answer to a browser that asks before it sends.
-fn preflight(rule: &Rule, headers: HeaderMap) -> Ending {
+fn preflight(caller: &Caller, rule: &Rule, headers: HeaderMap, seen: &Observation) -> Ending {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     *response.headers_mut() = headers;
+    named(caller, &mut response, seen);
     filter::change_response(&rule.filters, response.headers_mut());
     Ending { response, counter: Arc::clone(rule.counter()) }
 }
@@ -250,6 +251,7 @@ async fn act(
                 let instead = choice.traffic.as_ref().and_then(|traffic| traffic.fall_back(&fault, kind));
                 instead.unwrap_or_else(|| fault.answer(kind, &seen.id))
             });
+            named(caller, &mut response, seen);
             filter::change_response(&rule.filters, response.headers_mut());
             filter::change_response(&choice.filters, response.headers_mut());
             Ending { response, counter: Arc::clone(&choice.counter) }
@@ -257,6 +259,7 @@ async fn act(
         (Action::Respond { status, body, counter }, _) => {
             let mut response = Response::new(Body::shared(body));
             *response.status_mut() = *status;
+            named(caller, &mut response, seen);
             filter::change_response(&rule.filters, response.headers_mut());
             Ending { response, counter: Arc::clone(counter) }
         }
@@ -264,6 +267,7 @@ async fn act(
             let mut response = Response::new(Body::empty());
             *response.status_mut() = redirect.status;
             *response.headers_mut() = filter::redirect(redirect, rule.prefix.as_ref(), &asked(caller, &parts));
+            named(caller, &mut response, seen);
             filter::change_response(&rule.filters, response.headers_mut());
             Ending { response, counter: Arc::clone(counter) }
         }
@@ -272,6 +276,13 @@ async fn act(
             let fault = Fault::new(StatusCode::SERVICE_UNAVAILABLE, "no_endpoint", "There is no endpoint.");
             failed(&fault, kind, Arc::clone(&choices[0].counter), seen)
         }
+    }
+}
+
+/// Tells clients outside by which id their request is found, before filters have the last word. Within, whoever asks knows the id that it was given.
+fn named(caller: &Caller, response: &mut Response<Body>, seen: &Observation) {
+    if caller.slot.table.load().forwarded == Forwarded::Replace {
+        headers::name(response.headers_mut(), &seen.id);
     }
 }
 

@@ -81,7 +81,7 @@ Examples:
   coracle trace                                     the last requests, with their ids
   coracle trace 4bf92f3577b34da6a3ce929d0e0e4736    one, by the id of the request or of the trace
 
-The id of a request is in its header x-request-id, and in the proxy's own answers.")]
+The id of a request is in its header x-request-id, and in that of what a Gateway answered.")]
 pub(crate) struct Trace {
     /// Id of a request or of a trace
     pub(crate) id: Option<String>,

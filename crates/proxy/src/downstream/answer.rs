@@ -94,20 +94,22 @@ pub(super) fn write(head: &response::Parts, size: Size, to: To, into: &mut Vec<u
     (framing, last)
 }
 
-/// Writes the head of an endpoint's plain answer, whose length its headers say, as it came. `last` says whether the connection ends with it.
-pub(super) fn write_plain(plain: &Plain<'_, '_>, last: bool, into: &mut Vec<u8>) {
+/// Writes the head of an endpoint's plain answer, whose length its headers say, as it came. `last` says whether the connection ends with it,
+/// and `name` the id of its request, where the client is told it and the endpoint says none.
+pub(super) fn write_plain(plain: &Plain<'_, '_>, last: bool, name: Option<&[u8]>, into: &mut Vec<u8>) {
     if plain.status == StatusCode::OK && plain.reason.is_empty() {
         into.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     } else {
         let own = Some(plain.reason.as_bytes()).filter(|reason| !reason.is_empty());
         status_in_full(plain.status, own, into);
     }
-    let mut dated = false;
+    let (mut dated, mut named) = (false, false);
     for field in plain.fields {
         match known(field.name.as_bytes()) {
             // Of one connection, or said anew.
             Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::ContentLength => continue,
             Known::Date => dated = true,
+            Known::RequestId => named = true,
             _ => {}
         }
         lines::pass(plain.bytes, field, into);
@@ -116,6 +118,9 @@ pub(super) fn write_plain(plain: &Plain<'_, '_>, last: bool, into: &mut Vec<u8>)
         into.extend_from_slice(b"connection: close\r\n");
     }
     length(plain.length, into);
+    if let Some(id) = name.filter(|_| !named) {
+        lines::say(b"x-request-id", &[id], into);
+    }
     if !dated {
         say_date(into);
     }
@@ -255,10 +260,11 @@ mod tests {
     fn both(text: &str, last: bool) -> (Vec<String>, Vec<String>) {
         let (mut room, mut ours, mut others) = (upstream::room(), Vec::new(), Vec::new());
         let plain = upstream::plain(text.as_bytes(), &Method::GET, &mut room).expect("plain");
-        write_plain(&plain, last, &mut ours);
+        write_plain(&plain, last, Some(b"id"), &mut ours);
         let read = upstream::read(&mut BytesMut::from(text), &Method::GET).expect("readable").expect("whole");
         let mut parts = read.parts;
         headers::strip(&mut parts.headers);
+        headers::name(&mut parts.headers, &HeaderValue::from_static("id"));
         let framing = write(&parts, Size::Known(plain.length), To { head: false, last }, &mut others);
         assert_eq!(framing, (Framing::Length(plain.length), last));
         let lines = |head: Vec<u8>| {
@@ -283,6 +289,7 @@ mod tests {
             "HTTP/1.1 200 Fine\r\ncontent-length: 007\r\nDate: theirs\r\n\r\n",
             "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\nKeep-Alive: timeout=5\r\n\r\n",
             "HTTP/1.1 599 \r\ncontent-length: 1\r\nproxy-connection: x\r\nconnection: keep-alive\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX-Request-Id: theirs\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 299 Odd\r\nset-cookie: a=1\r\nempty:\r\nSet-Cookie: b=2\r\ncontent-length: 1024\r\n\r\n",
         ] {
             for last in [false, true] {

@@ -44,9 +44,9 @@ pub(super) struct Made {
 
 impl Made {
     /// Takes an answer, and as much of its body as has come with it.
-    fn of(plain: &upstream::Plain<'_, '_>, body: &[u8], last: bool) -> Self {
+    fn of(plain: &upstream::Plain<'_, '_>, body: &[u8], last: bool, name: Option<&[u8]>) -> Self {
         let (mut out, here) = (Outlet::new(), body.len() as u64);
-        answer::write_plain(plain, last, out.head());
+        answer::write_plain(plain, last, name, out.head());
         out.head().extend_from_slice(body);
         Self { out, status: plain.status, here, left: plain.length - here, last, at: Instant::now() }
     }
@@ -78,6 +78,8 @@ pub(super) struct Asking<'a> {
     pub(super) method: &'a Method,
     /// Its head, as endpoints get it.
     pub(super) head: &'a [u8],
+    /// The id that its client is told, where that is outside.
+    pub(super) name: Option<&'a [u8]>,
     /// Whether the client's connection ends with the answer.
     pub(super) last: bool,
     pub(super) patience: &'a mut Patience,
@@ -134,8 +136,8 @@ impl Asking<'_> {
 
     /// Asks one endpoint, which has so long from then on.
     async fn ask_within(&mut self, ticket: Ticket, limit: Option<Duration>, from: Instant) -> Result<Came, Miss<()>> {
-        let Self { caller, method, head, last, .. } = *self;
-        let asked = pin!(Ask { caller, method, head, last }.of(ticket, from));
+        let Self { caller, method, head, name, last, .. } = *self;
+        let asked = pin!(Ask { caller, method, head, name, last }.of(ticket, from));
         self.patience.with(limit, from, asked).await.unwrap_or_else(|| Err(Miss::Broken(forward::late())))
     }
 }
@@ -191,6 +193,7 @@ struct Ask<'a> {
     caller: &'a Caller,
     method: &'a Method,
     head: &'a [u8],
+    name: Option<&'a [u8]>,
     last: bool,
 }
 
@@ -215,7 +218,7 @@ impl Ask<'_> {
             };
             let asked = connection.ask_plainly(self.method, self.head, |plain, body| {
                 // Asked here, as the listener may have begun to drain while the answer was made, on any thread.
-                Some(Made::of(plain, body, self.last || caller.slot.life.changed()))
+                Some(Made::of(plain, body, self.last || caller.slot.life.changed(), self.name))
             });
             match asked.await {
                 Ok(Answer::Taken(made, keeps, mut reading)) => {

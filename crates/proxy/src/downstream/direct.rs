@@ -24,12 +24,15 @@ use crate::observe::{Observation, Seen};
 use crate::patience::Patience;
 use crate::request::{self, Caller};
 use crate::route::{Action, Candidate, Headers, Rule};
+use crate::snapshot::Forwarded;
 
 /// A request on its way.
 pub(super) struct Passing {
     method: Method,
     /// Its head, as endpoints get it.
-    head: Vec<u8>,
+    head: onward::Head,
+    /// Whether its client is outside, where it is told the id.
+    outside: bool,
     rule: Arc<Rule>,
     /// The place of the backend in the rule, and the first endpoint that is offered the request, if there is any.
     place: usize,
@@ -133,7 +136,8 @@ pub(super) fn begin(caller: &Arc<Caller>, plain: &Plain<'_, '_>, all: impl Fn() 
     let head = onward::write(plain, &told);
     seen.counts_as(&choice.counter);
     let (method, rule, last) = (plain.method.clone(), Arc::clone(rule), plain.last);
-    Some(Box::new(Passing { method, head, rule, place, ticket, seen, kind, last }))
+    let outside = table.forwarded == Forwarded::Replace;
+    Some(Box::new(Passing { method, head, outside, rule, place, ticket, seen, kind, last }))
 }
 
 impl Passing {
@@ -172,10 +176,12 @@ impl Passing {
         caller: &'a Caller,
         patience: &'a mut Patience,
     ) -> Option<(Asking<'a>, &'a mut Observation)> {
-        let Self { method, head, rule, place, ticket, seen, last, .. } = self;
+        let Self { method, head, outside, rule, place, ticket, seen, last, .. } = self;
+        let name = outside.then(|| &head.bytes[head.id.clone()]);
+        let head = &head.bytes;
         let Action::Forward { choices, .. } = &rule.action else { return None };
         let choice = &choices[*place];
-        Some((Asking { caller, choice, rule, method, head, last: *last, patience, ticket: ticket.take() }, seen))
+        Some((Asking { caller, choice, rule, method, head, name, last: *last, patience, ticket: ticket.take() }, seen))
     }
 
     /// What is given back.
@@ -194,8 +200,8 @@ impl Passing {
             Ok(Came::Other(response)) => Ok(response),
             Err(fault) => Err(fault),
         };
-        let Self { method, rule, place, mut seen, kind, .. } = *self;
-        let response = match asked {
+        let Self { method, outside, rule, place, mut seen, kind, .. } = *self;
+        let mut response = match asked {
             Ok(response) => response,
             Err(fault) => {
                 tracing::debug!(rule = &*rule.id, reason = fault.reason, "{}", fault.detail);
@@ -208,6 +214,9 @@ impl Passing {
                 instead.unwrap_or_else(|| fault.answer(kind, &seen.id))
             }
         };
+        if outside {
+            headers::name(response.headers_mut(), &seen.id);
+        }
         let (head, body) = response.into_parts();
         seen.answered(head.status, &head.headers);
         let body = Seen::new(body, Box::new(seen), &method, head.status);

@@ -3,6 +3,8 @@
 //! Invariants: pure; what it says is what [`headers::prepare`] and [`headers::tell`] make of the same head, in whatever order: nothing that
 //! concerns a single connection goes on, and nothing that a client may not say.
 
+use std::ops::Range;
+
 use http::header::HeaderValue;
 
 use super::head::Plain;
@@ -34,8 +36,14 @@ pub(super) fn is_rare(plain: &Plain<'_, '_>, believed: Forwarded) -> bool {
     plain.says.forwarded && believed == Forwarded::Append
 }
 
+/// A head, and where in it the id is.
+pub(super) struct Head {
+    pub(super) bytes: Vec<u8>,
+    pub(super) id: Range<usize>,
+}
+
 /// Writes the head.
-pub(super) fn write(plain: &Plain<'_, '_>, told: &Told<'_>) -> Vec<u8> {
+pub(super) fn write(plain: &Plain<'_, '_>, told: &Told<'_>) -> Head {
     let mut head = Vec::with_capacity(plain.end + ADDED);
     head.extend_from_slice(plain.method.as_str().as_bytes());
     head.push(b' ');
@@ -74,6 +82,7 @@ pub(super) fn write(plain: &Plain<'_, '_>, told: &Told<'_>) -> Vec<u8> {
         lines::say(b"x-forwarded-host", &[plain.host], &mut head);
     }
     lines::say(b"x-request-id", &[told.id.as_bytes()], &mut head);
+    let id = head.len() - b"\r\n".len() - told.id.len()..head.len() - b"\r\n".len();
     if let Some((place, _)) = told.trace {
         lines::say(b"traceparent", &[place], &mut head);
     }
@@ -81,7 +90,7 @@ pub(super) fn write(plain: &Plain<'_, '_>, told: &Told<'_>) -> Vec<u8> {
         lines::say(b"x-forwarded-client-cert", &[vouched.as_bytes()], &mut head);
     }
     head.extend_from_slice(b"\r\n");
-    head
+    Head { bytes: head, id }
 }
 
 #[cfg(test)]
@@ -104,7 +113,8 @@ mod tests {
         };
         let (address, id) = (HeaderValue::from_static("10.0.0.9"), HeaderValue::from_static("id"));
         let told = Told { address: &address, scheme: "https", believed, vouched, id: &id, trace: None };
-        let ours = write(&plain, &told);
+        let Head { bytes: ours, id: at } = write(&plain, &told);
+        assert_eq!(ours.get(at), Some(id.as_bytes()));
         let mut parts = plain.parts(&Bytes::copy_from_slice(text.as_bytes())).expect("parts");
         let host = parts.headers.get("host").cloned();
         headers::prepare(&mut parts);
@@ -168,7 +178,7 @@ mod tests {
                 id: &value,
                 trace: Some((b"ours", begins)),
             };
-            let head = String::from_utf8(write(&plain, &told)).expect("text");
+            let head = String::from_utf8(write(&plain, &told).bytes).expect("text");
             assert!(head.contains("\r\ntraceparent: ours\r\n") && !head.contains("theirs"), "{head}");
             assert_eq!(head.matches("tracestate").count(), states, "{head}");
         }

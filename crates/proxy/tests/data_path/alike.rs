@@ -122,7 +122,9 @@ fn normal(answers: &[u8]) -> String {
             out.append(&mut headers);
             in_head = false;
         } else if in_head {
-            if !line.starts_with("date: ") && !line.starts_with("x-request-id: ") {
+            if line.starts_with("x-request-id: ") {
+                headers.push("x-request-id".to_owned());
+            } else if !line.starts_with("date: ") {
                 headers.push(line.to_owned());
             }
         } else if !line.starts_with("request id: ") {

@@ -15,6 +15,7 @@ mod hostile;
 mod http1_alone;
 mod http2;
 mod limits;
+mod named;
 mod names;
 mod observed;
 mod plain;
