@@ -22,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Nothing in a test takes longer than this unless something is wrong.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// Between two looks at a condition.
 pub(crate) const PAUSE: Duration = Duration::from_millis(1);

@@ -14,7 +14,10 @@ use crate::harness::*;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 async fn served(by_hand: bool, upstream: &Upstream) -> Running {
-    let settings = Settings { by_hand, header_timeout: Duration::from_secs(6), ..Settings::default() };
+    served_with(Settings { by_hand, ..Settings::default() }, upstream).await
+}
+
+async fn served_with(settings: Settings, upstream: &Upstream) -> Running {
     let proxy = start(settings);
     proxy.handle.apply(all_to(&[upstream.address])).await.expect("a good snapshot");
     proxy
@@ -153,7 +156,9 @@ async fn whoever_ends_his_side_takes_his_request_along() {
 #[tokio::test]
 async fn whoever_says_nothing_for_too_long_is_let_go() {
     let upstream = Upstream::named("a").await;
-    let (ours, hypers) = (served(true, &upstream).await, served(false, &upstream).await);
+    let limits = Settings { header_timeout: Duration::from_secs(8), ..Settings::default() };
+    let ours = served_with(limits.clone(), &upstream).await;
+    let hypers = served_with(Settings { by_hand: false, ..limits }, &upstream).await;
     let waits = [&ours, &hypers].into_iter().flat_map(|proxy| {
         let inputs =
             [(&b""[..], ""), (GET, "a"), (&GET[..20], ""), (b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET /half", "a")];
