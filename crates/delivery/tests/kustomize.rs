@@ -142,7 +142,10 @@ fn a_document_that_explodes_is_refused() {
 
 fn git(folder: &Path, arguments: &[&str]) {
     let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "init.defaultBranch=main"];
-    let status = Command::new("git").args(identity).args(arguments).current_dir(folder).output().expect("git runs");
+    let mut command = Command::new("git");
+    // Whatever the one who runs this has set for git.
+    command.env("HOME", folder).env("GIT_CONFIG_NOSYSTEM", "1");
+    let status = command.args(identity).args(arguments).current_dir(folder).output().expect("git runs");
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::{Entry, Op, Precondition, Store, Watch, WatchItem, WriteError};
 
 /// Nothing here takes this long, unless it never ends.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// An empty store to check.
 pub struct Fixture {

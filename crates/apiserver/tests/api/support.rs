@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use crate::streams::Processes;
 
 /// Longer than anything here takes; a test that waits so long has failed.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// Logs that say what was asked for; those that are followed with timestamps say it without end.
 pub(crate) struct EchoLogs;
@@ -83,7 +83,7 @@ impl Harness {
     ) -> Self {
         let mut settings = Settings::new(folder.path());
         // Nothing is cut because the machine is busy.
-        settings.limits.drain = Duration::from_secs(45);
+        settings.limits.drain = Duration::from_secs(120);
         settings.limits.head_time = LIMIT;
         tune(&mut settings);
         let (server, handle) = apiserver::build(

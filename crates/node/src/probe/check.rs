@@ -201,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    const LIMIT: Duration = Duration::from_secs(60);
+    const LIMIT: Duration = Duration::from_secs(180);
 
     fn http(port: u16) -> Target {
         let headers = vec![HTTPHeader { name: "X-Probe".to_owned(), value: "yes".to_owned() }];

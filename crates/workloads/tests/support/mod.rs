@@ -28,7 +28,7 @@ use tower::ServiceExt;
 use workloads::{Settings, Workloads};
 
 /// Longer than anything here takes; a test that waits so long has failed.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// The images that the pretended node knows, by what becomes of their containers.
 pub(crate) const SERVES: &str = "serves";
