@@ -11,7 +11,8 @@ fn words(output: &Output) -> String {
 
 #[test]
 fn starting_again_and_again_waits_each_time_until_all_is_ready() {
-    let slow = "          readinessProbe: {httpGet: {path: /readyz, port: http}, initialDelaySeconds: 1}";
+    let slow =
+        "          readinessProbe: {httpGet: {path: /readyz, port: http}, initialDelaySeconds: 1, timeoutSeconds: 60}";
     let directory = manifests(&[("app.yaml", &application("again", 2, slow))]);
     let data = tempfile::tempdir().expect("a temporary directory");
     for (round, signal) in

@@ -1,10 +1,9 @@
 //! TLS to a backend whose owner asks for it, with somebody else's TLS at the other end.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::{Coracle, eventually, get, manifests};
+use crate::harness::{Coracle, eventually, get, manifests, port};
 
 fn openssl(folder: &Path, arguments: &str) {
     let run = Command::new("openssl").current_dir(folder).args(arguments.split(' ')).output().expect("openssl runs");
@@ -78,7 +77,7 @@ spec:
 #[test]
 #[ignore = "needs openssl"]
 fn a_backend_with_tls_is_believed_by_its_owners_authority_alone() {
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let port = port();
     let directory = manifests(&[("vault.yaml", &objects(port))]);
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();

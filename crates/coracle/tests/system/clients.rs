@@ -1,11 +1,10 @@
 //! The gateway through clients and servers that nobody here wrote.
 
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::harness::{Coracle, LIMIT, eventually, fixture};
+use crate::harness::{Coracle, LIMIT, eventually, fixture, port};
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/system/peers").join(name)
@@ -19,11 +18,6 @@ fn run(program: &str, arguments: &[&str]) -> String {
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {}: {words}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// A port that was free a moment ago. Gateway listeners have to name theirs.
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 fn application(name: &str, kind: &str, protocol: &str) -> String {
@@ -92,7 +86,7 @@ impl Set {
                 &path("cert.pem"),
             ],
         );
-        let https = free_port();
+        let https = port();
         std::fs::write(path("app.yaml"), Self::manifests(&directory, https)).expect("writable");
         let server = script("servers.py");
         let mut recipes = format!("images:\n  web: {{command: [{:?}]}}\n", fixture());

@@ -74,7 +74,10 @@ fn an_application_that_is_changed_by_hand_says_what_and_by_whom() {
         let since = found["lastTransitionTime"].as_str().is_some_and(|time| time.starts_with("20"));
         if since && all.iter().all(|part| message.contains(part)) { Ok(()) } else { Err(found.to_string()) }
     });
-    assert_eq!(application(&coracle)["status"]["sync"]["status"], "OutOfSync");
+    eventually("it is out of sync", || match &application(&coracle)["status"]["sync"]["status"] {
+        status if status == "OutOfSync" => Ok(()),
+        other => Err(other.to_string()),
+    });
     counted(&coracle, "name=\"shop\"", 1);
     told(&coracle, "argocd", "Drifted", ".data.colour");
 
@@ -104,13 +107,19 @@ fn an_applied_set_that_is_changed_by_hand_says_what_and_by_whom() {
         let text = record["metadata"]["annotations"]["coracle.dev/drifted"].as_str().unwrap_or("{}").to_owned();
         serde_json::from_str::<Value>(&text).expect("JSON")
     };
-    assert_eq!(condition()["status"], "True");
-    assert!(condition()["message"].as_str().expect("a message").contains("(by person"), "{}", condition());
+    let conditioned = |status: &str, words: &str| {
+        eventually("the condition", || {
+            let found = condition();
+            let said = found["message"].as_str().is_some_and(|message| message.contains(words));
+            if said && found["status"] == status { Ok(()) } else { Err(found.to_string()) }
+        });
+    };
+    conditioned("True", "(by person");
 
     coracle.ok(&["apply", path, "--set", "site", "--yes", "--force-conflicts"]);
     told(&coracle, "default", "DriftGone", "as it was applied again");
     counted(&coracle, "name=\"site\"", 0);
-    assert_eq!(condition()["status"], "False");
+    conditioned("False", "");
 }
 
 /// A change through the API by a manager of its own.

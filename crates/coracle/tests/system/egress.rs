@@ -21,9 +21,9 @@ spec:
     )
 }
 
-/// Pods ask the same two hosts by the proxy of their environment, and one through a tunnel: from a namespace with nothing, from one
-/// with a list, and from one with a policy for one of the hosts.
-fn asks(port: u16) -> String {
+/// A namespace with nothing, one with a list, and one with a policy for one of the hosts. Pods of all ask the same two hosts by the proxy
+/// of their environment, and one through a tunnel.
+fn namespaces(port: u16) -> String {
     let namespace = |name: &str, more: &str| {
         format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, annotations: {{{more}}}}}\n")
     };
@@ -31,8 +31,6 @@ fn asks(port: u16) -> String {
         namespace("free", ""),
         namespace("listed", "mesh.coracle.dev/egress-allow: localhost"),
         namespace("governed", "mesh.coracle.dev/egress-local: 'true'"),
-        pod("free", port),
-        pod("listed", port),
         format!(
             "apiVersion: v1
 kind: Service
@@ -64,15 +62,17 @@ fn pods_go_out_by_the_proxy_and_only_where_their_namespace_says() {
             stream.write_all(b"HTTP/1.1 204 X\r\nconnection: close\r\n\r\n").expect("answered");
         }
     });
-    let directory = manifests(&[("asks.yaml", &asks(port))]);
+    let directory = manifests(&[("asks.yaml", &namespaces(port))]);
     let coracle = Coracle::up(directory.path());
     eventually("the policy is followed", || {
         let policy = coracle.get(&["trafficpolicy/out", "-n", "governed"]);
         let accepted = &policy["status"]["ancestors"][0]["conditions"][0]["status"];
         if accepted == "True" { Ok(()) } else { Err(policy["status"].to_string()) }
     });
-    let file = directory.path().join("governed.yaml");
-    std::fs::write(&file, pod("governed", port)).expect("written");
+    // Only now: a Pod asks once, and what its namespace says is to be in force by then.
+    let file = directory.path().join("pods.yaml");
+    let pods = ["free", "listed", "governed"].map(|namespace| pod(namespace, port));
+    std::fs::write(&file, pods.join("---\n")).expect("written");
     coracle.ok(&["apply", "-f", &file.to_string_lossy()]);
     let said = |namespace: &str| coracle.told_by("asks", namespace);
     let (free, listed, governed) = (said("free"), said("listed"), said("governed"));

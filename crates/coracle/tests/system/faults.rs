@@ -186,13 +186,19 @@ fn settled(coracle: &Coracle, work: &Work, commit: &str, word: &str, step: &str)
     assert_eq!(values, [word, word, word, ""], "{step}");
     let status = application(coracle)["status"].clone();
     assert!(status["coracle"]["failed"].is_null(), "{step}: {status}");
-    let record = coracle.get(&["secrets/application.shop", "-n", "argocd"]);
-    let kinds = record["metadata"]["annotations"]["applyset.kubernetes.io/contains-group-kinds"].clone();
-    assert_eq!(kinds, "ConfigMap,Deployment.apps", "{step}");
-    let leftovers: Vec<_> =
-        walk(&coracle.data().join("git")).into_iter().filter(|name| name.ends_with(".lock")).collect();
-    assert!(leftovers.is_empty(), "{step}: {leftovers:?}");
-    assert_eq!(coracle.ok(&["lock", "list"]).trim(), "nobody is applying anything", "{step}");
+    eventually("the record has the kinds that there are", || {
+        let record = coracle.get(&["secrets/application.shop", "-n", "argocd"]);
+        let kinds = record["metadata"]["annotations"]["applyset.kubernetes.io/contains-group-kinds"].clone();
+        if kinds == "ConfigMap,Deployment.apps" { Ok(()) } else { Err(format!("{step}: {kinds}")) }
+    });
+    eventually("nothing is held", || {
+        // Of those that work on, too.
+        let all = walk(&coracle.data().join("git")).into_iter();
+        let leftovers: Vec<_> = all.filter(|name| name.ends_with(".lock")).collect();
+        let locks = coracle.ok(&["lock", "list"]);
+        let nobody = leftovers.is_empty() && locks.trim() == "nobody is applying anything";
+        if nobody { Ok(()) } else { Err(format!("{step}: {leftovers:?} {locks}")) }
+    });
 }
 
 fn walk(directory: &Path) -> Vec<String> {

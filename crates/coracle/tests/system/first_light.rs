@@ -43,7 +43,10 @@ fn the_commands_show_what_runs() {
     assert!(coracle.ok(&["get", "deploy/orders", "-o", "yaml"]).contains("replicas: 3"));
     let pods = coracle.get(&["pods", "-l", "app=orders"]);
     assert_eq!(pods["items"].as_array().map(Vec::len), Some(3), "{pods}");
-    assert!(coracle.ok(&["describe", "deploy/orders"]).contains("ScalingReplicaSet"));
+    eventually("its Events are there", || {
+        let described = coracle.ok(&["describe", "deploy/orders"]);
+        if described.contains("ScalingReplicaSet") { Ok(()) } else { Err(described) }
+    });
     assert!(coracle.ok(&["logs", "deploy/orders", "--tail", "1"]).contains("\"service\":\"orders\""));
     assert!(coracle.ok(&["status"]).contains("deployment/orders"));
     let status: Value = serde_json::from_str(&coracle.ok(&["status", "-o", "json"])).expect("JSON");
@@ -118,7 +121,7 @@ spec:
     }
     let coracle = Coracle::up_as_nobody(directory.path(), &data);
     assert_eq!(get(coracle.gateway(), "/").expect("an answer").status, 200);
-    let log = coracle.ok(&["logs", "looks"]);
+    let log = coracle.told_by("looks", "default");
     for part in ["65534", "from a volume", "plain.default.svc.cluster.local", "port 8080"] {
         assert!(log.contains(part), "{log}\nlacks {part:?}");
     }

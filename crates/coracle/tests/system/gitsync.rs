@@ -1,6 +1,6 @@
 //! Git as the truth, with the real binary and the real git: pushes to our own remote, secrets, break-glass, kill -9.
 
-use crate::harness::{Coracle, eventually};
+use crate::harness::{Coracle, LIMIT, eventually};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -94,7 +94,10 @@ fn a_push_is_live_and_the_pusher_is_told() {
     let said = work.push();
     assert!(said.contains("made application/shop") && said.contains("live application/shop"), "{said}");
     assert_eq!(colour(&coracle), "green", "it is live when the push ends");
-    assert_eq!(application(&coracle)["status"]["sync"]["revision"], first.as_str());
+    eventually("the revision is told", || match &application(&coracle)["status"]["sync"]["revision"] {
+        revision if *revision == first.as_str() => Ok(()),
+        other => Err(other.to_string()),
+    });
 
     // A bad commit is told of, and changes nothing; the push itself is kept.
     work.write(
@@ -288,7 +291,8 @@ fn a_forge_hears_how_the_commit_fares() {
     overlay(&work, "green");
     let commit = work.commit("First");
     work.push();
-    let told = heard.iter().find(|text| text.contains("\"success\"")).expect("it is told");
+    let mut said = std::iter::from_fn(|| heard.recv_timeout(LIMIT).ok());
+    let told = said.find(|text| text.contains("\"success\"")).expect("it is told");
     assert!(told.starts_with(&format!("POST /repos/team/shop/statuses/{commit} ")), "{told}");
     assert!(told.contains("coracle/argocd/shop") && told.contains("Bearer t0ken"), "{told}");
 }

@@ -396,6 +396,20 @@ fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> std::io::Result
     }
 }
 
+/// A port that nobody comes by who asks for any: what a manifest says cannot be left to the system.
+pub(crate) fn port() -> u16 {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let seed = std::process::id().wrapping_mul(41).wrapping_add(number).wrapping_mul(0x9E37_79B1);
+        // Below those that the system gives out.
+        let port = 12_000 + u16::try_from((seed >> 8) % 20_000).expect("small");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// A name that no other in this run has.
 pub(crate) fn unique() -> String {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);

@@ -64,17 +64,18 @@ fn a_job_gates_the_sync_and_each_goes_when_it_says() {
     let said = work.push();
     assert!(said.contains("FAILED application/shop") && said.contains("PreSync hook Job migrate failed"), "{said}");
     assert_eq!(colour(&coracle), "green");
-    assert_eq!(lines(&log)[2..4], ["broken", "mourned"]);
+    eventually("the hook for failures has run", || match lines(&log) {
+        said if said[2..] == ["broken", "mourned"] => Ok(()),
+        said => Err(format!("{said:?}")),
+    });
     assert!(there(&coracle, "job/migrate"), "one that failed stays to be looked at");
     gone(&coracle, "job/mourn");
-    let state = application(&coracle)["status"]["operationState"].clone();
-    let results = state["syncResult"]["resources"].as_array().cloned().unwrap_or_default();
-    let of = |name: &str| results.iter().find(|one| one["name"] == name).cloned().unwrap_or_default();
-    assert_eq!(
-        (&of("migrate")["hookPhase"], &of("migrate")["hookType"]),
-        (&json!("Failed"), &json!("PreSync")),
-        "{state}"
-    );
+    eventually("the hook's end is told", || {
+        let state = application(&coracle)["status"]["operationState"].clone();
+        let results = state["syncResult"]["resources"].as_array().cloned().unwrap_or_default();
+        let of = results.iter().find(|one| one["name"] == "migrate").cloned().unwrap_or_default();
+        if of["hookPhase"] == "Failed" && of["hookType"] == "PreSync" { Ok(()) } else { Err(state.to_string()) }
+    });
 
     work.write("deploy/pre.json", &job("migrate", hook("PreSync", "HookFailed"), &say("again", "exit 4")));
     work.commit("It fails again");
@@ -133,5 +134,6 @@ fn hooks_run_around_the_end_of_an_application() {
         if output.status.success() { Err(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Ok(()) }
     });
     assert_eq!(lines(&log), ["before", "after"]);
-    assert!(!there(&coracle, "job/backup") && !there(&coracle, "job/goodbye"));
+    gone(&coracle, "job/backup");
+    gone(&coracle, "job/goodbye");
 }

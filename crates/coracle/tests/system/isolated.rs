@@ -63,8 +63,8 @@ fn addresses(coracle: &Coracle, name: &str) -> Vec<String> {
 fn meet(coracle: &Coracle) {
     until(coracle, "/two/via?payments/", "", 200);
     until(coracle, "/three/via?payments/", "", 200);
-    let refused = get(coracle.gateway(), "/one/via?payments/").expect("an answer");
-    assert!(refused.status == 403 && refused.body.contains("access_not_allowed"), "{refused:?}");
+    let refused = until(coracle, "/one/via?payments/", "", 403);
+    assert!(refused.body.contains("access_not_allowed"), "{refused:?}");
     // Known by its address to a plain program, and by its socket to an isolated one.
     for (path, who) in
         [("/two/via?three/caller", "/sa/two"), ("/one/via?two/caller", "/sa/one"), ("/three/via?one/caller", "/sa/two")]
@@ -154,7 +154,7 @@ spec:
   containers:
     - name: c
       image: coracle.dev/host
-      command: [sh, -c, 'curl -s -m 20 -w \" %{{http_code}}\" --noproxy \"\" -x http://egress.kube-system:3128 http://192.0.2.1/']
+      command: [sh, -c, 'curl -s -m 90 -w \" %{{http_code}}\" --noproxy \"\" -x http://egress.kube-system:3128 http://192.0.2.1/']
 "
     )
 }
@@ -181,15 +181,20 @@ spec:
         - |
           echo address $(dig +search +short users) $USERS_SERVICE_HOST
           echo srv $(dig +tcp +short SRV _http._tcp.users.default.svc.cluster.local)
-          echo loopback $(curl -s -m 20 -o /dev/null --noproxy '' -w '%{http_code}' -x $HTTP_PROXY http://127.0.0.1:1/)
-          echo link $(curl -s -m 20 --noproxy '' -w ' %{http_code}' -x $HTTP_PROXY http://169.254.169.254/)
-          echo lan $(curl -s -m 20 --noproxy '' -w ' %{http_code}' -x $HTTP_PROXY http://LAN:1/)
-          echo other $(curl -s -m 20 --noproxy '' -w ' %{http_code}' -x $HTTP_PROXY http://10.244.0.9:1/)
-          echo direct $(curl -s -m 20 -o /dev/null --noproxy '*' -w '%{http_code}' http://192.0.2.1/)
+          echo loopback $(curl -s -m 90 -o /dev/null --noproxy '' -w '%{http_code}' -x $HTTP_PROXY http://127.0.0.1:1/)
+          echo link $(curl -s -m 90 --noproxy '' -w ' %{http_code}' -x $HTTP_PROXY http://169.254.169.254/)
+          echo lan $(curl -s -m 90 --noproxy '' -w ' %{http_code}' -x $HTTP_PROXY http://LAN:1/)
+          echo other $(curl -s -m 90 --noproxy '' -w ' %{http_code}' -x $HTTP_PROXY http://10.244.0.9:1/)
+          echo direct $(curl -s -m 90 -o /dev/null --noproxy '*' -w '%{http_code}' http://192.0.2.1/)
           head -c 5 /dev/zero > $VOLUME_V/question
-          echo spiffe $(curl -s -m 5 --http2-prior-knowledge --unix-socket ${SPIFFE_ENDPOINT_SOCKET#unix://} \
-            -H 'content-type: application/grpc' -H 'te: trailers' -H 'workload.spiffe.io: true' --data-binary \
-            @$VOLUME_V/question http://localhost/SpiffeWorkloadAPI/FetchX509SVID | grep -ao 'spiffe://[a-z./]*' | head -1)
+          # The answer has no end; it is left after a while, which is longer if nothing has come of it.
+          for while in 3 10 30 90; do
+            who=$(curl -s -m $while --http2-prior-knowledge --unix-socket ${SPIFFE_ENDPOINT_SOCKET#unix://} \
+              -H 'content-type: application/grpc' -H 'te: trailers' -H 'workload.spiffe.io: true' --data-binary \
+              @$VOLUME_V/question http://localhost/SpiffeWorkloadAPI/FetchX509SVID | grep -ao 'spiffe://[a-z./]*' | head -1)
+            test -z "$who" || break
+          done
+          echo spiffe $who
       volumeMounts: [{name: v, mountPath: /tmp/v}]
   volumes: [{name: v, emptyDir: {}}]
 ---
@@ -239,8 +244,8 @@ spec:
         - sh
         - -c
         - |
-          echo service $(curl -s -m 20 --noproxy '*' -o /dev/null -w '%{http_code}' http://$USERS_SERVICE_HOST/)
-          echo name $(dig +tries=1 +timeout=20 +search +short users) of $USERS_SERVICE_HOST
+          echo service $(curl -s -m 90 --noproxy '*' -o /dev/null -w '%{http_code}' http://$USERS_SERVICE_HOST/)
+          echo name $(dig +tries=1 +timeout=90 +search +short users) of $USERS_SERVICE_HOST
 ---
 apiVersion: v1
 kind: Service
@@ -278,9 +283,9 @@ fn isolated_pods_are_probed_drained_and_restarted_like_others() {
         return;
     }
     let soft = lowered();
-    let probes = "          startupProbe: {exec: {command: [sh, -c, 'test $(ulimit -Sn) = SOFT']}, periodSeconds: 1, failureThreshold: 3}
-          livenessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1, timeoutSeconds: 2, failureThreshold: 3}
-          readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 1, timeoutSeconds: 2, failureThreshold: 3}"
+    let probes = "          startupProbe: {exec: {command: [sh, -c, 'test $(ulimit -Sn) = SOFT']}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 3}
+          livenessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1, timeoutSeconds: 8, failureThreshold: 3}
+          readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 1, timeoutSeconds: 8, failureThreshold: 3}"
         .replace("SOFT", &soft.to_string());
     let directory = manifests(&[("app.yaml", &application("app", 3, &probes))]);
     let data = tempfile::tempdir().expect("a temporary directory");
@@ -299,7 +304,7 @@ fn isolated_pods_are_probed_drained_and_restarted_like_others() {
         rolled_out(&coracle, "app");
     }
     let seen = load.stop();
-    assert!(seen.failures == 0 && seen.answers > 100, "{seen:?}");
+    assert!(seen.failures == 0 && seen.answers > 20, "{seen:?}");
 
     assert_eq!(get(coracle.gateway(), "/hang").expect("an answer").status, 200);
     eventually("the one that hangs is restarted", || {

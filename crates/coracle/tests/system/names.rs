@@ -31,7 +31,8 @@ spec:
         - -c
         - |
           set -e
-          address=$(dig +search +short users)
+          # Names follow what is applied in their own time.
+          until address=$(dig +search +short users) && test x$address != x; do sleep 0.2; done
           echo address $address; test $address = $USERS_SERVICE_HOST
           echo srv $(dig +search +short SRV _http._tcp.users.default)
           echo tcp $(dig +tcp +short users.default.svc.cluster.local)

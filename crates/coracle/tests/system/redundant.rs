@@ -37,7 +37,7 @@ struct Instance {
 
 impl Instance {
     fn start(address: SocketAddr) -> Self {
-        let ready = "          readinessProbe: {httpGet: {path: /readyz, port: http}, initialDelaySeconds: 1}";
+        let ready = "          readinessProbe: {httpGet: {path: /readyz, port: http}, initialDelaySeconds: 1, timeoutSeconds: 60}";
         let listeners = format!("gatewayClassName: coracle\n  addresses: [{{value: {}}}]", address.ip());
         let text = application("front", 2, ready).replace("gatewayClassName: coracle", &listeners);
         let data = tempfile::tempdir().expect("a temporary directory");
@@ -50,7 +50,11 @@ impl Instance {
         let (folder, data): (&Path, &Path) = (self.manifests.path(), self.data.path());
         let running = Coracle::up_as_written(folder, data, &[]).unwrap_or_else(|output| panic!("{output}"));
         assert_eq!(running.gateway(), self.address);
-        assert_eq!(get(self.address, "/").expect("ready means open").status, 200);
+        // Ready means open; that its Pods are ready reaches the data plane beside that, in its own time.
+        eventually("it serves", || match get(self.address, "/").expect("ready means open") {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(format!("{answer:?}")),
+        });
         self.running = Some(running);
     }
 
@@ -102,14 +106,16 @@ impl Seen {
     }
 }
 
-/// Kills one instance, brings it back, kills the other, brings that back; `seen` is what clients meet all the while.
-fn take_turns(instances: &mut [Instance; 2], seen: &Seen) {
+/// Kills one instance, brings it back, kills the other, brings that back; `seen` is what clients meet all the while. `noticed` waits until
+/// who has to know of it knows that an instance is back.
+fn take_turns(instances: &mut [Instance; 2], seen: &Seen, noticed: impl Fn(usize)) {
     seen.more(50);
     for killed in [0, 1] {
         instances[killed].kill();
         seen.by(1 - killed);
         seen.more(50);
         instances[killed].come_back();
+        noticed(killed);
         seen.more(50);
     }
     // Whoever prefers the first one has come back to it.
@@ -201,7 +207,7 @@ fn an_instance_that_is_killed_is_no_outage_for_who_knows_the_other() {
         let mut client = Client { addresses, keeps, open: None };
         steadily(&seen, &stop, Duration::from_millis(10), move |seen| client.ask(seen))
     });
-    take_turns(&mut instances, &seen);
+    take_turns(&mut instances, &seen, |_| {});
     finish(&seen, &stop, clients.into());
     let again = seen.again.load(Ordering::SeqCst);
     // Each of two clients has at most one request under way at each of three kills; a kept connection is found broken as often.
@@ -243,7 +249,7 @@ fn curl_falls_over_to_the_instance_that_lives() {
         seen.answers[instance.ok_or_else(|| said.to_string())?].fetch_add(1, Ordering::SeqCst);
         Ok(())
     });
-    take_turns(&mut instances, &seen);
+    take_turns(&mut instances, &seen, |_| {});
     finish(&seen, &stop, vec![client]);
     assert!(seen.again.load(Ordering::SeqCst) <= 3, "at most one was under way at each kill");
 }
@@ -263,7 +269,8 @@ impl Haproxy {
         let config = format!(
             "defaults
   mode http
-  timeout connect 5s
+  timeout connect 30s
+  timeout check 30s
   timeout client 60s
   timeout server 60s
   retries 3
@@ -273,8 +280,8 @@ listen front
   bind {front}
   balance roundrobin
   http-response set-header x-instance %s
-  server i0 {} check inter 100ms fall 1 rise 1
-  server i1 {} check inter 100ms fall 1 rise 1
+  server i0 {} check inter 1s downinter 200ms fall 1 rise 1
+  server i1 {} check inter 1s downinter 200ms fall 1 rise 1
 ",
             behind[0], behind[1]
         );
@@ -309,6 +316,7 @@ fn a_balancer_in_front_sends_to_the_instance_that_lives() {
         seen.answers[instance].fetch_add(1, Ordering::SeqCst);
         Ok(())
     });
-    take_turns(&mut instances, &seen);
+    // The balancer sends to each in turn once its own check has found it.
+    take_turns(&mut instances, &seen, |instance| seen.by(instance));
     finish(&seen, &stop, vec![client]);
 }

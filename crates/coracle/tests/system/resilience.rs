@@ -1,6 +1,6 @@
 //! TrafficPolicies with the real binary: what a caller meets when a Service is not well (scenarios 33, 39 to 42).
 //!
-//! Times are scaled where a person would wait: a circuit is open for one second here, not for fifteen.
+//! What is to be answered in time has seconds for it, as a busy machine takes them.
 
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ spec:
   template:
     metadata: {{labels: {{app: {name}}}}}
     spec:
-      terminationGracePeriodSeconds: 5
+      terminationGracePeriodSeconds: 60
       containers: [{{name: {name}, image: 'fixture:1', ports: [{{name: http, containerPort: 8080}}]}}]
 ---
 "
@@ -89,7 +89,7 @@ fn ask(at: SocketAddr, path: &str) -> Answer {
 /// Scenario 39: half of ten calls fail, the breaker opens, callers fail fast, and it closes on recovery.
 #[test]
 fn a_failing_service_is_left_alone_until_it_is_well() {
-    let text = [service("billing"), edge(&["billing"]), policy("billing", "circuitBreaker: {openFor: 1s}")].concat();
+    let text = [service("billing"), edge(&["billing"]), policy("billing", "circuitBreaker: {openFor: 10s}")].concat();
     let directory = manifests(&[("app.yaml", &text)]);
     let coracle = Coracle::up(directory.path());
     followed(&coracle, "billing");
@@ -100,7 +100,8 @@ fn a_failing_service_is_left_alone_until_it_is_well() {
         if answer.status == 503 { Ok(answer) } else { Err(answer.status.to_string()) }
     });
     assert!(refused.body.contains("circuit_open"), "{}", refused.body);
-    assert_eq!(refused.header("retry-after"), Some("1"));
+    let seconds: Option<u64> = refused.header("retry-after").and_then(|seconds| seconds.parse().ok());
+    assert!(seconds.is_some_and(|seconds| (1..=10).contains(&seconds)), "{refused:?}");
     // While it stays open, nothing reaches the Service; what does get there afterwards are probes, which fail and open it again.
     for _ in 0..50 {
         refused = ask(at, "/billing/");
@@ -122,7 +123,7 @@ fn a_failing_service_is_left_alone_until_it_is_well() {
 /// those who do not need it notice nothing. What twenty minutes of that come to is tested in virtual time, in the proxy.
 #[test]
 fn a_provider_that_hangs_exhausts_nobody() {
-    let rest = "timeouts: {perTry: 500ms}
+    let rest = "timeouts: {perTry: 4s}
   circuitBreaker: {openFor: 1h}
   concurrency: {limit: 4, queue: 0}";
     let text = [service("own"), service("provider"), edge(&["own", "provider"]), policy("provider", rest)].concat();
@@ -145,14 +146,14 @@ fn a_provider_that_hangs_exhausts_nobody() {
         assert!(["circuit_open", "queue_full"].iter().any(|reason| refused.body.contains(reason)), "{refused:?}");
     }
     let seen = flood.stop();
-    assert!(seen.answers > 100 && seen.failures == seen.answers, "{seen:?}");
+    assert!(seen.answers > 20 && seen.failures == seen.answers, "{seen:?}");
     assert!(seen.first_failures.iter().all(|why| why == "status 503" || why == "status 504"), "{seen:?}");
 }
 
 /// Scenario 41: retries after timeouts make one order, exactly once, and stay within their budget.
 #[test]
 fn an_order_that_is_sent_again_is_one_order() {
-    let rest = "timeouts: {perTry: 300ms}
+    let rest = "timeouts: {perTry: 4s}
   retries: {attempts: 3, budget: {percent: 0, minPerSecond: 1, interval: 5s}}";
     let text = [service("orders"), edge(&["orders"]), policy("orders", rest)].concat();
     let directory = manifests(&[("app.yaml", &text)]);
@@ -160,13 +161,14 @@ fn an_order_that_is_sent_again_is_one_order() {
     followed(&coracle, "orders");
     let at = coracle.gateway();
     // The order is kept at once and its answer comes too late; the second try with the same key finds it. Each call has a key of its own.
-    let answer = request(at, "POST", "/orders/order?2000", "{\"item\": 1}").expect("an answer");
+    let answer = request(at, "POST", "/orders/order?12000", "{\"item\": 1}").expect("an answer");
     assert_eq!(answer.status, 200, "{}", answer.body);
     let orders = ask(at, "/orders/orders").body;
     assert_eq!(orders, "1 2", "one order of two tries");
-    // Without an end to the slowness the budget is what bounds the tries: five in five seconds.
-    let statuses: Vec<u16> =
-        (0..12).map(|_| request(at, "POST", "/orders/order?400", "{}").expect("an answer").status).collect();
+    // Without an end to the slowness the budget is what bounds the tries: five in five seconds, and all want another at once.
+    let late = move || request(at, "POST", "/orders/order?8000", "{}").expect("an answer").status;
+    let all: Vec<_> = (0..12).map(|_| std::thread::spawn(late)).collect();
+    let statuses: Vec<u16> = all.into_iter().map(|one| one.join().expect("no panic")).collect();
     let orders = ask(at, "/orders/orders").body;
     let counts: Vec<u64> = orders.split(' ').map(|count| count.parse().expect("a number")).collect();
     assert_eq!(counts[0], 13, "{statuses:?}: each is kept once");
@@ -179,7 +181,7 @@ fn an_order_that_is_sent_again_is_one_order() {
 fn one_service_that_hangs_takes_no_other_with_it() {
     let names = ["a", "b", "c"];
     let services: String = names.iter().map(|name| service(name)).collect();
-    let rest = "concurrency: {limit: 4, queue: 4, maxWait: 200ms}\n  timeouts: {request: 1s}";
+    let rest = "concurrency: {limit: 4, queue: 4, maxWait: 200ms}\n  timeouts: {request: 5s}";
     let text = [services, edge(&names), policy("c", rest)].concat();
     let directory = manifests(&[("app.yaml", &text)]);
     let coracle = Coracle::up(directory.path());
@@ -198,7 +200,7 @@ fn one_service_that_hangs_takes_no_other_with_it() {
     for load in [a, b] {
         let seen = load.stop();
         assert_eq!(seen.failures, 0, "{seen:?}");
-        assert!(seen.answers > 200, "{seen:?}");
+        assert!(seen.answers > 20, "{seen:?}");
     }
     let seen = flood.stop();
     assert_eq!(seen.failures, seen.answers, "nothing of C is answered well");
@@ -235,9 +237,10 @@ spec:
     let directory = manifests(&[("app.yaml", &text), ("route.yaml", &route(5))]);
     let coracle = Coracle::up(directory.path());
     let at = coracle.gateway();
-    let share = |of: &str| (0..400).filter(|_| ask(at, "/").body.starts_with(of)).count();
+    let share = |of: &str| (0..600).filter(|_| ask(at, "/").body.starts_with(of)).count();
     let new = share("catalogue");
-    assert!((2..=60).contains(&new), "{new} of 400 went to the new Service, not about 20");
+    // Outside of that once in a hundred thousand million runs.
+    assert!((2..=90).contains(&new), "{new} of 600 went to the new Service, not about 30");
     assert_eq!(ask(at, "/fail?500").status, 200);
     eventually("errors go up", || {
         let bad = (0..200).filter(|_| ask(at, "/").status == 500).count();
@@ -250,5 +253,5 @@ spec:
         let bad = (0..100).filter(|_| ask(at, "/").status != 200).count();
         if bad == 0 { Ok(()) } else { Err(format!("{bad} of 100 failed")) }
     });
-    assert_eq!(share("monolith"), 400);
+    assert_eq!(share("monolith"), 600);
 }

@@ -217,7 +217,7 @@ fn another_pod_of_that_name_is_not_forwarded_to() {
             let output = run(&coracle, way, arguments, ECHO.as_bytes());
             assert!(output.status.success(), "{output:?}");
         }
-        let output = run(&coracle, way, &["wait", "--for=condition=Ready", "--timeout=60s", "pod/echo"], b"");
+        let output = run(&coracle, way, &["wait", "--for=condition=Ready", "--timeout=300s", "pod/echo"], b"");
         assert!(output.status.success(), "{output:?}");
         assert!(ask().is_err(), "it is another Pod");
         // kubectl ends with its session.

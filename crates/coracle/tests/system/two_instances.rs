@@ -187,7 +187,7 @@ fn a_call_to_another_instance_crosses_in_the_callers_name_and_nobody_elses() {
     let gateway = a.ready["gateway"].as_str().expect("a gateway").to_owned();
     let call = |from: &str| {
         let (url, from) = (format!("{gateway}/via?orders/"), format!("from: {from}"));
-        let output = hosts.run(0, &["curl", "-sS", "--max-time", "30", "-H", &from, &url]);
+        let output = hosts.run(0, &["curl", "-sS", "--max-time", "90", "-H", &from, &url]);
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     // Nobody trusts anybody yet.
@@ -205,6 +205,6 @@ fn a_call_to_another_instance_crosses_in_the_callers_name_and_nobody_elses() {
     // A stranger at the called one's own address is reset.
     let service = b.get(&["service/orders", "-n", "shop"]);
     let address = service["spec"]["clusterIP"].as_str().expect("an address");
-    let output = hosts.run(1, &["curl", "-sS", "--max-time", "30", &format!("http://{address}/")]);
+    let output = hosts.run(1, &["curl", "-sS", "--max-time", "90", &format!("http://{address}/")]);
     assert_eq!(output.status.code(), Some(56), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -64,9 +64,9 @@ def events_server():
             self.send_header("content-type", "text/event-stream")
             self.end_headers()
             # The second only once the client has had the first and says so, which it can only do if nothing holds events back.
+            Handler.heard = False
             self.wfile.write(b"data: first\n\n")
             self.wfile.flush()
-            Handler.heard = False
             while not Handler.heard:
                 time.sleep(0.01)
             self.wfile.write(b"data: second\n\n")
