@@ -26,12 +26,13 @@ use crate::shim::{self, Process};
 use holders::Holders;
 use listeners::Listeners;
 
-/// How long a question about a socket may take, the wait for its turn included. A connection waits for the answer.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a question about a socket may take, the wait for its turn included. A connection waits for the answer, which takes some
+/// milliseconds; where the machine is busy it takes longer, and who is not found by then is nobody.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How many searches through processes run at once.
 const SEARCHES: usize = 2;
 /// How long a search for a listener may take, which runs beside them. Its turn is waited for.
-const LISTENER: Duration = Duration::from_millis(500);
+const LISTENER: Duration = Duration::from_secs(2);
 /// How many generations up a Pod's shim may be.
 const GENERATIONS: usize = 1024;
 /// What Kubernetes adds to a ReplicaSet's name and to its Pods' labels.
