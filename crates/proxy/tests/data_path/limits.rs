@@ -265,7 +265,7 @@ async fn ends_at_its_deadline(by: Mute) {
         let (proxy, address, notebook) = crate::observed::observed(snapshot, recording).await;
         for seconds in [1, 4, 16] {
             let client = mute(by, address, seconds).await;
-            let left = tokio::time::timeout(LIMIT * 3, left.recv()).await;
+            let left = tokio::time::timeout(LIMIT, left.recv()).await;
             let still = left.unwrap_or_else(|_| panic!("{by:?} {to:?}: it goes on")).expect("a server");
             until(|| proxy.handle.stats().in_flight == 0).await;
             let exchange = notebook.only().await;
