@@ -210,14 +210,13 @@ async fn pours_http1() -> (Upstream, Left) {
         async move {
             let head = read_until(&mut stream, "\r\n\r\n").await;
             assert!(head.contains("HTTP/1.1") && head.contains("grpc-timeout"), "{head}");
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n";
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: {}\r\n\r\n", 1_u64 << 40);
             stream.write_all(head.as_bytes()).await.expect("sends");
-            let chunk = [format!("{POURED:X}\r\n"), "x".repeat(POURED), "\r\n".to_owned()].concat();
-            let mut rest = chunk.as_bytes();
+            let part = vec![b'x'; 16 * POURED];
             let mut taken = Instant::now();
-            while let Ok(written) = stream.write(rest).await {
+            while stream.write(&part).await.is_ok() {
                 taken = Instant::now();
-                rest = if written < rest.len() { &rest[written..] } else { chunk.as_bytes() };
             }
             tell.send(taken.elapsed()).await.expect("somebody waits");
         }
@@ -254,6 +253,9 @@ async fn mute(by: Mute, address: std::net::SocketAddr, seconds: u64) -> Box<dyn 
     Box::new(client)
 }
 
+/// How many calls there are at once: with some, the last write has left room for more in the proxy, and with some not.
+const CALLS: usize = 6;
+
 /// Deadlines that pass before all places on the way are full show nothing: whoever answers is then told when it has more to say. Whether that was so
 /// is told by its own clock alone, and a longer one tried.
 async fn ends_at_its_deadline(by: Mute) {
@@ -263,14 +265,19 @@ async fn ends_at_its_deadline(by: Mute) {
         snapshot.backends.values_mut().for_each(|backend| backend.protocol = to);
         let recording = proxy::Recording { all: false, ratio: 0.0, per_second: 0 };
         let (proxy, address, notebook) = crate::observed::observed(snapshot, recording).await;
-        for seconds in [1, 4, 16] {
-            let client = mute(by, address, seconds).await;
-            let left = tokio::time::timeout(LIMIT, left.recv()).await;
-            let still = left.unwrap_or_else(|_| panic!("{by:?} {to:?}: it goes on")).expect("a server");
-            until(|| proxy.handle.stats().in_flight == 0).await;
-            let exchange = notebook.only().await;
-            assert_eq!((exchange.grpc_status, exchange.reason), (Some(4), Some("deadline")), "{by:?} {to:?}");
-            drop(client);
+        for seconds in [2, 8, 30] {
+            let clients = futures::future::join_all((0..CALLS).map(|_| mute(by, address, seconds))).await;
+            let mut still = Duration::ZERO;
+            for _ in 0..CALLS {
+                let left = tokio::time::timeout(LIMIT, left.recv()).await;
+                let left = left.unwrap_or_else(|_| panic!("{by:?} {to:?}: it goes on")).expect("a server");
+                still = still.max(left);
+            }
+            until(|| proxy.handle.stats().in_flight == 0 && notebook.len() == CALLS).await;
+            for exchange in notebook.take() {
+                assert_eq!((exchange.grpc_status, exchange.reason), (Some(4), Some("deadline")), "{by:?} {to:?}");
+            }
+            drop(clients);
             if still > Duration::from_millis(300) {
                 return;
             }
