@@ -40,7 +40,8 @@ pub struct Settings {
     pub max_headers: usize,
     /// How many bytes the head of a request may have.
     pub max_head_bytes: usize,
-    /// Whether plain requests of HTTP/1.1 are served by code of our own. Without it, hyper serves all; what clients see is the same.
+    /// Whether plain requests of HTTP/1.1 are served by code of our own, and those of HTTP/2 passed on as they came. Without it, hyper serves all of the
+    /// former, and the latter are read into maps; what clients see is the same.
     pub by_hand: bool,
     /// How many requests at once one HTTP/2 connection may carry.
     pub max_streams: u32,

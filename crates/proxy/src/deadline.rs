@@ -6,17 +6,17 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::answer::Fault;
 
 pub(crate) const REASON: &str = "deadline";
 
-const HEADER: &str = "grpc-timeout";
+const HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// How long a call may take, where its caller says so: up to eight digits and a unit.
 pub(crate) fn of(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(HEADER)?.to_str().ok()?;
+    let text = headers.get(&HEADER)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -85,8 +85,7 @@ mod tests {
             ("123456789S", None),
             ("1 S", None),
         ] {
-            let headers =
-                HeaderMap::from_iter([(http::HeaderName::from_static(HEADER), text.parse().expect("a value"))]);
+            let headers = HeaderMap::from_iter([(HEADER, text.parse().expect("a value"))]);
             assert_eq!(of(&headers), expected, "{text:?}");
         }
         assert_eq!(of(&HeaderMap::new()), None);

@@ -13,6 +13,7 @@ use http::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Uri, Version, response, uri};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
+use tokio::sync::MutexGuard;
 
 use crate::answer::{Fault, is_call, is_grpc};
 use crate::body::{self, Body, Driven, Lease};
@@ -43,7 +44,8 @@ pub(crate) const NOT_HTTP2: &str = "not_http2";
 
 /// A request as the next hop gets it.
 pub(crate) struct Outgoing {
-    pub(crate) request: Request<RequestBody>,
+    /// In a box, as it passes through many hands, each of which would have a place of its own for it.
+    pub(crate) request: Box<Request<RequestBody>>,
     pub(crate) upgrade: Upgrade,
     pub(crate) grpc: bool,
     /// Tells whether it is the client who is waited for; none where nothing is to come from it, or nobody asks.
@@ -143,7 +145,7 @@ pub(crate) fn over_http2_is_right(choice: &Choice, upgrades: bool, grpc: bool) -
 pub(crate) async fn attempt(
     caller: &Arc<Caller>,
     ticket: Ticket,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     upgrade: &mut Upgrade,
     http2: bool,
     limit: Option<Duration>,
@@ -156,7 +158,7 @@ pub(crate) async fn attempt(
         request.headers_mut().insert(HOST, host);
     }
     if let Some(why) = caller.kept_from(ticket.endpoint.address.ip()) {
-        return Err(Miss::unreached(Box::new(request), &why));
+        return Err(Miss::unreached(request, &why));
     }
     // Pinned where they are: what is waited for is large, and each move of it costs.
     let outcome = if upgrade.is_some() {
@@ -212,7 +214,7 @@ async fn attempts(
             Err(Miss::Untouched(unsent, why, reason)) => {
                 tracing::debug!(%address, reason, "an endpoint could not be asked");
                 seen.missed(&reason);
-                request = *unsent;
+                request = unsent;
                 tried.push(address);
                 let why = missed.insert(why.and(missed));
                 let next = if tried.len() < settings.attempts as usize { choice.pick(&tried, None) } else { None };
@@ -226,7 +228,7 @@ async fn attempts(
 /// was taken of the request's body.
 async fn timely(
     caller: &Arc<Caller>,
-    (ticket, request): (Ticket, Request<RequestBody>),
+    (ticket, request): (Ticket, Box<Request<RequestBody>>),
     (upgrade, http2, grpc): (&mut Upgrade, bool, bool),
     (said, watch): (Option<Duration>, Option<&Watch>),
 ) -> Result<Response<Body>, Miss> {
@@ -269,21 +271,21 @@ enum Unanswered {
 }
 
 /// Sends a request over a connection.
-async fn offer(connection: Box<Http1>, request: Request<RequestBody>) -> Result<Offered, Unanswered> {
+async fn offer(connection: Box<Http1>, request: Box<Request<RequestBody>>) -> Result<Offered, Unanswered> {
     if matches!(request.body(), RequestBody::Empty) {
         return match connection.ask(&request.method().clone(), &Http1::written(&request)).await {
             Ok(Answer::Read(parts, reading)) => Ok(Offered::Read(parts, reading)),
             Ok(Answer::Taken(never, ..)) => match never {},
             Err(AskError::Lost(error)) => {
-                let again = idempotent(request.method()).then(|| Box::new(request));
+                let again = idempotent(request.method()).then_some(request);
                 Err(Unanswered::Lost(again, Miss::broken("upstream_closed", &error)))
             }
             Err(AskError::Cut(error)) => Err(Unanswered::Failed(Miss::broken("upstream_closed", &error))),
             Err(error) => Err(Unanswered::Failed(Miss::broken("upstream_protocol", &error))),
         };
     }
-    let Ok(mut upload) = Upload::begin(connection).await else { return Err(Unanswered::Unsent(Box::new(request))) };
-    match upload.send(request).await {
+    let Ok(mut upload) = Upload::begin(connection).await else { return Err(Unanswered::Unsent(request)) };
+    match upload.send(*request).await {
         Ok(response) => Ok(Offered::Driven(response, upload)),
         Err(SendError::Unsent(unsent)) => Err(Unanswered::Unsent(unsent)),
         Err(SendError::Lost(error)) => Err(Unanswered::Lost(None, Miss::broken("upstream_closed", &error))),
@@ -295,7 +297,7 @@ async fn offer(connection: Box<Http1>, request: Request<RequestBody>) -> Result<
 pub(crate) async fn over_http1(
     caller: &Caller,
     ticket: Ticket,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
 ) -> Result<Response<Body>, Miss> {
     let settings = &caller.shared.settings;
     let freshness = if replay_possible(&request) { Duration::MAX } else { FRESH };
@@ -305,9 +307,9 @@ pub(crate) async fn over_http1(
         let Some(connection) = pool.take(freshness, sent) else { break };
         match offer(connection, request).await {
             Ok(answer) => return received(answer, (ticket, pool), settings.pool_size, sent),
-            Err(Unanswered::Unsent(unsent)) => request = *unsent,
+            Err(Unanswered::Unsent(unsent)) => request = unsent,
             Err(Unanswered::Lost(Some(again), _)) => {
-                request = *again;
+                request = again;
                 break;
             }
             Err(Unanswered::Lost(None, miss) | Unanswered::Failed(miss)) => return Err(miss),
@@ -316,7 +318,7 @@ pub(crate) async fn over_http1(
     let sent = Instant::now();
     let connection = match caller.dial().to(&ticket.endpoint, Some(b"http/1.1"), ticket.client.as_deref()).await {
         Ok(stream) => Http1::new(stream, settings.pool_idle),
-        Err(error) => return Err(Miss::unreached(Box::new(request), &error)),
+        Err(error) => return Err(Miss::unreached(request, &error)),
     };
     match offer(connection, request).await {
         Ok(answer) => received(answer, (ticket, pool), settings.pool_size, sent),
@@ -400,10 +402,20 @@ pub(crate) fn kept_for(seconds: u64) -> Duration {
 /// The shared HTTP/2 connection of an endpoint; made where there is none, unless the endpoint has just shown that there is none to be had: those who
 /// waited for one who found that out need not do so one after the other.
 async fn http2_sender(caller: &Caller, ticket: &Ticket, pool: &Pool) -> std::io::Result<Http2Sender> {
-    let mut shared = pool.http2.lock().await;
+    let shared = pool.http2.lock().await;
     if let Some(sender) = shared.as_ref().filter(|sender| sender.is_ready()) {
         return Ok(sender.clone());
     }
+    // In a box, as few requests need a new one.
+    Box::pin(http2_connected(caller, ticket, pool, shared)).await
+}
+
+async fn http2_connected(
+    caller: &Caller,
+    ticket: &Ticket,
+    pool: &Pool,
+    mut shared: MutexGuard<'_, Option<Http2Sender>>,
+) -> std::io::Result<Http2Sender> {
     if pool.is_known_for_http1(BELIEVED_OF_CALLS) {
         return Err(NotHttp2::Http1.into());
     }
@@ -452,12 +464,10 @@ async fn speaks_http1(caller: &Caller, ticket: &Ticket) -> bool {
 pub(crate) async fn over_http2(
     caller: &Caller,
     ticket: Ticket,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
 ) -> Result<Response<Body>, Miss> {
-    // Calls need HTTP/2, for their trailers; what only looks like one, as gRPC-Web does, goes either way.
-    let either = is_grpc(request.headers()) && !is_call(request.headers());
     let pool = ticket.endpoint.pool(caller.speaker(), ticket.client.as_deref());
-    if either && request.version() != Version::HTTP_2 && pool.is_known_for_http1(BELIEVED) {
+    if pool.is_known_for_http1(BELIEVED) && goes_either_way(&request) {
         return Box::pin(over_http1(caller, ticket, request)).await;
     }
     // Twice: a kept connection may turn out to be closing, which gives the request back.
@@ -466,14 +476,14 @@ pub(crate) async fn over_http2(
             Ok(sender) => sender,
             Err(error) => {
                 let why = match NotHttp2::of(&error) {
-                    Some(NotHttp2::Http1) if either && request.version() != Version::HTTP_2 => {
+                    Some(NotHttp2::Http1) if goes_either_way(&request) => {
                         return Box::pin(over_http1(caller, ticket, request)).await;
                     }
                     Some(NotHttp2::Http1) => Unasked::NotHttp2,
                     Some(NotHttp2::Other) => Unasked::Unreadable,
                     Some(NotHttp2::Silent) | None => Unasked::Unreached,
                 };
-                return Err(Miss::Untouched(Box::new(request), why, error.to_string()));
+                return Err(Miss::Untouched(request, why, error.to_string()));
             }
         };
         let sent = Instant::now();
@@ -485,7 +495,7 @@ pub(crate) async fn over_http2(
                 parts.version = Version::HTTP_11;
                 return Ok(Response::from_parts(parts, Body::Called(Box::new(body::Called { body, ticket }))));
             }
-            Err(CallError::Unsent(unsent)) => request = *unsent,
+            Err(CallError::Unsent(unsent)) => request = unsent,
             // The stream was reset from here: the request's own body broke off.
             Err(CallError::Failed(error)) if error.is_reset() && !error.is_remote() && !error.is_library() => {
                 return Err(Miss::by_client(&error));
@@ -493,7 +503,13 @@ pub(crate) async fn over_http2(
             Err(CallError::Failed(error)) => return Err(Miss::broken("upstream_closed", &error)),
         }
     }
-    Err(Miss::unreached(Box::new(request), &"closed again as soon as it was opened"))
+    Err(Miss::unreached(request, &"closed again as soon as it was opened"))
+}
+
+/// Whether a request that was not made one of HTTP/2 yet goes over HTTP/1.1 as well. Calls need HTTP/2, for their trailers; what only looks like one,
+/// as gRPC-Web does, goes either way.
+fn goes_either_way(request: &Request<RequestBody>) -> bool {
+    request.version() != Version::HTTP_2 && is_grpc(request.headers()) && !is_call(request.headers())
 }
 
 /// What is said where HTTP/2 is needed and HTTP/1.1 spoken. It is nothing that goes by itself, and so nothing to try again.
@@ -504,7 +520,7 @@ fn not_http2() -> Fault {
 }
 
 /// HTTP/2 names scheme and host in the target.
-fn to_http2(mut request: Request<RequestBody>, scheme: uri::Scheme) -> Request<RequestBody> {
+fn to_http2(mut request: Box<Request<RequestBody>>, scheme: uri::Scheme) -> Box<Request<RequestBody>> {
     *request.version_mut() = Version::HTTP_2;
     let host = request.headers_mut().remove(HOST);
     if let Some(host) = host
@@ -523,7 +539,7 @@ fn to_http2(mut request: Request<RequestBody>, scheme: uri::Scheme) -> Request<R
 async fn over_upgrade(
     caller: &Arc<Caller>,
     ticket: Ticket,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     upgrade: &mut Upgrade,
 ) -> Result<Response<Body>, Miss> {
     if let Some((protocol, _)) = upgrade {
@@ -532,9 +548,9 @@ async fn over_upgrade(
     }
     let mut sender = match tunnel::dial_http(caller, &ticket).await {
         Ok(sender) => sender,
-        Err(error) => return Err(Miss::unreached(Box::new(request), &error)),
+        Err(error) => return Err(Miss::unreached(request, &error)),
     };
-    let mut response = sender.send_request(request).await.map_err(|error| match error.is_user() {
+    let mut response = sender.send_request(*request).await.map_err(|error| match error.is_user() {
         true => Miss::by_client(&error),
         false => Miss::broken("upstream_closed", &error),
     })?;

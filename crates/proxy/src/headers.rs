@@ -14,7 +14,7 @@ use crate::snapshot::Forwarded;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Headers whose values are different in every request.
-pub(crate) const UNIQUE: [&str; 2] = ["x-request-id", "traceparent"];
+pub(crate) const UNIQUE: [HeaderName; 2] = [REQUEST_ID, HeaderName::from_static("traceparent")];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

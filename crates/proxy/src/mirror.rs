@@ -208,9 +208,9 @@ impl Fate {
 
 async fn send(caller: &Caller, ticket: Ticket, request: Request<RequestBody>, http2: bool, fate: &mut Fate) {
     let sent = if http2 {
-        forward::over_http2(caller, ticket, request).await
+        forward::over_http2(caller, ticket, Box::new(request)).await
     } else {
-        forward::over_http1(caller, ticket, request).await
+        forward::over_http1(caller, ticket, Box::new(request)).await
     };
     let response = match sent {
         Ok(response) => response,

@@ -510,5 +510,5 @@ fn outgoing(
         filter::change_request(&choice.filters, rule.prefix.as_ref(), &mut parts.uri, &mut parts.headers);
         vouch(caller, changes, &mut parts);
     }
-    Outgoing { request: Request::from_parts(parts, body), upgrade: upgrade.zip(on_upgrade), grpc, watch }
+    Outgoing { request: Box::new(Request::from_parts(parts, body)), upgrade: upgrade.zip(on_upgrade), grpc, watch }
 }

@@ -111,7 +111,7 @@ fn question(caller: &Caller, asker: &Asker, parts: &request::Parts, id: &HeaderV
 async fn exchange(caller: &Caller, asker: &Asker, question: Request<RequestBody>) -> Result<Response<()>, String> {
     let ticket = asker.backend.pick(&[]);
     let ticket = ticket.ok_or_else(|| format!("the backend {} has no endpoint that is ready", asker.backend.id))?;
-    let answer = forward::over_http1(caller, ticket, question).await;
+    let answer = forward::over_http1(caller, ticket, Box::new(question)).await;
     let (parts, mut body) = match answer {
         Ok(answer) => answer.into_parts(),
         Err(Miss::Untouched(_, _, why)) => return Err(why),

@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, Response, StatusCode};
 
-use super::answer;
-use super::outlet::Outlet;
 use crate::answer::Fault;
 use crate::body::{self, Body, Lease};
 use crate::endpoint::Ticket;
@@ -23,32 +21,41 @@ use crate::route::{Choice, Rule};
 use crate::traffic::{self, Outcome, Times, Tries};
 use crate::upstream::{self, Answer, AskError, Http1};
 
+/// The form that an answer has for the client.
+pub(crate) trait Form {
+    type Made;
+
+    /// Makes it of a plain answer, and of as much of its body as has come with it. `name` is the id of its request, where the client is told it and the
+    /// endpoint says none.
+    fn make(&self, plain: &upstream::Plain<'_, '_>, body: &[u8], name: Option<&[u8]>) -> Self::Made;
+
+    /// Says that it was kept for a while, and is given now.
+    fn kept(&self, made: &mut Self::Made);
+}
+
 /// What came of offering a request.
-pub(super) enum Came {
-    Made(Made, Option<Body>),
+pub(super) enum Came<M> {
+    Made(Made<M>, Option<Body>),
     Other(Response<Body>),
 }
 
 /// What was made of a plain answer where it had landed.
-pub(super) struct Made {
-    pub(super) out: Outlet,
+pub(super) struct Made<M> {
+    pub(super) out: M,
     pub(super) status: StatusCode,
     /// How much of the body is in there, and how much is to come.
     here: u64,
     pub(super) left: u64,
-    /// Whether the client's connection ends with it.
-    pub(super) last: bool,
     /// When it had come.
     at: Instant,
 }
 
-impl Made {
+impl<M> Made<M> {
     /// Takes an answer, and as much of its body as has come with it.
-    fn of(plain: &upstream::Plain<'_, '_>, body: &[u8], last: bool, name: Option<&[u8]>) -> Self {
-        let (mut out, here) = (Outlet::new(), body.len() as u64);
-        answer::write_plain(plain, last, name, out.head());
-        out.head().extend_from_slice(body);
-        Self { out, status: plain.status, here, left: plain.length - here, last, at: Instant::now() }
+    fn of(plain: &upstream::Plain<'_, '_>, body: &[u8], form: &impl Form<Made = M>, name: Option<&[u8]>) -> Self {
+        let here = body.len() as u64;
+        let out = form.make(plain, body, name);
+        Self { out, status: plain.status, here, left: plain.length - here, at: Instant::now() }
     }
 
     /// Has it noted that this is the answer.
@@ -56,22 +63,10 @@ impl Made {
         seen.answered_plainly(self.status, self.at);
         seen.response_bytes = self.here;
     }
-
-    /// Says that it was kept for a while: it comes now, and is the last if that has been decided meanwhile.
-    fn kept(&mut self, last: bool) {
-        self.at = Instant::now();
-        if last && !self.last {
-            let head = self.out.head();
-            // Where its first line ends.
-            let after = head.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-            head.splice(after..after, *b"connection: close\r\n");
-            self.last = true;
-        }
-    }
 }
 
 /// A request as it is offered to endpoints.
-pub(super) struct Asking<'a> {
+pub(super) struct Asking<'a, F> {
     pub(super) caller: &'a Caller,
     pub(super) rule: &'a Rule,
     pub(super) choice: &'a Choice,
@@ -80,16 +75,15 @@ pub(super) struct Asking<'a> {
     pub(super) head: &'a [u8],
     /// The id that its client is told, where that is outside.
     pub(super) name: Option<&'a [u8]>,
-    /// Whether the client's connection ends with the answer.
-    pub(super) last: bool,
+    pub(super) form: &'a F,
     pub(super) patience: &'a mut Patience,
     /// The first endpoint that is offered it, if there is any.
     pub(super) ticket: Option<Ticket>,
 }
 
-impl Asking<'_> {
+impl<F: Form> Asking<'_, F> {
     /// Offers it to endpoints as the policy wants it, where there is one.
-    pub(super) async fn by_policy(&mut self, seen: &mut Observation) -> Result<Came, Fault> {
+    pub(super) async fn by_policy(&mut self, seen: &mut Observation) -> Result<Came<F::Made>, Fault> {
         let (caller, rule, choice) = (self.caller, self.rule, self.choice);
         let Some(traffic) = &choice.traffic else { return self.within(seen).await };
         // It is one that asks for no headers, or the request were not here.
@@ -99,7 +93,7 @@ impl Asking<'_> {
     }
 
     /// Offers it to endpoints in the time that the rule allows.
-    pub(super) async fn within(&mut self, seen: &mut Observation) -> Result<Came, Fault> {
+    pub(super) async fn within(&mut self, seen: &mut Observation) -> Result<Came<F::Made>, Fault> {
         let Some(limit) = self.rule.timeouts.request else { return self.offer(seen).await };
         let left = limit.saturating_sub(seen.started.elapsed());
         // In a box, as few rules have a limit.
@@ -108,7 +102,7 @@ impl Asking<'_> {
     }
 
     /// Offers it to one endpoint after the other, until one has got something of it.
-    async fn offer(&mut self, seen: &mut Observation) -> Result<Came, Fault> {
+    async fn offer(&mut self, seen: &mut Observation) -> Result<Came<F::Made>, Fault> {
         let mut ticket = self.ticket.take().ok_or_else(|| self.choice.no_endpoint())?;
         let settings = &self.caller.shared.settings;
         let limit = self.rule.timeouts.backend_request.or(settings.response_timeout);
@@ -135,16 +129,21 @@ impl Asking<'_> {
     }
 
     /// Asks one endpoint, which has so long from then on.
-    async fn ask_within(&mut self, ticket: Ticket, limit: Option<Duration>, from: Instant) -> Result<Came, Miss<()>> {
-        let Self { caller, method, head, name, last, .. } = *self;
-        let asked = pin!(Ask { caller, method, head, name, last }.of(ticket, from));
+    async fn ask_within(
+        &mut self,
+        ticket: Ticket,
+        limit: Option<Duration>,
+        from: Instant,
+    ) -> Result<Came<F::Made>, Miss<()>> {
+        let Self { caller, method, head, name, form, .. } = *self;
+        let asked = pin!(Ask { caller, method, head, name, form }.of(ticket, from));
         self.patience.with(limit, from, asked).await.unwrap_or_else(|| Err(Miss::Broken(forward::late())))
     }
 }
 
-impl Tries for Asking<'_> {
+impl<F: Form> Tries for Asking<'_, F> {
     type Request = ();
-    type Answer = Came;
+    type Answer = Came<F::Made>;
 
     fn take(&mut self) -> Option<()> {
         Some(())
@@ -156,11 +155,11 @@ impl Tries for Asking<'_> {
         true
     }
 
-    async fn attempt(&mut self, ticket: Ticket, (): (), times: Times) -> Result<Came, Miss<()>> {
+    async fn attempt(&mut self, ticket: Ticket, (): (), times: Times) -> Result<Came<F::Made>, Miss<()>> {
         self.ask_within(ticket, times.limit, times.began).await
     }
 
-    fn outcome(came: &Came) -> Outcome {
+    fn outcome(came: &Came<F::Made>) -> Outcome {
         match came {
             // One that says anything of gRPC is not plain.
             Came::Made(made, _) => Outcome::Answer(made.status, None),
@@ -168,17 +167,18 @@ impl Tries for Asking<'_> {
         }
     }
 
-    fn came(came: &Came) -> Instant {
+    fn came(came: &Came<F::Made>) -> Instant {
         match came {
             Came::Made(made, _) => made.at,
             Came::Other(_) => Instant::now(),
         }
     }
 
-    fn kept(&self, came: &mut Came) {
+    fn kept(&self, came: &mut Came<F::Made>) {
         // What is made of all others is made when it is written.
         if let Came::Made(made, _) = came {
-            made.kept(self.caller.slot.life.changed());
+            made.at = Instant::now();
+            self.form.kept(&mut made.out);
         }
     }
 
@@ -189,17 +189,17 @@ impl Tries for Asking<'_> {
 }
 
 /// What one endpoint is asked.
-struct Ask<'a> {
+struct Ask<'a, F> {
     caller: &'a Caller,
     method: &'a Method,
     head: &'a [u8],
     name: Option<&'a [u8]>,
-    last: bool,
+    form: &'a F,
 }
 
-impl Ask<'_> {
+impl<F: Form> Ask<'_, F> {
     /// Asks over a connection that was kept, and once more over a new one where that had been closed.
-    async fn of(self, ticket: Ticket, now: Instant) -> Result<Came, Miss<()>> {
+    async fn of(self, ticket: Ticket, now: Instant) -> Result<Came<F::Made>, Miss<()>> {
         let (caller, settings) = (self.caller, &self.caller.shared.settings);
         let pool = ticket.endpoint.pool(caller.speaker(), ticket.client.as_deref());
         let mut kept = pool.take(Duration::MAX, now);
@@ -216,10 +216,8 @@ impl Ask<'_> {
                     }
                 }
             };
-            let asked = connection.ask_plainly(self.method, self.head, |plain, body| {
-                // Asked here, as the listener may have begun to drain while the answer was made, on any thread.
-                Some(Made::of(plain, body, self.last || caller.slot.life.changed(), self.name))
-            });
+            let asked = connection
+                .ask_plainly(self.method, self.head, |plain, body| Some(Made::of(plain, body, self.form, self.name)));
             match asked.await {
                 Ok(Answer::Taken(made, keeps, mut reading)) => {
                     ticket.endpoint.observe(made.at.saturating_duration_since(sent));
@@ -244,32 +242,6 @@ impl Ask<'_> {
                 }
                 Err(error) => return Err(Miss::broken("upstream_protocol", &error)),
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_that_was_kept_comes_when_it_is_given_and_says_if_it_is_the_last() {
-        let Some(at) = Instant::now().checked_sub(Duration::from_secs(9)) else {
-            panic!("the machine is up for longer")
-        };
-        for (was, is, expected) in [
-            (false, false, "HTTP/1.1 503 No\r\na: b\r\n\r\nno\n"),
-            (false, true, "HTTP/1.1 503 No\r\nconnection: close\r\na: b\r\n\r\nno\n"),
-            // It has said so already.
-            (true, true, "HTTP/1.1 503 No\r\na: b\r\n\r\nno\n"),
-            (true, false, "HTTP/1.1 503 No\r\na: b\r\n\r\nno\n"),
-        ] {
-            let mut out = Outlet::new();
-            out.head().extend_from_slice(b"HTTP/1.1 503 No\r\na: b\r\n\r\nno\n");
-            let mut made = Made { out, status: StatusCode::SERVICE_UNAVAILABLE, here: 3, left: 0, last: was, at };
-            made.kept(is);
-            assert_eq!(String::from_utf8_lossy(made.out.head()), expected);
-            assert!(made.last == (was || is) && made.at > at);
         }
     }
 }

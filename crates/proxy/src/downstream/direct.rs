@@ -1,33 +1,31 @@
 //! Requests that are passed on as they came: by rules that change nothing, to endpoints of HTTP/1.1. Their headers, and those of most of
-//! their answers, are never made a map; they are copied from where they land to where they go (`asking.rs`).
+//! their answers, are written from where they land to where they go (`asking.rs`); of clients of HTTP/1.1, neither is ever made a map.
 //!
 //! Invariants: what is not of that kind is left to `request.rs` before anything of it was sent, counted or noted, and so is what a policy does not let
-//! in; both ways say, count and repeat the same. A request of this kind has no body and may be repeated (see `head.rs`).
+//! in; both ways say, count and repeat the same. A request of this kind has no body and may be repeated (see `head.rs`). What the client speaks is
+//! its own affair ([`Asked`], [`Form`]).
 
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 
-use super::answer::{Framing, To};
-use super::asking::{Asking, Came};
-use super::head::Plain;
+use super::asking::{Asking, Came, Form};
+use super::head::Says;
 use super::onward::{self, Told};
-use super::outlet::Outlet;
 use crate::access::{LivePlace, lets_in};
 use crate::answer::{Fault, Kind};
 use crate::endpoint::Ticket;
 use crate::headers;
-use crate::observe::{Observation, Seen};
+use crate::observe::{Observation, Seen, Whom};
 use crate::patience::Patience;
 use crate::request::{self, Caller};
 use crate::route::{Action, Candidate, Headers, Rule};
 use crate::snapshot::Forwarded;
 
 /// A request on its way.
-pub(super) struct Passing {
+pub(crate) struct Passing {
     method: Method,
     /// Its head, as endpoints get it.
     head: onward::Head,
@@ -40,53 +38,54 @@ pub(super) struct Passing {
     seen: Observation,
     /// The form of an answer of the proxy's own.
     kind: Kind,
-    /// Whether the connection ends with the answer.
-    last: bool,
-}
-
-impl Passing {
-    /// What its answer needs to know of it.
-    pub(super) fn to(&self) -> To {
-        To { head: self.method == Method::HEAD, last: self.last }
-    }
 }
 
 /// An answer on its way back.
-pub(super) enum Passed {
-    /// It is to be written as it is. Then what follows, and whether the connection ends with it.
-    Made(Outlet, Option<(Framing, Seen)>, bool),
+pub(crate) enum Passed<M> {
+    /// It is to be given as it was made. Then how much of its body is still to come, and from where.
+    Made(M, Option<(u64, Seen)>),
     /// Any other.
     Other(Response<Seen>),
 }
 
-/// Bytes of a target that mean the same to everybody.
-const fn plain_targets() -> [bool; 256] {
-    let (mut table, mut byte) = ([false; 256], 0);
-    while byte < 128_u8 {
-        table[byte as usize] = byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-            )
-            || matches!(byte, b':' | b'@' | b'%' | b'/' | b'?');
-        byte += 1;
-    }
-    table
+/// A request without a body that may be passed on as it came.
+pub(crate) trait Asked {
+    fn method(&self) -> &Method;
+
+    /// The path, and the query.
+    fn target(&self) -> &str;
+
+    fn host(&self) -> &[u8];
+
+    fn says(&self) -> &Says<'_>;
+
+    /// About how many bytes its head has.
+    fn size(&self) -> usize;
+
+    /// Writes those of its headers that go on, which are told by their names and values.
+    fn pass(&self, goes: impl FnMut(&[u8], &[u8]) -> bool, into: &mut Vec<u8>);
+
+    /// Its headers, where there is a map of them already.
+    fn known(&self) -> Option<&HeaderMap>;
+
+    /// Such a map; None where it would not be one.
+    fn map(&self) -> Option<HeaderMap>;
+
+    /// What its record says of it.
+    fn whom(&self) -> (Whom, Version);
 }
 
-const PLAIN_TARGET: [bool; 256] = plain_targets();
-
 /// Begins to pass a request on. None where there is more to do about it.
-pub(super) fn begin(caller: &Arc<Caller>, plain: &Plain<'_, '_>, all: impl Fn() -> Bytes) -> Option<Box<Passing>> {
-    let kind = Kind::said(plain.says.content_type, plain.says.accept);
-    let odd = !plain.target.bytes().fold(true, |plain, byte| plain & PLAIN_TARGET[usize::from(byte)]);
-    if odd || kind == Kind::Grpc || caller.leaving.is_some() {
+pub(crate) fn begin(caller: &Arc<Caller>, asked: &impl Asked) -> Option<Box<Passing>> {
+    let says = asked.says();
+    let kind = Kind::said(says.content_type, says.accept);
+    if kind == Kind::Grpc || caller.leaving.is_some() {
         return None;
     }
-    let host = request::host_of(std::str::from_utf8(plain.host).ok()?).ok()?;
-    let (path, query) = match plain.target.split_once('?') {
+    let host = request::host_of(std::str::from_utf8(asked.host()).ok()?).ok()?;
+    let (path, query) = match asked.target().split_once('?') {
         Some((path, query)) => (path, Some(query)),
-        None => (plain.target, None),
+        None => (asked.target(), None),
     };
     let table = caller.slot.table.load();
     if caller.server_name.as_ref().is_some_and(|name| table.misdirects(name, &host)) {
@@ -94,11 +93,12 @@ pub(super) fn begin(caller: &Arc<Caller>, plain: &Plain<'_, '_>, all: impl Fn() 
     }
     let (known, unreadable) = (OnceCell::new(), Cell::new(false));
     let make = || {
-        let headers = plain.headers(&all());
+        let headers = asked.map();
         unreadable.set(headers.is_none());
         headers.unwrap_or_default()
     };
-    let candidate = Candidate { method: &plain.method, path, query, headers: Headers::Later(&known, &make) };
+    let headers = asked.known().map_or(Headers::Later(&known, &make), Headers::Known);
+    let candidate = Candidate { method: asked.method(), path, query, headers };
     let identity = caller.identity.as_deref();
     let rule = table.find(&host, &candidate, identity).filter(|rule| rule.direct)?;
     let Action::Forward { choices, total } = &rule.action else { return None };
@@ -106,7 +106,7 @@ pub(super) fn begin(caller: &Arc<Caller>, plain: &Plain<'_, '_>, all: impl Fn() 
     // The Gateways of a rule are met here themselves. All backends are looked at, as a draw that is thrown away would favour the others.
     let may_pass = rule.guard.places.iter().all(|place| lets_in(place, identity, &[], &candidate))
         && choices.iter().all(|choice| choice.backend.takes(may_reach));
-    if !may_pass || unreadable.get() || onward::is_rare(plain, table.forwarded) {
+    if !may_pass || unreadable.get() || onward::is_rare(asked, table.forwarded) {
         return None;
     }
     let place = request::draw(choices, *total);
@@ -118,12 +118,12 @@ pub(super) fn begin(caller: &Arc<Caller>, plain: &Plain<'_, '_>, all: impl Fn() 
     if ticket.is_none() && !Arc::ptr_eq(&table, &caller.slot.table.load()) {
         return None;
     }
-    let id = match plain.says.id {
+    let id = match says.id {
         Some(said) if headers::is_id(said) => http::HeaderValue::from_bytes(said).ok()?,
         _ => headers::new_id(),
     };
-    let trace = plain.says.trace.filter(|_| !plain.says.traces);
-    let mut seen = Observation::of_plain(caller, (&plain.method, plain.target, plain.host), id, trace, now);
+    let trace = says.trace.filter(|_| !says.traces);
+    let mut seen = Observation::of_plain(caller, (asked.method(), || asked.whom()), id, trace, now);
     let carried = seen.carried();
     let told = Told {
         address: &caller.address,
@@ -133,33 +133,52 @@ pub(super) fn begin(caller: &Arc<Caller>, plain: &Plain<'_, '_>, all: impl Fn() 
         id: &seen.id,
         trace: carried.as_ref().map(|(place, begins)| (&place[..], *begins)),
     };
-    let head = onward::write(plain, &told);
+    let head = onward::write(asked, &told);
     seen.counts_as(&choice.counter);
-    let (method, rule, last) = (plain.method.clone(), Arc::clone(rule), plain.last);
+    let (method, rule) = (asked.method().clone(), Arc::clone(rule));
     let outside = table.forwarded == Forwarded::Replace;
-    Some(Box::new(Passing { method, head, outside, rule, place, ticket, seen, kind, last }))
+    Some(Box::new(Passing { method, head, outside, rule, place, ticket, seen, kind }))
 }
 
 impl Passing {
+    /// Whether it wants the head of an answer and nothing else.
+    pub(crate) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
     /// Whether it meets a policy.
-    pub(super) fn meets_policy(&self) -> bool {
+    pub(crate) fn meets_policy(&self) -> bool {
         matches!(&self.rule.action, Action::Forward { choices, .. } if choices[self.place].traffic.is_some())
     }
 }
 
 /// Passes it on, and brings back the answer.
-pub(super) async fn pass(caller: &Caller, mut passing: Box<Passing>, patience: &mut Patience) -> Passed {
+pub(crate) async fn pass<F: Form>(
+    caller: &Caller,
+    mut passing: Box<Passing>,
+    patience: &mut Patience,
+    form: F,
+) -> Passed<F::Made> {
     let asked = {
-        let Some((mut asking, seen)) = passing.asking(caller, patience) else { return passing.passed(Err(nowhere())) };
+        let Some((mut asking, seen)) = passing.asking(caller, patience, &form) else {
+            return passing.passed(Err(nowhere()));
+        };
         asking.within(seen).await
     };
     passing.passed(asked)
 }
 
 /// The same where it meets a policy. What waits for that is larger.
-pub(super) async fn pass_by_policy(caller: &Caller, mut passing: Box<Passing>, patience: &mut Patience) -> Passed {
+pub(crate) async fn pass_by_policy<F: Form>(
+    caller: &Caller,
+    mut passing: Box<Passing>,
+    patience: &mut Patience,
+    form: F,
+) -> Passed<F::Made> {
     let asked = {
-        let Some((mut asking, seen)) = passing.asking(caller, patience) else { return passing.passed(Err(nowhere())) };
+        let Some((mut asking, seen)) = passing.asking(caller, patience, &form) else {
+            return passing.passed(Err(nowhere()));
+        };
         asking.by_policy(seen).await
     };
     passing.passed(asked)
@@ -171,21 +190,22 @@ fn nowhere() -> Fault {
 }
 
 impl Passing {
-    fn asking<'a>(
+    fn asking<'a, F>(
         &'a mut self,
         caller: &'a Caller,
         patience: &'a mut Patience,
-    ) -> Option<(Asking<'a>, &'a mut Observation)> {
-        let Self { method, head, outside, rule, place, ticket, seen, last, .. } = self;
+        form: &'a F,
+    ) -> Option<(Asking<'a, F>, &'a mut Observation)> {
+        let Self { method, head, outside, rule, place, ticket, seen, .. } = self;
         let name = outside.then(|| &head.bytes[head.id.clone()]);
         let head = &head.bytes;
         let Action::Forward { choices, .. } = &rule.action else { return None };
         let choice = &choices[*place];
-        Some((Asking { caller, choice, rule, method, head, name, last: *last, patience, ticket: ticket.take() }, seen))
+        Some((Asking { caller, choice, rule, method, head, name, form, patience, ticket: ticket.take() }, seen))
     }
 
     /// What is given back.
-    fn passed(mut self: Box<Self>, asked: Result<Came, Fault>) -> Passed {
+    fn passed<M>(mut self: Box<Self>, asked: Result<Came<M>, Fault>) -> Passed<M> {
         let asked = match asked {
             Ok(Came::Made(made, body)) => {
                 made.noted(&mut self.seen);
@@ -193,9 +213,9 @@ impl Passing {
                 // Most bodies have come with the head, and then nothing of this is moved any more.
                 let rest = body.map(|body| {
                     let Self { method, seen, .. } = *self;
-                    (Framing::Length(left), Seen::new(body, Box::new(seen), &method, status))
+                    (left, Seen::new(body, Box::new(seen), &method, status))
                 });
-                return Passed::Made(made.out, rest, made.last);
+                return Passed::Made(made.out, rest);
             }
             Ok(Came::Other(response)) => Ok(response),
             Err(fault) => Err(fault),
@@ -226,12 +246,13 @@ impl Passing {
 
 #[cfg(test)]
 mod tests {
+    use super::super::form::Lines;
     use super::*;
 
     /// The largest piece of memory of which an allocator keeps a few at hand for each thread.
     const AT_HAND: usize = 1032;
 
-    fn waiting<'a, F>(_: impl Fn(&'a Caller, Box<Passing>, &'a mut Patience) -> F) -> usize {
+    fn waiting<'a, F>(_: impl Fn(&'a Caller, Box<Passing>, &'a mut Patience, Lines<'a>) -> F) -> usize {
         size_of::<F>()
     }
 

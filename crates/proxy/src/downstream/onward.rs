@@ -1,4 +1,4 @@
-//! The head of a plain request as the next hop gets it, written from the bytes that came.
+//! The head of a request as the next hop gets it, written from what asked: the bytes of HTTP/1.1, or what HTTP/2 made of its own.
 //!
 //! Invariants: pure; what it says is what [`headers::prepare`] and [`headers::tell`] make of the same head, in whatever order: nothing that
 //! concerns a single connection goes on, and nothing that a client may not say.
@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use http::header::HeaderValue;
 
-use super::head::Plain;
+use super::direct::Asked;
 use crate::known::{Known, known};
 use crate::lines;
 use crate::snapshot::Forwarded;
@@ -32,8 +32,8 @@ pub(super) struct Told<'a> {
 }
 
 /// Whether that takes more than to pass on what came.
-pub(super) fn is_rare(plain: &Plain<'_, '_>, believed: Forwarded) -> bool {
-    plain.says.forwarded && believed == Forwarded::Append
+pub(super) fn is_rare(asked: &impl Asked, believed: Forwarded) -> bool {
+    asked.says().forwarded && believed == Forwarded::Append
 }
 
 /// A head, and where in it the id is.
@@ -43,43 +43,44 @@ pub(super) struct Head {
 }
 
 /// Writes the head.
-pub(super) fn write(plain: &Plain<'_, '_>, told: &Told<'_>) -> Head {
-    let mut head = Vec::with_capacity(plain.end + ADDED);
-    head.extend_from_slice(plain.method.as_str().as_bytes());
+pub(super) fn write(asked: &impl Asked, told: &Told<'_>) -> Head {
+    let mut head = Vec::with_capacity(asked.size() + ADDED);
+    head.extend_from_slice(asked.method().as_str().as_bytes());
     head.push(b' ');
-    head.extend_from_slice(plain.target.as_bytes());
+    head.extend_from_slice(asked.target().as_bytes());
     head.extend_from_slice(b" HTTP/1.1\r\n");
     let replace = told.believed == Forwarded::Replace;
     // Whoever is believed is continued.
     let (mut chain, mut proto, mut host) = (Vec::new(), false, false);
-    for field in plain.fields {
-        match known(field.name.as_bytes()) {
+    let goes = |name: &[u8], value: &[u8]| {
+        match known(name) {
             // Of one connection.
-            Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::Http2Settings => continue,
+            Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::Http2Settings => return false,
             // Said below, or by nobody.
-            Known::RequestId | Known::ClientCert => continue,
+            Known::RequestId | Known::ClientCert => return false,
             Known::ForwardedFor | Known::ForwardedProto | Known::ForwardedHost | Known::Forwarded if replace => {
-                continue;
+                return false;
             }
             Known::ForwardedFor => {
-                chain.extend_from_slice(field.value);
+                chain.extend_from_slice(value);
                 chain.extend_from_slice(b", ");
-                continue;
+                return false;
             }
             Known::ForwardedProto => proto = true,
             Known::ForwardedHost => host = true,
-            Known::TraceParent if told.trace.is_some() => continue,
-            Known::TraceState if told.trace.is_some_and(|(_, begins)| begins) => continue,
+            Known::TraceParent => return told.trace.is_none(),
+            Known::TraceState => return !told.trace.is_some_and(|(_, begins)| begins),
             _ => {}
         }
-        lines::pass(plain.bytes, field, &mut head);
-    }
+        true
+    };
+    asked.pass(goes, &mut head);
     lines::say(b"x-forwarded-for", &[&chain, told.address.as_bytes()], &mut head);
     if !proto {
         lines::say(b"x-forwarded-proto", &[told.scheme.as_bytes()], &mut head);
     }
     if !host {
-        lines::say(b"x-forwarded-host", &[plain.host], &mut head);
+        lines::say(b"x-forwarded-host", &[asked.host()], &mut head);
     }
     lines::say(b"x-request-id", &[told.id.as_bytes()], &mut head);
     let id = head.len() - b"\r\n".len() - told.id.len()..head.len() - b"\r\n".len();
@@ -99,6 +100,7 @@ mod tests {
     use http::Request;
 
     use super::*;
+    use crate::downstream::form::Landed;
     use crate::downstream::head::{Limits, Look, look, room};
     use crate::{headers, upstream};
 
@@ -113,7 +115,8 @@ mod tests {
         };
         let (address, id) = (HeaderValue::from_static("10.0.0.9"), HeaderValue::from_static("id"));
         let told = Told { address: &address, scheme: "https", believed, vouched, id: &id, trace: None };
-        let Head { bytes: ours, id: at } = write(&plain, &told);
+        let asked = Landed::of(&plain, Bytes::new).expect("a target that means one thing");
+        let (rare, Head { bytes: ours, id: at }) = (is_rare(&asked, believed), write(&asked, &told));
         assert_eq!(ours.get(at), Some(id.as_bytes()));
         let mut parts = plain.parts(&Bytes::copy_from_slice(text.as_bytes())).expect("parts");
         let host = parts.headers.get("host").cloned();
@@ -128,7 +131,7 @@ mod tests {
             lines[1..].sort();
             lines
         };
-        (is_rare(&plain, believed), lines(ours), lines(other))
+        (rare, lines(ours), lines(other))
     }
 
     #[test]
@@ -178,7 +181,8 @@ mod tests {
                 id: &value,
                 trace: Some((b"ours", begins)),
             };
-            let head = String::from_utf8(write(&plain, &told).bytes).expect("text");
+            let asked = Landed::of(&plain, Bytes::new).expect("a target that means one thing");
+            let head = String::from_utf8(write(&asked, &told).bytes).expect("text");
             assert!(head.contains("\r\ntraceparent: ours\r\n") && !head.contains("theirs"), "{head}");
             assert_eq!(head.matches("tracestate").count(), states, "{head}");
         }

@@ -23,6 +23,7 @@ use tokio_util::sync::WaitForCancellationFuture;
 
 use super::answer::{self, Framing, Size, To};
 use super::direct::{self, Passed, Passing};
+use super::form::{Landed, Lines, Written};
 use super::head::{self, Limits, Look, look, may_be_whole};
 use super::outlet::Outlet;
 use crate::connection::{Broken, Ended};
@@ -72,13 +73,13 @@ where
                     let (answer, to) = answering(&caller, asked);
                     line.answer(answer, &mut watch, |response, life| Writing::of(response, to, life)).await?
                 }
-                Next::Direct(passing) => {
-                    let to = passing.to();
+                Next::Direct(passing, last) => {
+                    let (to, form) = (To { head: passing.is_head(), last }, Lines::new(life, last));
                     if passing.meets_policy() {
-                        let answer = Box::pin(direct::pass_by_policy(&caller, passing, &mut patience));
+                        let answer = Box::pin(direct::pass_by_policy(&caller, passing, &mut patience, form));
                         line.answer(answer, &mut watch, |passed, life| Writing::passed(passed, to, life)).await?
                     } else {
-                        let answer = Box::pin(direct::pass(&caller, passing, &mut patience));
+                        let answer = Box::pin(direct::pass(&caller, passing, &mut patience, form));
                         line.answer(answer, &mut watch, |passed, life| Writing::passed(passed, to, life)).await?
                     }
                 }
@@ -106,8 +107,8 @@ fn answering(caller: &Arc<Caller>, asked: Box<Asked>) -> (Pin<Box<impl Future<Ou
 /// What comes next on a connection.
 enum Next {
     Ours(Box<Asked>),
-    /// One of ours that is passed on as it came.
-    Direct(Box<Passing>),
+    /// One of ours that is passed on as it came, and whether the client wants the connection to end with the answer.
+    Direct(Box<Passing>, bool),
     Other,
     /// Nothing: it is over.
     End,
@@ -128,8 +129,8 @@ fn begin(caller: &Arc<Caller>, bytes: &[u8], all: impl Fn() -> Bytes, limits: Li
     match look(bytes, limits, &mut room) {
         Look::Partial => None,
         Look::Other => Some((Next::Other, 0)),
-        Look::Ours(plain) => Some(match direct::begin(caller, &plain, &all) {
-            Some(passing) => (Next::Direct(passing), plain.end),
+        Look::Ours(plain) => Some(match Landed::of(&plain, &all).and_then(|landed| direct::begin(caller, &landed)) {
+            Some(passing) => (Next::Direct(passing, plain.last), plain.end),
             None => match plain.parts(&all()) {
                 Some(parts) => (Next::Ours(Box::new(Asked { parts, last: plain.last })), plain.end),
                 None => (Next::Other, 0),
@@ -363,10 +364,12 @@ impl Writing {
         Self { out, framing, body: Some(body).filter(|_| framing.has_body()), last }
     }
 
-    fn passed(passed: Passed, to: To, life: &Life) -> Self {
+    fn passed(passed: Passed<Written>, to: To, life: &Life) -> Self {
         match passed {
-            Passed::Made(out, None, last) => Self { out, framing: Framing::Nothing, body: None, last },
-            Passed::Made(out, Some((framing, body)), last) => Self { out, framing, body: Some(body), last },
+            Passed::Made(Written { out, last }, None) => Self { out, framing: Framing::Nothing, body: None, last },
+            Passed::Made(Written { out, last }, Some((left, body))) => {
+                Self { out, framing: Framing::Length(left), body: Some(body), last }
+            }
             Passed::Other(response) => Self::of(response, to, life),
         }
     }

@@ -7,6 +7,7 @@
 mod bell;
 mod cork;
 mod date;
+mod direct;
 mod pipe;
 mod pulse;
 mod received;

@@ -63,6 +63,14 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pipe<B> {
         Self { stall: Some(Stall { limit, since: None, clock: None }), ..self }
     }
 
+    /// The same, after these bytes, which are the last if it says so.
+    pub(crate) fn after(mut self, first: Bytes, last: bool) -> Self {
+        if !first.is_empty() {
+            self.hold(first, last);
+        }
+        self
+    }
+
     /// Sends what can be sent. Ready when there is nothing more to do: all is on its way, the other side wants no more, or the
     /// stream has been reset. `meanwhile` is done where there is no room, and says whether the body has been given up.
     pub(crate) fn poll(

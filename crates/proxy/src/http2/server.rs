@@ -20,6 +20,7 @@ use super::{
     TAKEN_BACK, cork, stream,
 };
 use crate::config::Settings;
+use crate::patience::Patience;
 use crate::request::Caller;
 
 /// How often the parts are looked at in one turn before others get one.
@@ -30,12 +31,12 @@ const SPARE: usize = 4;
 /// A connection being served.
 pub(crate) struct Serving<S, F> {
     caller: Arc<Caller>,
-    answer: fn(Arc<Caller>, http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>) -> F,
+    answer: fn(Arc<Caller>, http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>, Patience) -> F,
     connection: State<S>,
     line: Line<S>,
     streams: FuturesUnordered<Place<F>>,
-    /// Places of requests that were answered, for the next ones.
-    spare: Vec<Pin<Box<Option<F>>>>,
+    /// Places of requests that were answered, for the next ones, and what those waited with.
+    spare: Vec<Spare<F>>,
     desk: Arc<Desk>,
     /// Of the connection, of the requests, and of the watch over it.
     bells: [Arc<Bell>; 3],
@@ -45,22 +46,26 @@ pub(crate) struct Serving<S, F> {
     finishing: bool,
 }
 
+/// A place, and a clock that may be entered already.
+type Spare<F> = (Pin<Box<Option<F>>>, Patience);
+
 /// Where a request is worked on. It is given back with the end, as it is large.
 struct Place<F>(Option<Pin<Box<Option<F>>>>);
 
-impl<F: Future<Output = ()>> Future for Place<F> {
-    type Output = Option<Pin<Box<Option<F>>>>;
+impl<F: Future<Output = Patience>> Future for Place<F> {
+    type Output = Option<Spare<F>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let under_way = self.0.as_mut().and_then(|place| place.as_mut().as_pin_mut());
-        if under_way.is_some_and(|request| request.poll(cx).is_pending()) {
-            return Poll::Pending;
-        }
-        let mut place = self.0.take();
-        if let Some(place) = &mut place {
+        let patience = match under_way.map(|request| request.poll(cx)) {
+            Some(Poll::Pending) => return Poll::Pending,
+            Some(Poll::Ready(patience)) => patience,
+            None => return Poll::Ready(None),
+        };
+        Poll::Ready(self.0.take().map(|mut place| {
             place.set(None);
-        }
-        Poll::Ready(place)
+            (place, patience)
+        }))
     }
 }
 
@@ -74,7 +79,7 @@ pub(crate) fn serve<S>(
     stream: S,
     caller: Arc<Caller>,
     settings: &Settings,
-) -> Serving<S, impl Future<Output = ()> + Send + use<S>>
+) -> Serving<S, impl Future<Output = Patience> + Send + use<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -111,7 +116,7 @@ where
 impl<S, F> Serving<S, F>
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    F: Future<Output = ()>,
+    F: Future<Output = Patience>,
 {
     /// Takes no more requests, and ends when those that there are have been answered.
     pub(crate) fn finish(self: Pin<&mut Self>) {
@@ -145,8 +150,9 @@ where
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                     Poll::Ready(Some(Ok((request, respond)))) => {
-                        let mut place = self.spare.pop().unwrap_or_else(|| Box::pin(None));
-                        place.set(Some((self.answer)(Arc::clone(&self.caller), request, respond)));
+                        let spare = self.spare.pop();
+                        let (mut place, patience) = spare.unwrap_or_else(|| (Box::pin(None), Patience::default()));
+                        place.set(Some((self.answer)(Arc::clone(&self.caller), request, respond, patience)));
                         self.streams.push(Place(Some(place)));
                         self.bells[1].ring();
                     }
@@ -168,8 +174,8 @@ where
             if self.bells[1].take() {
                 quiet = false;
                 let mut cx = Context::from_waker(&self.wakers[1]);
-                while let Poll::Ready(Some(place)) = self.streams.poll_next_unpin(&mut cx) {
-                    self.spare.extend(place.filter(|_| self.spare.len() < SPARE));
+                while let Poll::Ready(Some(spare)) = self.streams.poll_next_unpin(&mut cx) {
+                    self.spare.extend(spare.filter(|_| self.spare.len() < SPARE));
                 }
             }
             if self.bells[2].take()
@@ -191,7 +197,7 @@ where
 impl<S, F> Future for Serving<S, F>
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    F: Future<Output = ()>,
+    F: Future<Output = Patience>,
 {
     type Output = io::Result<()>;
 

@@ -20,7 +20,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use crate::identity::Identity;
 
 pub(crate) use body::Seen;
-pub(crate) use observation::{MISSED, Observation, counts_by};
+pub(crate) use observation::{MISSED, Observation, Whom, counts_by};
 pub use trace::Place;
 pub(crate) use trace::{Sampler, place};
 

@@ -28,8 +28,8 @@ const DEADLINE_EXCEEDED: u16 = 4;
 
 fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     // Most have none, and looking at the few names is cheaper than looking it up.
-    headers.keys().find(|name| name.as_str() == "grpc-status")?;
-    headers.get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok())
+    let (_, first) = headers.iter().find(|(name, _)| name.as_str() == "grpc-status")?;
+    first.to_str().ok()?.parse().ok()
 }
 
 /// The status of HTTP that means the same as one of gRPC, as `google.rpc.Code` has it.
@@ -67,13 +67,17 @@ struct Asked {
 }
 
 /// The target of a request, and its `Host`.
-enum Whom {
+pub(crate) enum Whom {
     Read(Uri, Option<HeaderValue>),
     /// As bytes, one after the other, and how many of them are the target. Few of them are ever looked at again.
     Written(Box<[u8]>, usize),
 }
 
 impl Whom {
+    pub(crate) fn written(target: &str, host: &[u8]) -> Self {
+        Self::Written([target.as_bytes(), host].concat().into(), target.len())
+    }
+
     fn read(self) -> (Uri, Option<HeaderValue>) {
         match self {
             Self::Read(uri, host) => (uri, host),
@@ -139,20 +143,19 @@ impl Observation {
         Self::new(caller, started, id, asked)
     }
 
-    /// The same for a request of HTTP/1.1 of which only these things are known. `parent` is what it says of its trace.
+    /// The same for a request without a body of which only these things are known: by `whom`, what a record says. `parent` is what it says of its trace.
     pub(crate) fn of_plain(
         caller: &Arc<Caller>,
-        (method, target, host): (&Method, &str, &[u8]),
+        (method, whom): (&Method, impl FnOnce() -> (Whom, Version)),
         id: HeaderValue,
         parent: Option<&[u8]>,
         started: Instant,
     ) -> Self {
         let shared = &caller.shared;
-        let asked = shared.observer.is_some().then(|| Asked {
-            place: trace::place(parent, &id, &shared.sampler, started),
-            method: method.clone(),
-            whom: Whom::Written([target.as_bytes(), host].concat().into(), target.len()),
-            version: Version::HTTP_11,
+        let asked = shared.observer.is_some().then(|| {
+            let (whom, version) = whom();
+            let place = trace::place(parent, &id, &shared.sampler, started);
+            Asked { place, method: method.clone(), whom, version }
         });
         Self::new(caller, started, id, asked)
     }

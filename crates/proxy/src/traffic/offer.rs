@@ -77,7 +77,7 @@ impl Tries for Offer<'_> {
         let watch = self.watch.clone().filter(|_| self.patient || usual);
         let own = if watch.is_some() { None } else { limit };
         let (settings, blind) = (&self.caller.shared.settings, !self.patient);
-        let sent = pin!(forward::attempt(self.caller, ticket, *request, &mut self.upgrade, self.http2, own));
+        let sent = pin!(forward::attempt(self.caller, ticket, request, &mut self.upgrade, self.http2, own));
         let (Some(watch), Some(limit)) = (watch, limit) else { return sent.await };
         let turn = Turn { began: Instant::now(), limit, silence: settings.header_timeout, last, probe, blind };
         turn.wait(&watch, sent).await.unwrap_or_else(|over| Err(Miss::Broken(forward::over_time(over))))

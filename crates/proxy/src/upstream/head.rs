@@ -58,6 +58,13 @@ pub(crate) struct Plain<'h, 'b> {
     pub(super) end: usize,
 }
 
+impl<'b> Plain<'_, 'b> {
+    /// All of it, without what came behind it.
+    pub(crate) fn head(&self) -> &'b [u8] {
+        &self.bytes[..self.end]
+    }
+}
+
 /// Room for the headers of one head.
 pub(crate) type Room<'b> = [MaybeUninit<httparse::Header<'b>>; MOST_HEADERS];
 

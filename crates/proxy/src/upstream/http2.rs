@@ -88,16 +88,16 @@ impl Http2Sender {
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(crate) async fn ask(mut self, request: Request<RequestBody>) -> Result<Response<Answered>, CallError> {
+    pub(crate) async fn ask(mut self, request: Box<Request<RequestBody>>) -> Result<Response<Answered>, CallError> {
         if poll_fn(|cx| self.requests.poll_ready(cx)).await.is_err() {
             // It has ended, or said that it is about to.
             self.state.ended.store(true, Ordering::Relaxed);
-            return Err(CallError::Unsent(Box::new(request)));
+            return Err(CallError::Unsent(request));
         }
         let (mut parts, body) = request.into_parts();
         make_lawful(&mut parts.headers);
         // What is new with every request has no place in the table of those that come again, and would push them out.
-        for name in headers::UNIQUE {
+        for name in &headers::UNIQUE {
             if let Some(value) = parts.headers.get_mut(name) {
                 value.set_sensitive(true);
             }

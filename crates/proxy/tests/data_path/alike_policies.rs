@@ -1,5 +1,6 @@
 //! Requests that meet policies may be passed on as they came, or read into maps: whoever asks cannot tell which, and nor can endpoints, counters or
-//! records. The same scenes are played before a proxy that reads plain requests by hand and before one that leaves all to hyper.
+//! records. The same scenes are played before a proxy that reads plain requests by hand and before one that leaves all to hyper, over HTTP/1.1 and
+//! over HTTP/2.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,8 +14,10 @@ use proxy::snapshot::*;
 use proxy::{Class, Dependencies, Recording, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::access::{A, AS_A, AS_B, B, ByAddress, NOBODY, connect, place, policy, rule_for};
+use crate::alike_http2::answered;
 use crate::harness::*;
 use crate::observed::Notebook;
 use crate::policies::scoped;
@@ -106,7 +109,7 @@ struct Scene {
 }
 
 /// What came of a scene: for each thing that is compared a line.
-async fn played(scene: &Scene, by_hand: bool) -> Vec<String> {
+async fn played(scene: &Scene, by_hand: bool, http2: bool) -> Vec<String> {
     let (log, notebook) = (Log::default(), Arc::new(Notebook::default()));
     let dependencies = Dependencies {
         callers: Some(Arc::new(ByAddress)),
@@ -129,6 +132,10 @@ async fn played(scene: &Scene, by_hand: bool) -> Vec<String> {
     let mut said = Vec::new();
     for (number, (from, target, header)) in scene.asks.iter().enumerate() {
         let mut stream = connect(*from, at).await;
+        if http2 {
+            said.push(format!("{number}: {}", normal(&over_http2(stream, target, header).await)));
+            continue;
+        }
         let ask = format!("GET {target} HTTP/1.1\r\nhost: a\r\n{header}connection: close\r\n\r\n");
         stream.write_all(ask.as_bytes()).await.expect("sends");
         let mut all = Vec::new();
@@ -164,6 +171,19 @@ async fn played(scene: &Scene, by_hand: bool) -> Vec<String> {
     let series = stats.series.iter().filter(|series| series.classes.iter().any(|count| *count > 0));
     said.extend(series.map(|one| format!("{} {} {} {:?}", one.source, one.rule, one.backend, one.classes)));
     said
+}
+
+/// What a request over HTTP/2 is answered, as if it had come over HTTP/1.1.
+async fn over_http2(stream: TcpStream, target: &str, header: &str) -> String {
+    let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
+    let mut driver = JoinSet::new();
+    driver.spawn(async move { drop(connection.await) });
+    let mut request = http::Request::get(format!("http://a{target}"));
+    for line in header.lines() {
+        let (name, value) = line.split_once(": ").expect("a header");
+        request = request.header(name, value);
+    }
+    answered(&sender, request.body(()).expect("a request"), || {}).await
 }
 
 /// An answer without what differs between any two.
@@ -442,9 +462,11 @@ fn statuses(said: &[String], asks: usize) -> String {
 
 async fn both_ways(scenes: Vec<Scene>) {
     for scene in scenes {
-        let (ours, hypers) = tokio::join!(played(&scene, true), played(&scene, false));
-        assert_eq!(statuses(&ours, scene.asks.len()), scene.expected, "{}: {ours:#?}", scene.name);
-        assert_eq!(ours, hypers, "{}", scene.name);
+        for http2 in [false, true] {
+            let (ours, others) = tokio::join!(played(&scene, true, http2), played(&scene, false, http2));
+            assert_eq!(statuses(&ours, scene.asks.len()), scene.expected, "{}, {http2}: {ours:#?}", scene.name);
+            assert_eq!(ours, others, "{}, {http2}", scene.name);
+        }
     }
 }
 

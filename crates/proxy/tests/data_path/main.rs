@@ -2,6 +2,7 @@
 
 mod access;
 mod alike;
+mod alike_http2;
 mod alike_policies;
 mod backend_tls;
 mod beside;
