@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, Response, StatusCode};
 
+use super::onward::Head;
 use crate::answer::Fault;
 use crate::body::{self, Body, Lease};
 use crate::endpoint::Ticket;
@@ -72,9 +73,9 @@ pub(super) struct Asking<'a, F> {
     pub(super) choice: &'a Choice,
     pub(super) method: &'a Method,
     /// Its head, as endpoints get it.
-    pub(super) head: &'a [u8],
-    /// The id that its client is told, where that is outside.
-    pub(super) name: Option<&'a [u8]>,
+    pub(super) head: &'a Head,
+    /// Whether its client is outside, where it is told the id.
+    pub(super) outside: bool,
     pub(super) form: &'a F,
     pub(super) patience: &'a mut Patience,
     /// The first endpoint that is offered it, if there is any.
@@ -135,8 +136,8 @@ impl<F: Form> Asking<'_, F> {
         limit: Option<Duration>,
         from: Instant,
     ) -> Result<Came<F::Made>, Miss<()>> {
-        let Self { caller, method, head, name, form, .. } = *self;
-        let asked = pin!(Ask { caller, method, head, name, form }.of(ticket, from));
+        let Self { caller, method, head, outside, form, .. } = *self;
+        let asked = pin!(Ask { caller, method, head, outside, form }.of(ticket, from));
         self.patience.with(limit, from, asked).await.unwrap_or_else(|| Err(Miss::Broken(forward::late())))
     }
 }
@@ -192,8 +193,8 @@ impl<F: Form> Tries for Asking<'_, F> {
 struct Ask<'a, F> {
     caller: &'a Caller,
     method: &'a Method,
-    head: &'a [u8],
-    name: Option<&'a [u8]>,
+    head: &'a Head,
+    outside: bool,
     form: &'a F,
 }
 
@@ -216,8 +217,10 @@ impl<F: Form> Ask<'_, F> {
                     }
                 }
             };
-            let asked = connection
-                .ask_plainly(self.method, self.head, |plain, body| Some(Made::of(plain, body, self.form, self.name)));
+            let asked = connection.ask_plainly(self.method, &self.head.bytes, |plain, body| {
+                let name = self.outside.then(|| self.head.id());
+                Some(Made::of(plain, body, self.form, name))
+            });
             match asked.await {
                 Ok(Answer::Taken(made, keeps, mut reading)) => {
                     ticket.endpoint.observe(made.at.saturating_duration_since(sent));

@@ -197,11 +197,12 @@ impl Passing {
         form: &'a F,
     ) -> Option<(Asking<'a, F>, &'a mut Observation)> {
         let Self { method, head, outside, rule, place, ticket, seen, .. } = self;
-        let name = outside.then(|| &head.bytes[head.id.clone()]);
-        let head = &head.bytes;
         let Action::Forward { choices, .. } = &rule.action else { return None };
         let choice = &choices[*place];
-        Some((Asking { caller, choice, rule, method, head, name, form, patience, ticket: ticket.take() }, seen))
+        Some((
+            Asking { caller, choice, rule, method, head, outside: *outside, form, patience, ticket: ticket.take() },
+            seen,
+        ))
     }
 
     /// What is given back.

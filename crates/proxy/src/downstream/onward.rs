@@ -39,7 +39,13 @@ pub(super) fn is_rare(asked: &impl Asked, believed: Forwarded) -> bool {
 /// A head, and where in it the id is.
 pub(super) struct Head {
     pub(super) bytes: Vec<u8>,
-    pub(super) id: Range<usize>,
+    id: Range<usize>,
+}
+
+impl Head {
+    pub(super) fn id(&self) -> &[u8] {
+        &self.bytes[self.id.clone()]
+    }
 }
 
 /// Writes the head.
@@ -116,8 +122,9 @@ mod tests {
         let (address, id) = (HeaderValue::from_static("10.0.0.9"), HeaderValue::from_static("id"));
         let told = Told { address: &address, scheme: "https", believed, vouched, id: &id, trace: None };
         let asked = Landed::of(&plain, Bytes::new).expect("a target that means one thing");
-        let (rare, Head { bytes: ours, id: at }) = (is_rare(&asked, believed), write(&asked, &told));
-        assert_eq!(ours.get(at), Some(id.as_bytes()));
+        let (rare, ours) = (is_rare(&asked, believed), write(&asked, &told));
+        assert_eq!(ours.id(), id.as_bytes());
+        let ours = ours.bytes;
         let mut parts = plain.parts(&Bytes::copy_from_slice(text.as_bytes())).expect("parts");
         let host = parts.headers.get("host").cloned();
         headers::prepare(&mut parts);
