@@ -43,6 +43,9 @@ pub struct Settings {
     /// Whether plain requests of HTTP/1.1 are served by code of our own, and those of HTTP/2 passed on as they came. Without it, hyper serves all of the
     /// former, and the latter are read into maps; what clients see is the same.
     pub by_hand: bool,
+    /// How long a client that speaks HTTP/1.1 without TLS waits after an answer until what serves it is let go, and no more than its
+    /// socket kept; up to twice that may pass. None keeps what serves it for as long as it waits.
+    pub park: Option<Duration>,
     /// How many requests at once one HTTP/2 connection may carry.
     pub max_streams: u32,
     /// How long a sniffing listener waits for the client's first bytes before it takes the protocol for one where the server speaks first.
@@ -77,6 +80,7 @@ impl Default for Settings {
             max_headers: 100,
             max_head_bytes: 64 * 1024,
             by_hand: true,
+            park: Some(Duration::from_secs(1)),
             max_streams: 256,
             sniff_wait: Duration::from_millis(100),
             max_series: 10_000,

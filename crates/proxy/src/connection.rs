@@ -32,8 +32,10 @@ use crate::headers;
 use crate::heads::{HeadTimer, Term, hears};
 use crate::http2;
 use crate::identity::{Client, Identity};
+use crate::landing;
 use crate::listen::{Held, Life, Slot};
 use crate::network::Ground;
+use crate::parked::{self, Park, Parked};
 use crate::passthrough;
 use crate::patience;
 use crate::prefixed::Prefixed;
@@ -256,7 +258,7 @@ async fn heard(
         turn_away(&shared, &table, &client, &stream);
         return Ok(done());
     }
-    Ok(seen(shared, slot, (first, stream), client, otherwise))
+    Ok(seen(shared, slot, (first, stream), client, otherwise, Some(parked::park)))
 }
 
 /// Serves a client that may speak from now on.
@@ -273,7 +275,7 @@ where
     let settings = &shared.settings;
     let first = Box::pin(asked(&mut stream, patience(settings, otherwise), settings, &slot.life)).await?;
     let Some(first) = first else { return Ok(()) };
-    seen(Arc::clone(shared), Arc::clone(slot), (first, stream), client, otherwise.cloned()).await
+    seen(Arc::clone(shared), Arc::clone(slot), (first, stream), client, otherwise.cloned(), None).await
 }
 
 /// Serves a client whose first bytes are known.
@@ -283,6 +285,7 @@ fn seen<S>(
     (first, stream): (First, S),
     client: Client,
     otherwise: Option<Arc<Backend>>,
+    park: Option<Park<S>>,
 ) -> Way
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -290,14 +293,16 @@ where
     let First { bytes: prefix, looks, at, late } = first;
     match (looks, otherwise) {
         (Looks::Http2, _) => Box::pin(serve_http2(shared, slot, Prefixed::new(prefix, stream), client)),
-        (Looks::Http1, _) => serve_http1(&shared, &slot, (prefix, stream), at, client),
+        (Looks::Http1, _) => serve_http1(caller(&shared, &slot, client), (prefix, stream), at, park),
         (Looks::Other | Looks::Unclear, Some(backend)) => {
             let bytes = if is_tls(&prefix) { tunnel::Bytes::Sealed } else { tunnel::Bytes::Open };
             carried(shared, slot, (client, bytes), Prefixed::new(prefix, stream), backend)
         }
         (Looks::Unclear, None) if prefix.is_empty() || late => done(),
         // What is no HTTP gets its answer from the parser.
-        (Looks::Other | Looks::Unclear, None) => serve_http1(&shared, &slot, (prefix, stream), at, client),
+        (Looks::Other | Looks::Unclear, None) => {
+            serve_http1(caller(&shared, &slot, client), (prefix, stream), at, park)
+        }
     }
 }
 
@@ -319,7 +324,7 @@ async fn within_tls(
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         Ok(Box::pin(serve_http2(shared, slot, stream, client)))
     } else {
-        Ok(serve_http1(&shared, &slot, (Bytes::new(), stream), Instant::now(), client))
+        Ok(serve_http1(caller(&shared, &slot, client), (Bytes::new(), stream), Instant::now(), None))
     }
 }
 
@@ -352,23 +357,45 @@ fn unnamed(shared: &Arc<Shared>, slot: &Arc<Slot>, client: Client) -> Caller {
 }
 
 /// Serves a client of HTTP/1.1, of which some bytes were read already. The time for its first head counts from `since`.
-fn serve_http1<S>(
-    shared: &Arc<Shared>,
-    slot: &Arc<Slot>,
-    (read, stream): (Bytes, S),
-    since: Instant,
-    client: Client,
-) -> Way
+fn serve_http1<S>(caller: Arc<Caller>, (read, stream): (Bytes, S), since: Instant, park: Option<Park<S>>) -> Way
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let caller = caller(shared, slot, client);
-    let by_hand = shared.settings.by_hand.then(|| Arc::clone(&caller));
-    let by_hyper = move |read, since, stream| Box::pin(serve_by_hyper(caller, since, Prefixed::new(read, stream)));
-    match by_hand {
-        Some(caller) => Box::pin(downstream::serve(caller, read, since, stream, by_hyper)),
-        None => by_hyper(read, since, stream),
+    let by_hyper = |caller, read, since, stream| Box::pin(serve_by_hyper(caller, since, Prefixed::new(read, stream)));
+    match caller.shared.settings.by_hand {
+        true => Box::pin(downstream::serve(caller, (read, stream), since, by_hyper, park)),
+        false => by_hyper(caller, read, since, stream),
     }
+}
+
+/// Goes on to serve a connection that was parked.
+pub(crate) fn resume(parked: Parked) {
+    let peer = parked.peer;
+    if let Err(error) = go_on(parked) {
+        tracing::debug!(%peer, %error, "a client's connection ended while it was parked");
+    }
+}
+
+fn go_on(parked: Parked) -> io::Result<()> {
+    let Parked { shared, slot, socket, peer, identity, held, since, tracked } = parked;
+    // Read here, as the runtime has not heard of the socket yet: what has come is answered, even if the listener drains.
+    let (read, since) = match landing::read_now(&socket, Bytes::copy_from_slice)? {
+        Some(read) if read.is_empty() => return Ok(()),
+        Some(read) => (read, Instant::now()),
+        None => (Bytes::new(), since),
+    };
+    let (stream, held) = (TcpStream::from_std(socket)?, Arc::new(held));
+    // On which ground it was made counts no more, as it is known who it is.
+    let client = Client { ground: Ground::Machine, peer, scheme: "http", identity, server_name: None, held };
+    let way = serve_http1(caller(&shared, &slot, client), (read, stream), since, Some(parked::park));
+    let named = Arc::clone(&slot);
+    slot.tasks.spawn(async move {
+        if let Err(error) = way.await {
+            tracing::debug!(listener = &*named.table.load().id, %peer, %error, "a client's connection ended");
+        }
+    });
+    drop(tracked);
+    Ok(())
 }
 
 async fn serve_by_hyper<S>(caller: Arc<Caller>, since: Instant, stream: S) -> Ended

@@ -3,7 +3,7 @@
 //! Invariant: what is there is looked at, and copied where it is to last, before anything else is read.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -26,5 +26,14 @@ pub(crate) fn poll_read<S: AsyncRead + Unpin, T>(
         let mut landed = ReadBuf::new(landing);
         ready!(Pin::new(stream).poll_read(cx, &mut landed))?;
         Poll::Ready(Ok(look(landed.filled())))
+    })
+}
+
+/// The same of a socket that no runtime watches. None where nothing has come.
+pub(crate) fn read_now<T>(mut socket: &std::net::TcpStream, look: impl FnOnce(&[u8]) -> T) -> io::Result<Option<T>> {
+    LANDING.with_borrow_mut(|landing| match socket.read(landing) {
+        Ok(length) => Ok(Some(look(&landing[..length]))),
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
+        Err(error) => Err(error),
     })
 }

@@ -43,6 +43,7 @@ mod mirror;
 mod names;
 mod network;
 mod observe;
+mod parked;
 mod passthrough;
 mod patience;
 mod peer;

@@ -108,6 +108,7 @@ impl Shared {
     pub(crate) fn stats(&self) -> Stats {
         Stats {
             connections: self.settings.max_connections.saturating_sub(self.permits.available_permits()),
+            parked: self.workers.parked(),
             in_flight: self.endpoints.in_flight(),
             series: self.counters.read(),
             policies: self.states.read(),

@@ -93,6 +93,8 @@ pub struct Sessions {
 pub struct Stats {
     /// Client connections open now.
     pub connections: usize,
+    /// Those of them that have asked, wait, and are kept as no more than their sockets.
+    pub parked: usize,
     /// Requests and tunnels under way now.
     pub in_flight: usize,
     /// By caller, listener, rule and backend; those without any request are left out.

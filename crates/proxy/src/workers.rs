@@ -1,8 +1,8 @@
 //! The threads that serve clients' connections. Each has a runtime of its own, and a connection stays on one for its life,
 //! with the connections to endpoints that its requests use: nothing on the path of a request wakes another thread.
 //!
-//! Invariants: a thread ends with its owner; a connection goes to the thread that carries the fewest. Where there are no threads
-//! (none are wanted, or none can be started) connections are served by the runtime that accepts them.
+//! Invariants: a thread ends with its owner, and what is parked on it too; a connection goes to the thread that carries the fewest. Where
+//! there are no threads (none are wanted, or none can be started) connections are served by the runtime that accepts them, and none is parked.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::parked::{self, Lot, Parked};
 
 /// How long a thread may take to end once it carries nothing. It then only lets go of what it has.
 const LAST: Duration = Duration::from_secs(5);
@@ -35,6 +37,7 @@ pub(crate) struct Workers(Vec<Worker>);
 struct Worker {
     runtime: Handle,
     carries: Arc<AtomicUsize>,
+    parking: parked::Way,
 }
 
 /// One connection of those that a thread carries; it counts until this is dropped.
@@ -80,6 +83,16 @@ impl Workers {
         tasks.spawn_on(served, &worker.runtime);
         Ok(())
     }
+
+    /// A place to park a connection of this thread, if there is one.
+    pub(crate) fn place(&self) -> Option<mpsc::OwnedPermit<Parked>> {
+        self.0.get(here())?.parking.place()
+    }
+
+    /// How many connections are parked.
+    pub(crate) fn parked(&self) -> usize {
+        self.0.iter().map(|worker| worker.parking.parked()).sum()
+    }
 }
 
 /// Owns the threads, and ends them when it is dropped.
@@ -100,8 +113,8 @@ pub(crate) fn start(wanted: usize, glance: Duration) -> (Threads, Workers) {
     let mut workers = Vec::with_capacity(wanted);
     for number in 0..wanted {
         match start_one(number, glance, threads.stop.clone()) {
-            Ok((runtime, running)) => {
-                workers.push(Worker { runtime, carries: Arc::default() });
+            Ok((worker, running)) => {
+                workers.push(worker);
                 threads.running.push(running);
             }
             Err(error) => tracing::warn!(%error, number, wanted, "a thread for connections cannot be started"),
@@ -112,22 +125,32 @@ pub(crate) fn start(wanted: usize, glance: Duration) -> (Threads, Workers) {
 
 type Running = (std::thread::JoinHandle<()>, oneshot::Receiver<()>);
 
-fn start_one(number: usize, glance: Duration, stop: CancellationToken) -> io::Result<(Handle, Running)> {
+fn start_one(number: usize, glance: Duration, stop: CancellationToken) -> io::Result<(Worker, Running)> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.handle().clone();
+    let (parking, ground) = parked::way();
+    let worker = Worker { runtime: runtime.handle().clone(), carries: Arc::default(), parking };
     let (tell, ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
         HERE.set(number);
         crate::glance::allow(glance);
-        run(runtime, &stop);
+        run(runtime, &stop, ground);
         // Nobody may wait for it.
         let _ = tell.send(());
     })?;
-    Ok((handle, (thread, ended)))
+    Ok((worker, (thread, ended)))
 }
 
-fn run(runtime: Runtime, stop: &CancellationToken) {
-    runtime.block_on(stop.cancelled());
+fn run(runtime: Runtime, stop: &CancellationToken, ground: parked::Ground) {
+    runtime.block_on(async {
+        match Lot::open(ground) {
+            Ok(lot) => stop.run_until_cancelled(lot.attend()).await.map(|never| match never {}),
+            Err(error) => {
+                tracing::warn!(%error, "connections that wait are not parked");
+                stop.cancelled().await;
+                None::<()>
+            }
+        }
+    });
     // A name that is being looked up is not waited for.
     runtime.shutdown_background();
 }

@@ -53,6 +53,10 @@ pub(crate) fn traffic(stats: &Stats, edges: &[Edge]) -> Vec<Family> {
         rejected.number(labels, *count as f64);
     }
     let open = Family::gauge("coracle_connections", "Client connections that are open.");
+    let parked = Family::gauge(
+        "coracle_connections_parked",
+        "Those of them that have asked and wait, of which no more is kept than their sockets.",
+    );
     let under_way = Family::gauge("coracle_requests_in_flight", "Requests and tunnels under way.");
     vec![
         requests,
@@ -68,6 +72,7 @@ pub(crate) fn traffic(stats: &Stats, edges: &[Edge]) -> Vec<Family> {
         bytes_in,
         bytes_out,
         open.with(stats.connections as f64),
+        parked.with(stats.parked as f64),
         under_way.with(stats.in_flight as f64),
     ]
 }
@@ -187,8 +192,10 @@ mod tests {
             ..Edge::default()
         };
         (edge.classes[1], edge.classes[4], edge.latency[0], edge.latency[15]) = (2, 1, 2, 1);
-        let text =
-            render(&traffic(&Stats { connections: 4, in_flight: 5, ..Stats::default() }, &[edge]), Format::Prometheus);
+        let text = render(
+            &traffic(&Stats { connections: 4, parked: 3, in_flight: 5, ..Stats::default() }, &[edge]),
+            Format::Prometheus,
+        );
         let who = r#"source="shop/web",destination="shop/orders",route="shop/r/0",backend="shop/orders:80""#;
         for line in [
             format!("coracle_requests_total{{{who},code_class=\"2xx\"}} 2\n"),
@@ -199,6 +206,7 @@ mod tests {
             format!("coracle_request_bytes_total{{{who}}} 7\n"),
             format!("coracle_response_bytes_total{{{who}}} 8\n"),
             "coracle_connections 4\n".to_owned(),
+            "coracle_connections_parked 3\n".to_owned(),
             "coracle_requests_in_flight 5\n".to_owned(),
         ] {
             assert!(text.contains(&line), "{text}\nlacks {line}");

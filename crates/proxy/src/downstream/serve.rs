@@ -26,75 +26,109 @@ use super::direct::{self, Passed, Passing};
 use super::form::{Landed, Lines, Written};
 use super::head::{self, Limits, Look, look, may_be_whole};
 use super::outlet::Outlet;
+use crate::config::Settings;
 use crate::connection::{Broken, Ended};
 use crate::deadline;
 use crate::incoming::Incoming;
 use crate::landing;
 use crate::listen::Life;
 use crate::observe::Seen;
+use crate::parked::Park;
 use crate::patience::{Patience, first_look, next_look};
 use crate::request::{self, Caller};
 
-/// Serves a client until its connection ends, or has it served `otherwise` from what it sends on that is not ours. `since` is when the head that
-/// is awaited began to come, here and there.
+/// Serves a client until its connection ends, has it served `otherwise` from what it sends on that is not ours, or has it parked where it waits.
+/// `since` is when the head that is awaited began to come, or to be awaited, here and there.
 ///
 /// What is made here is held for as long as the connection lasts: what a request needs beyond it is in boxes that go with the request.
 pub(crate) fn serve<S, F>(
-    caller: Arc<Caller>,
-    read: Bytes,
-    since: std::time::Instant,
-    stream: S,
-    otherwise: impl FnOnce(Bytes, std::time::Instant, S) -> Pin<Box<F>>,
+    mut caller: Arc<Caller>,
+    (read, stream): (Bytes, S),
+    mut since: std::time::Instant,
+    otherwise: impl FnOnce(Arc<Caller>, Bytes, std::time::Instant, S) -> Pin<Box<F>>,
+    park: Option<Park<S>>,
 ) -> impl Future<Output = Ended>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     F: Future<Output = Ended>,
 {
     let mut line = Line { stream, read };
+    let park = park.filter(|_| caller.shared.settings.park.is_some());
     async move {
-        let (settings, life) = (&caller.shared.settings, &*caller.slot.life);
-        let limits = Limits { headers: settings.max_headers, bytes: settings.max_head_bytes };
-        let tick = (settings.header_timeout / 2).max(Duration::from_millis(1));
-        let limit = settings.header_timeout;
-        let due = Instant::from_std(since) + limit;
-        let clock = pin!(tokio::time::sleep_until(first_look(tick, Some(due))));
-        let ending = pin!(life.draining());
-        let mut watch =
-            Watch { life, ending, clock, tick, limit, due, over: false, registered: false, finishing: false };
-        let mut patience = Patience::default();
-        let mut first = true;
         loop {
-            // What has come of the first one was awaited before.
-            if !std::mem::take(&mut first) {
-                watch.awaits();
-            }
-            let kept = match line.head(&caller, limits, &mut watch).await? {
-                Next::Ours(asked) => {
-                    let (answer, to) = answering(&caller, asked);
-                    line.answer(answer, &mut watch, |response, life| Writing::of(response, to, life)).await?
-                }
-                Next::Direct(passing, last) => {
-                    let (to, form) = (To { head: passing.is_head(), last }, Lines::new(life, last));
-                    if passing.meets_policy() {
-                        let answer = Box::pin(direct::pass_by_policy(&caller, passing, &mut patience, form));
-                        line.answer(answer, &mut watch, |passed, life| Writing::passed(passed, to, life)).await?
-                    } else {
-                        let answer = Box::pin(direct::pass(&caller, passing, &mut patience, form));
-                        line.answer(answer, &mut watch, |passed, life| Writing::passed(passed, to, life)).await?
+            let left = 'served: {
+                let (settings, life) = (&caller.shared.settings, &*caller.slot.life);
+                let limits = Limits { headers: settings.max_headers, bytes: settings.max_head_bytes };
+                let limit = settings.header_timeout;
+                let tick = tick(settings, park.is_some());
+                let due = Instant::from_std(since) + limit;
+                let clock = pin!(tokio::time::sleep_until(first_look(tick, Some(due))));
+                let ending = pin!(life.draining());
+                let parks = park.is_some();
+                let (spent, registered, finishing) = (Spent::Little, false, false);
+                let mut watch = Watch { life, ending, clock, tick, limit, due, parks, spent, registered, finishing };
+                let mut patience = Patience::default();
+                let mut first = true;
+                loop {
+                    // What has come of the first one was awaited before.
+                    if !std::mem::take(&mut first) {
+                        watch.awaits();
+                    }
+                    let kept = match line.head(&caller, limits, &mut watch).await? {
+                        Next::Ours(asked) => {
+                            let (answer, to) = answering(&caller, asked);
+                            line.answer(answer, &mut watch, |response, life| Writing::of(response, to, life)).await?
+                        }
+                        Next::Direct(passing, last) => {
+                            let (to, form) = (To { head: passing.is_head(), last }, Lines::new(life, last));
+                            if passing.meets_policy() {
+                                let answer = Box::pin(direct::pass_by_policy(&caller, passing, &mut patience, form));
+                                line.answer(answer, &mut watch, |passed, life| Writing::passed(passed, to, life))
+                                    .await?
+                            } else {
+                                let answer = Box::pin(direct::pass(&caller, passing, &mut patience, form));
+                                line.answer(answer, &mut watch, |passed, life| Writing::passed(passed, to, life))
+                                    .await?
+                            }
+                        }
+                        Next::Other => break 'served Left::Other(watch.since()),
+                        Next::Rest => break 'served Left::Waits(watch.since()),
+                        Next::End => break,
+                        Next::Cut => return Ok(()),
+                    };
+                    match kept {
+                        Some(true) => {}
+                        Some(false) => break,
+                        None => return Ok(()),
                     }
                 }
-                Next::Other => return otherwise(line.read, watch.since(), line.stream).await,
-                Next::End => break,
-                Next::Cut => return Ok(()),
+                return Ok(line.end(&mut watch).await?);
             };
-            match kept {
-                Some(true) => {}
-                Some(false) => break,
-                None => return Ok(()),
+            match (left, park) {
+                (Left::Other(since), _) => return otherwise(caller, line.read, since, line.stream).await,
+                (Left::Waits(from), Some(park)) => match park(line.stream, caller, from)? {
+                    None => return Ok(()),
+                    Some(back) => ((line.stream, caller), since) = (back, from),
+                },
+                (Left::Waits(from), None) => since = from,
             }
         }
-        Ok(line.end(&mut watch).await?)
     }
+}
+
+/// How often the clock looks: at least twice in the time that a client has, and as often as it takes to have one parked.
+fn tick(settings: &Settings, parks: bool) -> Duration {
+    let half = settings.header_timeout / 2;
+    let pause = settings.park.filter(|_| parks).unwrap_or(half);
+    pause.min(half).max(Duration::from_millis(1))
+}
+
+/// What is left of a connection that is not over, and served no further here.
+enum Left {
+    /// What is not ours, of which the head began to come then.
+    Other(std::time::Instant),
+    /// Nothing to do, since then.
+    Waits(std::time::Instant),
 }
 
 /// What answers a request, and what the answer needs to know of it.
@@ -110,6 +144,8 @@ enum Next {
     /// One of ours that is passed on as it came, and whether the client wants the connection to end with the answer.
     Direct(Box<Passing>, bool),
     Other,
+    /// Nothing for the time being.
+    Rest,
     /// Nothing: it is over.
     End,
     /// It is over, and nothing is owed to anybody.
@@ -147,12 +183,34 @@ struct Watch<'a, 'l> {
     /// Wakes every so often; it spares a registration for every request.
     clock: Pin<&'a mut Sleep>,
     tick: Duration,
-    /// How long the client may take for what is awaited of it, when that ends, and whether the clock has seen it end.
+    /// How long the client may take for what is awaited of it, when that ends, and how much of it the clock has seen go by.
     limit: Duration,
     due: Instant,
-    over: bool,
+    spent: Spent,
+    /// Whether a client that takes long is let be.
+    parks: bool,
     registered: bool,
     finishing: bool,
+}
+
+/// How much of its time a client has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spent {
+    Little,
+    /// As long as the clock takes to come round.
+    ATick,
+    All,
+}
+
+/// How much has gone by of so long a time, which ends when it is due.
+fn spent(now: Instant, due: Instant, limit: Duration, tick: Duration) -> Spent {
+    if due <= now {
+        Spent::All
+    } else if due - limit + tick <= now {
+        Spent::ATick
+    } else {
+        Spent::Little
+    }
 }
 
 impl Watch<'_, '_> {
@@ -162,7 +220,7 @@ impl Watch<'_, '_> {
         // Looked at once to be woken, and then only when there is something to see: this runs several times a request.
         if first || self.clock.is_elapsed() {
             while self.clock.as_mut().poll(cx).is_ready() {
-                self.over = self.due <= Instant::now();
+                self.spent = spent(Instant::now(), self.due, self.limit, self.tick);
                 self.clock.as_mut().reset(next_look(self.tick, Some(self.due)));
             }
         }
@@ -178,7 +236,7 @@ impl Watch<'_, '_> {
 
     /// Something is awaited of the client from now on. As the clock wakes more often than that ends, it is told in time.
     fn awaits(&mut self) {
-        (self.due, self.over) = (Instant::now() + self.limit, false);
+        (self.due, self.spent) = (Instant::now() + self.limit, Spent::Little);
     }
 
     /// Since when what is awaited is, or comes.
@@ -188,7 +246,12 @@ impl Watch<'_, '_> {
 
     /// Whether the client has had its time.
     fn late(&self) -> bool {
-        self.over
+        self.spent == Spent::All
+    }
+
+    /// Whether nothing is to be kept ready for the client any longer.
+    fn rests(&self) -> bool {
+        self.parks && self.spent == Spent::ATick
     }
 }
 
@@ -263,7 +326,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 return Poll::Ready(Ok(Next::Cut));
             }
             // What has begun to arrive is answered.
-            if watch.finishing && self.read.is_empty() { Poll::Ready(Ok(Next::End)) } else { Poll::Pending }
+            match self.read.is_empty() {
+                true if watch.finishing => Poll::Ready(Ok(Next::End)),
+                true if watch.rests() => Poll::Ready(Ok(Next::Rest)),
+                _ => Poll::Pending,
+            }
         })
     }
 
@@ -427,10 +494,27 @@ mod tests {
 
     use super::*;
 
-    type Otherwise = fn(Bytes, std::time::Instant, TcpStream) -> Pin<Box<std::future::Ready<Ended>>>;
+    type Otherwise = fn(Arc<Caller>, Bytes, std::time::Instant, TcpStream) -> Pin<Box<std::future::Ready<Ended>>>;
+    type Serves<F> = fn(Arc<Caller>, (Bytes, TcpStream), std::time::Instant, Otherwise, Option<Park<TcpStream>>) -> F;
 
-    fn waiting<F>(_: impl Fn(Arc<Caller>, Bytes, std::time::Instant, TcpStream, Otherwise) -> F) -> usize {
+    fn waiting<F>(_: Serves<F>) -> usize {
         size_of::<F>()
+    }
+
+    #[test]
+    fn the_clock_sees_how_much_of_its_time_a_client_has_taken() {
+        let (limit, tick) = (Duration::from_secs(60), Duration::from_secs(1));
+        let since = Instant::now();
+        for (millis, expected) in [
+            (0, Spent::Little),
+            (999, Spent::Little),
+            (1_000, Spent::ATick),
+            (59_999, Spent::ATick),
+            (60_000, Spent::All),
+            (90_000, Spent::All),
+        ] {
+            assert_eq!(spent(since + Duration::from_millis(millis), since + limit, limit, tick), expected, "{millis}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod limits;
 mod named;
 mod names;
 mod observed;
+mod parked;
 mod plain;
 mod policies;
 mod policies_admit;

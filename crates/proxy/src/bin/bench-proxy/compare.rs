@@ -42,7 +42,7 @@ pub(crate) async fn compare(options: &Options) -> Fallible<()> {
         }
     }
     if options.idle > 0 {
-        idle::measure(&parties, options.idle).await?;
+        idle::measure(&parties, options.idle, options.rate).await?;
     }
     Ok(())
 }

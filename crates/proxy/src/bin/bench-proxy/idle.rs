@@ -1,16 +1,23 @@
 //! What connections cost that do nothing: each has asked once and waits.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::Fallible;
 use crate::parties::{Party, installed};
 
-/// Opens so many connections to each party in turn, and prints how its memory grew.
-pub(crate) async fn measure(parties: &[Party], connections: usize) -> Fallible<()> {
+/// How long they are left alone before memory is looked at: what a party does for a connection that goes on waiting is done by then.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// Opens so many connections to each party in turn, so many a second or as fast as that goes, and prints how its memory grew.
+pub(crate) async fn measure(parties: &[Party], connections: usize, rate: Option<usize>) -> Fallible<()> {
     raise_limit(std::process::id()).await?;
-    println!("\n{connections} connections that have asked once and wait");
-    println!("{:10} {:>12} {:>12} {:>18}", "", "memory kB", "grew kB", "bytes a connection");
+    let paced = rate.map_or(String::new(), |rate| format!(", opened {rate} a second"));
+    println!("\n{connections} connections that have asked once and wait{paced}");
+    println!("{:10} {:>12} {:>12} {:>18} {:>18}", "", "memory kB", "grew kB", "bytes a connection", "at once, kB");
     for party in parties {
         for id in party.processes()? {
             // Not ours to change where a process runs as another user; then its own limit has to do.
@@ -18,7 +25,11 @@ pub(crate) async fn measure(parties: &[Party], connections: usize) -> Fallible<(
         }
         let before = party.memory()?;
         let mut open = Vec::with_capacity(connections);
-        for _ in 0..connections {
+        let start = Instant::now();
+        for number in 0..connections {
+            if let Some(rate) = rate {
+                tokio::time::sleep_until(start + Duration::from_secs(1) * number as u32 / rate as u32).await;
+            }
             let mut stream = TcpStream::connect(party.address).await?;
             stream.write_all(b"GET /bench HTTP/1.1\r\nhost: bench.test\r\n\r\n").await?;
             let mut head = [0; 512];
@@ -27,9 +38,12 @@ pub(crate) async fn measure(parties: &[Party], connections: usize) -> Fallible<(
             }
             open.push(stream);
         }
+        let at_once = party.memory()?;
+        tokio::time::sleep(SETTLED).await;
         let after = party.memory()?;
         let grew = after.saturating_sub(before);
-        println!("{:10} {after:>12} {grew:>12} {:>18}", party.name, grew * 1024 / connections as u64);
+        let each = grew * 1024 / connections as u64;
+        println!("{:10} {after:>12} {grew:>12} {each:>18} {at_once:>18}", party.name);
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 //!
 //! Every party is a process of its own. CPU time is what the kernel counted for all threads of the proxy's process.
 //!
-//! `bench-proxy [--wire http1|http2|tls|grpc] [--requests N] [--connections N] [--body BYTES] [--rounds N] [--routes N] [--idle N]`
-//! compares one wire; `--all` compares all of them, with bodies of 100 KiB and 10,000 connections that wait, and does
+//! `bench-proxy [--wire http1|http2|tls|grpc] [--requests N] [--connections N] [--body BYTES] [--rounds N] [--routes N] [--idle N [--rate N]]`
+//! compares one wire (connections that wait are opened as fast as that goes, or so many a second); `--all` compares all of them, with bodies of 100 KiB and 10,000 connections that wait, and does
 //! the rest:
 //! `--hop [--rate N] [--patience SECONDS]` a mesh hop against a direct call and the others' hops (in quiet moments, waited for so long), `--growth` with routes and endpoints, `--swap N` snapshots under load.
 //! Build it with `--release`. Wires other than http1 need h2load (nghttp2), tls needs openssl.
@@ -49,7 +49,7 @@ struct Options {
     routes: usize,
     idle: usize,
     swaps: usize,
-    /// Requests a second of a hop, where not several are measured.
+    /// Requests a second of a hop, where not several are measured; connections that wait and are opened a second, where that is not as fast as it goes.
     rate: Option<usize>,
     /// How long quiet moments of the machine are waited for, for each rate of a hop.
     patience: Duration,
