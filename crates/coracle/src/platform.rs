@@ -131,6 +131,8 @@ const SNAPSHOT: &str = "routes.snapshot";
 
 /// How long the node may take to register.
 const NODE_READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long the newest endpoints may take into the data plane before the start is called done without.
+const SERVED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Binds the DNS server. Without one, the hosts file names the Services.
 async fn dns(client: kube::Client, addresses: &Block, mesh: &mesh::Handle) -> anyhow::Result<Option<mesh::dns::Dns>> {
@@ -356,6 +358,18 @@ impl Platform {
     /// Has gateways take connections that have waited since the start for what was served before.
     pub(crate) async fn open_gateways(&self) {
         self.proxy.open().await;
+    }
+
+    /// Resolves once the data plane sends requests to what EndpointSlices of up to this resourceVersion say. Not for ever: what serves goes on
+    /// serving where a change cannot be taken.
+    pub(crate) async fn serves_endpoints_of(&self, resource_version: u64) {
+        let served = self.mesh.serves_endpoints_of(resource_version);
+        if tokio::time::timeout(SERVED_WITHIN, served).await.is_err() {
+            tracing::warn!(
+                "the data plane has not taken the newest endpoints within {} s; `coracle why SERVICE` says what requests meet",
+                SERVED_WITHIN.as_secs()
+            );
+        }
     }
 
     /// The base URL of the Git remote.

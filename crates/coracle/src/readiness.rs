@@ -2,7 +2,7 @@
 //!
 //! It must not know how objects are fetched; `commands::up` and `commands::status` do that.
 
-use resources::names::NO_POD_NETWORK;
+use resources::names::{NO_POD_NETWORK, SERVICE_NAME_LABEL};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -258,8 +258,49 @@ pub(crate) fn pods_of<'a>(owner: &Value, world: &'a World) -> Vec<&'a Value> {
     pods.filter(|pod| owned(pod, uid) || newest.is_some_and(|set| owned(pod, set))).collect()
 }
 
+/// Whether each ready Pod that a Service selects is among its endpoints. A Pod is ready before they have it.
+fn endpoints(service: &Value, world: &World) -> State {
+    let spec = &service["spec"];
+    let Some(selector) = spec["selector"].as_object().filter(|selector| !selector.is_empty()) else {
+        return State::Ready;
+    };
+    // What the Service's endpoints cannot have is not waited for.
+    let families = spec["ipFamilies"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if spec["type"] == "ExternalName" || !(families.is_empty() || families.iter().any(|family| family == "IPv4")) {
+        return State::Ready;
+    }
+    let (name, namespace) = (&service["metadata"]["name"], &service["metadata"]["namespace"]);
+    let here = |kind: &'static str| {
+        world.values().filter(move |o| o["kind"] == kind && &o["metadata"]["namespace"] == namespace)
+    };
+    let selected = |pod: &&Value| selector.iter().all(|(key, value)| &pod["metadata"]["labels"][key] == value);
+    let reachable = |pod: &&Value| {
+        let address = pod["status"]["podIP"].as_str().and_then(|ip| ip.parse::<std::net::Ipv4Addr>().ok());
+        address.is_some() && is_ready(pod) && pod["metadata"]["deletionTimestamp"].is_null()
+    };
+    let running = |pod: &&Value| pod["status"]["phase"] == "Running";
+    let own = here("EndpointSlice").filter(|slice| &slice["metadata"]["labels"][SERVICE_NAME_LABEL] == name);
+    let listed: Vec<&Value> = own.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten()).collect();
+    let is_listed = |pod: &Value| {
+        let of_it = |endpoint: &&&Value| endpoint["targetRef"]["uid"] == pod["metadata"]["uid"];
+        listed.iter().filter(of_it).any(|endpoint| endpoint["conditions"]["ready"] == true)
+    };
+    let pods: Vec<&Value> = here("Pod").filter(selected).filter(reachable).filter(running).collect();
+    let found = pods.iter().filter(|pod| is_listed(pod)).count();
+    if found == pods.len() { State::Ready } else { State::Waiting(format!("{found}/{} endpoints", pods.len())) }
+}
+
+/// The highest resourceVersion of an EndpointSlice in view; 0 without any.
+pub(crate) fn newest_slice(world: &World) -> u64 {
+    let slices = world.values().filter(|object| object["kind"] == "EndpointSlice");
+    slices.filter_map(|slice| slice["metadata"]["resourceVersion"].as_str()?.parse().ok()).max().unwrap_or(0)
+}
+
 /// The state of a workload with its Pods in view: a Pod that can't start fails it, with the reason.
 pub(crate) fn state_in(object: &Value, world: &World, baseline: &Baseline) -> State {
+    if object["kind"] == "Service" {
+        return endpoints(object, world);
+    }
     let own = state(object, baseline);
     if own == State::Ready && object["kind"] == "Deployment" {
         return confirmed(object, world);
@@ -351,6 +392,48 @@ mod tests {
             world.insert(key(&pod), pod);
             let wanted = if state.is_empty() { State::Ready } else { State::Waiting(format!("{state} available")) };
             assert_eq!(state_in(&deployment(3, 2), &world, &Baseline::new()), wanted);
+        }
+    }
+
+    #[test]
+    fn a_service_is_ready_once_its_endpoints_are_its_ready_pods() {
+        let pod = |name: &str, app: &str, ready: &str| {
+            json!({"kind": "Pod", "metadata": {"name": name, "namespace": "n", "uid": name, "labels": {"app": app, "x": "y"}},
+                "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": ready}]}})
+        };
+        let slice = |name: &str, service: &str, version: &str, pods: &[(&str, bool)]| {
+            let endpoint =
+                |(pod, ready): &(&str, bool)| json!({"targetRef": {"uid": pod}, "conditions": {"ready": ready}});
+            json!({"kind": "EndpointSlice", "endpoints": pods.iter().map(endpoint).collect::<Vec<_>>(),
+                "metadata": {"name": name, "namespace": "n", "resourceVersion": version, "labels": {SERVICE_NAME_LABEL: service}}})
+        };
+        let service =
+            |spec: Value| json!({"kind": "Service", "metadata": {"name": "s", "namespace": "n"}, "spec": spec});
+        let ours = service(json!({"selector": {"app": "a"}}));
+        let all = [pod("a1", "a", "True"), pod("a2", "a", "True"), pod("a3", "a", "False"), pod("b1", "b", "True")];
+        let waits = |found: usize| State::Waiting(format!("{found}/2 endpoints"));
+        let rows = [
+            (vec![], waits(0), 0),
+            (vec![slice("s-1", "s", "7", &[("a1", true)])], waits(1), 7),
+            (vec![slice("s-1", "s", "9", &[("a1", true), ("a2", false)])], waits(1), 9),
+            (vec![slice("s-1", "s", "7", &[("a1", true)]), slice("o", "other", "12", &[("a2", true)])], waits(1), 12),
+            (vec![slice("s-1", "s", "7", &[("a1", true)]), slice("s-2", "s", "10", &[("a2", true)])], State::Ready, 10),
+        ];
+        for (slices, expected, newest) in rows {
+            let world: World = all.iter().chain(&slices).map(|object| (key(object), object.clone())).collect();
+            assert_eq!(state_in(&ours, &world, &Baseline::new()), expected, "{slices:?}");
+            assert_eq!(newest_slice(&world), newest);
+        }
+        // Whose endpoints are somebody else's, or cannot be these Pods, is not waited for.
+        let world: World = all.iter().map(|object| (key(object), object.clone())).collect();
+        for spec in [
+            json!({}),
+            json!({"selector": {}}),
+            json!({"selector": {"app": "nobody"}}),
+            json!({"selector": {"app": "a"}, "type": "ExternalName"}),
+            json!({"selector": {"app": "a"}, "ipFamilies": ["IPv6"]}),
+        ] {
+            assert_eq!(state_in(&service(spec.clone()), &world, &Baseline::new()), State::Ready, "{spec}");
         }
     }
 

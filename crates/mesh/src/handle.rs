@@ -80,6 +80,7 @@ pub struct Published {
 pub struct Handle {
     pub(crate) published: watch::Receiver<Arc<Published>>,
     pub(crate) zone: watch::Receiver<Arc<Zone>>,
+    pub(crate) endpoints: watch::Receiver<u64>,
     pub(crate) nameserver: Arc<OnceLock<SocketAddr>>,
 }
 
@@ -94,6 +95,12 @@ impl Handle {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
         self.published.clone()
+    }
+
+    /// Resolves once the proxy serves by an EndpointSlice of this resourceVersion, or by what came after it; also when the mesh has
+    /// ended, and nothing more will be.
+    pub async fn serves_endpoints_of(&self, resource_version: u64) {
+        let _ = self.endpoints.clone().wait_for(|served| *served >= resource_version).await;
     }
 
     /// Where the DNS server listens, once it is bound. A program finds it only on port 53.

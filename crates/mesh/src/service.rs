@@ -39,14 +39,17 @@ pub struct Mesh {
     proxy: proxy::Handle,
     published: watch::Sender<Arc<Published>>,
     zone: watch::Sender<Arc<Zone>>,
+    /// The highest resourceVersion of an EndpointSlice that the proxy has served by.
+    endpoints: watch::Sender<u64>,
 }
 
 /// Makes the controller and the handle to it.
 pub fn build(settings: Settings, client: Client, proxy: proxy::Handle) -> (Mesh, Handle) {
     let (published, receiver) = watch::channel(Arc::new(Published::default()));
     let (zone, zones) = watch::channel(Arc::new(Zone::default()));
-    let handle = Handle { published: receiver, zone: zones, nameserver: Arc::default() };
-    (Mesh { settings, client, proxy, published, zone }, handle)
+    let (endpoints, served) = watch::channel(0);
+    let handle = Handle { published: receiver, zone: zones, endpoints: served, nameserver: Arc::default() };
+    (Mesh { settings, client, proxy, published, zone, endpoints }, handle)
 }
 
 impl Mesh {
@@ -185,6 +188,7 @@ impl Feeder {
             self.compiled = self.compile(&world).await?;
         }
         self.publish();
+        self.tell_endpoints(&world);
         if change == Change::Content || rebound {
             self.name(&world).await?;
         }
@@ -251,6 +255,14 @@ impl Feeder {
         let zone = made.map_err(|error| RunError::Task { task: "the maker of names", reason: error.to_string() })?;
         self.mesh.zone.send_replace(Arc::new(zone));
         Ok(())
+    }
+
+    /// Says by which EndpointSlices the proxy serves, where it took them.
+    fn tell_endpoints(&self, world: &World) {
+        if self.outcome.refused.is_none() {
+            let newest = world.newest_slice();
+            self.mesh.endpoints.send_if_modified(|served| std::mem::replace(served, newest.max(*served)) < newest);
+        }
     }
 
     fn publish(&self) {

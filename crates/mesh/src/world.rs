@@ -81,6 +81,15 @@ pub struct Rejected {
     pub served: Served,
 }
 
+impl World {
+    /// The highest resourceVersion of its EndpointSlices; 0 without any. Versions are numbers that rise in one order for all objects.
+    #[must_use]
+    pub(crate) fn newest_slice(&self) -> u64 {
+        let versions = self.slices.iter().filter_map(|slice| slice.metadata.resource_version.as_ref()?.parse().ok());
+        versions.max().unwrap_or(0)
+    }
+}
+
 impl Rejected {
     /// How many refusals are remembered at most. What is forgotten is refused, and learned, again.
     const LIMIT: usize = 1024;

@@ -80,13 +80,17 @@ impl Cluster {
     }
 
     /// Applies the documents of a YAML stream, server-side; namespace `default` where none is given.
-    pub(crate) async fn apply(&self, yaml: &str) {
+    /// Gives the resourceVersion of the last.
+    pub(crate) async fn apply(&self, yaml: &str) -> u64 {
         let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).expect("the manifest is YAML");
+        let mut version = 0;
         for document in documents {
             let (api, name) = self.of(&document);
             let params = PatchParams::apply("test").force();
-            api.patch(&name, &params, &Patch::Apply(&document)).await.expect("the object is applied");
+            let applied = api.patch(&name, &params, &Patch::Apply(&document)).await.expect("the object is applied");
+            version = applied.resource_version().expect("it has a version").parse().expect("versions are numbers");
         }
+        version
     }
 
     pub(crate) async fn delete(&self, api_version: &str, kind: &str, name: &str) {

@@ -1,6 +1,6 @@
 //! From manifests to answers.
 
-use crate::harness::{Cluster, get, service, slice, until};
+use crate::harness::{Cluster, LIMIT, get, service, slice, until};
 
 const GATEWAY: &str = r"
 apiVersion: gateway.networking.k8s.io/v1
@@ -195,5 +195,25 @@ spec:
             gateway.pointer("/status/attachedListenerSets") == Some(&serde_json::json!(1))
         })
         .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_waited_for_endpoints_meets_them_with_the_first_request() {
+    let mut cluster = Cluster::start().await;
+    cluster.apply(&service("web", 8080)).await;
+    let address = cluster.service("web", 8080).await;
+    assert_eq!(get(address, "web", "/").await.0, 503, "nobody is behind it");
+    for name in ["one", "two"] {
+        let port = cluster.serve(name).await;
+        // The second time the same slice leads elsewhere.
+        let newest = cluster.apply(&slice("web", "ready", port, true)).await;
+        tokio::time::timeout(LIMIT, cluster.mesh.serves_endpoints_of(newest)).await.expect("served in time");
+        for _ in 0..10 {
+            assert_eq!(get(address, "web", "/x").await, (200, format!("{name} /x")));
+        }
+    }
+    // What is older is served as well.
+    tokio::time::timeout(LIMIT, cluster.mesh.serves_endpoints_of(1)).await.expect("at once");
     cluster.stop().await;
 }

@@ -107,7 +107,9 @@ async fn bring_up(platform: &Platform, manifests: &[Manifest], arguments: &Up) -
     let objects = if applied.len() == 1 { "object" } else { "objects" };
     eprintln!("applied {} {objects}; waiting until all is ready", applied.len());
     let limit = Duration::from_secs(arguments.timeout);
-    wait::until_ready(api, &applied, &baseline, limit, arguments.keep_going).await
+    let endpoints = wait::until_ready(api, &applied, &baseline, limit, arguments.keep_going).await?;
+    platform.serves_endpoints_of(endpoints).await;
+    Ok(())
 }
 
 async fn stay(

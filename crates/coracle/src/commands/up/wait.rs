@@ -19,23 +19,26 @@ const LAST_LINES: u32 = 20;
 /// How long programs without a probe must have looked well. One that ends at once looks ready for a moment.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// What is watched beside the workloads: a ready Pod gets requests once it is in there.
+const ENDPOINTS: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+
 /// A change of one object; None when it is gone.
 type Change = (Key, Option<Value>);
 
 /// Waits until all these objects are ready. What fails for good is an error that shows the log's end, unless the caller
-/// wants to go on.
+/// wants to go on. Gives the resourceVersion of the newest EndpointSlice by then.
 pub(crate) async fn until_ready(
     api: &Api,
     applied: &[Value],
     baseline: &Baseline,
     limit: Duration,
     keep_going: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u64> {
     let wanted: Vec<Key> = applied.iter().map(readiness::key).collect();
     let mut world: World = applied.iter().map(|object| (readiness::key(object), object.clone())).collect();
     let (sender, mut changes) = mpsc::channel(QUEUE);
     let mut watches = JoinSet::new();
-    for path in WATCHED {
+    for path in WATCHED.iter().copied().chain([ENDPOINTS]) {
         watches.spawn(watch(api.clone(), path, sender.clone()));
     }
     drop(sender);
@@ -50,7 +53,7 @@ pub(crate) async fn until_ready(
         if states.values().all(|state| *state == State::Ready) {
             let since = *well_since.get_or_insert_with(tokio::time::Instant::now);
             if since.elapsed() >= settle {
-                return Ok(());
+                return Ok(readiness::newest_slice(&world));
             }
         } else {
             well_since = None;
