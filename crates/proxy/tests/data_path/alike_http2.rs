@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Parts, Scheme, Uri};
 use http::{Method, Request, Version};
 use proxy::snapshot::Forwarded;
 use proxy::{Dependencies, Recording, Settings};
@@ -12,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::floods::{END_HEADERS, END_STREAM, GET, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame};
 use crate::harness::*;
 use crate::observed::Notebook;
 
@@ -25,6 +28,21 @@ const TRACE: &str = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01";
 struct Log {
     lines: Arc<Mutex<Vec<String>>>,
     go_on: Arc<Semaphore>,
+}
+
+impl Log {
+    fn len(&self) -> usize {
+        self.lines.lock().expect("no panic").len()
+    }
+}
+
+/// Reads lines up to an empty one; None where the other side has gone.
+pub(crate) async fn read_lines(stream: &mut TcpStream) -> Option<String> {
+    let mut lines = Vec::new();
+    while !lines.ends_with(b"\r\n\r\n") {
+        lines.push(stream.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8_lossy(&lines).into_owned())
 }
 
 /// What an endpoint answers to a path; what comes after `|` when the client has the head.
@@ -50,6 +68,8 @@ fn script(path: &str) -> String {
         "/long" => ok(&format!("content-length: {LONG}\r\n\r\n{}", "y".repeat(LONG))),
         "/later" => ok("content-length: 6\r\n\r\n|abcdef"),
         "/half" => ok("content-length: 6\r\n\r\nabc|def"),
+        // Not before the request has ended.
+        "/ends" => format!("|{}", ok("content-length: 1\r\n\r\nx")),
         "/cut" => ok("content-length: 6\r\n\r\nabc|"),
         "/interim" => format!("HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n{}", ok("content-length: 1\r\n\r\nx")),
         "/grpc" => ok("content-type: application/grpc\r\ngrpc-status: 5\r\ncontent-length: 0\r\n\r\n"),
@@ -61,16 +81,9 @@ fn script(path: &str) -> String {
 
 /// Answers one request after the other, as their paths say.
 async fn play(mut stream: TcpStream, log: Log) {
-    loop {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            match stream.read_u8().await {
-                Ok(byte) => head.push(byte),
-                Err(_) => return,
-            }
-        }
-        let head = String::from_utf8_lossy(&head).into_owned();
-        let (method, target) = head.split_once(' ').expect("a request");
+    while let Some(head) = read_lines(&mut stream).await {
+        // What begins HTTP/2 has two parts of that form.
+        let Some((method, target)) = head.split_once(' ') else { return };
         let path = target.split([' ', '?']).next().expect("a path");
         let own = |line: &&str| {
             let new = line.starts_with("x-request-id: ") && line.len() > 40;
@@ -82,6 +95,11 @@ async fn play(mut stream: TcpStream, log: Log) {
         lines.iter_mut().filter(|line| line.starts_with("traceparent: ")).for_each(|line| *line = &line[..49]);
         lines[1..].sort_unstable();
         log.lines.lock().expect("no panic").push(lines.join("|"));
+        // A body that is said to come is of no length.
+        if head.contains("transfer-encoding: chunked") {
+            let Some(end) = read_lines(&mut stream).await else { return };
+            log.lines.lock().expect("no panic").push(end);
+        }
         let answer = script(path);
         let (now, later) = answer.split_once('|').map_or((&*answer, None), |(now, later)| (now, Some(later)));
         let now = if method == "HEAD" { now.split_inclusive("\r\n\r\n").next().unwrap_or_default() } else { now };
@@ -106,8 +124,19 @@ pub(crate) async fn answered(
     request: Request<()>,
     headed: impl FnOnce(),
 ) -> String {
+    answered_after(sender, (request, true), async |_| {}, headed).await
+}
+
+/// The same of a request of which `rest` may send more, unless that was its end.
+async fn answered_after(
+    sender: &h2::client::SendRequest<bytes::Bytes>,
+    (request, ended): (Request<()>, bool),
+    rest: impl AsyncFnOnce(&mut h2::SendStream<bytes::Bytes>),
+    headed: impl FnOnce(),
+) -> String {
     let mut sender = soon(sender.clone().ready()).await.expect("the connection is kept");
-    let (answer, _) = sender.send_request(request, true).expect("a stream");
+    let (answer, mut stream) = sender.send_request(request, ended).expect("a stream");
+    rest(&mut stream).await;
     let answer = match soon(answer).await {
         Ok(answer) => answer,
         Err(error) => return format!("HTTP/1.1 000 over HTTP/2\r\n{:?}", error.reason()),
@@ -167,25 +196,72 @@ async fn side(by_hand: bool, forwarded: Forwarded) -> Side {
     Side { running, _upstream: upstream, address, log, notebook }
 }
 
-/// An answer without what differs between any two.
-fn normal(answer: &str) -> String {
+/// An answer without what differs between any two. The id that it says is its own request's where that has one, and new elsewhere.
+fn normal(answer: &str, headers: Headers) -> String {
     let mut lines: Vec<&str> = answer.split(['\r', '\n']).filter(|line| !line.is_empty()).collect();
-    lines.retain(|line| !(line.starts_with("x-request-id: ") || line.starts_with("request id: ")));
-    let dated = |line: &mut &str| {
-        if line.starts_with("date: ") && !line.ends_with(THEIRS) {
+    lines.retain(|line| !line.starts_with("request id: "));
+    for line in &mut lines {
+        let id = line.strip_prefix("x-request-id: ");
+        if id.is_some_and(|id| !headers.contains(&("x-request-id", id))) {
+            *line = "x-request-id";
+        } else if line.starts_with("date: ") && !line.ends_with(THEIRS) {
             *line = "date: now";
         }
-    };
-    lines.iter_mut().for_each(dated);
+    }
     lines.join("|").split("request id: ").next().unwrap_or_default().to_owned()
 }
 
-type Ask = (Method, &'static str, &'static [(&'static str, &'static str)], &'static str);
+type Headers = &'static [(&'static str, &'static str)];
 
-/// What is asked, and the statuses of the answers; 000 stands for a stream that is reset.
+/// How a request ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    /// With its head.
+    Head,
+    /// With what follows at once, or when an endpoint has been asked: nothing, or trailers.
+    Nothing {
+        at_once: bool,
+    },
+    Trailers {
+        at_once: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Ask {
+    method: Method,
+    /// The `:authority`, if there is one.
+    authority: Option<&'static str>,
+    target: &'static str,
+    headers: Headers,
+    end: End,
+    /// Of the answer; 000 stands for a stream that is reset.
+    status: &'static str,
+}
+
+impl Ask {
+    fn new(method: Method, target: &'static str, headers: Headers, status: &'static str) -> Self {
+        Self { method, authority: Some("A.test:80"), target, headers, end: End::Head, status }
+    }
+
+    fn request(&self) -> Request<()> {
+        let mut uri = Parts::default();
+        uri.scheme = self.authority.map(|_| Scheme::HTTP);
+        uri.authority = self.authority.map(|authority| authority.parse().expect("an authority"));
+        uri.path_and_query = Some(self.target.parse().expect("a target"));
+        let mut request = Request::builder().method(&self.method).uri(Uri::from_parts(uri).expect("parts that go"));
+        for (name, value) in self.headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request")
+    }
+}
+
+/// What is asked.
 fn asks() -> Vec<Ask> {
-    let plain = |target, status| (Method::GET, target, &[][..], status);
-    let with = |headers: &'static [(&str, &str)], status| (Method::GET, "/with", headers, status);
+    let plain = |target, status| Ask::new(Method::GET, target, &[], status);
+    let with = |headers, status| Ask::new(Method::GET, "/with", headers, status);
+    let from = |authority, headers, status| Ask { authority, ..with(headers, status) };
     let mut asks = vec![
         plain("/plain?a=b&c", "200"),
         plain("/dated", "200"),
@@ -233,14 +309,27 @@ fn asks() -> Vec<Ask> {
         with(&[("http2-settings", "AAA"), ("empty", "")], "200"),
         with(&[("accept", "application/json"), ("content-type", "text/plain")], "200"),
         with(&[("content-type", "application/grpc")], "200"),
+        from(None, &[("host", "A.test:80")], "200"),
+        from(None, &[], "400"),
+        from(Some("user@A.test"), &[], "400"),
+        plain("*", "200"),
+        plain("?x", "200"),
     ];
     for path in ["/plain", "/chunks", "/none", "/empty", "/cut"] {
         // Nothing follows such a head.
         let path = if path == "/cut" { "/long" } else { path };
-        asks.push((Method::HEAD, path, &[], if path == "/none" { "204" } else { "200" }));
+        asks.push(Ask::new(Method::HEAD, path, &[], if path == "/none" { "204" } else { "200" }));
     }
     for method in [Method::OPTIONS, Method::DELETE, Method::POST, Method::PUT, Method::TRACE] {
-        asks.push((method, "/method", &[], "200"));
+        asks.push(Ask::new(method, "/method", &[], "200"));
+    }
+    asks.push(Ask::new(Method::OPTIONS, "*", &[], "200"));
+    for method in [Method::GET, Method::DELETE] {
+        for at_once in [true, false] {
+            for end in [End::Nothing { at_once }, End::Trailers { at_once }] {
+                asks.push(Ask { end, ..Ask::new(method.clone(), "/ends", &[], "200") });
+            }
+        }
     }
     asks
 }
@@ -251,22 +340,35 @@ async fn asked(side: &Side) -> Vec<String> {
     let mut driver = JoinSet::new();
     driver.spawn(async move { drop(connection.await) });
     let (mut said, asks) = (Vec::new(), asks());
-    for (method, target, headers, expected) in &asks {
-        let mut request = Request::builder().method(method).uri(format!("http://A.test:80{target}"));
-        for (name, value) in *headers {
-            request = request.header(*name, *value);
-        }
-        let later = script(target).contains('|') && method == Method::GET;
-        let request = request.body(()).expect("a request");
-        let answer = answered(&sender, request, || side.log.go_on.add_permits(usize::from(later))).await;
-        let answer = normal(&answer);
-        assert_eq!(answer.split([' ', '|']).nth(1), Some(*expected), "{method} {target} {headers:?}: {answer}");
-        said.push(format!("{method} {target} {headers:?}: {answer}"));
+    for ask in &asks {
+        let Ask { method, target, headers, end, status, .. } = ask;
+        let later = usize::from(script(target).contains('|') && *method != Method::HEAD);
+        let (before, go_on) = (side.log.len(), &side.log.go_on);
+        let rest = async |stream: &mut h2::SendStream<bytes::Bytes>| {
+            if matches!(end, End::Nothing { at_once: false } | End::Trailers { at_once: false }) {
+                until(|| side.log.len() > before).await;
+            }
+            match end {
+                End::Head => return,
+                End::Nothing { .. } => stream.send_data(bytes::Bytes::new(), true).expect("a stream"),
+                End::Trailers { .. } => {
+                    let trailer = (HeaderName::from_static("x-t"), HeaderValue::from_static("v"));
+                    stream.send_trailers(HeaderMap::from_iter([trailer])).expect("a stream");
+                }
+            }
+            go_on.add_permits(later);
+        };
+        let headed = || go_on.add_permits(if *end == End::Head { later } else { 0 });
+        let answer = answered_after(&sender, (ask.request(), *end == End::Head), rest, headed).await;
+        let answer = normal(&answer, headers);
+        assert_eq!(answer.split([' ', '|']).nth(1), Some(*status), "{ask:?}: {answer}");
+        said.push(format!("{ask:?}: {answer}"));
     }
     until(|| side.notebook.len() == asks.len()).await;
     let asked = std::mem::take(&mut *side.log.lines.lock().expect("no panic"));
-    // One that is given nothing may be asked a second time.
-    assert!(asked.len() >= asks.len() - 1, "{asked:#?}");
+    // One that is given nothing may be asked a second time, and a call of gRPC ends where the endpoint does not speak HTTP/2.
+    let reached = asked.iter().filter(|line| line.contains(" HTTP/1.1|")).count();
+    assert!(reached + 1 >= asks.iter().filter(|ask| ask.status != "400").count(), "{asked:#?}");
     said.extend(asked.iter().map(|line| line.replace(&side.address.to_string(), "")));
     let mut records: Vec<String> = side
         .notebook
@@ -307,29 +409,32 @@ async fn requests_of_http2_are_answered_alike() {
             assert_eq!(ours, others);
         }
         assert_eq!(ours.len(), others.len());
+        // Whoever is outside is told the id, also its own.
+        let told = ours.iter().any(|line| line.contains("|x-request-id: good|"));
+        assert_eq!(told, forwarded == Forwarded::Replace, "{ours:#?}");
     }
 }
 
-/// What is made a map has the host after all that the client has sent. If this fails for the first, plain requests take the long way.
+/// No client of the kind that asks above can say such a thing.
 #[tokio::test]
-async fn plain_requests_of_http2_are_passed_on_as_they_came() {
-    for (by_hand, first) in [(true, true), (false, false)] {
-        let upstream = Upstream::raw(async |mut stream: TcpStream| {
-            let head = read_until(&mut stream, "\r\n\r\n").await;
-            let first = head.split("\r\n").nth(1).unwrap_or_default().to_owned();
-            let answer =
-                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{first}", first.len());
-            stream.write_all(answer.as_bytes()).await.expect("sends");
+async fn a_path_that_is_none_resets_its_stream() {
+    for by_hand in [true, false] {
+        let side = side(by_hand, Forwarded::Replace).await;
+        let mut stream = TcpStream::connect(side.address).await.expect("connects");
+        // `GET`, `http`, the path `a`, the authority `a`.
+        let odd = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82, 0x86, 0x04, 1, b'a', 0x41, 1, b'a']);
+        let asks = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &odd, &frame(HEADERS, END_HEADERS | END_STREAM, 3, GET)];
+        stream.write_all(&asks.concat()).await.expect("sends");
+        let reset = frame(RST_STREAM, 0, 1, &u32::from(h2::Reason::PROTOCOL_ERROR).to_be_bytes());
+        let mut all = Vec::new();
+        soon(async {
+            while !all.windows(reset.len()).any(|bytes| bytes == reset) {
+                assert_ne!(stream.read_buf(&mut all).await.expect("reads"), 0, "ended: {all:?}");
+            }
         })
         .await;
-        let running = start(Settings { by_hand, ..Settings::default() });
-        running.handle.apply(all_to(&[upstream.address])).await.expect("a good snapshot");
-        let stream = TcpStream::connect(running.address("l")).await.expect("connects");
-        let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
-        let mut driver = JoinSet::new();
-        driver.spawn(async move { drop(connection.await) });
-        let request = Request::get("http://a.test/").header("accept", "*/*").body(()).expect("a request");
-        let answer = answered(&sender, request, || {}).await;
-        assert_eq!(answer.ends_with("host: a.test"), first, "{answer}");
+        until(|| side.log.len() > 0).await;
+        let asked = side.log.lines.lock().expect("no panic").concat();
+        assert!(asked.starts_with("GET / HTTP/1.1|"), "{asked}");
     }
 }

@@ -4,6 +4,7 @@ mod access;
 mod alike;
 mod alike_http2;
 mod alike_policies;
+mod as_they_came;
 mod backend_tls;
 mod beside;
 mod drain;
