@@ -21,14 +21,14 @@ use crate::endpoint::Ticket;
 use crate::headers;
 use crate::incoming::Watch;
 use crate::observe::Observation;
-use crate::request::Caller;
+use crate::request::{Caller, speaker};
 use crate::route::{Choice, Rule};
 use crate::service::Shared;
 use crate::snapshot::BackendProtocol;
 use crate::tunnel;
 use crate::turn::{Over, Turn};
 use crate::upstream::{
-    self, Answer, AskError, BELIEVED, BELIEVED_OF_CALLS, CallError, Http1, Http2Sender, NotHttp2, Pool, Reading,
+    self, Answer, AskError, Asker, BELIEVED, BELIEVED_OF_CALLS, CallError, Http1, Http2Sender, NotHttp2, Pool, Reading,
     RequestBody, SendError, Upload,
 };
 
@@ -420,7 +420,7 @@ async fn http2_connected(
         return Err(NotHttp2::Http1.into());
     }
     let mut made = http2_connection(caller, ticket).await;
-    if is_silent(&made) && pool.asks_for_http1() && speaks_http1(caller, ticket).await {
+    if is_silent(&made) && speaks_http1(caller, ticket, pool).await {
         // It may have been about to end then, and be another by now.
         made = http2_connection(caller, ticket).await;
         if is_silent(&made) {
@@ -450,15 +450,29 @@ fn is_silent(made: &std::io::Result<Http2Sender>) -> bool {
 }
 
 /// Whether an endpoint answers in HTTP/1.1. Other proxies are not asked: they speak HTTP/2, and go without a word where they know nobody.
-async fn speaks_http1(caller: &Caller, ticket: &Ticket) -> bool {
-    if ticket.endpoint.peer.is_some() {
-        return false;
-    }
-    let dialled = caller.dial().to(&ticket.endpoint, Some(b"http/1.1"), ticket.client.as_deref()).await;
-    match dialled {
-        Ok(stream) => upstream::answers_http1(stream, ticket.endpoint.address).await,
-        Err(_) => false,
-    }
+async fn speaks_http1(caller: &Caller, ticket: &Ticket, pool: &Pool) -> bool {
+    ticket.endpoint.peer.is_none() && pool.http1.answer(|asker| ask_for_http1(caller, ticket, asker)).await
+}
+
+/// Asks by a task of its own, which goes on where the call that has made it ask is given up.
+fn ask_for_http1(caller: &Caller, ticket: &Ticket, asker: Asker) {
+    let (shared, identity, table) =
+        (Arc::clone(&caller.shared), caller.identity.clone(), caller.slot.table.load_full());
+    let (endpoint, client) = (Arc::clone(&ticket.endpoint), ticket.client.clone());
+    caller.shared.upstreams.spawn(async move {
+        let limit = shared.settings.connect_timeout;
+        let asked = async {
+            let dial = shared.dial(speaker(identity.as_ref(), &table));
+            match dial.to(&endpoint, Some(b"http/1.1"), client.as_deref()).await {
+                Ok(stream) => upstream::answers_http1(stream, endpoint.address, limit).await,
+                Err(_) => false,
+            }
+        };
+        tokio::select! {
+            speaks = asked => asker.tell(speaks),
+            () = shared.stop.cancelled() => {}
+        }
+    });
 }
 
 pub(crate) async fn over_http2(

@@ -225,11 +225,11 @@ fn left(ended: &Poll<Result<(), h2::Error>>, written: &Poll<io::Result<()>>) -> 
 }
 
 /// Asks one that went without a word whether it speaks HTTP/1.1, by the request that is for no resource and does nothing (RFC 9110, section 9.3.7).
-pub(crate) async fn answers_http1(stream: Stream, address: SocketAddr) -> bool {
+pub(crate) async fn answers_http1(stream: Stream, address: SocketAddr, limit: Duration) -> bool {
     let asked = Http1::new(stream, Duration::ZERO);
     let question = format!("OPTIONS * HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     let answer = asked.ask(&Method::OPTIONS, question.as_bytes());
-    tokio::time::timeout(GREETING, answer).await.is_ok_and(|answer| answer.is_ok())
+    tokio::time::timeout(limit, answer).await.is_ok_and(|answer| answer.is_ok())
 }
 
 /// Begins to speak on a new connection. Its task belongs to `tasks` and ends with `stop`, or when nobody holds the sender any more.

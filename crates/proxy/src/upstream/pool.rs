@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::question::Question;
 use super::{Http1, Http2Sender};
 use crate::workers;
 
@@ -60,8 +61,8 @@ pub(crate) struct Pool {
     pub(crate) http2: tokio::sync::Mutex<Option<Http2Sender>>,
     /// When the endpoint last showed that it speaks no HTTP/2.
     http1_alone: Mutex<Option<Instant>>,
-    /// When it was last asked whether it speaks HTTP/1.1.
-    http1_asked: Mutex<Option<Instant>>,
+    /// Whether it speaks HTTP/1.1.
+    pub(crate) http1: Question,
 }
 
 /// How long what an endpoint has shown of itself is believed, where either way would do.
@@ -88,17 +89,6 @@ impl Pool {
     /// The endpoint has shown that it speaks HTTP/1.1 alone.
     pub(crate) fn speaks_http1_alone(&self) {
         *self.http1_alone.lock() = Some(Instant::now());
-    }
-
-    /// Whether to ask it now if it speaks HTTP/1.1: those of one moment need not all do so.
-    pub(crate) fn asks_for_http1(&self) -> bool {
-        let mut asked = self.http1_asked.lock();
-        let now = Instant::now();
-        let lately = asked.is_some_and(|asked| now.saturating_duration_since(asked) < BELIEVED_OF_CALLS);
-        if !lately {
-            *asked = Some(now);
-        }
-        !lately
     }
 
     /// Whether it has so lately.

@@ -1,9 +1,11 @@
 //! Calls of gRPC to programs that speak HTTP/1.1 alone, and to what is neither that nor HTTP/2.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper_util::rt::TokioIo;
+use proxy::Settings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::*;
@@ -69,6 +71,87 @@ async fn a_call_to_who_speaks_http1_alone_is_told_so_and_hurts_nobody() {
             assert_eq!(ask(address, get("/")).await.body, "plain");
         }
     }
+}
+
+/// A server of HTTP/1.1 that goes without a word from all else. It counts questions for no resource, and answers them when it is let.
+async fn asked_for_http1(counts: &Count, lets: Duration, open: &Arc<tokio::sync::Semaphore>) -> Upstream {
+    let (counts, open) = (counts.clone(), Arc::clone(open));
+    Upstream::raw(move |mut stream| {
+        let (counts, open) = (counts.clone(), Arc::clone(&open));
+        async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                if stream.read_buf(&mut head).await.map_or(0, |read| read) == 0 || head.starts_with(b"PRI") {
+                    return;
+                }
+            }
+            if head.starts_with(b"OPTIONS *") {
+                counts.add();
+                let _open = open.acquire().await.expect("a semaphore");
+                // Its own pace.
+                tokio::time::sleep(lets).await;
+            }
+            // Who asks may be gone.
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nplain").await;
+        }
+    })
+    .await
+}
+
+/// Two calls after `first`, to one that would be kept from all after one failure.
+async fn known_after(
+    upstream: &Upstream,
+    first: impl AsyncFnOnce(&mut h2::client::SendRequest<bytes::Bytes>, &Running),
+) {
+    use proxy::PolicyEvent;
+    use proxy::policy::{Breaker, Policy};
+
+    use crate::policies::{breaker, counted, scoped, under};
+
+    let breaker = Breaker { consecutive: Some(1), open: LIMIT * 10, ..breaker() };
+    let policy = Policy { breaker: scoped(breaker), ..Policy::default() };
+    // What is waited for is no clock. Of one thread, as each asks for itself.
+    let proxy = start(Settings { connect_timeout: LIMIT * 10, threads: 1, ..Settings::default() });
+    proxy.handle.apply(under(policy, &[upstream.address])).await.expect("a good snapshot");
+    let (sender, _driver) = crate::http2::connected(proxy.address("l")).await;
+    let mut sender = soon(sender.ready()).await.expect("a connection");
+    first(&mut sender, &proxy).await;
+    for _ in 0..2 {
+        let (answer, _) = sender.send_request(a_call().map(drop), true).expect("a stream");
+        let answer = soon(answer).await.expect("an answer");
+        assert_eq!(answer.headers()["grpc-status"], "13", "{answer:?}");
+    }
+    assert_eq!(counted(&proxy, PolicyEvent::BreakerOpened), 0);
+    assert_eq!(ask(proxy.address("l"), get("/")).await.body, "plain");
+}
+
+#[tokio::test]
+async fn what_a_call_has_asked_an_endpoint_is_answered_also_where_its_caller_leaves() {
+    let (asked, open) = (Count::default(), Arc::new(tokio::sync::Semaphore::new(0)));
+    let upstream = asked_for_http1(&asked, Duration::ZERO, &open).await;
+    known_after(&upstream, async |sender, proxy| {
+        let (answer, mut leaves) = sender.send_request(a_call().map(drop), false).expect("a stream");
+        until(|| asked.get() == 1).await;
+        leaves.send_reset(h2::Reason::CANCEL);
+        drop(answer);
+        until(|| proxy.handle.stats().in_flight == 0).await;
+        // One whose deadline passes, and who finds the question asked.
+        let mut brief = a_call().map(drop);
+        brief.headers_mut().insert("grpc-timeout", "50m".parse().expect("a value"));
+        let (answer, _) = sender.send_request(brief, true).expect("a stream");
+        assert_eq!(soon(answer).await.expect("an answer").headers()["grpc-status"], "4");
+        assert_eq!(asked.get(), 1, "nobody asks twice at once");
+        open.add_permits(100);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_takes_long_to_answer_in_http1_is_waited_for() {
+    let (asked, open) = (Count::default(), Arc::new(tokio::sync::Semaphore::new(100)));
+    let upstream = asked_for_http1(&asked, Duration::from_secs(3), &open).await;
+    known_after(&upstream, async |_, _| {}).await;
+    assert!(asked.get() > 0);
 }
 
 #[tokio::test]
