@@ -15,6 +15,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use crate::deadline;
 use crate::endpoint::Ticket;
+use crate::heads::Term;
 use crate::upstream::{Answered, BodyError, Http1, Pool, Reading, Upload};
 
 /// A body on its way to the client.
@@ -92,7 +93,7 @@ impl Body {
 
     /// The same, until then. `says` is whether it can end with trailers that say why.
     pub(crate) fn until(self, until: Instant, says: bool) -> Self {
-        Self::Due(Box::new(Due { body: self, until, clock: None, says, over: false }))
+        Self::Due(Box::new(Due { body: self, until, clock: None, term: None, says, over: false }))
     }
 
     /// Goes on with the request while nobody can take more of the answer: whoever answers may wait for it. Whether the answer has been given
@@ -105,6 +106,14 @@ impl Body {
             }
             Self::Due(due) => due.drive(cx),
             _ => false,
+        }
+    }
+
+    /// Says to a connection that hyper writes by when it has to take this: no longer once all of it has been handed over.
+    pub(crate) fn is_taken_by(&mut self, term: &Arc<Term>) {
+        term.answers_by(self.due());
+        if let Self::Due(due) = self {
+            due.term = Some(Arc::clone(term));
         }
     }
 
@@ -130,8 +139,18 @@ pub(crate) struct Due {
     until: Instant,
     /// None until somebody has waited.
     clock: Option<Pin<Box<Sleep>>>,
+    /// Who has to take it until then.
+    term: Option<Arc<Term>>,
     says: bool,
     over: bool,
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        if let Some(term) = self.term.take().filter(|_| !self.over) {
+            term.answers_by(None);
+        }
+    }
 }
 
 impl Due {

@@ -29,7 +29,7 @@ use crate::certified::{self, admits, is_tls, turn_away};
 use crate::config::Settings;
 use crate::downstream;
 use crate::headers;
-use crate::heads::{HeadTimer, Term, hears};
+use crate::heads::{HeadTimer, Term};
 use crate::http2;
 use crate::identity::{Client, Identity};
 use crate::landing;
@@ -43,7 +43,7 @@ use crate::request::{self, Caller};
 use crate::route::{Protocol, Table};
 use crate::service::Shared;
 use crate::snapshot::{Admits, Forwarded};
-use crate::taken::Taken;
+use crate::taken::watched;
 use crate::tunnel;
 
 /// What the first bytes of a connection look like.
@@ -419,15 +419,14 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let (caller, answers) = (Arc::clone(&caller), Arc::clone(&answers));
         Box::pin(async move {
-            let answered = request::serve(caller, request.map(Into::into)).await;
-            if let Ok(answer) = &answered {
-                answers.answers_by(answer.body().due());
+            let mut answered = request::serve(caller, request.map(Into::into)).await;
+            if let Ok(answer) = &mut answered {
+                answer.body_mut().is_taken_by(&answers);
             }
             answered
         })
     });
-    let stream = Taken::new(hears(stream, &term), &term);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(watched(stream, &term)), service).with_upgrades());
     let sees = Sees { idle: || false, under_way, due: || term.due() };
     drive(connection.as_mut(), |connection| connection.graceful_shutdown(), &slot.life, settings, sees).await
 }

@@ -30,7 +30,7 @@ use crate::body::Body;
 use crate::connection::{self, Ended, Sees};
 use crate::forward;
 use crate::headers;
-use crate::heads::{HeadTimer, Term, hears};
+use crate::heads::{HeadTimer, Term};
 use crate::identity::{Client, Identity};
 use crate::incoming::Incoming;
 use crate::listen::Slot;
@@ -42,6 +42,7 @@ use crate::service::Shared;
 use crate::session::{Carries, Session};
 use crate::snapshot::EgressLimit;
 use crate::stats::{Counter, Registry};
+use crate::taken::watched;
 use crate::traffic;
 use crate::turn::{Over, Turn};
 
@@ -157,15 +158,20 @@ pub(crate) async fn serve(
     let (life, served) = (Arc::clone(&slot.life), Arc::clone(&shared));
     let (settings, asked) = (&served.settings, Arc::clone(&caller));
     let exit = Arc::new(Exit { shared, slot, egress, client, caller });
+    let term = Arc::new(Term::new(settings.header_timeout, Instant::now()));
+    let answers = Arc::clone(&term);
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let exit = Arc::clone(&exit);
-        async move { Ok::<_, Infallible>(exit.serve(request.map(Into::into)).await) }
+        let (exit, answers) = (Arc::clone(&exit), Arc::clone(&answers));
+        async move {
+            let mut answer = exit.serve(request.map(Into::into)).await;
+            answer.body_mut().is_taken_by(&answers);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut builder = http1::Builder::new();
-    let term = Arc::new(Term::new(settings.header_timeout, Instant::now()));
     builder.timer(HeadTimer::from_the_start(&term)).header_read_timeout(settings.header_timeout);
     builder.max_buf_size(settings.max_head_bytes.max(8192) + 8192);
-    let stream = TokioIo::new(hears(stream, &term));
+    let stream = TokioIo::new(watched(stream, &term));
     let mut connection = pin!(builder.serve_connection(stream, service).with_upgrades());
     let under_way = || asked.active.load(Ordering::Relaxed) > 0;
     let sees = Sees { idle: || false, under_way, due: || term.due() };

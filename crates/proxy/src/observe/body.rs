@@ -4,6 +4,7 @@
 //! is dropped before its end says who gave up.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use super::Observation;
 use crate::body::Body;
 use crate::deadline;
+use crate::heads::Term;
 use crate::upstream::BodyError;
 
 /// A body under observation.
@@ -43,9 +45,9 @@ impl Seen {
         over
     }
 
-    /// When it is given up, if ever.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.body.due()
+    /// Says to a connection that hyper writes by when it has to take this.
+    pub(crate) fn is_taken_by(&mut self, term: &Arc<Term>) {
+        self.body.is_taken_by(term);
     }
 
     /// The end of it, which the proxy may have made.

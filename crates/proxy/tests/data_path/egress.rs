@@ -147,3 +147,40 @@ async fn a_way_tells_the_outside_nothing_of_the_caller() {
         assert!(!answer.body.contains(word), "{word}: {}", answer.body);
     }
 }
+
+/// Deadlines that pass before all places on the way are full show nothing (`limits.rs`), so that longer ones are tried.
+#[tokio::test]
+async fn a_call_by_a_way_whose_client_reads_nothing_ends_at_its_deadline() {
+    let (outside, mut left) = crate::limits::pours_http1().await;
+    let port = outside.address.port();
+    let concurrency = proxy::policy::Concurrency { limit: 100, queue: 0, max_wait: LIMIT };
+    let policy = proxy::policy::Policy { concurrency: crate::policies::scoped(concurrency), ..Default::default() };
+    let mut snapshot = crate::sessions::exit("localhost", port, policy);
+    snapshot.backends.values_mut().for_each(|backend| backend.protocol = BackendProtocol::Http1);
+    let (running, at) = guarded(snapshot).await;
+    let mute = async |seconds: u64| loop {
+        let mut client = crate::access::connect(AS_A, at).await;
+        let head = format!("POST http://localhost:{port}/x.Y/Z HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n");
+        let call = format!("{head}content-type: application/grpc\r\ngrpc-timeout: {seconds}S\r\n\r\n");
+        client.write_all(call.as_bytes()).await.expect("sends");
+        // Not much more of it than its head, which tells whether the name was found by then.
+        let head = read_until(&mut client, "\r\n\r\n").await;
+        if !head.contains("grpc-status") {
+            return client;
+        }
+        tokio::time::sleep(PAUSE).await;
+    };
+    for seconds in [2, 8, 30] {
+        // Some of them leave room in the proxy with their last write, and some do not.
+        let clients = futures::future::join_all((0..6).map(|_| mute(seconds))).await;
+        let mut still = std::time::Duration::ZERO;
+        for _ in &clients {
+            still = still.max(soon(left.recv()).await.expect("a server"));
+        }
+        until(|| running.handle.stats().in_flight == 0).await;
+        if still > std::time::Duration::from_millis(300) {
+            return;
+        }
+    }
+    panic!("nothing has ever stood still");
+}

@@ -177,7 +177,7 @@ async fn a_call_that_cannot_be_told_of_its_deadline_is_cut_off() {
 }
 
 /// How an answer without end was left: how long nothing more of it was taken before that.
-type Left = mpsc::Receiver<Duration>;
+pub(crate) type Left = mpsc::Receiver<Duration>;
 
 /// A server that answers over HTTP/2 for as long as somebody takes it.
 async fn pours_http2() -> (Upstream, Left) {
@@ -203,7 +203,7 @@ async fn pours_http2() -> (Upstream, Left) {
 }
 
 /// The same over HTTP/1.1.
-async fn pours_http1() -> (Upstream, Left) {
+pub(crate) async fn pours_http1() -> (Upstream, Left) {
     let (tell, told) = mpsc::channel(16);
     let upstream = Upstream::raw(move |mut stream| {
         let tell = tell.clone();
