@@ -3,9 +3,9 @@
 //!
 //! Invariants: what is not of that kind is left to `request.rs` before anything of it was sent, counted or noted, and so is what a policy does not let
 //! in; both ways say, count and repeat the same. A request of this kind has no body and may be repeated (see `head.rs`). What the client speaks is
-//! its own affair ([`Asked`], [`Form`]).
+//! its own affair ([`Passable`], [`Form`]).
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use crate::headers;
 use crate::observe::{Observation, Seen, Whom};
 use crate::patience::Patience;
 use crate::request::{self, Caller};
-use crate::route::{Action, Candidate, Headers, Rule};
+use crate::route::{Action, Candidate, Headers, Later, Rule};
 use crate::snapshot::Forwarded;
 
 /// A request on its way.
@@ -49,7 +49,7 @@ pub(crate) enum Passed<M> {
 }
 
 /// A request without a body that may be passed on as it came.
-pub(crate) trait Asked {
+pub(crate) trait Passable {
     fn method(&self) -> &Method;
 
     /// The path, and the query.
@@ -65,18 +65,32 @@ pub(crate) trait Asked {
     /// Writes those of its headers that go on, which are told by their names and values.
     fn pass(&self, goes: impl FnMut(&[u8], &[u8]) -> bool, into: &mut Vec<u8>);
 
-    /// Its headers, where there is a map of them already.
-    fn known(&self) -> Option<&HeaderMap>;
-
-    /// Such a map; None where it would not be one.
-    fn map(&self) -> Option<HeaderMap>;
+    /// Its headers as a map, which may be made when they are first asked for; None where they would not be one.
+    fn headers(&self) -> Option<&HeaderMap>;
 
     /// What its record says of it.
     fn whom(&self) -> (Whom, Version);
 }
 
+/// The headers of a request for rules that look at them.
+struct Mapped<'a, P> {
+    asked: &'a P,
+    none: HeaderMap,
+    /// Whether somebody has looked, and they were no map.
+    unreadable: Cell<bool>,
+}
+
+impl<P: Passable> Later for Mapped<'_, P> {
+    fn map(&self) -> &HeaderMap {
+        self.asked.headers().unwrap_or_else(|| {
+            self.unreadable.set(true);
+            &self.none
+        })
+    }
+}
+
 /// Begins to pass a request on. None where there is more to do about it.
-pub(crate) fn begin(caller: &Arc<Caller>, asked: &impl Asked) -> Option<Box<Passing>> {
+pub(crate) fn begin(caller: &Arc<Caller>, asked: &impl Passable) -> Option<Box<Passing>> {
     let says = asked.says();
     let kind = Kind::said(says.content_type, says.accept);
     if kind == Kind::Grpc || caller.leaving.is_some() {
@@ -91,14 +105,8 @@ pub(crate) fn begin(caller: &Arc<Caller>, asked: &impl Asked) -> Option<Box<Pass
     if caller.server_name.as_ref().is_some_and(|name| table.misdirects(name, &host)) {
         return None;
     }
-    let (known, unreadable) = (OnceCell::new(), Cell::new(false));
-    let make = || {
-        let headers = asked.map();
-        unreadable.set(headers.is_none());
-        headers.unwrap_or_default()
-    };
-    let headers = asked.known().map_or(Headers::Later(&known, &make), Headers::Known);
-    let candidate = Candidate { method: asked.method(), path, query, headers };
+    let mapped = Mapped { asked, none: HeaderMap::new(), unreadable: Cell::new(false) };
+    let candidate = Candidate { method: asked.method(), path, query, headers: Headers::Later(&mapped) };
     let identity = caller.identity.as_deref();
     let rule = table.find(&host, &candidate, identity).filter(|rule| rule.direct)?;
     let Action::Forward { choices, total } = &rule.action else { return None };
@@ -106,7 +114,7 @@ pub(crate) fn begin(caller: &Arc<Caller>, asked: &impl Asked) -> Option<Box<Pass
     // The Gateways of a rule are met here themselves. All backends are looked at, as a draw that is thrown away would favour the others.
     let may_pass = rule.guard.places.iter().all(|place| lets_in(place, identity, &[], &candidate))
         && choices.iter().all(|choice| choice.backend.takes(may_reach));
-    if !may_pass || unreadable.get() || onward::is_rare(asked, table.forwarded) {
+    if !may_pass || mapped.unreadable.get() || onward::is_rare(asked, table.forwarded) {
         return None;
     }
     let place = request::draw(choices, *total);

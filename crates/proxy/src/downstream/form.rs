@@ -2,12 +2,14 @@
 //!
 //! Invariant: what is said of the connection's end is asked when an answer is made, as its listener may have begun to drain by then.
 
+use std::cell::OnceCell;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Version};
 
 use super::answer;
 use super::asking::Form;
-use super::direct::Asked;
+use super::direct::Passable;
 use super::head::{Plain, Says};
 use super::outlet::Outlet;
 use crate::lines;
@@ -19,6 +21,8 @@ use crate::upstream;
 pub(super) struct Landed<'p, 'h, 'b, A> {
     plain: &'p Plain<'h, 'b>,
     all: A,
+    /// Its headers, once somebody has asked for a map.
+    map: OnceCell<Option<HeaderMap>>,
 }
 
 /// Bytes of a target that mean the same to everybody.
@@ -42,11 +46,11 @@ impl<'p, 'h, 'b, A> Landed<'p, 'h, 'b, A> {
     /// None where the target may mean several things.
     pub(super) fn of(plain: &'p Plain<'h, 'b>, all: A) -> Option<Self> {
         let same = plain.target.bytes().fold(true, |plain, byte| plain & PLAIN_TARGET[usize::from(byte)]);
-        same.then_some(Self { plain, all })
+        same.then_some(Self { plain, all, map: OnceCell::new() })
     }
 }
 
-impl<A: Fn() -> Bytes> Asked for Landed<'_, '_, '_, A> {
+impl<A: Fn() -> Bytes> Passable for Landed<'_, '_, '_, A> {
     fn method(&self) -> &Method {
         &self.plain.method
     }
@@ -73,12 +77,8 @@ impl<A: Fn() -> Bytes> Asked for Landed<'_, '_, '_, A> {
         }
     }
 
-    fn known(&self) -> Option<&HeaderMap> {
-        None
-    }
-
-    fn map(&self) -> Option<HeaderMap> {
-        self.plain.headers(&(self.all)())
+    fn headers(&self) -> Option<&HeaderMap> {
+        self.map.get_or_init(|| self.plain.headers(&(self.all)())).as_ref()
     }
 
     fn whom(&self) -> (Whom, Version) {

@@ -19,6 +19,6 @@ mod outlet;
 mod serve;
 
 pub(crate) use asking::Form;
-pub(crate) use direct::{Asked, Passed, Passing, begin, pass, pass_by_policy};
+pub(crate) use direct::{Passable, Passed, Passing, begin, pass, pass_by_policy};
 pub(crate) use head::Says;
 pub(crate) use serve::serve;

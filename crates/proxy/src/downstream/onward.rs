@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use http::header::HeaderValue;
 
-use super::direct::Asked;
+use super::direct::Passable;
 use crate::known::{Known, known};
 use crate::lines;
 use crate::snapshot::Forwarded;
@@ -32,7 +32,7 @@ pub(super) struct Told<'a> {
 }
 
 /// Whether that takes more than to pass on what came.
-pub(super) fn is_rare(asked: &impl Asked, believed: Forwarded) -> bool {
+pub(super) fn is_rare(asked: &impl Passable, believed: Forwarded) -> bool {
     asked.says().forwarded && believed == Forwarded::Append
 }
 
@@ -49,7 +49,7 @@ impl Head {
 }
 
 /// Writes the head.
-pub(super) fn write(asked: &impl Asked, told: &Told<'_>) -> Head {
+pub(super) fn write(asked: &impl Passable, told: &Told<'_>) -> Head {
     let mut head = Vec::with_capacity(asked.size() + ADDED);
     head.extend_from_slice(asked.method().as_str().as_bytes());
     head.push(b' ');

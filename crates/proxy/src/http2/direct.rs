@@ -5,11 +5,12 @@
 //! `:authority` names and no header. What is made of an answer is what [`stream`](super::stream) makes of one that was read into a map.
 
 use bytes::Bytes;
+use h2::RecvStream;
 use http::header::{COOKIE, DATE, HeaderName, HeaderValue, TE};
-use http::{HeaderMap, Method, Response, Version, request};
+use http::{HeaderMap, Method, Request, Response, Version};
 
 use super::date;
-use crate::downstream::{Asked, Form, Says};
+use crate::downstream::{Form, Passable, Says};
 use crate::headers::{REQUEST_ID, make_lawful};
 use crate::known::{Known, known};
 use crate::lines;
@@ -21,7 +22,7 @@ const LINE: usize = 48;
 
 /// A request whose head was everything.
 pub(super) struct Parsed<'a> {
-    parts: &'a request::Parts,
+    request: &'a Request<RecvStream>,
     target: &'a str,
     host: &'a str,
     says: Says<'a>,
@@ -29,14 +30,15 @@ pub(super) struct Parsed<'a> {
 
 impl<'a> Parsed<'a> {
     /// None where there is more to think about.
-    pub(super) fn of(parts: &'a request::Parts) -> Option<Self> {
-        if !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE) {
+    pub(super) fn of(request: &'a Request<RecvStream>) -> Option<Self> {
+        let plain = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE);
+        if !(plain && request.body().is_end_stream()) {
             return None;
         }
-        let host = parts.uri.authority()?.as_str();
-        let target = parts.uri.path_and_query()?.as_str();
+        let host = request.uri().authority()?.as_str();
+        let target = request.uri().path_and_query()?.as_str();
         let mut says = Says::default();
-        for (name, value) in &parts.headers {
+        for (name, value) in request.headers() {
             let value = value.as_bytes();
             match known(name.as_str().as_bytes()) {
                 Known::Host
@@ -60,13 +62,13 @@ impl<'a> Parsed<'a> {
                 _ => {}
             }
         }
-        target.starts_with('/').then_some(Self { parts, target, host, says })
+        target.starts_with('/').then_some(Self { request, target, host, says })
     }
 }
 
-impl Asked for Parsed<'_> {
+impl Passable for Parsed<'_> {
     fn method(&self) -> &Method {
-        &self.parts.method
+        self.request.method()
     }
 
     fn target(&self) -> &str {
@@ -82,13 +84,13 @@ impl Asked for Parsed<'_> {
     }
 
     fn size(&self) -> usize {
-        self.target.len() + self.host.len() + LINE * self.parts.headers.len()
+        self.target.len() + self.host.len() + LINE * self.request.headers().len()
     }
 
     fn pass(&self, mut goes: impl FnMut(&[u8], &[u8]) -> bool, into: &mut Vec<u8>) {
         lines::say(b"host", &[self.host.as_bytes()], into);
         let mut cookies = false;
-        for (name, value) in &self.parts.headers {
+        for (name, value) in self.request.headers() {
             if *name == COOKIE {
                 cookies = true;
             } else if goes(name.as_str().as_bytes(), value.as_bytes()) {
@@ -97,21 +99,17 @@ impl Asked for Parsed<'_> {
         }
         if cookies {
             // They may come apart; HTTP/1.1 must have them together.
-            let all: Vec<&[u8]> = self.parts.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+            let all: Vec<&[u8]> = self.request.headers().get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
             lines::say(b"cookie", &[&all.join(&b"; "[..])], into);
         }
     }
 
-    fn known(&self) -> Option<&HeaderMap> {
-        Some(&self.parts.headers)
-    }
-
-    fn map(&self) -> Option<HeaderMap> {
-        Some(self.parts.headers.clone())
+    fn headers(&self) -> Option<&HeaderMap> {
+        Some(self.request.headers())
     }
 
     fn whom(&self) -> (Whom, Version) {
-        (Whom::Read(self.parts.uri.clone(), None), self.parts.version)
+        (Whom::Read(self.request.uri().clone(), None), self.request.version())
     }
 }
 

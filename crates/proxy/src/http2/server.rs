@@ -49,7 +49,7 @@ pub(crate) struct Serving<S, F> {
 /// A place, and a clock that may be entered already.
 type Spare<F> = (Pin<Box<Option<F>>>, Patience);
 
-/// Where a request is worked on. It is given back with the end, as it is large.
+/// Where a request is worked on. It is given back with the end, for the next one.
 struct Place<F>(Option<Pin<Box<Option<F>>>>);
 
 impl<F: Future<Output = Patience>> Future for Place<F> {

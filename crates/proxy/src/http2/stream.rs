@@ -53,13 +53,10 @@ enum Begun {
 }
 
 fn begin(caller: &Arc<Caller>, request: Request<RecvStream>) -> Begun {
-    if !(caller.shared.settings.by_hand && request.body().is_end_stream()) {
-        return Begun::Asked(Box::new(request));
-    }
-    let (parts, body) = request.into_parts();
-    match Parsed::of(&parts).and_then(|parsed| downstream::begin(caller, &parsed)) {
+    let parsed = if caller.shared.settings.by_hand { Parsed::of(&request) } else { None };
+    match parsed.and_then(|parsed| downstream::begin(caller, &parsed)) {
         Some(passing) => Begun::Passing(passing),
-        None => Begun::Asked(Box::new(Request::from_parts(parts, body))),
+        None => Begun::Asked(Box::new(request)),
     }
 }
 

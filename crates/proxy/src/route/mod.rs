@@ -10,7 +10,6 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -176,18 +175,23 @@ pub(crate) struct Candidate<'a> {
     pub(crate) headers: Headers<'a>,
 }
 
-/// The headers of a request, which are put in order when the first rule asks for them.
+/// The headers of a request, which may be put in order when the first rule asks for them.
 #[derive(Clone, Copy)]
 pub(crate) enum Headers<'a> {
     Known(&'a HeaderMap),
-    Later(&'a OnceCell<HeaderMap>, &'a dyn Fn() -> HeaderMap),
+    Later(&'a dyn Later),
+}
+
+/// Who has headers, and puts them in order when that is first asked for.
+pub(crate) trait Later {
+    fn map(&self) -> &HeaderMap;
 }
 
 impl<'a> Headers<'a> {
     pub(crate) fn map(self) -> &'a HeaderMap {
         match self {
             Self::Known(map) => map,
-            Self::Later(place, make) => place.get_or_init(make),
+            Self::Later(later) => later.map(),
         }
     }
 }
