@@ -1,7 +1,7 @@
 //! The threads that serve clients' connections. Each has a runtime of its own, and a connection stays on one for its life,
 //! with the connections to endpoints that its requests use: nothing on the path of a request wakes another thread.
 //!
-//! Invariants: a thread ends with its owner, and what is parked on it too; a connection goes to the thread that carries the fewest. Where
+//! Invariants: a thread ends with its owner, and what is parked on it too, and with nothing else; a connection goes to the thread that carries the fewest. Where
 //! there are no threads (none are wanted, or none can be started) connections are served by the runtime that accepts them, and none is parked.
 
 use std::cell::Cell;
@@ -23,12 +23,12 @@ use crate::parked::{self, Lot, Parked};
 const LAST: Duration = Duration::from_secs(5);
 
 thread_local! {
-    static HERE: Cell<usize> = const { Cell::new(0) };
+    static HERE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 /// The number of the thread that this is, from zero; zero as well on threads that are none of these.
 pub(crate) fn here() -> usize {
-    HERE.get()
+    HERE.get().unwrap_or(0)
 }
 
 /// Serves connections on the threads of a [`Threads`].
@@ -86,7 +86,16 @@ impl Workers {
 
     /// A place to park a connection of this thread, if there is one.
     pub(crate) fn place(&self) -> Option<mpsc::OwnedPermit<Parked>> {
-        self.0.get(here())?.parking.place()
+        self.here()?.parking.place()
+    }
+
+    /// Whether connections of this thread are parked at all.
+    pub(crate) fn parks(&self) -> bool {
+        self.here().is_some_and(|worker| worker.parking.is_open())
+    }
+
+    fn here(&self) -> Option<&Worker> {
+        self.0.get(HERE.get()?)
     }
 
     /// How many connections are parked.
@@ -109,18 +118,23 @@ impl Drop for Threads {
 
 /// Starts so many threads, which look for answers for so long ([`crate::glance`]). Where one cannot be started, there are fewer.
 pub(crate) fn start(wanted: usize, glance: Duration) -> (Threads, Workers) {
-    let mut threads = Threads { stop: CancellationToken::new(), running: Vec::with_capacity(wanted) };
-    let mut workers = Vec::with_capacity(wanted);
-    for number in 0..wanted {
-        match start_one(number, glance, threads.stop.clone()) {
-            Ok((worker, running)) => {
-                workers.push(worker);
-                threads.running.push(running);
-            }
+    let stop = CancellationToken::new();
+    let started = numbered(wanted, |number| start_one(number, glance, stop.clone()));
+    let (workers, running) = started.into_iter().unzip();
+    (Threads { stop, running }, Workers(workers))
+}
+
+/// Starts so many, each with its number, which is its place among those that did start.
+fn numbered<T>(wanted: usize, mut start: impl FnMut(usize) -> io::Result<T>) -> Vec<T> {
+    let mut started = Vec::with_capacity(wanted);
+    for _ in 0..wanted {
+        let number = started.len();
+        match start(number) {
+            Ok(one) => started.push(one),
             Err(error) => tracing::warn!(%error, number, wanted, "a thread for connections cannot be started"),
         }
     }
-    (threads, Workers(workers))
+    started
 }
 
 type Running = (std::thread::JoinHandle<()>, oneshot::Receiver<()>);
@@ -131,7 +145,7 @@ fn start_one(number: usize, glance: Duration, stop: CancellationToken) -> io::Re
     let worker = Worker { runtime: runtime.handle().clone(), carries: Arc::default(), parking };
     let (tell, ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
-        HERE.set(number);
+        HERE.set(Some(number));
         crate::glance::allow(glance);
         run(runtime, &stop, ground);
         // Nobody may wait for it.
@@ -142,14 +156,17 @@ fn start_one(number: usize, glance: Duration, stop: CancellationToken) -> io::Re
 
 fn run(runtime: Runtime, stop: &CancellationToken, ground: parked::Ground) {
     runtime.block_on(async {
-        match Lot::open(ground) {
-            Ok(lot) => stop.run_until_cancelled(lot.attend()).await.map(|never| match never {}),
-            Err(error) => {
-                tracing::warn!(%error, "connections that wait are not parked");
-                stop.cancelled().await;
-                None::<()>
+        // A task of its own, which ends with the runtime: connections are served without it.
+        let lot = Lot::open(ground).map(|lot| tokio::spawn(lot.attend()));
+        match lot {
+            Ok(lot) => {
+                if let Some(Err(error)) = stop.run_until_cancelled(lot).await {
+                    tracing::error!(%error, "connections of a thread are parked no more, and those that were are closed");
+                }
             }
+            Err(error) => tracing::warn!(%error, "connections that wait are not parked"),
         }
+        stop.cancelled().await;
     });
     // A name that is being looked up is not waited for.
     runtime.shutdown_background();
@@ -182,6 +199,16 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
         (listener.accept().await.expect("a connection").0, client)
+    }
+
+    #[test]
+    fn the_number_of_a_thread_is_its_place_among_those_that_started() {
+        let mut asked = Vec::new();
+        let started = numbered(4, |number| {
+            asked.push(number);
+            if asked.len() == 2 { Err(io::Error::other("no more memory")) } else { Ok(number) }
+        });
+        assert_eq!((started, asked), (vec![0, 1, 2], vec![0, 1, 1, 2]));
     }
 
     #[tokio::test]

@@ -53,7 +53,7 @@ where
     F: Future<Output = Ended>,
 {
     let mut line = Line { stream, read };
-    let park = park.filter(|_| caller.shared.settings.park.is_some());
+    let park = park.filter(|_| caller.shared.settings.park.is_some() && caller.shared.workers.parks());
     async move {
         loop {
             let left = 'served: {
@@ -65,8 +65,7 @@ where
                 let clock = pin!(tokio::time::sleep_until(first_look(tick, Some(due))));
                 let ending = pin!(life.draining());
                 let parks = park.is_some();
-                let (spent, registered, finishing) = (Spent::Little, false, false);
-                let mut watch = Watch { life, ending, clock, tick, limit, due, parks, spent, registered, finishing };
+                let mut watch = Watch::new((life, ending), (clock, tick), (limit, due), parks);
                 let mut patience = Patience::default();
                 let mut first = true;
                 loop {
@@ -118,9 +117,16 @@ where
 
 /// How often the clock looks: at least twice in the time that a client has, and as often as it takes to have one parked.
 fn tick(settings: &Settings, parks: bool) -> Duration {
-    let half = settings.header_timeout / 2;
-    let pause = settings.park.filter(|_| parks).unwrap_or(half);
-    pause.min(half).max(Duration::from_millis(1))
+    let half = half(settings.header_timeout);
+    settings.park.filter(|_| parks).map_or(half, |pause| pause.min(half).max(LEAST))
+}
+
+/// The least time between two looks at the clock.
+const LEAST: Duration = Duration::from_millis(1);
+
+/// Half of a limit, within which the clock comes round twice.
+fn half(limit: Duration) -> Duration {
+    (limit / 2).max(LEAST)
 }
 
 /// What is left of a connection that is not over, and served no further here.
@@ -187,6 +193,8 @@ struct Watch<'a, 'l> {
     limit: Duration,
     due: Instant,
     spent: Spent,
+    /// Whether it is the client that has to do something; the clock has time while it is not.
+    awaiting: bool,
     /// Whether a client that takes long is let be.
     parks: bool,
     registered: bool,
@@ -213,7 +221,18 @@ fn spent(now: Instant, due: Instant, limit: Duration, tick: Duration) -> Spent {
     }
 }
 
-impl Watch<'_, '_> {
+impl<'a, 'l> Watch<'a, 'l> {
+    /// One that awaits something of the client, which may be due already.
+    fn new(
+        (life, ending): (&'l Life, Pin<&'a mut WaitForCancellationFuture<'l>>),
+        (clock, tick): (Pin<&'a mut Sleep>, Duration),
+        (limit, due): (Duration, Instant),
+        parks: bool,
+    ) -> Self {
+        let (spent, awaiting, registered, finishing) = (Spent::Little, true, false, false);
+        Self { life, ending, clock, tick, limit, due, spent, awaiting, parks, registered, finishing }
+    }
+
     /// Whether the connection must end at once. Wakes the task when anything changes.
     fn forced(&mut self, cx: &mut Context<'_>) -> bool {
         let first = !std::mem::replace(&mut self.registered, true);
@@ -221,7 +240,8 @@ impl Watch<'_, '_> {
         if first || self.clock.is_elapsed() {
             while self.clock.as_mut().poll(cx).is_ready() {
                 self.spent = spent(Instant::now(), self.due, self.limit, self.tick);
-                self.clock.as_mut().reset(next_look(self.tick, Some(self.due)));
+                let look = if self.awaiting { (self.tick, Some(self.due)) } else { (half(self.limit), None) };
+                self.clock.as_mut().reset(next_look(look.0, look.1));
             }
         }
         if first || self.life.changed() {
@@ -236,7 +256,18 @@ impl Watch<'_, '_> {
 
     /// Something is awaited of the client from now on. As the clock wakes more often than that ends, it is told in time.
     fn awaits(&mut self) {
-        (self.due, self.spent) = (Instant::now() + self.limit, Spent::Little);
+        let now = Instant::now();
+        (self.due, self.spent, self.awaiting) = (now + self.limit, Spent::Little, true);
+        // It has time only where an answer took longer than it takes to come round.
+        if self.clock.deadline() > now + self.tick {
+            self.clock.as_mut().reset(now + self.tick);
+            self.registered = false;
+        }
+    }
+
+    /// Nothing is awaited of the client until then.
+    fn answers(&mut self) {
+        self.awaiting = false;
     }
 
     /// Since when what is awaited is, or comes.
@@ -347,6 +378,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         write: impl Fn(T, &Life) -> Writing,
     ) -> impl Future<Output = Result<Option<bool>, Broken>> {
         let mut step = Step::Made(answer);
+        watch.answers();
         std::future::poll_fn(move |cx| {
             let made = match &mut step {
                 Step::Written(writing) => return self.poll_write(writing, watch, cx),
@@ -515,6 +547,31 @@ mod tests {
         ] {
             assert_eq!(spent(since + Duration::from_millis(millis), since + limit, limit, tick), expected, "{millis}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_clock_comes_round_seldom_while_an_answer_is_made_and_in_time_after_it() {
+        let (limit, tick) = (Duration::from_secs(3600), Duration::from_millis(5));
+        let (life, begun) = (Life::default(), Instant::now());
+        let clock = pin!(tokio::time::sleep_until(begun + tick));
+        let ending = pin!(life.draining());
+        let mut watch = Watch::new((&life, ending), (clock, tick), (limit, begun + limit), true);
+        let mut wakes = 0;
+        watch.answers();
+        let far = std::future::poll_fn(|cx| {
+            wakes += 1;
+            assert!(!watch.forced(cx));
+            if watch.clock.deadline() >= begun + limit / 2 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::time::timeout(Duration::from_secs(60), far).await.expect("it comes round once");
+        assert!(wakes <= 2, "{wakes}");
+        watch.awaits();
+        let rests = std::future::poll_fn(|cx| {
+            assert!(!watch.forced(cx));
+            if watch.rests() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::time::timeout(Duration::from_secs(60), rests).await.expect("the client has had a tick of its time");
+        assert!(!watch.late());
     }
 
     #[test]

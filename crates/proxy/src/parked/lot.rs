@@ -1,7 +1,8 @@
 //! Where a thread keeps the connections that are parked on it, and hears of them.
 //!
 //! Invariants: one poll of the system for all of them, of which the thread's runtime knows one descriptor; no more than [`BATCH`] go back before
-//! others have their turn. One that goes back for no reason does no harm: it waits there, and is parked again.
+//! all others that are ready have had their turn, and nothing is heard of more before those have gone. One that goes back for no reason does no
+//! harm: it waits there, and is parked again.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -13,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use mio::unix::SourceFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -53,6 +54,11 @@ impl Way {
     /// A place for one more, if there is one at the moment.
     pub(crate) fn place(&self) -> Option<mpsc::OwnedPermit<Parked>> {
         self.arrive.clone().try_reserve_owned().ok()
+    }
+
+    /// Whether it leads anywhere.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.arrive.is_closed()
     }
 
     /// How many are parked.
@@ -105,26 +111,41 @@ impl Lot {
     /// Keeps connections, for as long as it is polled.
     pub(crate) async fn attend(mut self) -> Infallible {
         loop {
-            let look = self.list.next_look();
-            tokio::select! {
-                Some(parked) = self.arriving.recv() => self.add(parked),
-                Some(slot) = self.ends.next() => {
-                    self.watched.remove(&address(&slot));
-                    self.leaving.extend(self.list.chosen(|parked| Arc::ptr_eq(&parked.slot, &slot)));
-                }
-                heard = heard(&mut self.poll, &mut self.events) => match heard {
-                    Ok(()) => self.leaving.extend(self.events.iter().map(|event| event.token().0)),
-                    Err(error) => {
-                        tracing::warn!(%error, "nothing is heard of connections that are parked; they go back");
-                        self.leaving = self.list.chosen(|_| true);
-                    }
-                },
-                () = until(look) => self.leaving.extend(self.list.due(Instant::now())),
-                () = tokio::task::yield_now(), if !self.leaving.is_empty() => {}
+            if self.leaving.is_empty() {
+                self.hear().await;
             }
-            self.leave();
+            let more = self.leave();
             self.parked.store(self.list.len(), Ordering::Relaxed);
+            if more {
+                tokio::task::yield_now().await;
+            }
         }
+    }
+
+    /// Waits for something to do, and for those who are to go back.
+    async fn hear(&mut self) {
+        let look = self.list.next_look();
+        tokio::select! {
+            Some(parked) = self.arriving.recv() => self.add(parked),
+            Some(slot) = self.ends.next() => self.ended(&slot),
+            heard = heard(&mut self.poll, &mut self.events) => match heard {
+                Ok(()) => self.leaving.extend(self.events.iter().map(|event| event.token().0)),
+                Err(error) => {
+                    tracing::warn!(%error, "nothing is heard of connections that are parked; they go back");
+                    self.leaving = self.list.chosen(|_| true);
+                }
+            },
+            () = until(look) => self.leaving.extend(self.list.due(Instant::now())),
+        }
+    }
+
+    /// A listener has come to its end. Those that do together are dealt with together: all who are parked are looked through for it.
+    fn ended(&mut self, slot: &Arc<Slot>) {
+        self.watched.remove(&address(slot));
+        while let Some(Some(slot)) = self.ends.next().now_or_never() {
+            self.watched.remove(&address(&slot));
+        }
+        self.leaving.extend(self.list.chosen(|parked| parked.slot.life.changed()));
     }
 
     fn add(&mut self, parked: Parked) {
@@ -148,13 +169,13 @@ impl Lot {
         }
     }
 
-    /// Sends some of those back who are to go.
-    fn leave(&mut self) {
+    /// Sends some of those back who are to go. Says whether those were as many as may go at once.
+    fn leave(&mut self) -> bool {
         for _ in 0..BATCH {
             let Some(place) = self.leaving.pop() else {
                 // Many may have gone.
                 self.leaving.shrink_to(BATCH);
-                return;
+                return false;
             };
             let Some(parked) = self.list.take(place) else { continue };
             let registry = self.poll.get_ref().registry();
@@ -163,6 +184,7 @@ impl Lot {
                 Err(error) => tracing::debug!(%error, "a client's connection ended while it was parked"),
             }
         }
+        true
     }
 }
 
