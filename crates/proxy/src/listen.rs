@@ -35,6 +35,12 @@ pub(crate) struct Held {
     _carried: Option<Carried>,
 }
 
+impl Held {
+    pub(crate) fn new(permit: OwnedSemaphorePermit, carried: Option<Carried>) -> Self {
+        Self { _permit: permit, _carried: carried }
+    }
+}
+
 /// A listener at work. What it serves is swapped in it.
 pub(crate) struct Slot {
     pub(crate) table: ArcSwap<Table>,
@@ -220,7 +226,7 @@ fn spawn(
     }
     let (own, slot_of_it) = (Arc::clone(shared), Arc::clone(slot));
     let served = shared.workers.serve(&slot.tasks, stream, move |stream, carried| {
-        let held = Arc::new(Held { _permit: permit, _carried: carried });
+        let held = Arc::new(Held::new(permit, carried));
         connection::serve(own, slot_of_it, stream, peer, held)
     });
     if let Err(error) = served {

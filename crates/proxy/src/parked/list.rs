@@ -18,7 +18,8 @@ pub(super) struct List<T> {
     looked: Option<Instant>,
 }
 
-struct Place<T> {
+/// What one takes in the list.
+pub(super) struct Place<T> {
     kept: T,
     due: Instant,
 }

@@ -213,3 +213,108 @@ async fn until(look: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::listen::Held;
+    use crate::route::{HostTable, Protocol, Table};
+    use crate::service::Shared;
+    use crate::snapshot::{Admits, Forwarded};
+    use crate::{Dependencies, Settings, build};
+
+    /// How many are parked: more batches than one, and the last one not whole.
+    const MANY: usize = 4 * BATCH + 9;
+
+    fn slot(shared: &Shared) -> Arc<Slot> {
+        let nothing: Arc<str> = Arc::default();
+        Arc::new(Slot::new(Arc::new(Table {
+            id: Arc::clone(&nothing),
+            protocol: Protocol::Http,
+            forwarded: Forwarded::default(),
+            admits: Admits::default(),
+            peer_name: None,
+            shows: None,
+            hosts: HostTable::new(),
+            for_callers: Vec::new(),
+            unmatched: shared.counters.counter(&nothing, &nothing, &nothing),
+        })))
+    }
+
+    /// A client, and the other end of its connection.
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("connects");
+        let (socket, _) = listener.accept().expect("a connection");
+        socket.set_nonblocking(true).expect("a socket");
+        (client, socket)
+    }
+
+    /// Parks so many times the same connection, each with a descriptor of its own.
+    async fn parked(way: &Way, shared: &Arc<Shared>, slot: &Arc<Slot>, socket: &TcpStream) {
+        for _ in 0..MANY {
+            let place = loop {
+                match way.place() {
+                    Some(place) => break place,
+                    None => tokio::task::yield_now().await,
+                }
+            };
+            let permit = Arc::clone(&shared.permits).try_acquire_owned().expect("there is room");
+            place.send(Parked {
+                shared: Arc::clone(shared),
+                slot: Arc::clone(slot),
+                socket: socket.try_clone().expect("a descriptor"),
+                peer: socket.peer_addr().expect("an address"),
+                identity: None,
+                held: Held::new(permit, None),
+                since: Instant::now(),
+                tracked: slot.tasks.token(),
+            });
+        }
+        while way.parked() < MANY {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Has a turn after the other until all have gone. Says how many went between two, each time that some did.
+    async fn gone(way: &Way) -> Vec<usize> {
+        let (mut went, mut before) = (Vec::new(), way.parked());
+        while before > 0 {
+            tokio::task::yield_now().await;
+            let now = way.parked();
+            went.extend(Some(before - now).filter(|went| *went > 0));
+            before = now;
+        }
+        went
+    }
+
+    #[tokio::test]
+    async fn everybody_else_has_a_turn_after_each_batch_that_goes_back() {
+        for by_listener in [false, true] {
+            let (_proxy, handle) = build(Settings { threads: 0, ..Settings::default() }, Dependencies::default());
+            let (shared, slot) = (Arc::clone(&handle.shared), slot(&handle.shared));
+            let (way, ground) = way();
+            let lot = tokio::spawn(Lot::open(ground).expect("a poll").attend());
+            let (client, socket) = connection();
+            let work = tokio::spawn(async move {
+                parked(&way, &shared, &slot, &socket).await;
+                if by_listener {
+                    slot.life.drain();
+                } else {
+                    client.shutdown(std::net::Shutdown::Both).expect("a connection");
+                }
+                let went = gone(&way).await;
+                slot.tasks.close();
+                slot.tasks.wait().await;
+                went
+            });
+            let went = tokio::time::timeout(Duration::from_secs(60), work).await.expect("an end").expect("no panic");
+            // Of two who give way to each other the runtime lets now the one go first, now the other.
+            assert!(went.iter().all(|went| *went <= 2 * BATCH), "{by_listener}: {went:?}");
+            assert_eq!(went.iter().sum::<usize>(), MANY, "{by_listener}: {went:?}");
+            lot.abort();
+        }
+    }
+}

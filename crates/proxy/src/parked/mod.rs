@@ -2,7 +2,7 @@
 //!
 //! A thread keeps those that it has served in one list (`list.rs`), and hears of all of them through one descriptor (`lot.rs`). One that
 //! sends something, is due, or has a listener that drains goes back to what serves connections, which finds it as it would have been:
-//! nothing is read here, nothing answered, and nothing closed.
+//! nothing is read here, nothing answered, and nothing closed but what the system will not hear of any longer.
 //!
 //! Invariants: only plain connections of HTTP/1.1 are parked, between two requests, with nothing read; one that is parked counts as open
 //! wherever connections are counted; the list ends with its thread.
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn one_that_is_parked_is_small() {
-        let bytes = size_of::<Parked>();
+        let bytes = size_of::<list::Place<Parked>>();
         assert!(bytes <= 128, "{bytes}");
     }
 }

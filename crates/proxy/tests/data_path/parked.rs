@@ -125,9 +125,24 @@ async fn whoever_ends_his_side_while_parked_is_let_go() {
 }
 
 #[tokio::test]
+async fn whoever_breaks_off_while_parked_is_let_go() {
+    let upstream = Upstream::named("a").await;
+    let proxy = parking(&upstream, Settings::default()).await;
+    let mut clients = all_waiting(&proxy, 100).await;
+    kept(&proxy, 100, 100).await;
+    for client in clients.drain(1..) {
+        // Its end is a reset.
+        client.set_zero_linger().expect("a socket");
+    }
+    kept(&proxy, 1, 1).await;
+    answered(&mut clients[0]).await;
+    kept(&proxy, 1, 1).await;
+}
+
+#[tokio::test]
 async fn whoever_waits_for_too_long_is_let_go_while_parked() {
     let upstream = Upstream::named("a").await;
-    let proxy = parking(&upstream, Settings { header_timeout: Duration::from_secs(8), ..Settings::default() }).await;
+    let proxy = parking(&upstream, Settings { header_timeout: Duration::from_secs(24), ..Settings::default() }).await;
     let mut clients = all_waiting(&proxy, 3).await;
     // They are parked long before that.
     until(|| proxy.handle.stats().parked > 0).await;
@@ -155,7 +170,7 @@ async fn a_head_that_wakes_one_has_its_time_from_its_first_byte() {
         let answer = read_until(&mut client, "\r\n\r\na").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     };
-    let short = parking(&upstream, Settings { header_timeout: Duration::from_secs(8), ..Settings::default() }).await;
+    let short = parking(&upstream, Settings { header_timeout: limit, ..Settings::default() }).await;
     let stands = async {
         let mut client = waiting(&short).await;
         until(|| short.handle.stats().parked == 1).await;
