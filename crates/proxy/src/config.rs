@@ -12,6 +12,8 @@ pub struct Settings {
     pub drain: Duration,
     /// The longest that a connection to an endpoint may take to be made.
     pub connect_timeout: Duration,
+    /// How long the first word of an endpoint of HTTP/2 is waited for on a new connection. One that says nothing for longer is spoken to all the same.
+    pub greeting: Duration,
     /// The longest wait for the head of an answer where the rule sets no limit, from the last that was taken of the request's body. None waits as
     /// long as the client does.
     pub response_timeout: Option<Duration>,
@@ -66,6 +68,7 @@ impl Default for Settings {
         Self {
             drain: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(3),
+            greeting: Duration::from_secs(1),
             response_timeout: Some(Duration::from_secs(300)),
             header_timeout: Duration::from_secs(60),
             stalled: Duration::from_secs(600),

@@ -439,9 +439,9 @@ async fn http2_connected(
 }
 
 async fn http2_connection(caller: &Caller, ticket: &Ticket) -> std::io::Result<Http2Sender> {
-    let Shared { upstreams, stop, .. } = &*caller.shared;
+    let Shared { upstreams, stop, settings, .. } = &*caller.shared;
     let stream = caller.dial().to(&ticket.endpoint, Some(b"h2"), ticket.client.as_deref()).await?;
-    upstream::connect_http2(stream, ticket.endpoint.address, upstreams, stop.clone()).await
+    upstream::connect_http2(stream, ticket.endpoint.address, settings.greeting, upstreams, stop.clone()).await
 }
 
 /// Whether the endpoint has gone without a word, which one that speaks HTTP/1.1 alone may do, and one that is about to end.

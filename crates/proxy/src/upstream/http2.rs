@@ -144,9 +144,6 @@ impl Answered {
     }
 }
 
-/// How long the first word of an endpoint is waited for. One that says nothing for longer is spoken to all the same.
-const GREETING: Duration = Duration::from_secs(1);
-
 /// What an endpoint says first is no HTTP/2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotHttp2 {
@@ -188,12 +185,16 @@ fn told(first: &[u8], ended: bool) -> Option<Result<(), NotHttp2>> {
     }
 }
 
-/// Waits for what an endpoint says first, which is a frame with its settings. Ours have gone by then, so that one that answers them takes no longer.
+/// Waits for what an endpoint says first, which is a frame with its settings; one that says nothing for longer than `limit` is spoken to all the same. Ours have gone by then, so that one that answers them takes no longer.
 ///
 /// Requests could be sent before (RFC 9113, section 3.4: a client may send frames right after its preface). But then the first ones would be spent on
 /// programs that speak something else, and the body of a call, which is there once, with them: none could be asked of another endpoint. What it costs is
 /// the rest of a round trip for each new connection, which carries all requests of a thread.
-async fn greeted(connection: &mut Connection<Cork<Stream>, Bytes>, line: &Line<Stream>) -> io::Result<()> {
+async fn greeted(
+    connection: &mut Connection<Cork<Stream>, Bytes>,
+    line: &Line<Stream>,
+    limit: Duration,
+) -> io::Result<()> {
     let greeting = poll_fn(|cx| {
         let ended = Pin::new(&mut *connection).poll(cx);
         let written = line.flush(cx);
@@ -209,7 +210,7 @@ async fn greeted(connection: &mut Connection<Cork<Stream>, Bytes>, line: &Line<S
             (None, Poll::Pending, _) => Poll::Pending,
         }
     });
-    tokio::time::timeout(GREETING, greeting).await.unwrap_or(Ok(()))
+    tokio::time::timeout(limit, greeting).await.unwrap_or(Ok(()))
 }
 
 /// Whether the other side has closed the connection, or reset it. What else ends one (a refusal by TLS, say) speaks for itself.
@@ -232,10 +233,11 @@ pub(crate) async fn answers_http1(stream: Stream, address: SocketAddr, limit: Du
     tokio::time::timeout(limit, answer).await.is_ok_and(|answer| answer.is_ok())
 }
 
-/// Begins to speak on a new connection. Its task belongs to `tasks` and ends with `stop`, or when nobody holds the sender any more.
+/// Begins to speak on a new connection, on which the first word is waited for as long as `greeting`. Its task belongs to `tasks` and ends with `stop`, or when nobody holds the sender any more.
 pub(crate) async fn connect(
     stream: Stream,
     address: SocketAddr,
+    greeting: Duration,
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) -> io::Result<Http2Sender> {
@@ -256,7 +258,7 @@ pub(crate) async fn connect(
     );
     let (requests, mut connection) = poll_fn(|cx| handshake.as_mut().poll(cx)).await.map_err(io::Error::other)?;
     if unsure {
-        greeted(&mut connection, &line).await?;
+        greeted(&mut connection, &line, greeting).await?;
     }
     let state = Arc::<State>::default();
     let desk = Desk::new();

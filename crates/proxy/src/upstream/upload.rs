@@ -3,6 +3,8 @@
 //! The connection's own future is polled together with the request's and the answer's, in one task. What passes between
 //! them never needs to wake anyone: only the socket does, and it wakes the task through the connection.
 //!
+//! Invariant: a body of which nobody knows the length goes in chunks, with whatever method: none is left out.
+//!
 //! An endpoint that writes the head of an answer and its body apart is told at once that it has been read (see `prompt.rs`).
 
 use std::future::Future;
@@ -15,7 +17,8 @@ use super::prompt::{Prompt, Prompted};
 use super::{Http1, RequestBody};
 use crate::glance::glance;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Request, Response};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{Connection, SendRequest, handshake};
 use hyper_util::rt::TokioIo;
@@ -76,7 +79,8 @@ impl Upload {
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+    pub(crate) async fn send(&mut self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+        let framed = frame(&mut request);
         let Self { sender, driver, prompt, .. } = self;
         let mut answer = pin!(tokio::task::unconstrained(sender.try_send_request(request)));
         let sent = std::future::poll_fn(|cx| {
@@ -90,7 +94,12 @@ impl Upload {
         // All of the answer may have come with its head; if not, the next look for it finds nothing there.
         prompt.give();
         answered.map_err(|mut error| match error.take_message() {
-            Some(request) => SendError::Unsent(Box::new(request)),
+            Some(mut request) => {
+                if framed {
+                    request.headers_mut().remove(TRANSFER_ENCODING);
+                }
+                SendError::Unsent(Box::new(request))
+            }
             None => classify(error.into_error()),
         })
     }
@@ -110,6 +119,19 @@ impl Upload {
         }
         Pin::new(body).poll_frame(&mut quiet)
     }
+}
+
+/// Says how a body comes where hyper would send none unless told: with methods that seldom have one, of a length that nobody knows (RFC 9112, section
+/// 6.3: without a word of it there is none). True where it has.
+fn frame(request: &mut Request<RequestBody>) -> bool {
+    let seldom = matches!(*request.method(), Method::GET | Method::HEAD);
+    let body = request.body();
+    let unsaid = seldom && !body.is_end_stream() && body.size_hint().exact().is_none();
+    let frames = unsaid && !request.headers().contains_key(CONTENT_LENGTH);
+    if frames {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    frames
 }
 
 fn classify(error: hyper::Error) -> SendError {

@@ -153,6 +153,7 @@ pub(crate) fn start_with(mut settings: Settings, dependencies: proxy::Dependenci
     for (set, usual) in [
         (&mut settings.drain, usual.drain),
         (&mut settings.connect_timeout, usual.connect_timeout),
+        (&mut settings.greeting, usual.greeting),
         (&mut settings.handshake_timeout, usual.handshake_timeout),
     ] {
         if *set == usual {

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use http::Response;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use proxy::Settings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -168,4 +171,27 @@ async fn whoever_says_nothing_for_too_long_is_let_go() {
         })
     });
     futures::future::join_all(waits).await;
+}
+
+/// Bodies of GET mean little, but they are not ours to drop (RFC 9110, section 9.3.1).
+#[tokio::test]
+async fn a_body_of_a_get_arrives_also_where_nobody_said_how_long_it_is() {
+    let upstream = Upstream::echo().await;
+    for by_hand in [true, false] {
+        let proxy = served(by_hand, &upstream).await;
+        let address = proxy.address("l");
+        for method in ["GET", "DELETE", "POST"] {
+            let head =
+                format!("{method} /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n");
+            let answer = raw(address, head + "5\r\nwhole\r\n0\r\n\r\n").await;
+            assert!(answer.contains(&format!("{method} /x\n")) && answer.ends_with("\n\nwhole"), "{answer}");
+
+            let pieces = ["wh", "ole"].map(|piece| Ok::<_, std::io::Error>(Frame::data(Bytes::from(piece))));
+            let body = BodyExt::boxed(StreamBody::new(futures::stream::iter(pieces)));
+            let request = Request::builder().method(method).uri("http://a/x").body(body).expect("a request");
+            let mut client = Client::http2(address).await;
+            let answer = soon(read(client.send(request).await.expect("an answer"))).await.expect("a whole answer");
+            assert!(answer.body.ends_with("\n\nwhole"), "{answer:?}");
+        }
+    }
 }
