@@ -4,7 +4,7 @@
 //! passed. What is written is seen here on its way out: where the socket takes none of it, the deadline is waited for beside it.
 //!
 //! Invariants: a connection is cut off here only where a write finds no room, and its answer has a deadline that has passed and has not been handed over whole by
-//! then: what waits of one that was is left to the client's pace. Bytes are not looked at.
+//! then: what waits of one that was is left to the client's pace. It must not look at bytes, nor know whose deadline it is.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

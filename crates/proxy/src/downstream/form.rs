@@ -1,6 +1,7 @@
 //! Requests of HTTP/1.1 that may be passed on, and the form of what was made of their answers: bytes.
 //!
-//! Invariant: what is said of the connection's end is asked when an answer is made, as its listener may have begun to drain by then.
+//! Invariant: what is said of the connection's end is asked when an answer is made, as its listener may have begun to drain by then. It must not know of
+//! HTTP/2, whose form is in `http2/direct.rs`.
 
 use std::cell::OnceCell;
 

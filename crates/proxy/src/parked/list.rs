@@ -1,7 +1,8 @@
 //! Who is parked, until when, and when to look for those whose time is up.
 //!
 //! Invariants: pure, but for what is given to it; one that is due is found at the first look after that; looking through all is
-//! done no more often than [`GAP`] says, however many come and go; a list that is empty has no memory.
+//! done no more often than [`GAP`] says, however many come and go; a list that is empty has no memory. It must not know what it keeps, nor what
+//! time it is.
 
 use std::time::{Duration, Instant};
 

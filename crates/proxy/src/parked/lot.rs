@@ -2,7 +2,7 @@
 //!
 //! Invariants: one poll of the system for all of them, of which the thread's runtime knows one descriptor; no more than [`BATCH`] go back before
 //! all others that are ready have had their turn, and nothing is heard of more before those have gone. One that goes back for no reason does no
-//! harm: it waits there, and is parked again.
+//! harm: it waits there, and is parked again. It must not read from a socket, nor know how a connection is served.
 
 use std::collections::HashSet;
 use std::convert::Infallible;

@@ -5,7 +5,7 @@
 //! nothing is read here, nothing answered, and nothing closed but what the system will not hear of any longer.
 //!
 //! Invariants: only plain connections of HTTP/1.1 are parked, between two requests, with nothing read; one that is parked counts as open
-//! wherever connections are counted; the list ends with its thread.
+//! wherever connections are counted; the list ends with its thread. It must not know what is asked over a connection, nor of routes and policies.
 
 mod list;
 mod lot;

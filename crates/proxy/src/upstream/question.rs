@@ -1,7 +1,7 @@
 //! Whether an endpoint that went without a word speaks HTTP/1.1: asked by one for all who want to know.
 //!
 //! Invariants: while a question is open nobody asks another; what was answered holds for a while and is asked again then; a question whose asker is gone without
-//! an answer is none.
+//! an answer is none. It must not know how an endpoint is asked.
 
 use std::time::Instant;
 

@@ -328,13 +328,18 @@ async fn uploads_to(address: std::net::SocketAddr, target: &str, parts: usize) -
     answer
 }
 
-#[tokio::test]
-async fn an_upload_that_goes_on_is_waited_for_and_one_that_stands_still_is_not() {
-    let upstream = Upstream::http(|request| async move {
+/// Reads the whole body, and answers how long it is.
+async fn measures() -> Upstream {
+    Upstream::http(|request| async move {
         let whole = request.into_body().collect().await.expect("a whole body");
         Response::new(text(format!("[{}]", whole.to_bytes().len())))
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_is_waited_for_and_one_that_stands_still_is_not() {
+    let upstream = measures().await;
     let policy =
         Policy { concurrency: scoped(Concurrency { limit: 100, queue: 0, max_wait: LIMIT }), ..Policy::default() };
     let settings = Settings { response_timeout: Some(USUAL), header_timeout: USUAL, ..Settings::default() };
@@ -360,11 +365,7 @@ async fn an_upload_that_goes_on_is_waited_for_and_one_that_stands_still_is_not()
 
 #[tokio::test]
 async fn an_upload_by_the_way_out_is_waited_for_while_it_goes_on() {
-    let upstream = Upstream::http(|request| async move {
-        let whole = request.into_body().collect().await.expect("a whole body");
-        Response::new(text(format!("[{}]", whole.to_bytes().len())))
-    })
-    .await;
+    let upstream = measures().await;
     let mut exit = listener("l", ListenerProtocol::Egress { limits: Vec::new(), ways: Vec::new() }, Vec::new());
     exit.hosts.clear();
     let proxy = start(Settings { response_timeout: Some(USUAL), header_timeout: USUAL, ..Settings::default() });
